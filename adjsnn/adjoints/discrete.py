@@ -1,0 +1,92 @@
+"""Discrete adjoint: the costate of the numerical method itself, swept backward through the stored step states."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from adjsnn.adjoints.gated_euler import GatedCotangents, gated_euler_adjoint
+from adjsnn.errors import ConfigurationError
+from adjsnn.integrate.gated_euler import GatedEuler, GatedTrajectory
+from adjsnn.systems.gated_network import GatedState, GatedTensors
+
+
+@dataclass(frozen=True)
+class DiscreteAdjoint:
+    """Exact gradient of the computed cost, to rounding, by the hand-written adjoint of the program that ran (docs/equations.md, 4).
+
+    Memory: the states of all steps. The result equals backpropagation through time without its tape.
+
+    Args:
+        checkpoints: None, every step state is stored. Nothing else is available yet.
+
+    Raises:
+        ConfigurationError: any other value of `checkpoints`.
+    """
+
+    checkpoints: None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoints is not None:
+            raise ConfigurationError(
+                f"DiscreteAdjoint(checkpoints={self.checkpoints!r})",
+                "checkpoints=None: this version stores every step",
+                "checkpoints=None with shorter trials or smaller batches",
+            )
+
+    def run(
+        self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState
+    ) -> GatedTrajectory:
+        """Solve forward; gradients of the trajectory's states and readout run the adjoint."""
+        outputs = _DiscreteGatedEuler.apply(program, tensors.names(), u, *y0, *tensors.flat())
+        return GatedTrajectory(*outputs)
+
+
+@dataclass(frozen=True)
+class BPTT:
+    """Backpropagation through time: the same program, unrolled on torch's tape. The baseline and the judge.
+
+    Memory: every intermediate result of every step.
+    """
+
+    def run(
+        self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState
+    ) -> GatedTrajectory:
+        """Solve forward as plain tensor operations."""
+        return program.unroll(tensors, u, y0)
+
+
+class _DiscreteGatedEuler(torch.autograd.Function):
+    """Connects the forward program and its adjoint to torch. Every tensor is an explicit argument."""
+
+    @staticmethod
+    def forward(ctx, program, names, u, v0, a_fast0, a_slow0, *flat):
+        tensors = _tensors(names, flat)
+        trajectory = program.solve(tensors, u, GatedState(v0, a_fast0, a_slow0))
+        ctx.program, ctx.names = program, names
+        ctx.save_for_backward(u, *flat, *trajectory.flat())
+        ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
+        ctx.set_materialize_grads(False)
+        return trajectory.flat()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_v, d_a_fast, d_a_slow, d_readout, _current, _crossings):
+        names = ctx.names
+        u, *rest = ctx.saved_tensors
+        tensors = _tensors(names, rest[: len(names)])
+        trajectory = GatedTrajectory(*rest[len(names) :])
+        needs_u, *needs_y0 = ctx.needs_input_grad[2:6]
+        wanted = {name for name, needed in zip(names, ctx.needs_input_grad[6:], strict=True) if needed}
+        if needs_u:
+            wanted.add("u")
+        gradients = gated_euler_adjoint(
+            ctx.program, tensors, u, trajectory, GatedCotangents(d_v, d_a_fast, d_a_slow, d_readout), frozenset(wanted)
+        )
+        d_y0 = (g if needed else None for g, needed in zip(gradients.y0, needs_y0, strict=True))
+        return (None, None, gradients.u, *d_y0, *(gradients.tensors.get(name) for name in names))
+
+
+def _tensors(names: tuple[str, ...], flat: tuple[Tensor, ...] | list[Tensor]) -> GatedTensors:
+    return GatedTensors(*flat[:6], dict(zip(names[6:], flat[6:], strict=True)))

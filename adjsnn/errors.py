@@ -1,0 +1,47 @@
+"""The typed errors of the library.
+
+Every message has three parts: what was seen, what was expected, and what to try.
+"""
+
+
+class AdjsnnError(Exception):
+    """Base of all errors raised by adjsnn.
+
+    Args:
+        seen: what was found, with the offending value.
+        expected: what would have been accepted.
+        remedy: what the user can try.
+    """
+
+    def __init__(self, seen: str, expected: str, remedy: str) -> None:
+        super().__init__(seen, expected, remedy)
+        self.seen = seen
+        self.expected = expected
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.seen}; expected {self.expected}. Try: {self.remedy}."
+
+
+class ConfigurationError(AdjsnnError, ValueError):
+    """An argument, shape, dtype, device or combination of options that cannot be right."""
+
+
+class IntegrationError(AdjsnnError, RuntimeError):
+    """The forward solution left the region where it means anything; names sample and time."""
+
+
+class EventError(AdjsnnError, RuntimeError):
+    """A spike or event that cannot be located or differentiated."""
+
+
+class GradientCheckError(AdjsnnError, AssertionError):
+    """A gradient disagrees with its judge by more than the stated tolerance."""
+
+
+class StepTooLongWarning(UserWarning):
+    """A step moved a neuron through more than one threshold, or a phase backward through its reset.
+
+    The solution is still that of the stated program and its gradient exact, but the program is far from the continuous
+    equations there. Turn it into an error with `warnings.simplefilter("error", adjsnn.StepTooLongWarning)`.
+    """

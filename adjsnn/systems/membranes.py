@@ -1,0 +1,210 @@
+"""Membrane models v̇ = f(v, I) of the gated-synapse network, equation (1.1), and their resets, (1.6).
+
+A new membrane needs one class with its `constants` and its `flow`; everything else has a default. Partial derivatives come
+from autograd unless `flow_partials` is written by hand, and the reset is the one of (1.6),
+
+    v⁺ = v_r + (ṽ - θ) ρ,     ρ = f(v_r, I) / f(θ, I),
+
+which carries the part of the step after the crossing on from the reset potential.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import pi
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.errors import ConfigurationError
+from adjsnn.scalars import scalar
+
+Constants = Mapping[str, Tensor]
+
+
+class Partials(NamedTuple):
+    """Element-wise partial derivatives of a flow or a reset.
+
+    Fields: d_v with respect to the voltage, d_current with respect to I, d_constants per named constant.
+    """
+
+    d_v: Tensor
+    d_current: Tensor
+    d_constants: dict[str, Tensor]
+
+
+class Membrane(ABC):
+    """Interface of a membrane. Instances hold configuration only; the mathematics is pure.
+
+    Attributes:
+        constants: initial values of the named constants; a network turns each into a Parameter.
+        time_constants: the names among them that are times in ms and bound the step from above.
+        threshold: θ, dimensionless.
+        two_sided: thresholds at ±θ, both with reset to 0; a negative spike releases negative charge.
+        wraps: θ = 1, v_r = 0 and f(θ, I) = f(0, I) for every I, so that ρ = 1 and the reset is a pure translation.
+    """
+
+    time_constants: tuple[str, ...] = ()
+    threshold: float = 1.0
+    two_sided: bool = False
+    wraps: bool = False
+
+    def __init__(self, **constants: float) -> None:
+        for name, value in constants.items():
+            positive = name in self.time_constants
+            if not (abs(value) < float("inf") and (value > 0.0 or not positive)):
+                raise ConfigurationError(
+                    f"{type(self).__name__} got {name}={value!r}",
+                    "a positive time in ms" if positive else "a finite number",
+                    f"{name}=20.0" if positive else f"{name}=0.0",
+                )
+        self.constants = {name: float(value) for name, value in constants.items()}
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={value}" for name, value in self.constants.items())
+        return f"{type(self).__name__}({inside})"
+
+    @abstractmethod
+    def flow(
+        self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants
+    ) -> Float[Tensor, "..."]:
+        """dv/dt = f(v, I), in 1/ms. Element by element; `c` holds the constants as tensors, () or (N,)."""
+
+    def flow_partials(
+        self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants
+    ) -> Partials:
+        """∂f/∂v, ∂f/∂I and ∂f/∂(each constant), by autograd; override with closed forms for speed."""
+        return _partials_by_autograd(self.flow, v, current, c)
+
+    def v_reset(self, c: Constants) -> Tensor | float:
+        """v_r, the potential right after a spike located exactly at the threshold."""
+        return c["v_reset"] if "v_reset" in c else 0.0
+
+    def reset(
+        self,
+        v: Float[Tensor, "..."],
+        current: Float[Tensor, "..."],
+        c: Constants,
+        *,
+        out: Tensor | None = None,
+        out_crossings: Tensor | None = None,
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """State after a step, (1.6): ṽ where no threshold was reached, the reset elsewhere.
+
+        Args:
+            v: ṽ, the voltage at the end of the step's flow.
+            current: I of the step.
+            c: the constants.
+            out, out_crossings: memory for the results; none under autograd.
+
+        Returns:
+            v⁺ and the signed number of thresholds crossed: 0 or 1, with two thresholds also -1. Its derivative is 0.
+        """
+        if self.wraps:  # θ = 1, v_r = 0: the fractional part is the reset, the integer part counts crossings
+            wrapped = torch.frac(v, out=out)
+            return wrapped, torch.sub(v, wrapped, out=out_crossings)
+        upward = v >= self.threshold
+        spiked = upward | (v <= -self.threshold) if self.two_sided else upward
+        v_reset, threshold = self._levels(v, c)
+        # The denominator is replaced only where no reset takes place, so that autograd meets no 0/0 in the unused branch.
+        speed = torch.where(spiked, self.flow(threshold, current, c), scalar(1.0, v.dtype))
+        ratio = self.flow(v_reset, current, c) / speed
+        after = torch.where(spiked, v_reset + (v - threshold) * ratio, v, out=out)
+        return after, torch.mul(spiked, v.sign(), out=out_crossings)
+
+    def reset_partials(
+        self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants
+    ) -> Partials:
+        """Partial derivatives of v⁺ at S spikes; `c` holds each constant as () or (S,)."""
+        return _partials_by_autograd(lambda *at: self.reset(*at)[0], v, current, c)
+
+    def speed_at_threshold(
+        self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants
+    ) -> Float[Tensor, " S"]:
+        """f(θ, I) of S spikes, 1/ms; `v` gives the side of the threshold."""
+        return self.flow(self._levels(v, c)[1], current, c)
+
+    def _levels(self, v: Tensor, c: Constants) -> tuple[Tensor, Tensor]:
+        """v_r and θ, of the shape of v; with two thresholds θ takes the sign of v."""
+        threshold = torch.full_like(v, self.threshold)
+        return self.v_reset(c) + torch.zeros_like(v), threshold * v.sign() if self.two_sided else threshold
+
+
+class NIF(Membrane):
+    """Non-leaky integrate-and-fire: f = I, thresholds ±1, reset 0 (Huh & Sejnowski 2018)."""
+
+    two_sided = True
+    wraps = True
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
+        return current
+
+    def flow_partials(self, v: Tensor, current: Tensor, c: Constants) -> Partials:
+        return Partials(torch.zeros_like(v), torch.ones_like(v), {})
+
+
+class LIF(Membrane):
+    """Leaky integrate-and-fire: f = (-v + I)/τ_m, threshold 1, reset v_r.
+
+    Args:
+        tau_mem: τ_m, ms.
+        v_reset: v_r, dimensionless, below the active zone of the gate.
+    """
+
+    time_constants = ("tau_mem",)
+
+    def __init__(self, tau_mem: float = 20.0, v_reset: float = 0.0) -> None:
+        super().__init__(tau_mem=tau_mem, v_reset=v_reset)
+
+    def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
+        return (current - v) / c["tau_mem"]
+
+    def flow_partials(self, v: Tensor, current: Tensor, c: Constants) -> Partials:
+        rate = (1.0 / c["tau_mem"]).expand_as(v)
+        return Partials(
+            -rate,
+            rate,
+            {"tau_mem": (v - current) * rate * rate, "v_reset": torch.zeros_like(v)},
+        )
+
+
+class QIF(Membrane):
+    """Quadratic integrate-and-fire in phase form: f = (1 + cos 2πv)/τ_v + (1 - cos 2πv) I.
+
+    v = 1 and v = 0 are the same phase, so the reset is a pure wrap (Huh & Sejnowski 2018).
+
+    Args:
+        tau_v: τ_v, ms.
+    """
+
+    time_constants = ("tau_v",)
+    wraps = True
+
+    def __init__(self, tau_v: float = 25.0) -> None:
+        super().__init__(tau_v=tau_v)
+
+    def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
+        rate = c["tau_v"].reciprocal()
+        half_sine = torch.sin(v * scalar(pi, v.dtype))  # 1 - cos 2πv = 2 sin² πv
+        return torch.addcmul(2.0 * rate, half_sine * half_sine, current - rate, value=2.0)
+
+    def flow_partials(self, v: Tensor, current: Tensor, c: Constants) -> Partials:
+        rate = c["tau_v"].reciprocal()
+        phase = v * scalar(2 * pi, v.dtype)
+        cosine = torch.cos(phase)
+        d_v = phase.sin_().mul_(current - rate).mul_(scalar(2 * pi, v.dtype))
+        return Partials(d_v, 1.0 - cosine, {"tau_v": (1.0 + cosine) * (-rate * rate)})
+
+
+def _partials_by_autograd(function, v: Tensor, current: Tensor, c: Constants) -> Partials:
+    """Element-wise partials: every argument is expanded to the shape of v, so that d(sum)/d(entry) is the wanted slope."""
+    with torch.enable_grad():
+        arguments = [v.detach().clone().requires_grad_(), current.detach().clone().requires_grad_()]
+        arguments += [c[name].detach().expand_as(v).clone().requires_grad_() for name in c]
+        value = function(arguments[0], arguments[1], dict(zip(c, arguments[2:], strict=True)))
+        slopes = torch.autograd.grad(value.sum(), arguments, materialize_grads=True)
+    return Partials(slopes[0], slopes[1], dict(zip(c, slopes[2:], strict=True)))
