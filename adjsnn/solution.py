@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor
 
 from adjsnn.integrate.gated_euler import GatedEuler, GatedTrajectory
@@ -64,6 +64,11 @@ class GatedSolution:
         """
         before, after = self.a_slow[:-1], self.a_slow[1:]
         return self._tensors.tau_slow * (after - before) + self._program.dt * before
+
+    @property
+    def crossings(self) -> Int8[Tensor, "T B N"]:
+        """Thresholds crossed by each neuron in each step, negative for the lower threshold."""
+        return self._trajectory.crossings
 
     @property
     def final_state(self) -> GatedState:

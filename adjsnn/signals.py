@@ -1,0 +1,139 @@
+"""Input signals: random sums of sinusoids, low-pass targets, and recordings from files."""
+
+from math import pi
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.signal import lfilter
+from torch import Tensor
+
+from adjsnn.errors import ConfigurationError
+
+BASE_PERIOD = 1200.0  # ms
+HARMONICS = 17
+MEAN_NORM = 0.4635  # mean of ‖u(t)‖ over time
+
+
+def random_sinusoids(
+    steps: int,
+    batch: int,
+    channels: int,
+    dt: float,
+    *,
+    base_period: float = BASE_PERIOD,
+    harmonics: int = HARMONICS,
+    mean_norm: float = MEAN_NORM,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "T B C"]:
+    """Random periodic signals u_c(t) = s Σ_k α_kc sin(2πkt/P) + β_kc cos(2πkt/P), k = 1 … harmonics, α and β standard normal.
+
+    Args:
+        steps, batch, channels: T, B, C.
+        dt: step, ms.
+        base_period: P, ms.
+        harmonics: number of harmonics of the base frequency.
+        mean_norm: mean over one period of ‖u(t)‖ across channels; s is set to reach it for each sample.
+        generator: source of randomness; default torch's global one.
+        dtype: default torch's default.
+
+    Raises:
+        ConfigurationError: a size, step or period that is not positive.
+    """
+    for name, value in (("steps", steps), ("batch", batch), ("channels", channels), ("dt", dt), ("harmonics", harmonics)):
+        if not value > 0:
+            raise ConfigurationError(f"{name}={value!r}", "a positive number", f"{name}=1")
+    order = torch.arange(1, harmonics + 1, dtype=torch.float64)
+    weights = torch.randn(2, harmonics, batch * channels, generator=generator, dtype=torch.float64)
+
+    def evaluate(times: Tensor) -> Tensor:
+        phase = 2 * pi / base_period * times[:, None] * order
+        return (phase.sin() @ weights[0] + phase.cos() @ weights[1]).view(-1, batch, channels)
+
+    period = torch.arange(8 * harmonics, dtype=torch.float64) * (base_period / (8 * harmonics))
+    norm = evaluate(period).norm(dim=2).mean(0)
+    u = evaluate(torch.arange(steps, dtype=torch.float64) * dt) * (mean_norm / norm)[:, None]
+    return u.to(torch.get_default_dtype() if dtype is None else dtype)
+
+
+def lowpass(u: Float[Tensor, "T B C"], dt: float, tau: float) -> Float[Tensor, "T1 B C"]:
+    """o_d of τ ȯ_d = -o_d + u, o_d(0) = 0, by Euler steps like those of the network: o_d ← o_d + (dt/τ)(u - o_d).
+
+    Args:
+        u: signal held constant over each step, (T, B, C).
+        dt: step, ms.
+        tau: τ, ms, longer than dt.
+
+    Returns:
+        o_d at the T+1 times.
+    """
+    if not 0.0 < dt < tau:
+        raise ConfigurationError(f"dt={dt!r} with tau={tau!r}", "0 < dt < tau, in ms", "a shorter step")
+    share = dt / tau
+    filtered = lfilter([share], [1.0, share - 1.0], u.detach().cpu().double().numpy(), axis=0)
+    start = np.zeros_like(filtered[:1])
+    return torch.as_tensor(np.concatenate([start, filtered])).to(u)
+
+
+def load_signal(path: str | Path, signal_dt: float, dt: float, *, mean_norm: float = MEAN_NORM) -> Float[Tensor, "T C"]:
+    """A recording from a .npy or .csv file, resampled to `dt` and scaled.
+
+    Between samples the signal is taken as linear; each value returned is its mean over one step of length dt. Every channel
+    is centred, then all are scaled together so that the mean of ‖u(t)‖ is `mean_norm`.
+
+    Args:
+        path: .npy of shape (T,) or (T, C), or .csv with one row per time and one column per channel (one header line allowed).
+        signal_dt: time between the file's samples, ms.
+        dt: step of the result, ms.
+        mean_norm: mean of ‖u(t)‖ after scaling.
+
+    Raises:
+        ConfigurationError: unreadable file, wrong shape, fewer than two samples, NaN, or a constant signal.
+    """
+    if not (signal_dt > 0.0 and dt > 0.0):
+        raise ConfigurationError(f"signal_dt={signal_dt!r}, dt={dt!r}", "positive times in ms", "signal_dt=1.0")
+    values = _read(Path(path))
+    times = np.arange(len(values)) * signal_dt
+    steps = int(times[-1] / dt)
+    if steps < 1:
+        raise ConfigurationError(f"{path}: {times[-1]:g} ms long", f"at least one step of {dt:g} ms", "a larger signal_dt")
+    # The mean over a step is the difference of the integral, which is quadratic between samples.
+    integral = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum((values[1:] + values[:-1]) / 2 * signal_dt, axis=0)])
+    at = np.arange(steps + 1) * dt
+    index = np.minimum((at / signal_dt).astype(int), len(values) - 2)
+    rest = (at - times[index])[:, None]
+    slope = (values[index + 1] - values[index]) / signal_dt
+    resampled = np.diff(integral[index] + rest * values[index] + rest**2 / 2 * slope, axis=0) / dt
+    resampled -= resampled.mean(0)
+    norm = np.linalg.norm(resampled, axis=1).mean()
+    if norm == 0.0:
+        raise ConfigurationError(f"{path}: a constant signal", "a signal that varies", "another column or file")
+    return torch.as_tensor(resampled * (mean_norm / norm)).to(torch.get_default_dtype())
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        elif path.suffix == ".csv":
+            lines = path.read_text().splitlines()
+            header = bool(lines) and any(c.isalpha() for c in lines[0].replace("nan", "").replace("e", ""))
+            values = np.loadtxt(lines[int(header) :], delimiter=",", ndmin=2)
+        else:
+            raise ConfigurationError(f"{path}: suffix {path.suffix!r}", "a .npy or .csv file", "converting the recording")
+        values = np.asarray(values, dtype=np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"{path} cannot be read: {error}", "a readable file of numbers", "checking path and format") from error
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or len(values) < 2:
+        raise ConfigurationError(f"{path}: shape {values.shape}", "(T,) or (T, C) with T ≥ 2", "one row per time")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ConfigurationError(
+            f"{path}: {values[row, column]} in row {row}, column {column}", "finite numbers", "interpolating or cutting the gap"
+        )
+    return values
