@@ -13,7 +13,7 @@ from adjsnn.errors import ConfigurationError
 
 BASE_PERIOD = 1200.0  # ms
 HARMONICS = 17
-MEAN_NORM = 0.4635  # mean of ‖u(t)‖ over time
+MEAN_NORM = 0.467  # mean of ‖u(t)‖ over time
 
 
 def random_sinusoids(
@@ -42,7 +42,13 @@ def random_sinusoids(
     Raises:
         ConfigurationError: a size, step or period that is not positive.
     """
-    for name, value in (("steps", steps), ("batch", batch), ("channels", channels), ("dt", dt), ("harmonics", harmonics)):
+    for name, value in (
+        ("steps", steps),
+        ("batch", batch),
+        ("channels", channels),
+        ("dt", dt),
+        ("harmonics", harmonics),
+    ):
         if not value > 0:
             raise ConfigurationError(f"{name}={value!r}", "a positive number", f"{name}=1")
     order = torch.arange(1, harmonics + 1, dtype=torch.float64)
@@ -98,9 +104,13 @@ def load_signal(path: str | Path, signal_dt: float, dt: float, *, mean_norm: flo
     times = np.arange(len(values)) * signal_dt
     steps = int(times[-1] / dt)
     if steps < 1:
-        raise ConfigurationError(f"{path}: {times[-1]:g} ms long", f"at least one step of {dt:g} ms", "a larger signal_dt")
+        raise ConfigurationError(
+            f"{path}: {times[-1]:g} ms long", f"at least one step of {dt:g} ms", "a larger signal_dt"
+        )
     # The mean over a step is the difference of the integral, which is quadratic between samples.
-    integral = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum((values[1:] + values[:-1]) / 2 * signal_dt, axis=0)])
+    integral = np.concatenate(
+        [np.zeros((1, values.shape[1])), np.cumsum((values[1:] + values[:-1]) / 2 * signal_dt, axis=0)]
+    )
     at = np.arange(steps + 1) * dt
     index = np.minimum((at / signal_dt).astype(int), len(values) - 2)
     rest = (at - times[index])[:, None]
@@ -122,18 +132,24 @@ def _read(path: Path) -> np.ndarray:
             header = bool(lines) and any(c.isalpha() for c in lines[0].replace("nan", "").replace("e", ""))
             values = np.loadtxt(lines[int(header) :], delimiter=",", ndmin=2)
         else:
-            raise ConfigurationError(f"{path}: suffix {path.suffix!r}", "a .npy or .csv file", "converting the recording")
+            raise ConfigurationError(
+                f"{path}: suffix {path.suffix!r}", "a .npy or .csv file", "converting the recording"
+            )
         values = np.asarray(values, dtype=np.float64)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, ConfigurationError):
             raise
-        raise ConfigurationError(f"{path} cannot be read: {error}", "a readable file of numbers", "checking path and format") from error
+        raise ConfigurationError(
+            f"{path} cannot be read: {error}", "a readable file of numbers", "checking path and format"
+        ) from error
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) < 2:
         raise ConfigurationError(f"{path}: shape {values.shape}", "(T,) or (T, C) with T ≥ 2", "one row per time")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ConfigurationError(
-            f"{path}: {values[row, column]} in row {row}, column {column}", "finite numbers", "interpolating or cutting the gap"
+            f"{path}: {values[row, column]} in row {row}, column {column}",
+            "finite numbers",
+            "interpolating or cutting the gap",
         )
     return values

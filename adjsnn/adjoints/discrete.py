@@ -35,9 +35,7 @@ class DiscreteAdjoint:
                 "checkpoints=None with shorter trials or smaller batches",
             )
 
-    def run(
-        self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState
-    ) -> GatedTrajectory:
+    def run(self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
         """Solve forward; gradients of the trajectory's states and readout run the adjoint."""
         outputs = _DiscreteGatedEuler.apply(program, tensors.names(), u, *y0, *tensors.flat())
         return GatedTrajectory(*outputs)
@@ -50,9 +48,7 @@ class BPTT:
     Memory: every intermediate result of every step.
     """
 
-    def run(
-        self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState
-    ) -> GatedTrajectory:
+    def run(self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
         """Solve forward as plain tensor operations."""
         return program.unroll(tensors, u, y0)
 

@@ -136,16 +136,17 @@ class _Sweep:
 
     def initial(self) -> GatedState:
         """Cotangents of the initial state, once every block has been swept."""
-        return GatedState(
-            self.lam_v, self.p_fast * self.tensors.tau_fast, self.p_slow * self.tensors.tau_slow
-        )
+        return GatedState(self.lam_v, self.p_fast * self.tensors.tau_fast, self.p_slow * self.tensors.tau_slow)
 
     def back(self, start: int, stop: int) -> Tensor:
         """Sweep steps stop-1 … start; returns w of (4.1) for each of them, (steps, B, N), valid until the next call."""
         steps = stop - start
         factors = self._factors(start, stop)
         c_v, c_fast, c_slow = (_rows(x, steps) for x in self._loss(start, stop))
-        keep_fast, keep_slow = 1.0 - self.program.dt / self.tensors.tau_fast, 1.0 - self.program.dt / self.tensors.tau_slow
+        keep_fast, keep_slow = (
+            1.0 - self.program.dt / self.tensors.tau_fast,
+            1.0 - self.program.dt / self.tensors.tau_slow,
+        )
         scalar_tau = keep_fast.dim() == 0
         keep_fast_number = float(keep_fast) if scalar_tau else 1.0
         gate, keep, push, ws = (x.unbind() for x in (factors.gate, factors.keep, factors.push, self.w))
@@ -244,9 +245,7 @@ class _Sweep:
         moved = v + self.program.dt * neuron.flow(v, current, c)
         partials = neuron.reset_partials(moved, current, c)
         zeros = torch.zeros_like(trajectory.current[start:stop])
-        d_constants = {
-            name: zeros.index_put(at, partials.d_constants[name]) for name in self.wanted_constants
-        }
+        d_constants = {name: zeros.index_put(at, partials.d_constants[name]) for name in self.wanted_constants}
         return Partials(
             torch.ones_like(zeros).index_put_(at, partials.d_v),
             zeros.index_put(at, partials.d_current),

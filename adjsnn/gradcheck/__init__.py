@@ -112,7 +112,9 @@ def gradcheck(
         difference, probed, skipped = None, 0, 0
         if "finite_difference" in against:
             difference, probed, skipped = probe.finite_difference(name, gradient, entries, generator)
-        rows.append(GradcheckRow(name, tuple(gradient.shape), float(gradient.norm()), bptt, difference, probed, skipped))
+        rows.append(
+            GradcheckRow(name, tuple(gradient.shape), float(gradient.norm()), bptt, difference, probed, skipped)
+        )
         for judge, error, tolerance in (
             ("BPTT", bptt, BPTT_TOLERANCE),
             ("central differences", difference, FINITE_DIFFERENCE_TOLERANCE),
@@ -150,7 +152,9 @@ class _Probe:
         sol = solve(self.system, self.inputs, y0=self.y0, adjoint=adjoint, **self.solve_kwargs)
         value = self.loss(sol)
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ConfigurationError("a loss that is not a single number", "a scalar tensor", "loss.sum() or loss.mean()")
+            raise ConfigurationError(
+                "a loss that is not a single number", "a scalar tensor", "loss.sum() or loss.mean()"
+            )
         return value, sol
 
     def gradients(self, adjoint: Any) -> tuple[float, int, dict[str, Tensor]]:

@@ -42,7 +42,9 @@ def built_in(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 1 if a gradient disagrees."""
-    parser = argparse.ArgumentParser(prog="python -m adjsnn.gradcheck", description="Check adjoint gradients against BPTT and central differences.")
+    parser = argparse.ArgumentParser(
+        prog="python -m adjsnn.gradcheck", description="Check adjoint gradients against BPTT and central differences."
+    )
     parser.add_argument("--neuron", choices=("nif", "lif", "qif"), default="qif")
     parser.add_argument("--gate", choices=("raised_cosine", "rectangular"), default="raised_cosine")
     parser.add_argument("--hidden", type=int, default=12, help="number of neurons")

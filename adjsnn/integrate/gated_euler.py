@@ -26,7 +26,9 @@ from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Membrane
 
-BLOCK_ELEMENTS = 1 << 17  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
+BLOCK_ELEMENTS = (
+    1 << 17
+)  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
 MOST_CROSSINGS = 100  # thresholds one neuron may run through in one step before it counts as runaway
 
 
@@ -93,9 +95,7 @@ class GatedEuler:
 
     def charge_level(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """G(v) of (1.4)."""
-        return self.gate.integral(
-            v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided
-        )
+        return self.gate.integral(v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided)
 
     def gate_slope(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """g(v) of (1.4), 1/voltage."""
@@ -103,13 +103,9 @@ class GatedEuler:
 
     def rates(self, tensors: GatedTensors) -> Rates:
         """The step's view of the network's tensors."""
-        return Rates(
-            tensors.w_rec.T, self.dt / tensors.tau_fast, self.dt / tensors.tau_slow, tensors.constants
-        )
+        return Rates(tensors.w_rec.T, self.dt / tensors.tau_fast, self.dt / tensors.tau_slow, tensors.constants)
 
-    def step(
-        self, now: Step, drive: Float[Tensor, "B N"], rates: Rates, memory: Step = _NO_MEMORY
-    ) -> Step:
+    def step(self, now: Step, drive: Float[Tensor, "B N"], rates: Rates, memory: Step = _NO_MEMORY) -> Step:
         """One step of (1.6).
 
         Args:
@@ -128,9 +124,7 @@ class GatedEuler:
         a_slow = torch.lerp(now.a_slow, charge_rate, rates.shrink_slow, out=memory.a_slow)
         return Step(v, a_fast, a_slow, current, crossings, level)
 
-    def solve(
-        self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState
-    ) -> GatedTrajectory:
+    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
         """Forward solution into preallocated memory, without a tape."""
         n_steps, batch, _ = u.shape
         n_hidden = tensors.w_rec.shape[0]
@@ -159,9 +153,7 @@ class GatedEuler:
         readout = states.a_slow @ tensors.w_out.T
         return GatedTrajectory(*states, readout, current, crossings)
 
-    def unroll(
-        self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState
-    ) -> GatedTrajectory:
+    def unroll(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
         """The same program as plain tensor operations, for backpropagation through time."""
         rates = self.rates(tensors)
         drives = (u @ tensors.w_in.T + tensors.bias).unbind()  # indexing instead would make the backward pass O(T²)
@@ -176,9 +168,7 @@ class GatedEuler:
         self.warn(crossings, [extremes])
         return GatedTrajectory(v, a_fast, a_slow, a_slow @ tensors.w_out.T, current, crossings)
 
-    def check(
-        self, v: Tensor, a_fast: Tensor, crossings: Tensor, start: int = 0
-    ) -> tuple[Tensor, Tensor]:
+    def check(self, v: Tensor, a_fast: Tensor, crossings: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Check the steps after step `start`, each argument (steps, B, N).
 
         Returns:

@@ -42,7 +42,6 @@ class GatedTensors(NamedTuple):
         """The tensors in a fixed order, that of `names`."""
         return (*self[:6], *self.constants.values())
 
-
     def names(self) -> tuple[str, ...]:
         return (*self._fields[:6], *self.constants)
 
@@ -133,9 +132,7 @@ class GatedSynapseNetwork(nn.Module):
     def tensors(self) -> GatedTensors:
         """The network's tensors, fetched by attribute so that parametrizations are applied and gradients flow through them."""
         constants = {name: getattr(self, name) for name in self.neuron.constants}
-        return GatedTensors(
-            self.w_in, self.w_rec, self.bias, self.w_out, self.tau_fast, self.tau_slow, constants
-        )
+        return GatedTensors(self.w_in, self.w_rec, self.bias, self.w_out, self.tau_fast, self.tau_slow, constants)
 
     def initial_state(self, batch: int) -> GatedState:
         """State of rest: voltages and synaptic activities zero, each (B, N)."""
@@ -175,9 +172,7 @@ def _check_zone(neuron: Membrane, gate: Gate) -> None:
         )
 
 
-def _time_constant(
-    name: str, value: float | Sequence[float] | Tensor, n_hidden: int, dtype: torch.dtype
-) -> Tensor:
+def _time_constant(name: str, value: float | Sequence[float] | Tensor, n_hidden: int, dtype: torch.dtype) -> Tensor:
     tau = torch.as_tensor(value, dtype=dtype).detach().clone()
     if tau.shape not in ((), (n_hidden,)):
         raise ConfigurationError(
@@ -186,5 +181,3 @@ def _time_constant(
     if not bool((tau > 0.0).all() and tau.isfinite().all()):
         raise ConfigurationError(f"{name}={tau.tolist()}", "positive finite times in ms", f"{name}=5.0")
     return tau
-
-

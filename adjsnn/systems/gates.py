@@ -55,9 +55,7 @@ class Gate(ABC):
             (slope,) = torch.autograd.grad(self.cumulative(x).sum(), x)
         return slope
 
-    def integral(
-        self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool
-    ) -> Float[Tensor, "..."]:
+    def integral(self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool) -> Float[Tensor, "..."]:
         """G(v) of (1.4): the charge released on the way up to v, from 0 below the zone to 1 above it.
 
         With `two_sided` the zone below -threshold counts too, negatively.
@@ -65,9 +63,7 @@ class Gate(ABC):
         charge = self.cumulative(self._zone(v, threshold, two_sided).clamp_(0.0, 1.0))
         return charge * v.sign() if two_sided else charge
 
-    def slope(
-        self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool
-    ) -> Float[Tensor, "..."]:
+    def slope(self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool) -> Float[Tensor, "..."]:
         """g(v) = dG/dv of (1.4), in 1/voltage; zero outside the active zone."""
         x = self._zone(v, threshold, two_sided)
         if self.vanishes_at_edges:  # outside the zone the clipped coordinate sits on an edge

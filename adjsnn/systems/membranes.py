@@ -66,14 +66,10 @@ class Membrane(ABC):
         return f"{type(self).__name__}({inside})"
 
     @abstractmethod
-    def flow(
-        self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants
-    ) -> Float[Tensor, "..."]:
+    def flow(self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants) -> Float[Tensor, "..."]:
         """dv/dt = f(v, I), in 1/ms. Element by element; `c` holds the constants as tensors, () or (N,)."""
 
-    def flow_partials(
-        self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants
-    ) -> Partials:
+    def flow_partials(self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants) -> Partials:
         """∂f/∂v, ∂f/∂I and ∂f/∂(each constant), by autograd; override with closed forms for speed."""
         return _partials_by_autograd(self.flow, v, current, c)
 
@@ -113,9 +109,7 @@ class Membrane(ABC):
         after = torch.where(spiked, v_reset + (v - threshold) * ratio, v, out=out)
         return after, torch.mul(spiked, v.sign(), out=out_crossings)
 
-    def reset_partials(
-        self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants
-    ) -> Partials:
+    def reset_partials(self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants) -> Partials:
         """Partial derivatives of v⁺ at S spikes; `c` holds each constant as () or (S,)."""
         return _partials_by_autograd(lambda *at: self.reset(*at)[0], v, current, c)
 

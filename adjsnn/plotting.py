@@ -1,0 +1,137 @@
+"""Figures of gated-synapse networks. Needs matplotlib, in the extra `experiments`. Each function draws into given axes."""
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from adjsnn.solution import GatedSolution
+from adjsnn.systems.gated_network import GatedSynapseNetwork
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)  # readable in print and to the colour-blind
+INK = "#222222"
+
+mpl.rcParams.update(
+    {
+        "figure.dpi": 110,
+        "savefig.dpi": 160,
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+    }
+)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of the given size in inches that needs no display."""
+    return Figure(figsize=(width, height))
+
+
+def readout(axes: Axes, sol: GatedSolution, target: Tensor, sample: int = 0) -> None:
+    """Readout against target of one sample, one colour per channel."""
+    times = _numpy(sol.ts)
+    for channel in range(target.shape[2]):
+        colour = COLOURS[channel % len(COLOURS)]
+        axes.plot(
+            times,
+            _numpy(target[:, sample, channel]),
+            color=INK,
+            lw=1.6,
+            alpha=0.35,
+            label="target" if channel == 0 else None,
+        )
+        axes.plot(times, _numpy(sol.readout[:, sample, channel]), color=colour, lw=1.0, label=f"readout {channel + 1}")
+    axes.set(xlabel="time (ms)", ylabel="readout (a.u.)", xlim=(times[0], times[-1]))
+    axes.legend(ncols=target.shape[2] + 1, loc="upper right", fontsize=7)
+
+
+def raster(axes: Axes, sol: GatedSolution, sample: int = 0, order: Tensor | None = None) -> None:
+    """Spikes of one sample: one row per neuron, sorted by `order`; spikes from a lower threshold in another colour."""
+    spikes = sol.spikes
+    here = spikes.idx[sample] >= 0
+    idx, times, sign = (x[sample][here].cpu() for x in (spikes.idx, spikes.time, spikes.sign))
+    rows = idx if order is None else torch.argsort(order.cpu())[idx]
+    two_sided = bool((sign < 0).any())
+    for value, colour, name in ((1, INK, "at +threshold"), (-1, COLOURS[1], "at -threshold")):
+        at = sign == value
+        axes.scatter(_numpy(times[at]), _numpy(rows[at]), marker="|", s=14, lw=0.8, color=colour, label=name)
+    duration = spikes.t_max / 1000.0
+    rate = len(times) / (spikes.n_neurons * duration)
+    axes.set(xlabel="time (ms)", ylabel="neuron", xlim=(0, spikes.t_max), ylim=(-0.8, spikes.n_neurons - 0.2))
+    axes.set_title(f"spikes, {rate:.0f} per second and neuron")
+    if two_sided:
+        axes.legend(ncols=2, loc="upper right", fontsize=7, framealpha=0.9, frameon=True)
+
+
+def balanced_currents(
+    axes: Axes,
+    net: GatedSynapseNetwork,
+    sol: GatedSolution,
+    u: Tensor,
+    neuron: int,
+    sample: int = 0,
+    window: float = 5.0,
+) -> float:
+    """External and recurrent current into one neuron and their sum, each averaged over `window` ms.
+
+    Returns:
+        The correlation of the two averaged currents: -1 is perfect balance.
+    """
+    dt = float(sol.ts[1] - sol.ts[0])
+    with torch.no_grad():
+        external = u[:, sample] @ net.w_in[neuron] + net.bias[neuron]
+        recurrent = sol.a_fast[:-1, sample] @ net.w_rec[neuron]
+    kernel = np.ones(max(1, round(window / dt)))
+    kernel /= kernel.sum()
+    smooth = [np.convolve(_numpy(x), kernel, mode="same") for x in (external, recurrent)]
+    times = _numpy(sol.ts)[:-1]
+    axes.plot(times, smooth[0], color=COLOURS[0], lw=1.2, label="external")
+    axes.plot(times, smooth[1], color=COLOURS[1], lw=1.2, label="recurrent, fast")
+    axes.plot(times, smooth[0] + smooth[1], color=INK, lw=1.0, label="sum")
+    correlation = float(np.corrcoef(smooth[0], smooth[1])[0, 1])
+    axes.axhline(0.0, color=INK, lw=0.4)
+    axes.set(xlabel="time (ms)", ylabel="current (1/ms)", xlim=(times[0], times[-1]))
+    axes.set_title(f"currents into neuron {neuron}, {window:g} ms averages: correlation {correlation:.2f}")
+    axes.legend(ncols=3, loc="upper right", fontsize=7)
+    return correlation
+
+
+def learnt_against_predicted(axes: Axes, learnt: Tensor, predicted: Tensor, name: str, formula: str) -> float:
+    """Scatter of learnt against predicted weights with the identity line; returns their correlation."""
+    x, y = _numpy(predicted).ravel(), _numpy(learnt).ravel()
+    correlation = float(np.corrcoef(x, y)[0, 1])
+    reach = 1.05 * max(np.abs(x).max(), np.abs(y).max(), 1e-12)
+    axes.plot([-reach, reach], [-reach, reach], color=INK, lw=0.6, ls="--", label="identity")
+    axes.scatter(x, y, s=7, alpha=0.6, lw=0, color=COLOURS[0])
+    axes.set(xlabel=formula, ylabel=name, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    axes.set_title(f"correlation {correlation:.3f}")
+    axes.legend(loc="upper left", fontsize=7)
+    return correlation
+
+
+def learning_curves(
+    axes: Axes, metrics: dict[str, list[float]], columns: dict[str, str], *, ylabel: str, log: bool = True
+) -> None:
+    """Columns of a metrics.csv against the iteration; `columns` maps a column to its label."""
+    for colour, (column, label) in zip(COLOURS, columns.items(), strict=False):
+        axes.plot(metrics["iteration"], metrics[column], color=colour, lw=1.2, label=label)
+    if log:
+        axes.set_yscale("log")
+    axes.set(xlabel="iteration", ylabel=ylabel)
+    axes.legend(fontsize=7)
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().numpy()
