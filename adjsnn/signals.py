@@ -129,7 +129,9 @@ def _read(path: Path) -> np.ndarray:
             values = np.load(path, allow_pickle=False)
         elif path.suffix == ".csv":
             lines = path.read_text().splitlines()
-            header = bool(lines) and any(c.isalpha() for c in lines[0].replace("nan", "").replace("e", ""))
+            if not lines:
+                raise ValueError("it is empty")
+            header = any(c.isalpha() for c in lines[0].replace("nan", "").replace("e", ""))
             values = np.loadtxt(lines[int(header) :], delimiter=",", ndmin=2)
         else:
             raise ConfigurationError(

@@ -55,7 +55,7 @@ def solve(
     _check_tensors(tensors)
     _check_step(system, tensors, dt)
     _check_input(system, tensors, inputs)
-    y0 = system.initial_state(inputs.shape[1]) if y0 is None else GatedState(*y0)
+    y0 = system.initial_state(inputs.shape[1]) if y0 is None else y0
     _check_state(system, y0, inputs)
     program = GatedEuler(system.neuron, system.gate, float(dt))
     trajectory = adjoint.run(program, tensors, inputs, y0)
@@ -86,6 +86,15 @@ def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -
         raise ConfigurationError(f"dt={dt!r}", "a positive step in ms", "dt=0.5")
     times = {"tau_fast": tensors.tau_fast, "tau_slow": tensors.tau_slow}
     times |= {name: tensors.constants[name] for name in system.neuron.time_constants}
+    if "v_reset" in tensors.constants:
+        highest = float(tensors.constants["v_reset"].detach().max())
+        zone = system.neuron.threshold - system.gate.width
+        if highest > zone:
+            raise ConfigurationError(
+                f"v_reset={highest:g}",
+                f"a reset below the active zone, at most {zone:g}",
+                "an upper bound on v_reset in training",
+            )
     for name, tau in times.items():
         shortest = float(tau.detach().min())
         if shortest <= dt:
@@ -125,6 +134,10 @@ def _check_input(system: GatedSynapseNetwork, tensors: GatedTensors, u: Tensor) 
 
 
 def _check_state(system: GatedSynapseNetwork, y0: GatedState, u: Tensor) -> None:
+    if not isinstance(y0, GatedState):
+        raise ConfigurationError(
+            f"y0 of type {type(y0).__name__}", "a GatedState of v, a_fast and a_slow", "net.initial_state(batch)"
+        )
     shape = (u.shape[1], system.n_hidden)
     for name, x in zip(y0._fields, y0, strict=True):
         if not isinstance(x, Tensor) or x.shape != shape or x.dtype != u.dtype or x.device != u.device:

@@ -48,6 +48,12 @@ class SpikeTrains:
                 "the same shape (B, K) for all",
                 "SpikeTrains.from_list, which pads for you",
             )
+        if self.idx.is_floating_point() or not self.time.is_floating_point():
+            raise ConfigurationError(
+                f"idx of {self.idx.dtype}, time of {self.time.dtype}",
+                "integer neurons and floating-point times",
+                "idx.long()",
+            )
         if self.n_neurons < 1 or not 0.0 <= self.t_max < float("inf"):
             raise ConfigurationError(
                 f"n_neurons={self.n_neurons}, t_max={self.t_max}",

@@ -54,7 +54,9 @@ def problem(dtype: torch.dtype) -> tuple[adjsnn.GatedSynapseNetwork, Tensor]:
         net.w_rec.copy_(torch.randn(N, N, generator=generator, dtype=torch.float64) / N**0.5 / TAU_V)
         net.bias.copy_((1.0 + 0.4 * torch.rand(N, generator=generator, dtype=torch.float64)) / TAU_V)
         net.w_in.copy_(0.3 * torch.randn(N, CHANNELS, generator=generator, dtype=torch.float64) / TAU_V)
-    u = adjsnn.signals.random_sinusoids(STEPS, BATCH, CHANNELS, DT, mean_norm=1.0, generator=generator, dtype=torch.float64)
+    u = adjsnn.signals.random_sinusoids(
+        STEPS, BATCH, CHANNELS, DT, mean_norm=1.0, generator=generator, dtype=torch.float64
+    )
     return net.to(dtype), u.to(dtype)
 
 

@@ -52,7 +52,7 @@ def random_trial(net: GatedSynapseNetwork, *, seed: int, steps: int = 200, batch
 def random_loss(sol: adjsnn.GatedSolution, seed: int = 0) -> Tensor:
     """A loss of everything: readout, all states and the charge, with random weights."""
     generator = torch.Generator().manual_seed(seed)
-    total = sol.charge.abs().mean()
+    total = sol.charge.square().mean()
     for x in (sol.readout, sol.v, sol.a_fast, sol.a_slow):
         weight = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
         total = total + (weight * (x + x.square())).mean()

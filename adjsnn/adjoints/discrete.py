@@ -25,7 +25,7 @@ class DiscreteAdjoint:
         ConfigurationError: any other value of `checkpoints`.
     """
 
-    checkpoints: None = None
+    checkpoints: str | int | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoints is not None:

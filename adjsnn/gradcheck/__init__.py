@@ -22,6 +22,7 @@ from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 JUDGES = ("bptt", "finite_difference")
 BPTT_TOLERANCE = 1e-10  # the same program, so only the order of float64 sums differs
 FINITE_DIFFERENCE_TOLERANCE = 1e-6  # fourth-order differences with step 1e-5 leave about 1e-9 on a well-conditioned net
+NEGLIGIBLE = 1e-4  # share of the largest gradient below which a gradient is judged against that share: rounding is no error
 Loss = Callable[[GatedSolution], Tensor]
 
 
@@ -31,7 +32,8 @@ class GradcheckRow:
 
     Attributes:
         name, shape: the tensor. norm: of its gradient.
-        bptt: relative difference ‖g - g_BPTT‖/‖g_BPTT‖, None if not asked for.
+        bptt: relative difference ‖g - g_BPTT‖/‖g_BPTT‖, None if not asked for; below NEGLIGIBLE times the largest gradient
+            norm of all tensors, relative to that.
         finite_difference: the same over the probed entries, None if not asked for or nothing could be probed.
         probed, skipped: entries compared with central differences, and entries given up because a spike moved to another
             step under every perturbation tried.
@@ -106,12 +108,13 @@ def gradcheck(
     value, spikes, gradients = probe.gradients(solve_kwargs.get("adjoint"))
     judged = probe.gradients(BPTT())[2] if "bptt" in against else None
     generator = torch.Generator().manual_seed(seed)
+    floor = NEGLIGIBLE * max(float(gradient.norm()) for gradient in gradients.values())
     rows, failures = [], []
     for name, gradient in gradients.items():
-        bptt = None if judged is None else _relative(gradient, judged[name])
+        bptt = None if judged is None else _relative(gradient, judged[name], floor)
         difference, probed, skipped = None, 0, 0
         if "finite_difference" in against:
-            difference, probed, skipped = probe.finite_difference(name, gradient, entries, generator)
+            difference, probed, skipped = probe.finite_difference(name, gradient, entries, generator, floor)
         rows.append(
             GradcheckRow(name, tuple(gradient.shape), float(gradient.norm()), bptt, difference, probed, skipped)
         )
@@ -163,7 +166,7 @@ class _Probe:
         return float(value.detach()), sol.stats.spikes, dict(zip(self.leaves, found, strict=True))
 
     def finite_difference(
-        self, name: str, gradient: Tensor, entries: int, generator: torch.Generator
+        self, name: str, gradient: Tensor, entries: int, generator: torch.Generator, floor: float
     ) -> tuple[float | None, int, int]:
         """Relative difference over the probed entries, their number, and the number of skipped ones."""
         flat = gradient.flatten()
@@ -175,7 +178,7 @@ class _Probe:
         if not found:
             return None, 0, skipped
         expected = flat.new_tensor(list(found.values()))
-        return _relative(flat[list(found)], expected, scale=float(flat.abs().max())), len(found), skipped
+        return _relative(flat[list(found)], expected, max(floor, float(flat.abs().max()))), len(found), skipped
 
     def _slope(self, name: str, entry: int) -> float | None:
         """Fourth-order central difference, or None where spikes move to other steps however small the perturbation."""
@@ -205,8 +208,7 @@ class _Probe:
         return 2 * crossings + (height > neuron.threshold - self.system.gate.width)
 
 
-def _relative(value: Tensor, expected: Tensor, scale: float = 0.0) -> float:
-    """‖value - expected‖ over the larger of ‖expected‖ and `scale`; 0 where both vanish."""
-    difference = float((value - expected).norm())
-    size = max(float(expected.norm()), scale)
+def _relative(value: Tensor, expected: Tensor, floor: float) -> float:
+    """‖value - expected‖ over the larger of ‖expected‖ and `floor`; 0 where all vanish."""
+    difference, size = float((value - expected).norm()), max(float(expected.norm()), floor)
     return difference / size if size > 0.0 else difference
