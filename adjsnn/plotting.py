@@ -19,6 +19,7 @@ COLOURS = (
     "#56B4E9",
 )  # readable in print and to the colour-blind
 INK = "#222222"
+ABOVE = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.97), "borderaxespad": 0.0}  # a legend over the axes, off the data
 
 mpl.rcParams.update(
     {
@@ -54,7 +55,7 @@ def readout(axes: Axes, sol: GatedSolution, target: Tensor, sample: int = 0) -> 
         )
         axes.plot(times, _numpy(sol.readout[:, sample, channel]), color=colour, lw=1.0, label=f"readout {channel + 1}")
     axes.set(xlabel="time (ms)", ylabel="readout (a.u.)", xlim=(times[0], times[-1]))
-    axes.legend(ncols=target.shape[2] + 1, loc="upper right", fontsize=7)
+    axes.legend(ncols=target.shape[2] + 1, fontsize=7, **ABOVE)
 
 
 def raster(axes: Axes, sol: GatedSolution, sample: int = 0, order: Tensor | None = None) -> None:
@@ -70,9 +71,9 @@ def raster(axes: Axes, sol: GatedSolution, sample: int = 0, order: Tensor | None
     duration = spikes.t_max / 1000.0
     rate = len(times) / (spikes.n_neurons * duration)
     axes.set(xlabel="time (ms)", ylabel="neuron", xlim=(0, spikes.t_max), ylim=(-0.8, spikes.n_neurons - 0.2))
-    axes.set_title(f"spikes, {rate:.0f} per second and neuron")
+    axes.set_title(f"spikes, {rate:.0f} per second and neuron", loc="left")
     if two_sided:
-        axes.legend(ncols=2, loc="upper right", fontsize=7, framealpha=0.9, frameon=True)
+        axes.legend(ncols=2, fontsize=7, **ABOVE)
 
 
 def balanced_currents(
@@ -95,16 +96,16 @@ def balanced_currents(
         recurrent = sol.a_fast[:-1, sample] @ net.w_rec[neuron]
     kernel = np.ones(max(1, round(window / dt)))
     kernel /= kernel.sum()
-    smooth = [np.convolve(_numpy(x), kernel, mode="same") for x in (external, recurrent)]
-    times = _numpy(sol.ts)[:-1]
+    smooth = [np.convolve(_numpy(x), kernel, mode="valid") for x in (external, recurrent)]
+    times = _numpy(sol.ts)[: len(smooth[0])] + (len(kernel) - 1) / 2 * dt
     axes.plot(times, smooth[0], color=COLOURS[0], lw=1.2, label="external")
     axes.plot(times, smooth[1], color=COLOURS[1], lw=1.2, label="recurrent, fast")
     axes.plot(times, smooth[0] + smooth[1], color=INK, lw=1.0, label="sum")
     correlation = float(np.corrcoef(smooth[0], smooth[1])[0, 1])
     axes.axhline(0.0, color=INK, lw=0.4)
-    axes.set(xlabel="time (ms)", ylabel="current (1/ms)", xlim=(times[0], times[-1]))
-    axes.set_title(f"currents into neuron {neuron}, {window:g} ms averages: correlation {correlation:.2f}")
-    axes.legend(ncols=3, loc="upper right", fontsize=7)
+    axes.set(xlabel="time (ms)", ylabel="current (1/ms)", xlim=(0.0, float(sol.ts[-1])))
+    axes.set_title(loc="left", label=f"currents into neuron {neuron}, {window:g} ms averages: correlation {correlation:.2f}")
+    axes.legend(ncols=3, fontsize=7, **ABOVE)
     return correlation
 
 

@@ -9,4 +9,5 @@ from torch import Tensor
 @lru_cache(maxsize=256)
 def scalar(value: float, dtype: torch.dtype) -> Tensor:
     """`value` as a zero-dimensional CPU tensor, which operands on any device accept. Never write to it."""
-    return torch.tensor(value, dtype=dtype)
+    with torch.inference_mode(False):  # whoever asks first: autograd may have to save it later
+        return torch.tensor(value, dtype=dtype)

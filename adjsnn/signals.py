@@ -104,13 +104,9 @@ def load_signal(path: str | Path, signal_dt: float, dt: float, *, mean_norm: flo
     times = np.arange(len(values)) * signal_dt
     steps = int(times[-1] / dt)
     if steps < 1:
-        raise ConfigurationError(
-            f"{path}: {times[-1]:g} ms long", f"at least one step of {dt:g} ms", "a larger signal_dt"
-        )
+        raise ConfigurationError(f"{path}: {times[-1]:g} ms long", f"at least one step of {dt:g} ms", "a larger signal_dt")
     # The mean over a step is the difference of the integral, which is quadratic between samples.
-    integral = np.concatenate(
-        [np.zeros((1, values.shape[1])), np.cumsum((values[1:] + values[:-1]) / 2 * signal_dt, axis=0)]
-    )
+    integral = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum((values[1:] + values[:-1]) / 2 * signal_dt, axis=0)])
     at = np.arange(steps + 1) * dt
     index = np.minimum((at / signal_dt).astype(int), len(values) - 2)
     rest = (at - times[index])[:, None]
@@ -134,9 +130,7 @@ def _read(path: Path) -> np.ndarray:
             header = any(c.isalpha() for c in lines[0].replace("nan", "").replace("e", ""))
             values = np.loadtxt(lines[int(header) :], delimiter=",", ndmin=2)
         else:
-            raise ConfigurationError(
-                f"{path}: suffix {path.suffix!r}", "a .npy or .csv file", "converting the recording"
-            )
+            raise ConfigurationError(f"{path}: suffix {path.suffix!r}", "a .npy or .csv file", "converting the recording")
         values = np.asarray(values, dtype=np.float64)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, ConfigurationError):

@@ -10,6 +10,7 @@ from torch import Tensor
 from adjsnn.integrate.gated_euler import GatedEuler, GatedTrajectory
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedState, GatedTensors
+from adjsnn.systems.membranes import Constants
 
 GRAZING_SPEED = 1e-6  # 1/ms: a spike slower than this grazes its threshold, and its gradient is not to be trusted
 
@@ -122,14 +123,13 @@ class GatedSolution:
         return self._program.neuron.two_sided
 
     @cached_property
-    def _crossing_steps(self) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _crossing_steps(self) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor, Constants]:
         """Index (step, sample, neuron) of each step with a crossing, and v, ṽ, I and the constants there."""
         trajectory = self._trajectory
         with torch.no_grad():
             at = trajectory.crossings.nonzero(as_tuple=True)
             v, current = trajectory.v[:-1][at], trajectory.current[at]
-            constants = {
-                name: x.detach()[at[2]] if x.dim() else x.detach() for name, x in self._tensors.constants.items()
-            }
-            moved = v + self._program.dt * self._program.neuron.flow(v, current, constants)
+            constants = {name: x.detach()[at[2]] if x.dim() else x.detach() for name, x in self._tensors.constants.items()}
+            constants = self._program.neuron.prepare(constants)
+            moved = self._program.neuron.advance(v, current, constants, self._program.dt)
         return at, v, moved, current, constants

@@ -60,8 +60,8 @@ def solve(
     program = GatedEuler(system.neuron, system.gate, float(dt))
     trajectory = adjoint.run(program, tensors, inputs, y0)
     ts = torch.arange(len(inputs) + 1, dtype=inputs.dtype, device=inputs.device) * dt
-    states = trajectory.flat()[:4]
-    return GatedSolution(ts, *states, program, tensors, trajectory)
+    v, a_fast, a_slow, readout = trajectory.flat()[:4]
+    return GatedSolution(ts, v, a_fast, a_slow, readout, program, tensors, trajectory)
 
 
 def _check_tensors(tensors: GatedTensors) -> None:
@@ -107,9 +107,7 @@ def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -
 
 def _check_input(system: GatedSynapseNetwork, tensors: GatedTensors, u: Tensor) -> None:
     if not isinstance(u, Tensor):
-        raise ConfigurationError(
-            f"inputs of type {type(u).__name__}", "a tensor (T, B, C_in)", "torch.as_tensor(inputs)"
-        )
+        raise ConfigurationError(f"inputs of type {type(u).__name__}", "a tensor (T, B, C_in)", "torch.as_tensor(inputs)")
     if u.dim() != 3 or u.shape[2] != system.n_in or u.shape[0] < 1 or u.shape[1] < 1:
         raise ConfigurationError(
             f"inputs of shape {tuple(u.shape)}",
@@ -146,9 +144,7 @@ def _check_state(system: GatedSynapseNetwork, y0: GatedState, u: Tensor) -> None
                 f"y0.{name} is {seen}", f"a tensor {shape}, {u.dtype}, {u.device}", "net.initial_state(batch)"
             )
         if not bool(x.detach().isfinite().all()):
-            raise ConfigurationError(
-                f"y0.{name} has entries that are not finite", "finite states", "net.initial_state(batch)"
-            )
+            raise ConfigurationError(f"y0.{name} has entries that are not finite", "finite states", "net.initial_state(batch)")
     v, threshold = y0.v.detach(), system.neuron.threshold
     above = (v.abs() if system.neuron.two_sided else v) >= threshold
     if bool(above.any()):

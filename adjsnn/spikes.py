@@ -61,9 +61,7 @@ class SpikeTrains:
                 "both positive",
             )
         if self.time.isnan().any():
-            raise ConfigurationError(
-                "NaN among the spike times", "numbers, or inf in the padding", "dropping those spikes"
-            )
+            raise ConfigurationError("NaN among the spike times", "numbers, or inf in the padding", "dropping those spikes")
         if (self.idx >= self.n_neurons).any() or (self.idx < -1).any():
             raise ConfigurationError(
                 f"neuron indices from {int(self.idx.min())} to {int(self.idx.max())}",
@@ -168,6 +166,4 @@ class SpikeTrains:
         return int((self.idx >= 0).sum())
 
     def __repr__(self) -> str:
-        return (
-            f"SpikeTrains({len(self)} spikes, batch={self.batch}, n_neurons={self.n_neurons}, t_max={self.t_max:g} ms)"
-        )
+        return f"SpikeTrains({len(self)} spikes, batch={self.batch}, n_neurons={self.n_neurons}, t_max={self.t_max:g} ms)"

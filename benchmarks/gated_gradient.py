@@ -23,6 +23,7 @@ from collections.abc import Callable
 from datetime import date
 from math import pi
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -34,6 +35,7 @@ from adjsnn.training.runs import processor
 
 N, CHANNELS, BATCH, STEPS, DT = 128, 2, 64, 1000, 0.5
 TAU_V, TAU_FAST, TAU_SLOW, WIDTH = 25.0, 5.0, 20.0, 0.1
+WARM_UP = 2  # gradients before the measured ones
 METHODS = ("adjsnn", "bptt", "torchdiffeq", "products")
 LABELS = {
     "adjsnn": "adjsnn, DiscreteAdjoint",
@@ -54,9 +56,7 @@ def problem(dtype: torch.dtype) -> tuple[adjsnn.GatedSynapseNetwork, Tensor]:
         net.w_rec.copy_(torch.randn(N, N, generator=generator, dtype=torch.float64) / N**0.5 / TAU_V)
         net.bias.copy_((1.0 + 0.4 * torch.rand(N, generator=generator, dtype=torch.float64)) / TAU_V)
         net.w_in.copy_(0.3 * torch.randn(N, CHANNELS, generator=generator, dtype=torch.float64) / TAU_V)
-    u = adjsnn.signals.random_sinusoids(
-        STEPS, BATCH, CHANNELS, DT, mean_norm=1.0, generator=generator, dtype=torch.float64
-    )
+    u = adjsnn.signals.random_sinusoids(STEPS, BATCH, CHANNELS, DT, mean_norm=1.0, generator=generator, dtype=torch.float64)
     return net.to(dtype), u.to(dtype)
 
 
@@ -104,7 +104,7 @@ class SmoothNetwork(nn.Module):
 
     def forward(self, t: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         v, a_fast, a_slow = y
-        step = min(max(round(float(t) / DT - 0.25), 0), STEPS - 1)
+        step = min(max(round(float(t.detach()) / DT - 0.25), 0), STEPS - 1)
         current = torch.addmm(self.u[step] @ self.w_in.T + self.bias, a_fast, self.w_rec.T)
         cosine = torch.cos(2 * pi * v)
         flow = (1 + cosine) / TAU_V + (1 - cosine) * current
@@ -118,7 +118,8 @@ def by_torchdiffeq(net: adjsnn.GatedSynapseNetwork, u: Tensor) -> list[Tensor]:
     ts = torch.arange(STEPS + 1, dtype=u.dtype) * DT
     y0 = tuple(u.new_zeros(BATCH, N) for _ in range(3))
     params = (net.w_in, net.w_rec, net.bias)
-    _, _, a_slow = torchdiffeq.odeint_adjoint(system, y0, ts, method="euler", adjoint_params=params)
+    states: Any = torchdiffeq.odeint_adjoint(system, y0, ts, method="euler", adjoint_params=params)
+    a_slow = states[2]
     return list(torch.autograd.grad((a_slow @ net.w_out.T).square().mean(), weights(net)))
 
 
@@ -139,16 +140,16 @@ RUN: dict[str, Callable[[adjsnn.GatedSynapseNetwork, Tensor], list[Tensor]]] = {
 
 
 def measure(method: str, repeats: int) -> dict[str, object]:
-    """Seconds of each repetition after one to warm up, and peak memory above the level before the first."""
+    """Seconds of each repetition after WARM_UP unmeasured ones, and peak memory above the level before the first."""
     net, u = problem(torch.float32)
     before = psutil.Process().memory_info().rss
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats + WARM_UP):
         start = time.perf_counter()
         RUN[method](net, u)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds[1:], "peak_mb": (peak - before) / 1e6}
+    return {"seconds": seconds[WARM_UP:], "peak_mb": (peak - before) / 1e6}
 
 
 def relative(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -164,10 +165,10 @@ def agreement() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Time and memory of one gradient, four ways.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each method in each round")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each method in each round")
     parser.add_argument("--one", choices=METHODS, help="measure one method and print JSON; used by the rounds")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

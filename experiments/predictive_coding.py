@@ -77,9 +77,7 @@ class Signals:
         if config.signal is None:
             self.channels = 2
             self.validation, self.held_out = (
-                self._random(
-                    config.held_out_window, TRIALS_HELD_OUT, torch.Generator().manual_seed(config.seed + offset)
-                )
+                self._random(config.held_out_window, TRIALS_HELD_OUT, torch.Generator().manual_seed(config.seed + offset))
                 for offset in (1_000_000, 2_000_000)
             )
             return
@@ -179,9 +177,7 @@ def train(net: adjsnn.GatedSynapseNetwork, signals: Signals, config: Config, run
                 run.save_best(net)
             row = {"iteration": iteration, "train_cost": cost.item(), "gradient_norm": norm.item(), **found}
             run.log({**row, "seconds": time.perf_counter() - started})
-            progress.set_description(
-                f"cost {found['cost']:.4f}  {found['spikes_per_s']:.0f} spikes/s  loss {cost.item():.4f}"
-            )
+            progress.set_description(f"cost {found['cost']:.4f}  {found['spikes_per_s']:.0f} spikes/s  loss {cost.item():.4f}")
         optimiser.step()
         schedule.step()
     return time.perf_counter() - started
@@ -198,12 +194,13 @@ def draw(net: adjsnn.GatedSynapseNetwork, signals: Signals, config: Config, run:
     figure = figures["readout"] = plotting.new_figure(7.0, 5.4)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1.2, 1.0, 1.3))
     plotting.readout(top, sol, target)
-    top.set_title("held-out signal: readout against target")
-    angle = torch.atan2(net.w_out[1], net.w_out[0]) if config_is_planar(net) else net.w_out[0]
+    top.set_title("held-out signal: readout against target", loc="left")
+    planar = net.n_out == 2
+    angle = torch.atan2(net.w_out[1], net.w_out[0]) if planar else net.w_out[0]
     neuron = int(net.w_in.norm(dim=1).argmax())
     plotting.balanced_currents(middle, net, sol, u, neuron)
     plotting.raster(bottom, sol, order=torch.argsort(angle))
-    bottom.set_ylabel("neuron, by direction of w_out" if config_is_planar(net) else "neuron, by w_out")
+    bottom.set_ylabel("neuron, by direction of w_out" if planar else "neuron, by w_out")
     for axes in (top, middle):
         axes.set_xlabel("")
 
@@ -222,9 +219,7 @@ def draw(net: adjsnn.GatedSynapseNetwork, signals: Signals, config: Config, run:
     figure = figures["learning"] = plotting.new_figure(7.0, 2.6)
     left, middle, right = figure.subplots(1, 3)
     metrics = run.metrics()
-    plotting.learning_curves(
-        left, metrics, {"cost": "validation", "train_cost": "training"}, ylabel="cost / cost of silence"
-    )
+    plotting.learning_curves(left, metrics, {"cost": "validation", "train_cost": "training"}, ylabel="cost / cost of silence")
     plotting.learning_curves(middle, metrics, {"spikes_per_s": "per neuron"}, ylabel="spikes/s")
     plotting.learning_curves(
         right, metrics, {"corr_rec": "$W_{rec}$, $-W_{in}W_{out}$", "corr_in_out": "$W_{out}$, $W_{in}^T$"},
@@ -235,10 +230,6 @@ def draw(net: adjsnn.GatedSynapseNetwork, signals: Signals, config: Config, run:
         paths.append(run.path / "figures" / f"{name}.png")
         figure.savefig(paths[-1])
     return paths
-
-
-def config_is_planar(net: adjsnn.GatedSynapseNetwork) -> bool:
-    return net.n_out == 2
 
 
 def main(argv: list[str] | None = None) -> int:

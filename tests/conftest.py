@@ -1,10 +1,19 @@
-"""Shapes and dtypes in the inner layers' signatures are checked while the tests run; the doors raise the library's own errors."""
+"""Shapes and dtypes of the inner layers are checked while the tests run; the doors raise the library's own errors."""
 
 import matplotlib as mpl
+import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 mpl.use("Agg")
 torch.set_num_threads(1)  # the arrays here are too small to share out, and other work may hold the second core
 INNER = ("adjsnn.systems.gates", "adjsnn.systems.membranes", "adjsnn.integrate", "adjsnn.adjoints", "adjsnn.solution")
 install_import_hook(INNER, "beartype.beartype").__enter__()
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Leave out the shape checks where a test runs thousands of solves: they quadruple its time."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -59,9 +59,7 @@ def random_loss(sol: adjsnn.GatedSolution, seed: int = 0) -> Tensor:
     return total
 
 
-def gradients(
-    net: GatedSynapseNetwork, u: Tensor, y0: GatedState, adjoint: object, loss=random_loss
-) -> dict[str, Tensor]:
+def gradients(net: GatedSynapseNetwork, u: Tensor, y0: GatedState, adjoint: object, loss=random_loss) -> dict[str, Tensor]:
     """Gradients of the loss with respect to all parameters, the input and the initial state."""
     leaves = dict(net.named_parameters()) | {"u": u} | y0._asdict()
     sol = adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=adjoint)

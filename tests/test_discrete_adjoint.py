@@ -199,9 +199,7 @@ def test_going_on_from_the_final_state_equals_one_long_trial():
 
 def test_closed_form_one_neuron():
     """Without recurrence the charge released until T is G(v0 + T b) counted through all turns; its slope in b is T g(v(T))."""
-    net = adjsnn.GatedSynapseNetwork(
-        1, 1, 1, neuron=adjsnn.NIF(), gate=adjsnn.RaisedCosineGate(0.4), dtype=torch.float64
-    )
+    net = adjsnn.GatedSynapseNetwork(1, 1, 1, neuron=adjsnn.NIF(), gate=adjsnn.RaisedCosineGate(0.4), dtype=torch.float64)
     with torch.no_grad():
         net.w_rec.zero_()
         net.w_in.zero_()

@@ -1,4 +1,4 @@
-"""Forward solutions against an independent integrator, conservation of charge, located spikes, and the known balanced network."""
+"""Forward solutions against an independent integrator, conservation of charge, located spikes, the balanced network."""
 
 import math
 
@@ -13,9 +13,7 @@ from adjsnn.signals import lowpass, random_sinusoids
 from adjsnn.systems.balanced import tightly_balanced
 
 
-def _qif_by_dop853(
-    net: adjsnn.GatedSynapseNetwork, frequency: float, t_end: float
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _qif_by_dop853(net: adjsnn.GatedSynapseNetwork, frequency: float, t_end: float) -> tuple[np.ndarray, np.ndarray, float]:
     """v, a_f and the readout at t_end by SciPy on the charge form (1.5): r = a - G/τ, with G counted through all turns."""
     w_in, w_rec, bias, w_out = (x.detach().numpy() for x in (net.w_in, net.w_rec, net.bias, net.w_out))
     n, width = net.n_hidden, net.gate.width
@@ -34,9 +32,7 @@ def _qif_by_dop853(
         flow = (1 + cosine) / tau_v + (1 - cosine) * current
         return np.concatenate([flow, -(fast + level / tau_fast) / tau_fast, -(slow + level / tau_slow) / tau_slow])
 
-    found = solve_ivp(
-        right_hand_side, (0, t_end), np.zeros(3 * n), method="DOP853", rtol=1e-11, atol=1e-12, max_step=0.05
-    )
+    found = solve_ivp(right_hand_side, (0, t_end), np.zeros(3 * n), method="DOP853", rtol=1e-11, atol=1e-12, max_step=0.05)
     end = found.y[:, -1]
     level = charge(end[:n])
     return end[:n], end[n : 2 * n] + level / tau_fast, w_out @ (end[2 * n :] + level / tau_slow)
@@ -44,9 +40,7 @@ def _qif_by_dop853(
 
 def test_euler_converges_to_dop853_with_slope_one():
     generator = torch.Generator().manual_seed(0)
-    net = adjsnn.GatedSynapseNetwork(
-        1, 8, 2, gate=adjsnn.RaisedCosineGate(0.3), dtype=torch.float64, generator=generator
-    )
+    net = adjsnn.GatedSynapseNetwork(1, 8, 2, gate=adjsnn.RaisedCosineGate(0.3), dtype=torch.float64, generator=generator)
     with torch.no_grad():
         net.bias.uniform_(0.04, 0.06, generator=generator)
         net.w_in.mul_(0.01)
@@ -93,9 +87,7 @@ def test_a_full_crossing_delivers_unit_charge_nif(gate, steps_in_zone, direction
 def test_a_full_crossing_delivers_unit_charge(neuron, steps_in_zone):
     gate = adjsnn.RaisedCosineGate(0.1)
     membrane = MEMBRANES[neuron]
-    net = adjsnn.GatedSynapseNetwork(
-        0, 1, 1, neuron=membrane, gate=gate, tau_fast=10.0, tau_slow=20.0, dtype=torch.float64
-    )
+    net = adjsnn.GatedSynapseNetwork(0, 1, 1, neuron=membrane, gate=gate, tau_fast=10.0, tau_slow=20.0, dtype=torch.float64)
     speed = {"lif": (3.0 - 1.0) / 20.0, "qif": 2.0 / 25.0}[neuron]  # at the threshold, 1/ms
     dt = 0.1 / speed / steps_in_zone
     if neuron == "qif" and dt > 4.0:
@@ -113,9 +105,7 @@ def test_a_full_crossing_delivers_unit_charge(neuron, steps_in_zone):
 
 
 def test_falling_back_through_the_zone_takes_charge_back():
-    net = adjsnn.GatedSynapseNetwork(
-        1, 1, 1, neuron=adjsnn.NIF(), gate=adjsnn.RaisedCosineGate(0.2), dtype=torch.float64
-    )
+    net = adjsnn.GatedSynapseNetwork(1, 1, 1, neuron=adjsnn.NIF(), gate=adjsnn.RaisedCosineGate(0.2), dtype=torch.float64)
     with torch.no_grad():
         net.w_rec.zero_()
         net.w_in.fill_(1.0)
@@ -134,9 +124,7 @@ def test_spike_times_are_located_inside_the_step():
         net.bias.copy_(rates)
     sol = adjsnn.solve(net, torch.zeros(200, 1, 0, dtype=torch.float64), dt=0.37)
     events = sol.spikes.to_list()[0]
-    expected = sorted(
-        (k / abs(float(r)), n) for n, r in enumerate(rates) for k in range(1, 20) if k / abs(float(r)) <= 74.0
-    )
+    expected = sorted((k / abs(float(r)), n) for n, r in enumerate(rates) for k in range(1, 20) if k / abs(float(r)) <= 74.0)
     assert [n for _, n in events] == [n for _, n in expected]
     np.testing.assert_allclose([t for t, _ in events], [t for t, _ in expected], rtol=1e-12)
     assert sol.spikes.sign[0].tolist() == [1 if n == 0 else -1 for _, n in events]

@@ -11,6 +11,8 @@ import adjsnn
 from adjsnn.adjoints import gated_euler
 from adjsnn.gradcheck.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)

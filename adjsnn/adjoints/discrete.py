@@ -14,7 +14,7 @@ from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 @dataclass(frozen=True)
 class DiscreteAdjoint:
-    """Exact gradient of the computed cost, to rounding, by the hand-written adjoint of the program that ran (docs/equations.md, 4).
+    """Exact gradient of the computed cost, to rounding, by the hand-written adjoint (4.1) of the program that ran.
 
     Memory: the states of all steps. The result equals backpropagation through time without its tape.
 
@@ -67,22 +67,25 @@ class _DiscreteGatedEuler(torch.autograd.Function):
         return trajectory.flat()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, d_v, d_a_fast, d_a_slow, d_readout, _current, _crossings):
-        names = ctx.names
-        u, *rest = ctx.saved_tensors
-        tensors = _tensors(names, rest[: len(names)])
-        trajectory = GatedTrajectory(*rest[len(names) :])
-        needs_u, *needs_y0 = ctx.needs_input_grad[2:6]
-        wanted = {name for name, needed in zip(names, ctx.needs_input_grad[6:], strict=True) if needed}
-        if needs_u:
-            wanted.add("u")
-        gradients = gated_euler_adjoint(
-            ctx.program, tensors, u, trajectory, GatedCotangents(d_v, d_a_fast, d_a_slow, d_readout), frozenset(wanted)
-        )
-        d_y0 = (g if needed else None for g, needed in zip(gradients.y0, needs_y0, strict=True))
-        return (None, None, gradients.u, *d_y0, *(gradients.tensors.get(name) for name in names))
+    def backward(ctx, *grad_outputs):
+        return _backward(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _backward(ctx, *cotangents):
+    names = ctx.names
+    u, *rest = ctx.saved_tensors
+    tensors = _tensors(names, rest[: len(names)])
+    trajectory = GatedTrajectory(*rest[len(names) :])
+    needs_u, *needs_y0 = ctx.needs_input_grad[2:6]
+    wanted = {name for name, needed in zip(names, ctx.needs_input_grad[6:], strict=True) if needed}
+    if needs_u:
+        wanted.add("u")
+    gradients = gated_euler_adjoint(ctx.program, tensors, u, trajectory, GatedCotangents(*cotangents[:4]), frozenset(wanted))
+    d_y0 = (g if needed else None for g, needed in zip(gradients.y0, needs_y0, strict=True))
+    return (None, None, gradients.u, *d_y0, *(gradients.tensors.get(name) for name in names))
 
 
 def _tensors(names: tuple[str, ...], flat: tuple[Tensor, ...] | list[Tensor]) -> GatedTensors:
-    return GatedTensors(*flat[:6], dict(zip(names[6:], flat[6:], strict=True)))
+    w_in, w_rec, bias, w_out, tau_fast, tau_slow, *constants = flat
+    return GatedTensors(w_in, w_rec, bias, w_out, tau_fast, tau_slow, dict(zip(names[6:], constants, strict=True)))

@@ -64,9 +64,7 @@ class GradcheckReport:
             shape = "x".join(str(n) for n in row.shape) or "number"
             bptt = "-" if row.bptt is None else f"{row.bptt:.1e}"
             difference = "-" if row.finite_difference is None else f"{row.finite_difference:.1e}"
-            lines.append(
-                f"{row.name:<12}{shape:>14}{row.norm:>14.4e}{bptt:>12}{difference:>16}{row.probed:>8}{row.skipped:>9}"
-            )
+            lines.append(f"{row.name:<12}{shape:>14}{row.norm:>14.4e}{bptt:>12}{difference:>16}{row.probed:>8}{row.skipped:>9}")
         return "\n".join([*lines, *(f"FAILED {failure}" for failure in self.failures)])
 
 
@@ -115,9 +113,7 @@ def gradcheck(
         difference, probed, skipped = None, 0, 0
         if "finite_difference" in against:
             difference, probed, skipped = probe.finite_difference(name, gradient, entries, generator, floor)
-        rows.append(
-            GradcheckRow(name, tuple(gradient.shape), float(gradient.norm()), bptt, difference, probed, skipped)
-        )
+        rows.append(GradcheckRow(name, tuple(gradient.shape), float(gradient.norm()), bptt, difference, probed, skipped))
         for judge, error, tolerance in (
             ("BPTT", bptt, BPTT_TOLERANCE),
             ("central differences", difference, FINITE_DIFFERENCE_TOLERANCE),
@@ -155,9 +151,7 @@ class _Probe:
         sol = solve(self.system, self.inputs, y0=self.y0, adjoint=adjoint, **self.solve_kwargs)
         value = self.loss(sol)
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ConfigurationError(
-                "a loss that is not a single number", "a scalar tensor", "loss.sum() or loss.mean()"
-            )
+            raise ConfigurationError("a loss that is not a single number", "a scalar tensor", "loss.sum() or loss.mean()")
         return value, sol
 
     def gradients(self, adjoint: Any) -> tuple[float, int, dict[str, Tensor]]:

@@ -24,11 +24,9 @@ from adjsnn.integrate.memory import fresh
 from adjsnn.scalars import scalar
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.systems.gates import Gate
-from adjsnn.systems.membranes import Membrane
+from adjsnn.systems.membranes import Constants, Membrane
 
-BLOCK_ELEMENTS = (
-    1 << 17
-)  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
+BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
 MOST_CROSSINGS = 100  # thresholds one neuron may run through in one step before it counts as runaway
 
 
@@ -51,12 +49,12 @@ _NO_MEMORY = Step(None, None, None, None, None)
 
 
 class Rates(NamedTuple):
-    """What a step needs of the network: W_recᵀ, h/τ_f, h/τ_s, and the constants of the membrane."""
+    """What a step needs of the network: W_recᵀ, h/τ_f, h/τ_s, and the membrane's prepared constants."""
 
     w_rec_t: Tensor
     shrink_fast: Tensor
     shrink_slow: Tensor
-    constants: dict[str, Tensor]
+    constants: Constants
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,12 @@ class GatedEuler:
 
     def rates(self, tensors: GatedTensors) -> Rates:
         """The step's view of the network's tensors."""
-        return Rates(tensors.w_rec.T, self.dt / tensors.tau_fast, self.dt / tensors.tau_slow, tensors.constants)
+        return Rates(
+            tensors.w_rec.T.contiguous(),
+            self.dt / tensors.tau_fast,
+            self.dt / tensors.tau_slow,
+            self.neuron.prepare(tensors.constants),
+        )
 
     def step(self, now: Step, drive: Float[Tensor, "B N"], rates: Rates, memory: Step = _NO_MEMORY) -> Step:
         """One step of (1.6).
@@ -116,7 +119,7 @@ class GatedEuler:
         """
         c = rates.constants
         current = torch.addmm(drive, now.a_fast, rates.w_rec_t, out=memory.current)
-        moved = torch.add(now.v, self.neuron.flow(now.v, current, c), alpha=self.dt)
+        moved = self.neuron.advance(now.v, current, c, self.dt)
         v, crossings = self.neuron.reset(moved, current, c, out=memory.v, out_crossings=memory.crossings)
         level = self.charge_level(v)
         charge_rate = (level - now.charge_level).add_(crossings).mul_(scalar(1.0 / self.dt, level.dtype))
@@ -133,22 +136,23 @@ class GatedEuler:
             stored[0] = first
         current = fresh((n_steps, batch, n_hidden), u)
         crossings = fresh((n_steps, batch, n_hidden), u, torch.int8)
-        spans = list(blocks(n_steps, batch * n_hidden))
-        crossings_block = u.new_empty(spans[0][1], batch, n_hidden)
-        rates = self.rates(tensors)
+        crossings_block = u.new_empty(block_length(n_steps, batch * n_hidden), batch, n_hidden)
         extremes: list[tuple[Tensor, Tensor]] = []
-        now = Step(*(x[0] for x in states), None, None, self.charge_level(y0.v))
-        for start, stop in spans:
-            # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
-            drive = current[start:stop]
-            torch.add(u[start:stop] @ tensors.w_in.T, tensors.bias, out=drive)
-            crossed = crossings_block[: stop - start]
-            rows = (x[start + 1 : stop + 1].unbind() for x in states)
-            for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
-                now = self.step(now, row[3], rates, Step(*row))
-            after = slice(start + 1, stop + 1)
-            extremes.append(self.check(states.v[after], states.a_fast[after], crossed, start))
-            crossings[start:stop] = crossed
+        with (
+            torch.inference_mode()
+        ):  # writes into memory from outside; without autograd's bookkeeping a small operation costs half
+            rates = self.rates(tensors)
+            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, self.charge_level(y0.v))
+            for start, stop in blocks(n_steps, batch * n_hidden):
+                # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
+                drive, crossed = current[start:stop], crossings_block[: stop - start]
+                torch.addmm(tensors.bias, u[start:stop].flatten(0, 1), tensors.w_in.T, out=drive.flatten(0, 1))
+                rows = (x[start + 1 : stop + 1].unbind() for x in states)
+                for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
+                    now = self.step(now, row[3], rates, Step(*row))
+                after = slice(start + 1, stop + 1)
+                extremes.append(self.check(states.v[after], states.a_fast[after], crossed, start))
+                crossings[start:stop] = crossed
         self.warn(crossings, extremes)
         readout = states.a_slow @ tensors.w_out.T
         return GatedTrajectory(*states, readout, current, crossings)
@@ -156,7 +160,8 @@ class GatedEuler:
     def unroll(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
         """The same program as plain tensor operations, for backpropagation through time."""
         rates = self.rates(tensors)
-        drives = (u @ tensors.w_in.T + tensors.bias).unbind()  # indexing instead would make the backward pass O(T²)
+        drives = torch.addmm(tensors.bias, u.flatten(0, 1), tensors.w_in.T).unflatten(0, u.shape[:2])
+        drives = drives.unbind()  # indexing instead would make the backward pass O(T²)
         steps = [Step(*y0, None, None, self.charge_level(y0.v))]
         for drive in drives:
             steps.append(self.step(steps[-1], drive, rates))
@@ -180,8 +185,9 @@ class GatedEuler:
         """
         height = v.abs() if self.neuron.two_sided else v
         lowest, highest = crossings.aminmax()  # NaN spreads
-        fine = (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS)
-        fine &= (height.amax() < self.neuron.threshold) & a_fast[-1].isfinite().all()
+        fine = (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS) & a_fast[-1].isfinite().all()
+        if not self.neuron.wraps:  # a wrapped voltage is below the threshold by construction
+            fine &= height.amax() < self.neuron.threshold
         if bool(fine):
             return lowest, highest
         broken = ~(v.isfinite() & a_fast.isfinite())
@@ -223,6 +229,11 @@ class GatedEuler:
 
 def blocks(n_steps: int, width: int) -> Iterator[tuple[int, int]]:
     """Split n_steps into blocks (start, stop) of about BLOCK_ELEMENTS entries, `width` entries per step."""
-    length = max(1, min(n_steps, BLOCK_ELEMENTS // max(width, 1)))
+    length = block_length(n_steps, width)
     for start in range(0, n_steps, length):
         yield start, min(start + length, n_steps)
+
+
+def block_length(n_steps: int, width: int) -> int:
+    """Steps in a block."""
+    return max(1, min(n_steps, BLOCK_ELEMENTS // max(width, 1)))

@@ -175,9 +175,7 @@ def _check_zone(neuron: Membrane, gate: Gate) -> None:
 def _time_constant(name: str, value: float | Sequence[float] | Tensor, n_hidden: int, dtype: torch.dtype) -> Tensor:
     tau = torch.as_tensor(value, dtype=dtype).detach().clone()
     if tau.shape not in ((), (n_hidden,)):
-        raise ConfigurationError(
-            f"{name} of shape {tuple(tau.shape)}", f"a number or {n_hidden} numbers, in ms", f"{name}=5.0"
-        )
+        raise ConfigurationError(f"{name} of shape {tuple(tau.shape)}", f"a number or {n_hidden} numbers, in ms", f"{name}=5.0")
     if not bool((tau > 0.0).all() and tau.isfinite().all()):
         raise ConfigurationError(f"{name}={tau.tolist()}", "positive finite times in ms", f"{name}=5.0")
     return tau

@@ -9,7 +9,7 @@ which carries the part of the step after the crossing on from the reset potentia
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import pi
 from typing import NamedTuple
 
@@ -65,17 +65,34 @@ class Membrane(ABC):
         inside = ", ".join(f"{name}={value}" for name, value in self.constants.items())
         return f"{type(self).__name__}({inside})"
 
+    def prepare(self, c: Constants) -> Constants:
+        """What `flow` reads, from the constants as tensors () or (N,): the constants and, where an override adds them,
+        quantities of the constants alone that are then computed once per solve instead of once per step."""
+        return c
+
     @abstractmethod
     def flow(self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants) -> Float[Tensor, "..."]:
-        """dv/dt = f(v, I), in 1/ms. Element by element; `c` holds the constants as tensors, () or (N,)."""
+        """dv/dt = f(v, I), in 1/ms, element by element; `c` comes from `prepare`."""
 
-    def flow_partials(self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants) -> Partials:
-        """∂f/∂v, ∂f/∂I and ∂f/∂(each constant), by autograd; override with closed forms for speed."""
-        return _partials_by_autograd(self.flow, v, current, c)
+    def advance(self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants, h: float) -> Float[Tensor, "..."]:
+        """ṽ = v + h f(v, I) of (1.6); an override may save an operation."""
+        return torch.add(v, self.flow(v, current, c), alpha=h)
+
+    def flow_partials(
+        self, v: Float[Tensor, "..."], current: Float[Tensor, "..."], c: Constants, wanted: Sequence[str] = ()
+    ) -> Partials:
+        """∂f/∂v, ∂f/∂I, and ∂f/∂(constant) of those `wanted`, by autograd; override with closed forms for speed.
+
+        Args:
+            v, current: where.
+            c: the constants.
+            wanted: names of constants; derivatives with respect to others may be left out.
+        """
+        return _partials_by_autograd(lambda v, current, c: self.flow(v, current, self.prepare(c)), v, current, c)
 
     def v_reset(self, c: Constants) -> Tensor | float:
         """v_r, the potential right after a spike located exactly at the threshold."""
-        return c["v_reset"] if "v_reset" in c else 0.0
+        return c.get("v_reset", 0.0)
 
     def reset(
         self,
@@ -91,7 +108,7 @@ class Membrane(ABC):
         Args:
             v: ṽ, the voltage at the end of the step's flow.
             current: I of the step.
-            c: the constants.
+            c: from `prepare`.
             out, out_crossings: memory for the results; none under autograd.
 
         Returns:
@@ -111,11 +128,9 @@ class Membrane(ABC):
 
     def reset_partials(self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants) -> Partials:
         """Partial derivatives of v⁺ at S spikes; `c` holds each constant as () or (S,)."""
-        return _partials_by_autograd(lambda *at: self.reset(*at)[0], v, current, c)
+        return _partials_by_autograd(lambda v, current, c: self.reset(v, current, self.prepare(c))[0], v, current, c)
 
-    def speed_at_threshold(
-        self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants
-    ) -> Float[Tensor, " S"]:
+    def speed_at_threshold(self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants) -> Float[Tensor, " S"]:
         """f(θ, I) of S spikes, 1/ms; `v` gives the side of the threshold."""
         return self.flow(self._levels(v, c)[1], current, c)
 
@@ -137,7 +152,7 @@ class NIF(Membrane):
     def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
         return current
 
-    def flow_partials(self, v: Tensor, current: Tensor, c: Constants) -> Partials:
+    def flow_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: Sequence[str] = ()) -> Partials:
         return Partials(torch.zeros_like(v), torch.ones_like(v), {})
 
 
@@ -157,13 +172,14 @@ class LIF(Membrane):
     def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
         return (current - v) / c["tau_mem"]
 
-    def flow_partials(self, v: Tensor, current: Tensor, c: Constants) -> Partials:
+    def flow_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: Sequence[str] = ()) -> Partials:
         rate = (1.0 / c["tau_mem"]).expand_as(v)
-        return Partials(
-            -rate,
-            rate,
-            {"tau_mem": (v - current) * rate * rate, "v_reset": torch.zeros_like(v)},
-        )
+        d_constants = {}
+        if "tau_mem" in wanted:
+            d_constants["tau_mem"] = (v - current) * rate * rate
+        if "v_reset" in wanted:
+            d_constants["v_reset"] = torch.zeros_like(v)
+        return Partials(-rate, rate, d_constants)
 
 
 class QIF(Membrane):
@@ -181,17 +197,28 @@ class QIF(Membrane):
     def __init__(self, tau_v: float = 25.0) -> None:
         super().__init__(tau_v=tau_v)
 
-    def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
+    def prepare(self, c: Constants) -> Constants:
         rate = c["tau_v"].reciprocal()
-        half_sine = torch.sin(v * scalar(pi, v.dtype))  # 1 - cos 2πv = 2 sin² πv
-        return torch.addcmul(2.0 * rate, half_sine * half_sine, current - rate, value=2.0)
+        return {**c, "rate": rate}
 
-    def flow_partials(self, v: Tensor, current: Tensor, c: Constants) -> Partials:
+    def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
+        return 2.0 * self._half_flow(v, current, c)
+
+    def advance(self, v: Tensor, current: Tensor, c: Constants, h: float) -> Tensor:
+        return torch.add(v, self._half_flow(v, current, c), alpha=2.0 * h)
+
+    def _half_flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
+        """f/2 = 1/τ_v + sin² πv (I - 1/τ_v), by 1 - cos 2πv = 2 sin² πv."""
+        half_sine = torch.sin(v * scalar(pi, v.dtype))
+        return torch.lerp(c["rate"], current, half_sine * half_sine)
+
+    def flow_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: Sequence[str] = ()) -> Partials:
         rate = c["tau_v"].reciprocal()
         phase = v * scalar(2 * pi, v.dtype)
         cosine = torch.cos(phase)
         d_v = phase.sin_().mul_(current - rate).mul_(scalar(2 * pi, v.dtype))
-        return Partials(d_v, 1.0 - cosine, {"tau_v": (1.0 + cosine) * (-rate * rate)})
+        d_constants = {"tau_v": (1.0 + cosine) * (-rate * rate)} if "tau_v" in wanted else {}
+        return Partials(d_v, 1.0 - cosine, d_constants)
 
 
 def _partials_by_autograd(function, v: Tensor, current: Tensor, c: Constants) -> Partials:
