@@ -58,7 +58,8 @@ def table(rows: list[dict[str, float]], parallel: int) -> str:
         "## Predictive coding, 30 NIF neurons, from a random start, on held-out signals",
         "",
         f"DiscreteAdjoint, {rows[0]['iterations']:.0f} iterations of 32 trials of 100 ms. {processor()}, "
-        f"{parallel} runs at a time, one thread each; torch {torch.__version__}; {date.today()}. Written by `experiments/seeds.py`.",
+        f"{parallel} runs at a time, one thread each; torch {torch.__version__}; {date.today()}. "
+        "Written by `experiments/seeds.py`.",
         "",
         "| seed | " + " | ".join(label for label, _ in COLUMNS.values()) + " |",
         "|" + "---|" * (len(COLUMNS) + 1),

@@ -108,9 +108,8 @@ def versions() -> dict[str, str]:
 def processor() -> str:
     """Name of the processor and its number of cores."""
     name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
-    except OSError:
-        pass  # not Linux: platform's name stands
+    about = Path("/proc/cpuinfo")  # Linux tells more than platform does
+    if about.exists():
+        lines = about.read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {os.cpu_count()} cores"
