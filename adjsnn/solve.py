@@ -1,15 +1,20 @@
 """The one public entry: solve a system forward, ready to be differentiated."""
 
+from typing import Literal
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_euler import GatedEuler
+from adjsnn.kernels.fused import obstacle
 from adjsnn.solution import GatedSolution
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork, GatedTensors
 
 METHODS = ("euler",)
+KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
 
 
 def solve(
@@ -20,6 +25,7 @@ def solve(
     method: str = "euler",
     adjoint: DiscreteAdjoint | BPTT | None = None,
     y0: GatedState | None = None,
+    kernels: Literal["auto", "plain", "fused", "backward"] = "auto",
 ) -> GatedSolution:
     """Integrate `system` through `inputs`; a loss of the solution, `.backward()`, runs the chosen adjoint.
 
@@ -30,6 +36,8 @@ def solve(
         method: "euler", the charge-conserving Euler steps of equation (1.6).
         adjoint: how gradients are computed; default DiscreteAdjoint().
         y0: initial state, each field (B, N); default all zero.
+        kernels: "auto", fused loops where there are any for this network; "plain", torch operations only; "fused", an error
+            where there are none; "backward", torch operations forward and fused loops backward, which `gradcheck` uses.
 
     Returns:
         GatedSolution with times, states, readout, spikes and stats. Gradients reach the network's parameters, `inputs`, and
@@ -53,11 +61,12 @@ def solve(
         )
     tensors = system.tensors()
     _check_tensors(tensors)
+    _check_kernels(system, tensors, kernels)
     _check_step(system, tensors, dt)
     _check_input(system, tensors, inputs)
     y0 = system.initial_state(inputs.shape[1]) if y0 is None else y0
     _check_state(system, y0, inputs)
-    program = GatedEuler(system.neuron, system.gate, float(dt))
+    program = GatedEuler(system.neuron, system.gate, float(dt), fused=KERNELS[kernels])
     trajectory = adjoint.run(program, tensors, inputs, y0)
     ts = torch.arange(len(inputs) + 1, dtype=inputs.dtype, device=inputs.device) * dt
     v, a_fast, a_slow, readout = trajectory.flat()[:4]
@@ -73,12 +82,19 @@ def _check_tensors(tensors: GatedTensors) -> None:
                 "one dtype and device for the whole network",
                 "net.to(dtype) or net.to(device)",
             )
-        if not bool(x.isfinite().all()):
+        if not _finite(x):
             raise ConfigurationError(
                 f"{name} has entries that are not finite",
                 "finite parameters",
                 "a smaller learning rate or gradient clipping, if this happened in training",
             )
+
+
+def _check_kernels(system: GatedSynapseNetwork, tensors: GatedTensors, kernels: str) -> None:
+    if kernels not in KERNELS:
+        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
+    if kernels == "fused" and (why := obstacle(system.neuron, system.gate, tensors)):
+        raise ConfigurationError(f'kernels="fused", but {why}', "a network that the fused loops cover", 'kernels="auto"')
 
 
 def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -> None:
@@ -121,9 +137,8 @@ def _check_input(system: GatedSynapseNetwork, tensors: GatedTensors, u: Tensor) 
             "the same dtype and device",
             "inputs.to(net.w_rec) or net.to(inputs)",
         )
-    finite = u.detach().isfinite()
-    if not bool(finite.all()):
-        step, sample, channel = (int(k) for k in (~finite).nonzero()[0])
+    if not _finite(u):
+        step, sample, channel = (int(k) for k in (~u.detach().isfinite()).nonzero()[0])
         raise ConfigurationError(
             f"inputs[{step}, {sample}, {channel}] = {u[step, sample, channel]:g}",
             "finite inputs",
@@ -143,7 +158,7 @@ def _check_state(system: GatedSynapseNetwork, y0: GatedState, u: Tensor) -> None
             raise ConfigurationError(
                 f"y0.{name} is {seen}", f"a tensor {shape}, {u.dtype}, {u.device}", "net.initial_state(batch)"
             )
-        if not bool(x.detach().isfinite().all()):
+        if not _finite(x):
             raise ConfigurationError(f"y0.{name} has entries that are not finite", "finite states", "net.initial_state(batch)")
     v, threshold = y0.v.detach(), system.neuron.threshold
     above = (v.abs() if system.neuron.two_sided else v) >= threshold
@@ -154,3 +169,9 @@ def _check_state(system: GatedSynapseNetwork, y0: GatedState, u: Tensor) -> None
             "voltages below the threshold at the start",
             "clipping the initial voltages",
         )
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether every entry is finite. On the CPU by numpy, in this thread: torch's idle ones would spin on their cores."""
+    x = x.detach()
+    return bool(np.isfinite(x.numpy()).all()) if x.device.type == "cpu" else bool(x.isfinite().all())

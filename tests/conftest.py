@@ -17,3 +17,13 @@ def unchecked_shapes():
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(params=["fused", "plain"])
+def kernels(request, monkeypatch):
+    """Run a test over both: the fused loops where they cover the network, and torch operations alone."""
+    from adjsnn.integrate.gated_euler import GatedEuler  # noqa: PLC0415 - after the import hook
+
+    if request.param == "plain":
+        monkeypatch.setattr(GatedEuler, "kernel", lambda *_: None)
+    return request.param

@@ -59,10 +59,12 @@ def random_loss(sol: adjsnn.GatedSolution, seed: int = 0) -> Tensor:
     return total
 
 
-def gradients(net: GatedSynapseNetwork, u: Tensor, y0: GatedState, adjoint: object, loss=random_loss) -> dict[str, Tensor]:
+def gradients(
+    net: GatedSynapseNetwork, u: Tensor, y0: GatedState, adjoint: object, loss=random_loss, **options: object
+) -> dict[str, Tensor]:
     """Gradients of the loss with respect to all parameters, the input and the initial state."""
     leaves = dict(net.named_parameters()) | {"u": u} | y0._asdict()
-    sol = adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=adjoint)
+    sol = adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=adjoint, **options)
     found = torch.autograd.grad(loss(sol), list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
 

@@ -57,6 +57,11 @@ SOLVE_CASES = {
     "unknown method": (lambda: adjsnn.solve(_net(), _u(), dt=0.1, method="rk5"), "method='rk5'.*euler"),
     "adjoint class, not instance": (lambda: adjsnn.solve(_net(), _u(), dt=0.1, adjoint=adjsnn.BPTT), "instance"),
     "checkpoints": (lambda: adjsnn.DiscreteAdjoint(checkpoints="sqrt"), "checkpoints='sqrt'"),
+    "unknown kernels": (lambda: adjsnn.solve(_net(), _u(), dt=0.1, kernels="fast"), "kernels='fast'.*auto"),
+    "fused loops for a heterogeneous network": (
+        lambda: adjsnn.solve(_net(tau_fast=[5.0, 6.0, 7.0, 8.0]), _u(), dt=0.1, kernels="fused"),
+        "tau_fast and tau_slow differ between neurons",
+    ),
     "y0 of another batch": (
         lambda: adjsnn.solve(_net(), _u(), dt=0.1, y0=_net().initial_state(2)),
         r"y0.v is \(2, 4\).*\(3, 4\)",
@@ -133,6 +138,7 @@ def test_parameters_gone_wrong_are_named():
         adjsnn.solve(net, _u(), dt=0.1)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_divergence_names_sample_and_time():
     net = _net(neuron=adjsnn.LIF())
     with torch.no_grad():
@@ -143,6 +149,7 @@ def test_divergence_names_sample_and_time():
         adjsnn.solve(net, _u(), dt=0.1, y0=y0)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("adjoint", [adjsnn.DiscreteAdjoint(), adjsnn.BPTT()])
 def test_runaway_names_sample_and_time(adjoint):
     net = _net()
@@ -154,6 +161,7 @@ def test_runaway_names_sample_and_time(adjoint):
         adjsnn.solve(net, u, dt=0.1, adjoint=adjoint)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_a_lif_reset_past_the_threshold_is_runaway():
     net = _net(neuron=adjsnn.LIF())
     u = _u()
@@ -164,6 +172,7 @@ def test_a_lif_reset_past_the_threshold_is_runaway():
         adjsnn.solve(net, u, dt=0.1)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_a_phase_slipping_backward_is_warned_of():
     net = _net(neuron=adjsnn.QIF())
     with torch.no_grad():

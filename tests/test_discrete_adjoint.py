@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize
 import adjsnn
 from adjsnn import BPTT, DiscreteAdjoint, GatedState
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 SAME_PROGRAM = 1e-10  # only the order of float64 sums differs; typically 1e-15
 
 
@@ -18,12 +20,13 @@ SAME_PROGRAM = 1e-10  # only the order of float64 sums differs; typically 1e-15
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_agrees_with_bptt(neuron, gate, tau_per_neuron, seed):
+def test_agrees_with_bptt(neuron, gate, tau_per_neuron, seed, kernels):
+    """On bit-identical states: the fused loops are given those of plain operations."""
     net = random_network(MEMBRANES[neuron], GATES[gate], seed=seed, tau_per_neuron=tau_per_neuron)
     u, y0 = random_trial(net, seed=seed)
     assert adjsnn.solve(net, u, dt=DT, y0=y0).stats.spikes > 30
     expected = gradients(net, u, y0, BPTT())
-    found = gradients(net, u, y0, DiscreteAdjoint())
+    found = gradients(net, u, y0, DiscreteAdjoint(), kernels="plain" if kernels == "plain" else "backward")
     assert {"w_in", "w_rec", "bias", "w_out", "tau_fast", "tau_slow", "u", "v", "a_fast", "a_slow"} <= set(expected)
     for name, value in expected.items():
         assert value.norm() > 0, name
@@ -46,12 +49,13 @@ def test_each_output_alone_carries_its_gradient(part):
 
 
 @pytest.mark.parametrize("neuron", MEMBRANES)
-def test_forward_is_the_same_program(neuron):
+def test_forward_is_the_same_program(neuron, kernels):
     net = random_network(MEMBRANES[neuron], GATES["raised_cosine"], seed=0)
     u, y0 = random_trial(net, seed=0)
     ours, theirs = (adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=a) for a in (DiscreteAdjoint(), BPTT()))
-    for name in ("v", "a_fast", "a_slow", "readout", "crossings"):
-        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-14)
+    for name in ("v", "a_fast", "a_slow", "readout", "crossings"):  # fused loops round in another order; nets amplify that
+        atol = 1e-14 if kernels == "plain" else 1e-12
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("neuron", MEMBRANES)

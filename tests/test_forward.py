@@ -12,6 +12,8 @@ import adjsnn
 from adjsnn.signals import lowpass, random_sinusoids
 from adjsnn.systems.balanced import tightly_balanced
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def _qif_by_dop853(net: adjsnn.GatedSynapseNetwork, frequency: float, t_end: float) -> tuple[np.ndarray, np.ndarray, float]:
     """v, a_f and the readout at t_end by SciPy on the charge form (1.5): r = a - G/τ, with G counted through all turns."""

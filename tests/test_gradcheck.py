@@ -14,6 +14,7 @@ from adjsnn.gradcheck.__main__ import main
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
 def test_central_differences_with_equal_spikes(neuron, gate):
@@ -57,9 +58,9 @@ def test_a_wrong_adjoint_is_caught(monkeypatch):
 
     monkeypatch.setattr(gated_euler._Sweep, "_reset_factors", without_the_dependence_of_rho_on_the_current)
     with pytest.raises(adjsnn.GradientCheckError, match="from BPTT, allowed 1e-10"):
-        adjsnn.gradcheck(net, u, random_loss, against=("bptt",), dt=DT, y0=y0, verbose=False)
+        adjsnn.gradcheck(net, u, random_loss, against=("bptt",), dt=DT, y0=y0, verbose=False, kernels="plain")
     with pytest.raises(adjsnn.GradientCheckError, match="from central differences, allowed 1e-06"):
-        adjsnn.gradcheck(net, u, random_loss, against=("finite_difference",), dt=DT, y0=y0, verbose=False)
+        adjsnn.gradcheck(net, u, random_loss, against=("finite_difference",), dt=DT, y0=y0, verbose=False, kernels="plain")
 
 
 def test_float32_networks_are_checked_in_float64(capsys):

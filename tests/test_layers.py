@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent / "adjsnn"
 LAYERS = [
     {"errors", "scalars"},
     {"spikes", "signals", "systems"},
+    {"kernels"},
     {"integrate"},
     {"adjoints"},
     {"solution"},

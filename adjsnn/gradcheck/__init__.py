@@ -83,8 +83,10 @@ def gradcheck(
 
     Checked are all parameters that require a gradient, the inputs, and the initial state. Central differences use four
     points and are taken only where every perturbed solution has each spike in the same step and, for a gate with edges, the
-    same neurons in the active zone; a smaller perturbation is tried twice, then the entry is counted as skipped. The system
-    itself is not touched.
+    same neurons in the active zone; a smaller perturbation is tried twice, then the entry is counted as skipped. They judge
+    the program exactly as it runs. BPTT runs by plain operations, so there the adjoint is given the states of plain operations
+    too, even where fused loops compute the gradient: a chaotic network would turn another order of rounding into other
+    states, and hide what is asked. The system itself is not touched.
 
     Args:
         system: the network; a float64 copy is checked.
@@ -104,12 +106,12 @@ def gradcheck(
         raise ConfigurationError(f"against={unknown}", f"judges among {list(JUDGES)}", 'against=("bptt",)')
     probe = _Probe(system, inputs, loss, solve_kwargs)
     value, spikes, gradients = probe.gradients(solve_kwargs.get("adjoint"))
-    judged = probe.gradients(BPTT())[2] if "bptt" in against else None
+    own, judged = probe.on_the_same_states(solve_kwargs.get("adjoint")) if "bptt" in against else (None, None)
     generator = torch.Generator().manual_seed(seed)
     floor = NEGLIGIBLE * max(float(gradient.norm()) for gradient in gradients.values())
     rows, failures = [], []
     for name, gradient in gradients.items():
-        bptt = None if judged is None else _relative(gradient, judged[name], floor)
+        bptt = None if own is None or judged is None else _relative(own[name], judged[name], floor)
         difference, probed, skipped = None, 0, 0
         if "finite_difference" in against:
             difference, probed, skipped = probe.finite_difference(name, gradient, entries, generator, floor)
@@ -147,15 +149,20 @@ class _Probe:
         self.leaves |= {"u": self.inputs} if self.inputs.numel() else {}
         self.leaves |= {f"y0.{name}": x for name, x in zip(self.y0._fields, self.y0, strict=True)}
 
-    def solve(self, adjoint: Any = None) -> tuple[Tensor, GatedSolution]:
-        sol = solve(self.system, self.inputs, y0=self.y0, adjoint=adjoint, **self.solve_kwargs)
+    def solve(self, adjoint: Any = None, **changed: Any) -> tuple[Tensor, GatedSolution]:
+        sol = solve(self.system, self.inputs, y0=self.y0, adjoint=adjoint, **(self.solve_kwargs | changed))
         value = self.loss(sol)
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise ConfigurationError("a loss that is not a single number", "a scalar tensor", "loss.sum() or loss.mean()")
         return value, sol
 
-    def gradients(self, adjoint: Any) -> tuple[float, int, dict[str, Tensor]]:
-        value, sol = self.solve(adjoint)
+    def on_the_same_states(self, adjoint: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Gradients of the adjoint and of BPTT on bit-identical states."""
+        kernels = "plain" if self.solve_kwargs.get("kernels") == "plain" else "backward"
+        return self.gradients(adjoint, kernels=kernels)[2], self.gradients(BPTT())[2]
+
+    def gradients(self, adjoint: Any, **changed: Any) -> tuple[float, int, dict[str, Tensor]]:
+        value, sol = self.solve(adjoint, **changed)
         found = torch.autograd.grad(value, list(self.leaves.values()), allow_unused=True, materialize_grads=True)
         return float(value.detach()), sol.stats.spikes, dict(zip(self.leaves, found, strict=True))
 

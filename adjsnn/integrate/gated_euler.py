@@ -21,12 +21,14 @@ from torch import Tensor
 
 from adjsnn.errors import IntegrationError, StepTooLongWarning
 from adjsnn.integrate.memory import fresh
+from adjsnn.kernels.fused import FusedEuler, obstacle
 from adjsnn.scalars import scalar
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Constants, Membrane
 
 BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
+MOST_COUNTED = 127  # what an int8 holds
 MOST_CROSSINGS = 100  # thresholds one neuron may run through in one step before it counts as runaway
 
 
@@ -86,10 +88,18 @@ class GatedEuler:
         neuron: membrane model f.
         gate: synaptic gate g.
         dt: h, ms.
+        fused: the directions, of "forward" and "backward", that the fused loops of `adjsnn.kernels` take where they cover
+            the network.
     """
 
-    def __init__(self, neuron: Membrane, gate: Gate, dt: float) -> None:
-        self.neuron, self.gate, self.dt = neuron, gate, dt
+    def __init__(self, neuron: Membrane, gate: Gate, dt: float, *, fused: tuple[str, ...] = ("forward", "backward")) -> None:
+        self.neuron, self.gate, self.dt, self.fused = neuron, gate, dt, fused
+
+    def kernel(self, tensors: GatedTensors, direction: str) -> FusedEuler | None:
+        """The fused loops for this network, or None where plain operations have to do."""
+        if direction not in self.fused or obstacle(self.neuron, self.gate, tensors) is not None:
+            return None
+        return FusedEuler(self.neuron, self.gate, self.dt, tensors)
 
     def charge_level(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """G(v) of (1.4)."""
@@ -136,6 +146,24 @@ class GatedEuler:
             stored[0] = first
         current = fresh((n_steps, batch, n_hidden), u)
         crossings = fresh((n_steps, batch, n_hidden), u, torch.int8)
+        kernel = self.kernel(tensors, "forward")
+        if kernel is None:
+            self._fill(tensors, u, y0, states, current, crossings)
+            readout = states.a_slow @ tensors.w_out.T
+        else:
+            readout = u.new_empty(n_steps + 1, batch, tensors.w_out.shape[0])
+            progress = kernel.forward(u, *states, readout, current, crossings, self.charge_level(y0.v))
+            if (step := progress.broken) >= 0:
+                after = slice(step + 1, step + 2)
+                self.refuse(states.v[after], states.a_fast[after], crossings[step : step + 1].to(u.dtype), step)
+            self.warn(crossings, [(torch.tensor(progress.lowest), torch.tensor(progress.highest))])
+        return GatedTrajectory(*states, readout, current, crossings)
+
+    def _fill(
+        self, tensors: GatedTensors, u: Tensor, y0: GatedState, states: GatedState, current: Tensor, crossings: Tensor
+    ) -> None:
+        """The steps by plain operations, into the given memory."""
+        n_steps, batch, n_hidden = current.shape
         crossings_block = u.new_empty(block_length(n_steps, batch * n_hidden), batch, n_hidden)
         extremes: list[tuple[Tensor, Tensor]] = []
         with (
@@ -154,8 +182,6 @@ class GatedEuler:
                 extremes.append(self.check(states.v[after], states.a_fast[after], crossed, start))
                 crossings[start:stop] = crossed
         self.warn(crossings, extremes)
-        readout = states.a_slow @ tensors.w_out.T
-        return GatedTrajectory(*states, readout, current, crossings)
 
     def unroll(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
         """The same program as plain tensor operations, for backpropagation through time."""
@@ -188,20 +214,32 @@ class GatedEuler:
         fine = (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS) & a_fast[-1].isfinite().all()
         if not self.neuron.wraps:  # a wrapped voltage is below the threshold by construction
             fine &= height.amax() < self.neuron.threshold
-        if bool(fine):
-            return lowest, highest
+        if not bool(fine):
+            self.refuse(v, a_fast, crossings, start)
+        return lowest, highest
+
+    def refuse(self, v: Tensor, a_fast: Tensor, crossings: Tensor, start: int) -> None:
+        """Raise the IntegrationError of steps that `check` found wanting; arguments as there."""
+        height = v.abs() if self.neuron.two_sided else v
         broken = ~(v.isfinite() & a_fast.isfinite())
         outside = (crossings.abs() > MOST_CROSSINGS) | (height >= self.neuron.threshold)
-        at = tuple(int(k) for k in (broken | outside).nonzero()[0])
+        found = (broken | outside).nonzero()
+        if not len(found):
+            raise IntegrationError(
+                f"the currents overflowed by t = {(start + 1) * self.dt:g} ms",
+                "currents far below the largest number of their dtype",
+                "smaller weights and input, or float64",
+            )
+        at = tuple(int(k) for k in found[0])
         if broken[at]:
             raise IntegrationError(
                 f"the state diverged at {self._where(at, start)}: v = {v[at]:g}, a_fast = {a_fast[at]:g}",
                 "finite voltages and synaptic activities",
                 "smaller recurrent weights or a shorter dt",
             )
+        turns = f"{abs(crossings[at]):g}" + (" or more" if abs(crossings[at]) == MOST_COUNTED else "")
         raise IntegrationError(
-            f"runaway: one step ran through {abs(crossings[at]):g} thresholds and on to v = {v[at]:g} at "
-            + self._where(at, start),
+            f"runaway: one step ran through {turns} thresholds and on to v = {v[at]:g} at " + self._where(at, start),
             f"a reset that ends below the threshold {self.neuron.threshold:g}, and at most {MOST_CROSSINGS} turns",
             "a shorter dt or weaker weights and input: the current moves the voltage too far in one step",
         )

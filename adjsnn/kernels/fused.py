@@ -1,0 +1,261 @@
+"""Connects the fused CPU loops to tensors: which networks they cover, threads, and gradients by name."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adjsnn.systems.gated_network import GatedTensors
+from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
+from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
+
+MEMBRANES: dict[type, int] = {NIF: 0, LIF: 1, QIF: 2}
+GATES: dict[type, int] = {RectangularGate: 0, RaisedCosineGate: 1}
+MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
+BLOCK_ELEMENTS = 1 << 23  # neuron-steps between two looks at the outside world; some tens of milliseconds
+SHARE = 1 << 14  # neuron-steps a group of samples must have to be worth a call
+GROUPS_PER_THREAD = 4  # so that a thread whose core is busy otherwise does not hold the others up
+
+
+class Progress(NamedTuple):
+    """What a forward run found: the first step at which a state was broken, or -1, and the extreme crossings of a step."""
+
+    broken: int
+    lowest: int
+    highest: int
+
+
+def obstacle(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
+    """Why the fused loops cannot run this network, or None where they can."""
+    if type(neuron) not in MEMBRANES:
+        return f"the membrane {type(neuron).__name__} is not one of NIF, LIF, QIF"
+    if type(gate) not in GATES:
+        return f"the gate {type(gate).__name__} is not one of RectangularGate, RaisedCosineGate"
+    if tensors.w_rec.device.type != "cpu":
+        return f"the network is on {tensors.w_rec.device}, not on the CPU"
+    if tensors.tau_fast.dim() or tensors.tau_slow.dim():
+        return "tau_fast and tau_slow differ between neurons"
+    if len(tensors.w_rec) > MOST_NEURONS:
+        return f"{len(tensors.w_rec)} neurons are more than {MOST_NEURONS}"
+    return None
+
+
+@dataclass(frozen=True)
+class FusedEuler:
+    """The fused forward and backward loops for one network's tensors.
+
+    Args:
+        neuron, gate, dt: of the program; `obstacle` must be None.
+        tensors: the network's.
+    """
+
+    neuron: Membrane
+    gate: Gate
+    dt: float
+    tensors: GatedTensors
+
+    def forward(
+        self, u: Tensor, v: Tensor, a_fast: Tensor, a_slow: Tensor, readout: Tensor, current: Tensor, crossings: Tensor,
+        level: Tensor,
+    ) -> Progress:  # fmt: skip
+        """Fill a trajectory, in place, from its row 0; arguments as in `GatedTrajectory`, level G(v) of row 0.
+
+        Returns:
+            Progress.
+        """
+        forward, products = _loops("forward", "products")
+
+        t = self.tensors
+        dtype = _array(v).dtype.type
+        recurrent = np.empty_like(_array(a_fast[0]))
+        # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
+        scratch, index = _scratch(4, v.shape[2], dtype)
+        products(_array(t.w_rec.T), _array(a_fast[0]), index, scratch[0], recurrent)
+        products(_array(t.w_out.T), _array(a_slow[0]), index, scratch[0], _array(readout[0]))
+        channels = np.arange(len(t.w_out))
+        head = (
+            *self._kind(dtype), dtype(self.dt), dtype(t.tau_fast.item()), dtype(t.tau_slow.item()), self._constants(),
+            _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out),
+        )  # fmt: skip
+        arrays = [_array(x) for x in (u, v, a_fast, a_slow, readout, current, crossings)]
+        level_array = _array(level).copy()
+        groups = _groups(u.shape[1], v.shape[2] * len(u), v.shape[2])
+        bad = np.full((len(groups), 2), -1, np.int64)
+        extremes = np.zeros((len(groups), 2), np.int64)
+        for start, stop in _blocks(len(u), v[0].numel()):
+            at, states = slice(start, stop), slice(start, stop + 1)
+            x, *rows = arrays
+            tail = (*(y[states] for y in rows[:4]), *(y[at] for y in rows[4:]), recurrent, level_array)
+
+            def work(k: int, first: int, last: int, x=x[at], tail=tail) -> None:
+                forward(*head, x, *tail, first, last, *_scratch(4, v.shape[2], dtype), channels, bad[k], extremes[k])
+
+            _run(work, groups)
+            if (bad[:, 0] >= 0).any():
+                return Progress(start + int(bad[bad[:, 0] >= 0, 0].min()), *_range(extremes))
+        return Progress(-1, *_range(extremes))
+
+    def backward(
+        self,
+        u: Tensor,
+        trajectory: Any,
+        cotangents: Any,
+        wanted: frozenset[str],
+    ) -> tuple[dict[str, Tensor], Tensor | None, tuple[Tensor, Tensor, Tensor]]:
+        """Gradients of a loss by (4.1) and (4.3).
+
+        Args:
+            u: input.   trajectory: a GatedTrajectory.   cotangents: of the loss, GatedCotangents.
+            wanted: names of tensors, and "u".
+
+        Returns:
+            gradients by name, that of u, and those of the initial state (v, a_fast, a_slow).
+        """
+        (backward,) = _loops("backward")
+
+        t, tr, ct = self.tensors, trajectory, cotangents
+        dtype = _array(tr.v).dtype.type
+        n_steps, batch, n_hidden = tr.current.shape
+        head = (
+            *self._kind(dtype), dtype(self.dt), dtype(t.tau_fast.item()), dtype(t.tau_slow.item()), self._constants(),
+            _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out.T),
+        )  # fmt: skip
+        rows = [_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)]
+        losses = [_array(x) if x is not None else None for x in (ct.readout, ct.v, ct.a_fast, ct.a_slow)]
+        new = tr.v.new_zeros
+        d_u = _array(torch.zeros_like(u)) if "u" in wanted else _array(new(0, 0, 0))
+        want = tuple(name in wanted for name in ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow"))
+        eta, lam_v, ext_fast, ext_slow = (
+            _array(new(batch, width) if x is None else x[-1].clone())
+            for x, width in ((ct.readout, t.w_out.shape[0]), (ct.v, n_hidden), (ct.a_fast, n_hidden), (ct.a_slow, n_hidden))
+        )
+        ext_fast /= dtype(t.tau_fast.item())
+        ext_slow /= dtype(t.tau_slow.item())
+        zeta = np.zeros_like(lam_v)
+        state = (lam_v, zeta, eta, ext_fast, ext_slow)
+        groups = _groups(batch, n_hidden * n_steps, n_hidden)
+        shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
+        total = [[np.zeros(shape, dtype) for shape in shapes] for _ in groups]
+        d_tau = np.zeros((len(groups), 2))
+        for start, stop in reversed(list(_blocks(n_steps, batch * n_hidden))):
+            at, states = slice(start, stop), slice(start, stop + 1)
+            x, v, a_fast, a_slow, readout, current, crossings = rows
+            lengths = [_EMPTY[dtype] if c is None else c[at] for c in losses]
+            middle = (x[at], v[states], a_fast[states], a_slow[states], readout[states], current[at], crossings[at])
+            d_input = d_u[at]
+
+            def work(k: int, first: int, last: int, middle=middle, lengths=lengths, d_input=d_input) -> None:
+                sums = [np.zeros(shape, dtype) for shape in shapes]  # short sums, so that float32 keeps its digits
+                backward(
+                    *head,
+                    *middle,
+                    *lengths,
+                    want,
+                    *state,
+                    first,
+                    last,
+                    *_scratch(19, n_hidden, dtype),
+                    d_input,
+                    *sums,
+                    d_tau[k],
+                )
+                for whole, part in zip(total[k], sums, strict=True):
+                    whole += part
+
+            _run(work, groups)
+        sums = [torch.from_numpy(sum(column[1:], column[0])) for column in zip(*total, strict=True)]
+        gradients = self._by_name(sums, torch.from_numpy(d_tau.sum(0)), wanted)
+        lam_v, zeta, eta, ext_fast, ext_slow = (torch.from_numpy(x) for x in state)
+        if "w_rec" in wanted:
+            gradients["w_rec"] = gradients["w_rec"] + zeta.T @ tr.a_fast[0]
+        if "w_out" in wanted:
+            gradients["w_out"] = gradients["w_out"] + eta.T @ tr.a_slow[0]
+        d_fast = zeta @ t.w_rec + ext_fast * t.tau_fast
+        d_slow = eta @ t.w_out + ext_slow * t.tau_slow
+        return gradients, torch.from_numpy(d_u) if "u" in wanted else None, (lam_v, d_fast, d_slow)
+
+    def _kind(self, dtype: Callable[[float], Any]) -> tuple[Any, ...]:
+        width = self.gate.width
+        shape = (dtype(1.0 / width), dtype(1.0 - self.neuron.threshold / width))
+        return MEMBRANES[type(self.neuron)], GATES[type(self.gate)], self.neuron.two_sided, shape
+
+    def _constants(self) -> np.ndarray:
+        """1/τ and v_r for each neuron, (2, N); zeros where the membrane has none."""
+        rows = self.tensors.w_rec.new_zeros(2, len(self.tensors.w_rec))
+        for name, value in self.tensors.constants.items():
+            row = 1 if name == "v_reset" else 0
+            rows[row] = value.detach() if row else 1.0 / value.detach()
+        return _array(rows)
+
+    def _by_name(self, sums: list[Tensor], d_tau: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        d_rec_t, d_in_t, d_out_t, d_bias, d_c0, d_c1 = sums
+        found = {"w_rec": d_rec_t.T, "w_in": d_in_t.T, "w_out": d_out_t.T, "bias": d_bias, "tau_mem": d_c0, "tau_v": d_c0}
+        found["v_reset"] = d_c1
+        found["tau_fast"], found["tau_slow"] = d_tau.to(d_bias.dtype)
+        shapes = dict(zip(self.tensors.names(), (x.shape for x in self.tensors.flat()), strict=True))
+        return {name: found[name].sum_to_size(shapes[name]) for name in wanted - {"u"}}
+
+
+_EMPTY = {dtype: np.zeros((0, 0, 0), dtype) for dtype in (np.float32, np.float64)}
+
+
+def _loops(*names: str) -> list[Callable[..., Any]]:
+    """Compiled functions by name, imported when first needed: numba takes a second."""
+    module = import_module("adjsnn.kernels.gated_euler")
+    return [getattr(module, name) for name in names]
+
+
+def _array(x: Tensor) -> np.ndarray:
+    """The tensor's memory as an array, contiguous."""
+    return x.detach().contiguous().numpy()
+
+
+def _scratch(rows: int, n_hidden: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Memory for a thread's vectors, and for indices of neurons."""
+    return np.empty((rows, n_hidden), dtype), np.empty(n_hidden + 1, np.int64)
+
+
+def _range(extremes: np.ndarray) -> tuple[int, int]:
+    return int(extremes[:, 0].min()), int(extremes[:, 1].max())
+
+
+def _blocks(n_steps: int, width: int) -> list[tuple[int, int]]:
+    length = max(1, BLOCK_ELEMENTS // max(width, 1))
+    return [(start, min(start + length, n_steps)) for start in range(0, n_steps, length)]
+
+
+def _groups(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int, int]]:
+    """Samples (first, last) of each call. The gradient's sums are taken group by group, so their order is always the same."""
+    threads = torch.get_num_threads()
+    most = threads * GROUPS_PER_THREAD if n_hidden <= MOST_NEURONS // 4 else threads  # each group has a dW_rec of its own
+    count = max(1, min(most, batch, batch * work_per_sample // SHARE))
+    edges = [batch * k // count for k in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _run(work: Callable[[int, int, int], None], groups: list[tuple[int, int]]) -> None:
+    """work(k, first, last) for each group, in as many threads as torch uses; the loops release the interpreter."""
+    failures: list[BaseException] = []
+    order = itertools.count()
+
+    def share() -> None:
+        try:
+            while (k := next(order)) < len(groups):
+                work(k, *groups[k])
+        except BaseException as error:
+            failures.append(error)
+
+    others = [threading.Thread(target=share) for _ in range(min(torch.get_num_threads(), len(groups)) - 1)]
+    for thread in others:
+        thread.start()
+    share()
+    for thread in others:
+        thread.join()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,168 @@
+"""Vector pieces of the CPU kernels, compiled by numba: sines, gates, and sums over the few neurons that release charge.
+
+A loop over neurons touches few arrays and has no branch, so that the compiler turns it into vector instructions. Sums may be
+reordered and multiply-adds fused, which changes rounding only; nothing is assumed about NaN and infinity, which must come
+through.
+"""
+
+from math import factorial, pi
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+OPTIONS: dict[str, Any] = {
+    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "forceinline": True,
+    "_nrt": False,  # the loops allocate nothing; counting references to views would take as long as the arithmetic
+}
+RECTANGULAR, RAISED_COSINE = 0, 1
+
+# sin(πw)/w in powers of w², by Taylor's series, cut where for |w| ≤ ½ the next term is below rounding.
+_TERMS = [(-1) ** k * pi ** (2 * k + 1) / factorial(2 * k + 1) for k in range(12)]
+_D0, _D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10, _D11 = (np.float64(c) for c in _TERMS)
+_F0, _F1, _F2, _F3, _F4, _F5, _F6 = (np.float32(c) for c in _TERMS[:7])
+_REST = np.float32(pi - float(_F0))  # π itself rounds by a quarter of a unit in the last place
+
+
+def sine(w):
+    """sin πw for |w| ≤ ½, to rounding in the precision of w."""
+    return np.sin(pi * w)
+
+
+def _sine64(w):
+    z = w * w
+    inner = _D6 + z * (_D7 + z * (_D8 + z * (_D9 + z * (_D10 + z * _D11))))
+    return w * (_D0 + z * (_D1 + z * (_D2 + z * (_D3 + z * (_D4 + z * (_D5 + z * inner))))))
+
+
+def _sine32(w):
+    z = w * w
+    return _F0 * w + w * (_REST + z * (_F1 + z * (_F2 + z * (_F3 + z * (_F4 + z * (_F5 + z * _F6))))))
+
+
+@overload(sine, jit_options={"fastmath": {"contract", "nsz"}})  # reordered, _REST would be lost
+def _typed_sine(w):
+    return _sine32 if w == types.float32 else _sine64
+
+
+@njit(**OPTIONS)
+def copy(source, target):
+    """target[:] = source; the slice assignment would look for overlaps first."""
+    for n in range(source.shape[0]):
+        target[n] = source[n]
+
+
+@njit(**OPTIONS)
+def fill(target, value):
+    for n in range(target.shape[0]):
+        target[n] = value
+
+
+@njit(**OPTIONS)
+def zone(v, shape, two_sided, x):
+    """Zone coordinate x = (v - θ + Δ)/Δ, clipped to [0, 1], of |v| where the zone is mirrored.
+
+    shape holds 1/Δ and 1 - θ/Δ.
+    """
+    zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
+    slope, offset = shape[0], shape[1]
+    if two_sided:
+        for n in range(v.shape[0]):
+            x[n] = min(max(abs(v[n]) * slope + offset, zero), one)
+    else:
+        for n in range(v.shape[0]):
+            x[n] = min(max(v[n] * slope + offset, zero), one)
+
+
+@njit(**OPTIONS)
+def integral(gate, x, charge):
+    """G of the zone coordinate: x, or x - sin(2πx)/2π."""
+    if gate == RECTANGULAR:
+        copy(x, charge)
+        return
+    half, quarter, share = x.dtype.type(0.5), x.dtype.type(0.25), x.dtype.type(0.5 / pi)
+    for n in range(x.shape[0]):
+        # sin 2πx = -sin 2π(x - ½), and |x - ½| is folded onto [0, ¼]: 0 and 1 give exactly 0.
+        y = x[n] - half
+        folded = quarter - abs(abs(y) - quarter)
+        charge[n] = x[n] + share * np.copysign(sine(folded + folded), y)
+
+
+@njit(**OPTIONS)
+def slope(gate, v, x, shape, two_sided, density):
+    """g(v), in 1/voltage, of the voltage and its zone coordinate: 1/Δ inside, or (1 - cos 2πx)/Δ = 2 sin²(πx)/Δ."""
+    zero, one, half = x.dtype.type(0.0), x.dtype.type(1.0), x.dtype.type(0.5)
+    height, offset = shape[0], shape[1]
+    if gate == RECTANGULAR:  # the edges count as inside, so the clipped coordinate does not tell
+        for n in range(v.shape[0]):
+            y = (abs(v[n]) if two_sided else v[n]) * height + offset
+            density[n] = height if (y >= zero) & (y <= one) else zero
+        return
+    for n in range(x.shape[0]):
+        s = sine(half - abs(x[n] - half))
+        density[n] = (height + height) * s * s
+
+
+@njit(**OPTIONS)
+def mirrored(v, charge):
+    """G is odd where the zone is mirrored."""
+    for n in range(v.shape[0]):
+        charge[n] = np.copysign(charge[n], v[n])
+
+
+@njit(**OPTIONS)
+def select(marks, index):
+    """Indices of the entries that are not zero; returns their number."""
+    count = 0
+    for n in range(marks.shape[0]):
+        index[count] = n
+        count += marks[n] != 0
+    return count
+
+
+@njit(**OPTIONS)
+def add_rows(matrix, index, weight, count, total):
+    """total += Σ weight[k] matrix[index[k]] over the first `count` k."""
+    whole = count - count % 4
+    for k in range(0, whole, 4):
+        a, b, c, d = matrix[index[k]], matrix[index[k + 1]], matrix[index[k + 2]], matrix[index[k + 3]]
+        p, q, r, s = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
+        for n in range(total.shape[0]):
+            total[n] += (p * a[n] + q * b[n]) + (r * c[n] + s * d[n])
+    for k in range(whole, count):
+        a, p = matrix[index[k]], weight[k]
+        for n in range(total.shape[0]):
+            total[n] += p * a[n]
+
+
+@njit(**OPTIONS)
+def add_to_rows(matrix, index, weight, count, row):
+    """matrix[index[k]] += weight[k] row for the first `count` k."""
+    for k in range(count):
+        a, p = matrix[index[k]], weight[k]
+        for n in range(row.shape[0]):
+            a[n] += p * row[n]
+
+
+@njit(**OPTIONS)
+def dot_rows(matrix, index, count, row, out):
+    """out[k] = matrix[index[k]] · row for the first `count` k."""
+    whole = count - count % 2
+    for k in range(0, whole, 2):
+        a, b = matrix[index[k]], matrix[index[k + 1]]
+        p = q = matrix.dtype.type(0.0)
+        for n in range(row.shape[0]):
+            p += a[n] * row[n]
+            q += b[n] * row[n]
+        out[k], out[k + 1] = p, q
+    for k in range(whole, count):
+        a = matrix[index[k]]
+        p = matrix.dtype.type(0.0)
+        for n in range(row.shape[0]):
+            p += a[n] * row[n]
+        out[k] = p

@@ -1,0 +1,120 @@
+"""The fused loops beside the plain operations: same numbers to rounding, threads, the compiled code kept on disk."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from networks import GATES, MEMBRANES, gradients, random_network, random_trial, relative
+
+import adjsnn
+from adjsnn import GatedState
+from adjsnn.kernels import cache
+
+
+def _case(neuron, gate):
+    """A network and trial that do not amplify rounding; 37 neurons are no multiple of a vector's width."""
+    net = random_network(MEMBRANES[neuron], GATES[gate], seed=7, n_hidden=37)
+    with torch.no_grad():
+        net.bias.mul_(2.0)
+        net.w_rec.mul_(0.2)  # QIF: a gain near 1 in units of 1/τ_v, and phases that always advance
+        net.w_in.mul_(0.2)
+    return net, *random_trial(net, seed=7, steps=40, batch=9)
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("neuron", MEMBRANES)
+def test_fused_loops_compute_what_plain_operations_do(neuron, gate):
+    net, u, y0 = _case(neuron, gate)
+    expected, found = (gradients(net, u, y0, None, kernels=kernels) for kernels in ("plain", "fused"))
+    for name, value in expected.items():
+        assert relative(found[name], value) <= 1e-11, name  # 40 steps of float64 rounding; terms of the loss partly cancel
+    assert not torch.equal(expected["w_rec"], found["w_rec"])  # they are two computations
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("neuron", MEMBRANES)
+def test_fused_loops_are_as_accurate_in_float32(neuron, gate):
+    net, u, y0 = _case(neuron, gate)
+    exact = gradients(net, u, y0, None, kernels="plain")
+    net, u = net.float(), u.detach().float().requires_grad_()
+    y0 = GatedState(*(x.detach().float().requires_grad_() for x in y0))
+    plain, fused = (gradients(net, u, y0, None, kernels=kernels) for kernels in ("plain", "fused"))
+    for name, value in exact.items():
+        error, usual = relative(fused[name].double(), value), relative(plain[name].double(), value)
+        assert error <= 5 * usual + 1e-4, name  # one draw of rounding beside another; 1e-4 where plain is lucky
+
+
+def test_fused_loops_refuse_what_they_do_not_cover():
+    class Other(adjsnn.LIF):
+        pass
+
+    net = adjsnn.GatedSynapseNetwork(2, 3, 1, neuron=Other())
+    with pytest.raises(adjsnn.ConfigurationError, match="membrane Other is not one of"):
+        adjsnn.solve(net, torch.zeros(3, 1, 2), dt=0.1, kernels="fused")
+    assert adjsnn.solve(net, torch.zeros(3, 1, 2), dt=0.1).stats.steps == 3
+
+
+def test_the_number_of_threads_changes_rounding_only():
+    net = random_network(MEMBRANES["qif"], GATES["raised_cosine"], seed=3, n_hidden=40)
+    u, y0 = random_trial(net, seed=3, steps=300, batch=10)
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append(gradients(net, u, y0, None, lambda sol: sol.readout.square().sum(), kernels="fused"))
+            again = gradients(net, u, y0, None, lambda sol: sol.readout.square().sum(), kernels="fused")
+        finally:
+            torch.set_num_threads(1)
+        assert all(torch.equal(value, again[name]) for name, value in found[-1].items())
+    assert torch.equal(found[0]["u"], found[1]["u"])  # no sum over samples
+    assert relative(found[0]["w_rec"], found[1]["w_rec"]) <= 1e-12
+
+
+def test_silent_channels_and_no_channels():
+    for n_in in (0, 2):
+        net = adjsnn.GatedSynapseNetwork(n_in, 5, 1, neuron=adjsnn.NIF(), dtype=torch.float64)
+        with torch.no_grad():
+            net.bias.fill_(0.3)
+        u = torch.zeros(60, 2, n_in, dtype=torch.float64, requires_grad=True)
+        expected, found = (
+            torch.autograd.grad(adjsnn.solve(net, u, dt=0.1, kernels=k).readout.sum(), [net.w_in, net.bias, u])
+            for k in ("plain", "fused")
+        )
+        for x, y in zip(found, expected, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-14)
+
+
+def test_an_error_in_a_thread_is_raised():
+    from adjsnn.kernels.fused import _run  # noqa: PLC0415
+
+    def work(k, first, last):
+        if k == 5:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _run(work, [(k, k + 1) for k in range(8)])
+
+
+def test_kept_code_is_dropped_when_any_source_changes(tmp_path):
+    source = tmp_path / "loops.py"
+    source.write_text("def f(): pass\n")
+    namespace: dict[str, object] = {}
+    exec(compile(source.read_text(), str(source), "exec"), namespace)
+    function = SimpleNamespace(py_func=namespace["f"], stats=SimpleNamespace(cache_path=str(tmp_path)))
+    kept = tmp_path / "loops.f-1.py311.nbi"
+    kept.touch()
+    cache.renew([function])
+    assert not kept.exists()  # nobody knew what it was made from
+    kept.touch()
+    cache.renew([function])
+    assert kept.exists()
+    (tmp_path / "loops.sources").write_text("another state of the sources")
+    cache.renew([function])
+    assert not kept.exists()
+
+
+def test_importing_the_library_does_not_wait_for_the_compiler():
+    code = "import sys, adjsnn; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
