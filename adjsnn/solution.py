@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from adjsnn.integrate.gated_euler import GatedEuler, GatedTrajectory
+from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, Located
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedState, GatedTensors
-from adjsnn.systems.membranes import Constants
 
 GRAZING_SPEED = 1e-6  # 1/ms: a spike slower than this grazes its threshold, and its gradient is not to be trusted
 
@@ -53,9 +52,10 @@ class GatedSolution:
     a_fast: Float[Tensor, "T1 B N"]
     a_slow: Float[Tensor, "T1 B N"]
     readout: Float[Tensor, "T1 B C"]
-    _program: GatedEuler = field(repr=False)
+    _program: GatedProgram = field(repr=False)
     _tensors: GatedTensors = field(repr=False)
     _trajectory: GatedTrajectory = field(repr=False)
+    _u: Tensor = field(repr=False)
 
     @property
     def charge(self) -> Float[Tensor, "T B N"]:
@@ -78,58 +78,40 @@ class GatedSolution:
 
     @cached_property
     def spikes(self) -> SpikeTrains:
-        """Threshold crossings, located inside their steps: within an Euler step v moves on a straight line."""
-        at, v, moved, _, _ = self._crossing_steps
-        if len(v) == 0:
-            times, repeats = v, at[0]
-        else:
-            repeats = self._trajectory.crossings[at].abs().long()
-            first = repeats.cumsum(0) - repeats
-            turn = torch.arange(int(repeats.sum()), device=v.device) - first.repeat_interleave(repeats)
-            v, moved = (x.repeat_interleave(repeats) for x in (v, moved))
-            # The k-th crossing within a step is that of level θ + k turns, or the mirror image.
-            level = self._program.neuron.threshold + turn.to(v.dtype)
-            level = torch.where(moved >= v, level, 1.0 - level) if not self._two_sided else level * moved.sign()
-            fraction = ((level - v) / (moved - v)).clamp_(0.0, 1.0)
-            times = (at[0].repeat_interleave(repeats) + fraction) * self._program.dt
-        sign = self._trajectory.crossings[at]
-        sample, neuron, sign = (x.repeat_interleave(repeats) if len(v) else x for x in (at[1], at[2], sign))
-        batch, n_neurons = self.v.shape[1:]
-        t_max = float(self.ts[-1])
-        return SpikeTrains.from_events(
-            sample, neuron, times.clamp(max=t_max), sign.sign(), batch=batch, n_neurons=n_neurons, t_max=t_max
+        """Threshold crossings, each located inside its step; where a step has several, evenly between the first and the last
+        threshold it passes."""
+        found, two_sided = self._located, self._program.neuron.two_sided
+        repeats = found.crossings.abs().long()
+        first = repeats.cumsum(0) - repeats
+        turn = torch.arange(int(repeats.sum()), device=repeats.device) - first.repeat_interleave(repeats)
+        v, moved, fraction, crossings, step, sample, neuron = (
+            x.repeat_interleave(repeats)
+            for x in (found.v, found.moved, found.fraction, found.crossings, found.step, found.sample, found.neuron)
         )
+        # The k-th crossing within a step is k turns beyond the first, in the direction of the movement.
+        turns = turn.to(v.dtype) * (moved.sign() if two_sided else torch.where(moved >= v, 1.0, -1.0).to(v.dtype))
+        fraction = (fraction + turns / (moved - v)).clamp_(0.0, 1.0)
+        t_max = float(self.ts[-1])
+        times = ((step + fraction) * self._program.dt).clamp(max=t_max)
+        batch, n_neurons = self.v.shape[1:]
+        return SpikeTrains.from_events(sample, neuron, times, crossings.sign(), batch=batch, n_neurons=n_neurons, t_max=t_max)
 
     @cached_property
     def stats(self) -> Stats:
         """Figures about this solve; computed when first asked for."""
-        trajectory, neuron = self._trajectory, self._program.neuron
-        at, _, moved, current, constants = self._crossing_steps
-        speed = neuron.speed_at_threshold(moved, current, constants).abs()
-        crossings = trajectory.crossings
-        overlong = (crossings > 1) | (crossings < (-1 if self._two_sided else 0))
+        trajectory, found = self._trajectory, self._located
+        speed, crossings = found.speed.abs(), found.crossings
+        overlong = (crossings > 1) | (crossings < (-1 if self._program.neuron.two_sided else 0))
         return Stats(
             steps=len(trajectory.current),
             recomputed_steps=0,
-            spikes=int(crossings[at].abs().sum()),
+            spikes=int(crossings.abs().sum(dtype=torch.long)),
             min_speed_at_spike=float(speed.min()) if len(speed) else float("inf"),
-            grazing_samples=at[1][speed < GRAZING_SPEED].unique().tolist(),
+            grazing_samples=found.sample[speed < GRAZING_SPEED].unique().tolist(),
             overlong_steps=int(overlong.sum()),
             stored_bytes=sum(x.numel() * x.element_size() for x in trajectory.flat()),
         )
 
-    @property
-    def _two_sided(self) -> bool:
-        return self._program.neuron.two_sided
-
     @cached_property
-    def _crossing_steps(self) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor, Constants]:
-        """Index (step, sample, neuron) of each step with a crossing, and v, ṽ, I and the constants there."""
-        trajectory = self._trajectory
-        with torch.no_grad():
-            at = trajectory.crossings.nonzero(as_tuple=True)
-            v, current = trajectory.v[:-1][at], trajectory.current[at]
-            constants = {name: x.detach()[at[2]] if x.dim() else x.detach() for name, x in self._tensors.constants.items()}
-            constants = self._program.neuron.prepare(constants)
-            moved = self._program.neuron.advance(v, current, constants, self._program.dt)
-        return at, v, moved, current, constants
+    def _located(self) -> Located:
+        return self._program.locate(self._tensors, self._u, self._trajectory)

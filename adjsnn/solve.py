@@ -9,11 +9,13 @@ from torch import Tensor
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_euler import GatedEuler
+from adjsnn.integrate.gated_rk import GatedRungeKutta
+from adjsnn.integrate.tableaus import TABLEAUS
 from adjsnn.kernels.fused import obstacle
 from adjsnn.solution import GatedSolution
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork, GatedTensors
 
-METHODS = ("euler",)
+METHODS = ("euler", "heun", "rk4")
 KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
 
 
@@ -66,11 +68,14 @@ def solve(
     _check_input(system, tensors, inputs)
     y0 = system.initial_state(inputs.shape[1]) if y0 is None else y0
     _check_state(system, y0, inputs)
-    program = GatedEuler(system.neuron, system.gate, float(dt), fused=KERNELS[kernels])
+    if method == "euler":
+        program = GatedEuler(system.neuron, system.gate, float(dt), fused=KERNELS[kernels])
+    else:
+        program = GatedRungeKutta(system.neuron, system.gate, float(dt), TABLEAUS[method], fused=KERNELS[kernels])
     trajectory = adjoint.run(program, tensors, inputs, y0)
     ts = torch.arange(len(inputs) + 1, dtype=inputs.dtype, device=inputs.device) * dt
     v, a_fast, a_slow, readout = trajectory.flat()[:4]
-    return GatedSolution(ts, v, a_fast, a_slow, readout, program, tensors, trajectory)
+    return GatedSolution(ts, v, a_fast, a_slow, readout, program, tensors, trajectory, inputs.detach())
 
 
 def _check_tensors(tensors: GatedTensors) -> None:

@@ -22,8 +22,8 @@ def unchecked_shapes():
 @pytest.fixture(params=["fused", "plain"])
 def kernels(request, monkeypatch):
     """Run a test over both: the fused loops where they cover the network, and torch operations alone."""
-    from adjsnn.integrate.gated_euler import GatedEuler  # noqa: PLC0415 - after the import hook
+    from adjsnn.integrate.gated_program import GatedProgram  # noqa: PLC0415 - after the import hook
 
     if request.param == "plain":
-        monkeypatch.setattr(GatedEuler, "kernel", lambda *_: None)
+        monkeypatch.setattr(GatedProgram, "kernel", lambda *_: None)
     return request.param

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.gated_euler import GatedCotangents, gated_euler_adjoint
+from adjsnn.adjoints.gated_rk import gated_rk_adjoint
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.gated_euler import GatedEuler, GatedTrajectory
+from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
+from adjsnn.integrate.gated_rk import GatedRungeKutta
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 
@@ -35,7 +37,7 @@ class DiscreteAdjoint:
                 "checkpoints=None with shorter trials or smaller batches",
             )
 
-    def run(self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
+    def run(self, program: GatedProgram, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
         """Solve forward; gradients of the trajectory's states and readout run the adjoint."""
         outputs = _DiscreteGatedEuler.apply(program, tensors.names(), u, *y0, *tensors.flat())
         return GatedTrajectory(*outputs)
@@ -48,7 +50,7 @@ class BPTT:
     Memory: every intermediate result of every step.
     """
 
-    def run(self, program: GatedEuler, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
+    def run(self, program: GatedProgram, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
         """Solve forward as plain tensor operations."""
         return program.unroll(tensors, u, y0)
 
@@ -81,7 +83,8 @@ def _backward(ctx, *cotangents):
     wanted = {name for name, needed in zip(names, ctx.needs_input_grad[6:], strict=True) if needed}
     if needs_u:
         wanted.add("u")
-    gradients = gated_euler_adjoint(ctx.program, tensors, u, trajectory, GatedCotangents(*cotangents[:4]), frozenset(wanted))
+    adjoint = gated_rk_adjoint if isinstance(ctx.program, GatedRungeKutta) else gated_euler_adjoint
+    gradients = adjoint(ctx.program, tensors, u, trajectory, GatedCotangents(*cotangents[:4]), frozenset(wanted))
     d_y0 = (g if needed else None for g, needed in zip(gradients.y0, needs_y0, strict=True))
     return (None, None, gradients.u, *d_y0, *(gradients.tensors.get(name) for name in names))
 

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.integrate.gated_euler import GatedEuler, GatedTrajectory, blocks
+from adjsnn.integrate.gated_euler import GatedEuler
+from adjsnn.integrate.gated_program import GatedTrajectory, blocks
 from adjsnn.scalars import scalar
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.systems.membranes import Partials
@@ -89,7 +90,7 @@ def gated_euler_adjoint(
     total: dict[str, Tensor] = {}
     d_readout = cotangents.readout if "w_out" in wanted else None
     if d_readout is not None:
-        total["w_out"] = _outer(d_readout[:1], trajectory.a_slow[:1])
+        total["w_out"] = outer(d_readout[:1], trajectory.a_slow[:1])
     d_u = torch.zeros_like(u) if "u" in wanted else None
     spans = list(blocks(n_steps, batch * n_hidden))
     sweep = _Sweep(program, tensors, trajectory, cotangents, wanted, spans[0][1])
@@ -97,11 +98,11 @@ def gated_euler_adjoint(
         w = sweep.back(start, stop)
         parts = sweep.constant_gradients(start, stop)
         if "w_rec" in wanted:
-            parts["w_rec"] = _outer(w, trajectory.a_fast[start:stop])
+            parts["w_rec"] = outer(w, trajectory.a_fast[start:stop])
         if "w_in" in wanted:
-            parts["w_in"] = _outer(w, u[start:stop])
+            parts["w_in"] = outer(w, u[start:stop])
         if d_readout is not None:
-            parts["w_out"] = _outer(d_readout[start + 1 : stop + 1], trajectory.a_slow[start + 1 : stop + 1])
+            parts["w_out"] = outer(d_readout[start + 1 : stop + 1], trajectory.a_slow[start + 1 : stop + 1])
         if "bias" in wanted:
             parts["bias"] = w.sum((0, 1))
         if d_u is not None:
@@ -267,7 +268,7 @@ def _keep(row: Tensor | None, value: Tensor) -> None:
         row.copy_(value)
 
 
-def _outer(left: Float[Tensor, "T B I"], right: Float[Tensor, "T B J"]) -> Float[Tensor, "I J"]:
+def outer(left: Float[Tensor, "T B I"], right: Float[Tensor, "T B J"]) -> Float[Tensor, "I J"]:
     """Σ over time and batch of left ⊗ right, as one matrix product; faster with the narrow factor first."""
     left, right = left.flatten(0, 1), right.flatten(0, 1)
     return (right.T @ left).T if right.shape[1] < left.shape[1] else left.T @ right

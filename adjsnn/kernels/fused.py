@@ -47,7 +47,7 @@ def obstacle(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
 
 
 @dataclass(frozen=True)
-class FusedEuler:
+class FusedGated:
     """The fused forward and backward loops for one network's tensors.
 
     Args:

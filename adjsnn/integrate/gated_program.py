@@ -1,0 +1,275 @@
+"""What every method for gated-synapse networks shares: trajectories, the forward run, the checks of what it finds."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+from adjsnn.errors import IntegrationError, StepTooLongWarning
+from adjsnn.integrate.memory import fresh
+from adjsnn.kernels.fused import FusedGated, obstacle
+from adjsnn.systems.gated_network import GatedState, GatedTensors
+from adjsnn.systems.gates import Gate
+from adjsnn.systems.membranes import Membrane
+
+BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
+MOST_COUNTED = 127  # what an int8 holds
+MOST_CROSSINGS = 100  # thresholds one neuron may run through in one step before it counts as runaway
+
+
+class Step(NamedTuple):
+    """What one step computes, or the memory for it; every field (B, N).
+
+    Fields: v, a_fast, a_slow the new state; current I of the step; crossings the signed number of thresholds crossed;
+    charge_level G of the new v.
+    """
+
+    v: Any
+    a_fast: Any
+    a_slow: Any
+    current: Any
+    crossings: Any
+    charge_level: Any = None
+
+
+NO_MEMORY = Step(None, None, None, None, None)
+
+
+@dataclass(frozen=True)
+class GatedTrajectory:
+    """Everything stored about a forward solution.
+
+    Attributes:
+        v, a_fast, a_slow: states at the T+1 times, each (T+1, B, N).
+        readout: o, (T+1, B, C_out).
+        current: I of each step, (T, B, N).
+        crossings: thresholds crossed in each step, negative for the lower threshold, mostly 0; (T, B, N).
+    """
+
+    v: Float[Tensor, "T1 B N"]
+    a_fast: Float[Tensor, "T1 B N"]
+    a_slow: Float[Tensor, "T1 B N"]
+    readout: Float[Tensor, "T1 B C"]
+    current: Float[Tensor, "T B N"]
+    crossings: Int8[Tensor, "T B N"]
+
+    def flat(self) -> tuple[Tensor, ...]:
+        return self.v, self.a_fast, self.a_slow, self.readout, self.current, self.crossings
+
+
+class Located(NamedTuple):
+    """Threshold crossings of a trajectory, flat, one entry per step with crossings of a neuron; each (S,).
+
+    Fields: step, sample, neuron; crossings signed number of thresholds; v and moved, the voltage before the step and at its
+    end, counted on through the threshold; fraction of the step at the first crossing; speed dv/dt there, 1/ms.
+    """
+
+    step: Tensor
+    sample: Tensor
+    neuron: Tensor
+    crossings: Tensor
+    v: Tensor
+    moved: Tensor
+    fraction: Tensor
+    speed: Tensor
+
+
+class GatedProgram(ABC):
+    """The program that adjoints differentiate: membrane, gate and step length fixed, tensors and state as arguments.
+
+    A method is a subclass with `rates` and `step`.
+
+    Args:
+        neuron: membrane model f.
+        gate: synaptic gate g.
+        dt: h, ms.
+        fused: the directions, of "forward" and "backward", that the fused loops of `adjsnn.kernels` take where they cover
+            the network.
+    """
+
+    def __init__(self, neuron: Membrane, gate: Gate, dt: float, *, fused: tuple[str, ...] = ("forward", "backward")) -> None:
+        self.neuron, self.gate, self.dt, self.fused = neuron, gate, dt, fused
+
+    @abstractmethod
+    def rates(self, tensors: GatedTensors) -> Any:
+        """The step's view of the network's tensors."""
+
+    @abstractmethod
+    def step(self, now: Step, drive: Float[Tensor, "B N"], rates: Any, memory: Step = NO_MEMORY) -> Step:
+        """One step.
+
+        Args:
+            now: the step before: its state and charge level are read.
+            drive: W_in u + b, (B, N), 1/ms for NIF, else dimensionless.
+            rates: from `rates`.
+            memory: where to write the results; nowhere under autograd.
+        """
+
+    @abstractmethod
+    def locate(self, tensors: GatedTensors, u: Tensor, trajectory: GatedTrajectory) -> Located:
+        """Where inside their steps thresholds were crossed."""
+
+    def kernel(self, tensors: GatedTensors, direction: str) -> FusedGated | None:
+        """The fused loops for this network, or None where plain operations have to do."""
+        if direction not in self.fused or obstacle(self.neuron, self.gate, tensors) is not None:
+            return None
+        return self.fuse(tensors)
+
+    @abstractmethod
+    def fuse(self, tensors: GatedTensors) -> FusedGated | None:
+        """The fused loops of this method, None where it has none."""
+
+    def charge_level(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """G(v) of (1.4)."""
+        return self.gate.integral(v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided)
+
+    def gate_slope(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """g(v) of (1.4), 1/voltage."""
+        return self.gate.slope(v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided)
+
+    def first_level(self, v: Float[Tensor, " S"], moved: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
+        """The voltage of the first threshold between v and moved: θ or -θ, or 0 where a phase slips backward."""
+        threshold = torch.full_like(v, self.neuron.threshold)
+        return threshold * moved.sign() if self.neuron.two_sided else torch.where(moved >= v, threshold, 1.0 - threshold)
+
+    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
+        """Forward solution into preallocated memory, without a tape."""
+        n_steps, batch, _ = u.shape
+        n_hidden = tensors.w_rec.shape[0]
+        states = GatedState(*(fresh((n_steps + 1, batch, n_hidden), u) for _ in range(3)))
+        for stored, first in zip(states, y0, strict=True):
+            stored[0] = first
+        current = fresh((n_steps, batch, n_hidden), u)
+        crossings = fresh((n_steps, batch, n_hidden), u, torch.int8)
+        kernel = self.kernel(tensors, "forward")
+        if kernel is None:
+            self._fill(tensors, u, y0, states, current, crossings)
+            readout = states.a_slow @ tensors.w_out.T
+        else:
+            readout = u.new_empty(n_steps + 1, batch, tensors.w_out.shape[0])
+            progress = kernel.forward(u, *states, readout, current, crossings, self.charge_level(y0.v))
+            if (step := progress.broken) >= 0:
+                after = slice(step + 1, step + 2)
+                self.refuse(states.v[after], states.a_fast[after], crossings[step : step + 1].to(u.dtype), step)
+            self.warn(crossings, [(torch.tensor(progress.lowest), torch.tensor(progress.highest))])
+        return GatedTrajectory(*states, readout, current, crossings)
+
+    def _fill(
+        self, tensors: GatedTensors, u: Tensor, y0: GatedState, states: GatedState, current: Tensor, crossings: Tensor
+    ) -> None:
+        """The steps by plain operations, into the given memory."""
+        n_steps, batch, n_hidden = current.shape
+        crossings_block = u.new_empty(block_length(n_steps, batch * n_hidden), batch, n_hidden)
+        extremes: list[tuple[Tensor, Tensor]] = []
+        with torch.inference_mode():  # without autograd's bookkeeping a small operation costs half
+            rates = self.rates(tensors)
+            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, self.charge_level(y0.v))
+            for start, stop in blocks(n_steps, batch * n_hidden):
+                # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
+                drive, crossed = current[start:stop], crossings_block[: stop - start]
+                torch.addmm(tensors.bias, u[start:stop].flatten(0, 1), tensors.w_in.T, out=drive.flatten(0, 1))
+                rows = (x[start + 1 : stop + 1].unbind() for x in states)
+                for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
+                    now = self.step(now, row[3], rates, Step(*row))
+                after = slice(start + 1, stop + 1)
+                extremes.append(self.check(states.v[after], states.a_fast[after], crossed, start))
+                crossings[start:stop] = crossed
+        self.warn(crossings, extremes)
+
+    def unroll(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
+        """The same program as plain tensor operations, for backpropagation through time."""
+        rates = self.rates(tensors)
+        drives = torch.addmm(tensors.bias, u.flatten(0, 1), tensors.w_in.T).unflatten(0, u.shape[:2])
+        drives = drives.unbind()  # indexing instead would make the backward pass O(T²)
+        steps = [Step(*y0, None, None, self.charge_level(y0.v))]
+        for drive in drives:
+            steps.append(self.step(steps[-1], drive, rates))
+        v, a_fast, a_slow = (torch.stack([step[k] for step in steps]) for k in range(3))
+        current = torch.stack([step.current for step in steps[1:]]).detach()
+        crossings = torch.stack([step.crossings for step in steps[1:]])
+        extremes = self.check(v[1:].detach(), a_fast[1:].detach(), crossings)
+        crossings = crossings.to(torch.int8)
+        self.warn(crossings, [extremes])
+        return GatedTrajectory(v, a_fast, a_slow, a_slow @ tensors.w_out.T, current, crossings)
+
+    def check(self, v: Tensor, a_fast: Tensor, crossings: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Check the steps after step `start`, each argument (steps, B, N).
+
+        Returns:
+            the smallest and the largest number of crossings in one step.
+
+        Raises:
+            IntegrationError: the state diverged or a reset did not end below the threshold; names the first sample,
+                neuron and time.
+        """
+        height = v.abs() if self.neuron.two_sided else v
+        lowest, highest = crossings.aminmax()  # NaN spreads
+        fine = (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS) & a_fast[-1].isfinite().all()
+        if not self.neuron.wraps:  # a wrapped voltage is below the threshold by construction
+            fine &= height.amax() < self.neuron.threshold
+        if not bool(fine):
+            self.refuse(v, a_fast, crossings, start)
+        return lowest, highest
+
+    def refuse(self, v: Tensor, a_fast: Tensor, crossings: Tensor, start: int) -> None:
+        """Raise the IntegrationError of steps that `check` found wanting; arguments as there."""
+        height = v.abs() if self.neuron.two_sided else v
+        broken = ~(v.isfinite() & a_fast.isfinite())
+        outside = (crossings.abs() > MOST_CROSSINGS) | (height >= self.neuron.threshold)
+        found = (broken | outside).nonzero()
+        if not len(found):
+            raise IntegrationError(
+                f"the currents overflowed by t = {(start + 1) * self.dt:g} ms",
+                "currents far below the largest number of their dtype",
+                "smaller weights and input, or float64",
+            )
+        at = tuple(int(k) for k in found[0])
+        if broken[at]:
+            raise IntegrationError(
+                f"the state diverged at {self._where(at, start)}: v = {v[at]:g}, a_fast = {a_fast[at]:g}",
+                "finite voltages and synaptic activities",
+                "smaller recurrent weights or a shorter dt",
+            )
+        turns = f"{abs(crossings[at]):g}" + (" or more" if abs(crossings[at]) == MOST_COUNTED else "")
+        raise IntegrationError(
+            f"runaway: one step ran through {turns} thresholds and on to v = {v[at]:g} at " + self._where(at, start),
+            f"a reset that ends below the threshold {self.neuron.threshold:g}, and at most {MOST_CROSSINGS} turns",
+            "a shorter dt or weaker weights and input: the current moves the voltage too far in one step",
+        )
+
+    def warn(self, crossings: Int8[Tensor, "T B N"], extremes: list[tuple[Tensor, Tensor]]) -> None:
+        """Warn where a step ran through several thresholds or backward through one, given `check`'s extremes."""
+        least = -1 if self.neuron.two_sided else 0
+        lowest, highest = (torch.stack(column) for column in zip(*extremes, strict=True))
+        if bool((lowest < least).any() | (highest > 1).any()):
+            irregular = ((crossings > 1) | (crossings < least)).nonzero()
+            at = tuple(int(k) for k in irregular[0])
+            what = "back through its reset" if crossings[at] < least else f"through {crossings[at]} thresholds"
+            warnings.warn(
+                f"{len(irregular)} steps were too long, the first for {self._where(at, 0)}, where the voltage went {what}; "
+                "expected at most one crossing per step, forward. Try: a shorter dt or weaker weights and input.",
+                StepTooLongWarning,
+                stacklevel=2,
+            )
+
+    def _where(self, at: tuple[int, ...], start: int) -> str:
+        step, sample, neuron = at
+        step += start + 1
+        return f"sample {sample}, neuron {neuron}, t = {step * self.dt:g} ms (step {step} of {self.dt:g} ms)"
+
+
+def blocks(n_steps: int, width: int) -> Iterator[tuple[int, int]]:
+    """Split n_steps into blocks (start, stop) of about BLOCK_ELEMENTS entries, `width` entries per step."""
+    length = block_length(n_steps, width)
+    for start in range(0, n_steps, length):
+        yield start, min(start + length, n_steps)
+
+
+def block_length(n_steps: int, width: int) -> int:
+    """Steps in a block."""
+    return max(1, min(n_steps, BLOCK_ELEMENTS // max(width, 1)))
