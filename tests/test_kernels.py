@@ -12,6 +12,8 @@ import adjsnn
 from adjsnn import GatedState
 from adjsnn.kernels import cache
 
+METHODS = ("euler", "heun", "rk4")
+
 
 def _case(neuron, gate):
     """A network and trial that do not amplify rounding; 37 neurons are no multiple of a vector's width."""
@@ -25,9 +27,10 @@ def _case(neuron, gate):
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
-def test_fused_loops_compute_what_plain_operations_do(neuron, gate):
+@pytest.mark.parametrize("method", METHODS)
+def test_fused_loops_compute_what_plain_operations_do(neuron, gate, method):
     net, u, y0 = _case(neuron, gate)
-    expected, found = (gradients(net, u, y0, None, kernels=kernels) for kernels in ("plain", "fused"))
+    expected, found = (gradients(net, u, y0, None, kernels=kernels, method=method) for kernels in ("plain", "fused"))
     for name, value in expected.items():
         assert relative(found[name], value) <= 1e-11, name  # 40 steps of float64 rounding; terms of the loss partly cancel
     assert not torch.equal(expected["w_rec"], found["w_rec"])  # they are two computations
@@ -35,12 +38,13 @@ def test_fused_loops_compute_what_plain_operations_do(neuron, gate):
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
-def test_fused_loops_are_as_accurate_in_float32(neuron, gate):
+@pytest.mark.parametrize("method", METHODS)
+def test_fused_loops_are_as_accurate_in_float32(neuron, gate, method):
     net, u, y0 = _case(neuron, gate)
-    exact = gradients(net, u, y0, None, kernels="plain")
+    exact = gradients(net, u, y0, None, kernels="plain", method=method)
     net, u = net.float(), u.detach().float().requires_grad_()
     y0 = GatedState(*(x.detach().float().requires_grad_() for x in y0))
-    plain, fused = (gradients(net, u, y0, None, kernels=kernels) for kernels in ("plain", "fused"))
+    plain, fused = (gradients(net, u, y0, None, kernels=kernels, method=method) for kernels in ("plain", "fused"))
     for name, value in exact.items():
         error, usual = relative(fused[name].double(), value), relative(plain[name].double(), value)
         assert error <= 5 * usual + 1e-4, name  # one draw of rounding beside another; 1e-4 where plain is lucky

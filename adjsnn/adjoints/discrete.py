@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from adjsnn.adjoints.gated_euler import GatedCotangents, gated_euler_adjoint
+from adjsnn.adjoints.gated_euler import GatedCotangents, GatedGradients, gated_euler_adjoint
 from adjsnn.adjoints.gated_rk import gated_rk_adjoint
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
@@ -73,6 +73,23 @@ class _DiscreteGatedEuler(torch.autograd.Function):
         return _backward(ctx, *grad_outputs)
 
 
+def gated_adjoint(
+    program: GatedProgram,
+    tensors: GatedTensors,
+    u: Tensor,
+    trajectory: GatedTrajectory,
+    cotangents: GatedCotangents,
+    wanted: frozenset[str],
+) -> GatedGradients:
+    """The adjoint of a gated program, by fused loops where they cover the network; arguments as in `gated_euler_adjoint`."""
+    if (kernel := program.kernel(tensors, "backward")) is not None:
+        found, d_u, y0 = kernel.backward(u, trajectory, cotangents, wanted)
+        return GatedGradients(found, d_u, GatedState(*y0))
+    if isinstance(program, GatedRungeKutta):
+        return gated_rk_adjoint(program, tensors, u, trajectory, cotangents, wanted)
+    return gated_euler_adjoint(program, tensors, u, trajectory, cotangents, wanted)
+
+
 @once_differentiable
 def _backward(ctx, *cotangents):
     names = ctx.names
@@ -83,8 +100,7 @@ def _backward(ctx, *cotangents):
     wanted = {name for name, needed in zip(names, ctx.needs_input_grad[6:], strict=True) if needed}
     if needs_u:
         wanted.add("u")
-    adjoint = gated_rk_adjoint if isinstance(ctx.program, GatedRungeKutta) else gated_euler_adjoint
-    gradients = adjoint(ctx.program, tensors, u, trajectory, GatedCotangents(*cotangents[:4]), frozenset(wanted))
+    gradients = gated_adjoint(ctx.program, tensors, u, trajectory, GatedCotangents(*cotangents[:4]), frozenset(wanted))
     d_y0 = (g if needed else None for g, needed in zip(gradients.y0, needs_y0, strict=True))
     return (None, None, gradients.u, *d_y0, *(gradients.tensors.get(name) for name in names))
 

@@ -83,9 +83,6 @@ def gated_euler_adjoint(
         cotangents: of the loss.
         wanted: names of tensors, and "u", whose gradients are computed.
     """
-    if (kernel := program.kernel(tensors, "backward")) is not None:
-        found, d_u, y0 = kernel.backward(u, trajectory, cotangents, wanted)
-        return GatedGradients(found, d_u, GatedState(*y0))
     n_steps, batch, n_hidden = trajectory.current.shape
     total: dict[str, Tensor] = {}
     d_readout = cotangents.readout if "w_out" in wanted else None

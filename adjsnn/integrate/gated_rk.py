@@ -10,13 +10,14 @@ in which v̇ does not appear and every full crossing counts exactly 1, whatever 
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.integrate.gated_program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step, blocks
 from adjsnn.integrate.tableaus import Tableau
-from adjsnn.kernels.fused import FusedGated
+from adjsnn.kernels.fused import FusedGated, FusedTableau
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Constants, Membrane
@@ -245,7 +246,13 @@ class GatedRungeKutta(GatedProgram):
         return self.stages(v, trajectory.a_fast[start:stop], self.charge_level(v), drive, rates, current)
 
     def fuse(self, tensors: GatedTensors) -> FusedGated | None:
-        return None
+        t, s = self.tableau, self.tableau.stages
+        a, along = np.zeros((s, s)), np.zeros((s, max(len(x) for x in self.along)))
+        dense = np.zeros((s, 1 + max(len(x) for x in t.dense)))
+        for i in range(s):
+            a[i, : len(t.a[i])], along[i, : len(self.along[i])] = t.a[i], self.along[i]
+            dense[i, 1 : 1 + len(t.dense[i])] = t.dense[i]
+        return FusedGated(self.neuron, self.gate, self.dt, tensors, FusedTableau(a, np.array(t.b), np.array(t.c), dense, along))
 
     def _along_flow(self, v: Tensor, flow: list[Tensor], weights: tuple[float, ...]) -> Tensor:
         for weight, slope in zip(weights, flow, strict=False):

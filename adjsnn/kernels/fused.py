@@ -47,18 +47,48 @@ def obstacle(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
 
 
 @dataclass(frozen=True)
+class FusedTableau:
+    """A Runge–Kutta method for the fused loops: its coefficients, and the filters (1.14) they give.
+
+    Attributes:
+        a (s, s), b, c (s,): the tableau.   dense, along (s, degree + 1): polynomials of the dense output and of the current.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    dense: np.ndarray
+    along: np.ndarray
+
+    def method(self, dtype: Any) -> tuple[np.ndarray, ...]:
+        return self.a.astype(dtype), self.b.astype(dtype), self.c, self.dense, self.along
+
+    def filter(self, dt: float, tau: float, dtype: Any) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """(α, C/τ) with C = (1 + zA)⁻¹ and α = C 1, and the derivatives of both in τ."""
+        s = len(self.b)
+        extended = np.zeros((s + 1, s + 1))
+        extended[:s, :s], extended[s, :s] = self.a, self.b
+        c = np.linalg.inv(np.eye(s + 1) + dt / tau * extended)
+        d_c = c @ extended @ c * (dt / tau**2)
+        value, slope = (c.sum(1), c / tau), (d_c.sum(1), d_c / tau - c / tau**2)
+        return (value[0].astype(dtype), value[1].astype(dtype)), (slope[0].astype(dtype), slope[1].astype(dtype))
+
+
+@dataclass(frozen=True)
 class FusedGated:
     """The fused forward and backward loops for one network's tensors.
 
     Args:
         neuron, gate, dt: of the program; `obstacle` must be None.
         tensors: the network's.
+        tableau: None for the charge-conserving Euler steps (1.6).
     """
 
     neuron: Membrane
     gate: Gate
     dt: float
     tensors: GatedTensors
+    tableau: FusedTableau | None = None
 
     def forward(
         self, u: Tensor, v: Tensor, a_fast: Tensor, a_slow: Tensor, readout: Tensor, current: Tensor, crossings: Tensor,
@@ -69,20 +99,17 @@ class FusedGated:
         Returns:
             Progress.
         """
-        forward, products = _loops("forward", "products")
+        forward, products = self._loop("forward"), _function("gated_euler", "products")
 
         t = self.tensors
         dtype = _array(v).dtype.type
         recurrent = np.empty_like(_array(a_fast[0]))
         # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
-        scratch, index = _scratch(4, v.shape[2], dtype)
-        products(_array(t.w_rec.T), _array(a_fast[0]), index, scratch[0], recurrent)
-        products(_array(t.w_out.T), _array(a_slow[0]), index, scratch[0], _array(readout[0]))
+        index, weight = np.empty(v.shape[2] + 1, np.int64), np.empty(v.shape[2], dtype)
+        products(_array(t.w_rec.T), _array(a_fast[0]), index, weight, recurrent)
+        products(_array(t.w_out.T), _array(a_slow[0]), index, weight, _array(readout[0]))
         channels = np.arange(len(t.w_out))
-        head = (
-            *self._kind(dtype), dtype(self.dt), dtype(t.tau_fast.item()), dtype(t.tau_slow.item()), self._constants(),
-            _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out),
-        )  # fmt: skip
+        head = (*self._head(dtype, "forward"), _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out))
         arrays = [_array(x) for x in (u, v, a_fast, a_slow, readout, current, crossings)]
         level_array = _array(level).copy()
         groups = _groups(u.shape[1], v.shape[2] * len(u), v.shape[2])
@@ -94,7 +121,7 @@ class FusedGated:
             tail = (*(y[states] for y in rows[:4]), *(y[at] for y in rows[4:]), recurrent, level_array)
 
             def work(k: int, first: int, last: int, x=x[at], tail=tail) -> None:
-                forward(*head, x, *tail, first, last, *_scratch(4, v.shape[2], dtype), channels, bad[k], extremes[k])
+                forward(*head, x, *tail, first, last, *self._memory(v.shape[2], dtype), channels, bad[k], extremes[k])
 
             _run(work, groups)
             if (bad[:, 0] >= 0).any():
@@ -117,15 +144,12 @@ class FusedGated:
         Returns:
             gradients by name, that of u, and those of the initial state (v, a_fast, a_slow).
         """
-        (backward,) = _loops("backward")
+        backward = self._loop("backward")
 
         t, tr, ct = self.tensors, trajectory, cotangents
         dtype = _array(tr.v).dtype.type
         n_steps, batch, n_hidden = tr.current.shape
-        head = (
-            *self._kind(dtype), dtype(self.dt), dtype(t.tau_fast.item()), dtype(t.tau_slow.item()), self._constants(),
-            _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out.T),
-        )  # fmt: skip
+        head = (*self._head(dtype, "backward"), _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out.T))
         rows = [_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)]
         losses = [_array(x) if x is not None else None for x in (ct.readout, ct.v, ct.a_fast, ct.a_slow)]
         new = tr.v.new_zeros
@@ -135,8 +159,9 @@ class FusedGated:
             _array(new(batch, width) if x is None else x[-1].clone())
             for x, width in ((ct.readout, t.w_out.shape[0]), (ct.v, n_hidden), (ct.a_fast, n_hidden), (ct.a_slow, n_hidden))
         )
-        ext_fast /= dtype(t.tau_fast.item())
-        ext_slow /= dtype(t.tau_slow.item())
+        scale_fast, scale_slow = (1.0, 1.0) if self.tableau else (t.tau_fast.item(), t.tau_slow.item())
+        ext_fast /= dtype(scale_fast)
+        ext_slow /= dtype(scale_slow)
         zeta = np.zeros_like(lam_v)
         state = (lam_v, zeta, eta, ext_fast, ext_slow)
         groups = _groups(batch, n_hidden * n_steps, n_hidden)
@@ -152,19 +177,8 @@ class FusedGated:
 
             def work(k: int, first: int, last: int, middle=middle, lengths=lengths, d_input=d_input) -> None:
                 sums = [np.zeros(shape, dtype) for shape in shapes]  # short sums, so that float32 keeps its digits
-                backward(
-                    *head,
-                    *middle,
-                    *lengths,
-                    want,
-                    *state,
-                    first,
-                    last,
-                    *_scratch(19, n_hidden, dtype),
-                    d_input,
-                    *sums,
-                    d_tau[k],
-                )
+                memory = self._memory(n_hidden, dtype)
+                backward(*head, *middle, *lengths, want, *state, first, last, *memory, d_input, *sums, d_tau[k])
                 for whole, part in zip(total[k], sums, strict=True):
                     whole += part
 
@@ -176,9 +190,30 @@ class FusedGated:
             gradients["w_rec"] = gradients["w_rec"] + zeta.T @ tr.a_fast[0]
         if "w_out" in wanted:
             gradients["w_out"] = gradients["w_out"] + eta.T @ tr.a_slow[0]
-        d_fast = zeta @ t.w_rec + ext_fast * t.tau_fast
-        d_slow = eta @ t.w_out + ext_slow * t.tau_slow
+        d_fast = zeta @ t.w_rec + ext_fast * scale_fast
+        d_slow = eta @ t.w_out + ext_slow * scale_slow
         return gradients, torch.from_numpy(d_u) if "u" in wanted else None, (lam_v, d_fast, d_slow)
+
+    def _loop(self, direction: str) -> Callable[..., Any]:
+        return _function("gated_rk" if self.tableau else "gated_euler", direction)
+
+    def _head(self, dtype: Any, direction: str) -> tuple[Any, ...]:
+        """What comes first among a loop's arguments: which membrane and gate, the step, the filters, the constants."""
+        tau_fast, tau_slow, c = self.tensors.tau_fast.item(), self.tensors.tau_slow.item(), self._constants()
+        kind = (*self._kind(dtype), dtype(self.dt))
+        if self.tableau is None:
+            return *kind, dtype(tau_fast), dtype(tau_slow), c
+        filters = [self.tableau.filter(self.dt, tau, dtype) for tau in (tau_fast, tau_slow)]
+        values, slopes = zip(*filters, strict=True)
+        return *kind, *values, *(slopes if direction == "backward" else ()), c, self.tableau.method(dtype)
+
+    def _memory(self, n_hidden: int, dtype: Any) -> tuple[np.ndarray, ...]:
+        """A thread's vectors, and indices of neurons."""
+        index = np.empty(n_hidden + 1, np.int64)
+        if self.tableau is None:
+            return np.empty((19, n_hidden), dtype), index
+        s = len(self.tableau.b)
+        return np.empty((13, n_hidden), dtype), np.empty((11, s + 1, n_hidden), dtype), np.empty((2, s)), index
 
     def _kind(self, dtype: Callable[[float], Any]) -> tuple[Any, ...]:
         width = self.gate.width
@@ -205,20 +240,14 @@ class FusedGated:
 _EMPTY = {dtype: np.zeros((0, 0, 0), dtype) for dtype in (np.float32, np.float64)}
 
 
-def _loops(*names: str) -> list[Callable[..., Any]]:
-    """Compiled functions by name, imported when first needed: numba takes a second."""
-    module = import_module("adjsnn.kernels.gated_euler")
-    return [getattr(module, name) for name in names]
+def _function(module: str, name: str) -> Callable[..., Any]:
+    """A compiled function, imported when first needed: numba takes a second."""
+    return getattr(import_module(f"adjsnn.kernels.{module}"), name)
 
 
 def _array(x: Tensor) -> np.ndarray:
     """The tensor's memory as an array, contiguous."""
     return x.detach().contiguous().numpy()
-
-
-def _scratch(rows: int, n_hidden: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Memory for a thread's vectors, and for indices of neurons."""
-    return np.empty((rows, n_hidden), dtype), np.empty(n_hidden + 1, np.int64)
 
 
 def _range(extremes: np.ndarray) -> tuple[int, int]:
