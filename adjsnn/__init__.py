@@ -1,7 +1,11 @@
 """Exact gradients for spiking neural networks, by adjoints integrated backward through time."""
 
 from adjsnn import losses, signals
+from adjsnn.adjoints.backsolve import Backsolve, BacksolveWarning
+from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
+from adjsnn.adjoints.forward import ForwardSensitivity
+from adjsnn.adjoints.smooth_discrete import SmoothStats
 from adjsnn.errors import (
     AdjsnnError,
     ConfigurationError,
@@ -12,11 +16,13 @@ from adjsnn.errors import (
 )
 from adjsnn.gradcheck import gradcheck
 from adjsnn.integrate.memory import release_memory
-from adjsnn.solution import GatedSolution
+from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve import solve
+from adjsnn.solve_smooth import SmoothSolution
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
+from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
 
 __version__ = "0.1.0"
@@ -26,18 +32,26 @@ __all__ = [
     "NIF",
     "QIF",
     "AdjsnnError",
+    "Backsolve",
+    "BacksolveWarning",
+    "CheckpointedSolution",
     "ConfigurationError",
+    "ContinuousAdjoint",
     "DiscreteAdjoint",
     "EventError",
+    "ForwardSensitivity",
     "Gate",
     "GatedSolution",
     "GatedState",
     "GatedSynapseNetwork",
     "GradientCheckError",
+    "HybridSystem",
     "IntegrationError",
     "Membrane",
     "RaisedCosineGate",
     "RectangularGate",
+    "SmoothSolution",
+    "SmoothStats",
     "SpikeTrains",
     "StepTooLongWarning",
     "gradcheck",

@@ -1,5 +1,6 @@
 """Input signals: random sums of sinusoids, low-pass targets, and recordings from files."""
 
+from collections.abc import Callable
 from math import pi
 from pathlib import Path
 
@@ -14,6 +15,61 @@ from adjsnn.errors import ConfigurationError
 BASE_PERIOD = 1200.0  # ms
 HARMONICS = 17
 MEAN_NORM = 0.467  # mean of ‖u(t)‖ over time
+
+
+class Stream:
+    """An input too long for memory: read piece by piece, as often as a solve with checkpoints needs it.
+
+    Args:
+        source: an array (T, B, C), for example `np.load(path, mmap_mode="r")`; or a function source(start, stop) that returns
+            u of the steps start … stop-1, a tensor or array (stop - start, B, C), the same whenever it is asked.
+        steps: T, where the source is a function.
+
+    Raises:
+        ConfigurationError: a source that is neither, a shape that is not (T, B, C), or steps missing.
+    """
+
+    def __init__(self, source: Callable[[int, int], Tensor | np.ndarray] | np.ndarray, steps: int | None = None) -> None:
+        if isinstance(source, np.ndarray):
+            if source.ndim != 3 or (steps is not None and steps != len(source)):
+                raise ConfigurationError(f"an array of shape {source.shape}, steps={steps}", "(T, B, C)", "Stream(array)")
+            self.steps = len(source)
+        elif callable(source):
+            if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+                raise ConfigurationError(
+                    f"steps={steps!r} with a function", "the number of steps", "Stream(source, steps=100_000)"
+                )
+            self.steps = steps
+        else:
+            raise ConfigurationError(f"a source of type {type(source).__name__}", "an array or a function", "Stream(array)")
+        self._source = source
+        self.batch, self.channels = (int(n) for n in self._piece(0, 1).shape[1:])
+
+    def read(self, start: int, stop: int, like: Tensor) -> Float[Tensor, "T B C"]:
+        """u of steps start … stop-1, with the dtype of `like`.
+
+        Raises:
+            ConfigurationError: another shape than the first piece, or entries that are not finite.
+        """
+        piece = self._piece(start, stop)
+        if piece.shape != (stop - start, self.batch, self.channels):
+            raise ConfigurationError(
+                f"a piece of shape {tuple(piece.shape)} for steps {start} to {stop}",
+                f"({stop - start}, {self.batch}, {self.channels})",
+                "a source that returns u[start:stop]",
+            )
+        u = torch.from_numpy(np.array(piece)).to(like)  # a copy: files are mapped read-only
+        if not np.isfinite(u.numpy()).all():
+            step = start + int((~u.isfinite()).nonzero()[0][0])
+            raise ConfigurationError(f"an input that is not finite in step {step}", "finite inputs", "interpolating the gap")
+        return u
+
+    def _piece(self, start: int, stop: int) -> np.ndarray:
+        piece = self._source[start:stop] if isinstance(self._source, np.ndarray) else self._source(start, stop)
+        piece = piece.detach().numpy() if isinstance(piece, Tensor) else np.asarray(piece)
+        if piece.ndim != 3:
+            raise ConfigurationError(f"a piece of shape {piece.shape}", "(steps, B, C)", "a source that returns u[start:stop]")
+        return piece
 
 
 def random_sinusoids(

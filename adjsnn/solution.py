@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from adjsnn.adjoints.segmented import Record
+from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, Located
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedState, GatedTensors
@@ -59,12 +62,13 @@ class GatedSolution:
 
     @property
     def charge(self) -> Float[Tensor, "T B N"]:
-        """Charge q released in each step, equation (1.6), differentiable: its sum over a full crossing is 1.
+        """Charge q released in each step, equation (1.6), differentiable: its sum over a full crossing is 1."""
+        return self._program.charge(self._tensors, self.v, self.a_slow, self.crossings)
 
-        Recovered from the slow synapse, q = τ_s (a⁺ - a) + h a.
-        """
-        before, after = self.a_slow[:-1], self.a_slow[1:]
-        return self._tensors.tau_slow * (after - before) + self._program.dt * before
+    @property
+    def spike_charge(self) -> Float[Tensor, "B N"]:
+        """Σ|q| of each neuron, its differentiable number of spikes."""
+        return self.charge.abs().sum(0)
 
     @property
     def crossings(self) -> Int8[Tensor, "T B N"]:
@@ -115,3 +119,45 @@ class GatedSolution:
     @cached_property
     def _located(self) -> Located:
         return self._program.locate(self._tensors, self._u, self._trajectory)
+
+
+@dataclass(frozen=True)
+class CheckpointedSolution:
+    """Solution of a gated-synapse network of which only the checkpoints of a trajectory are kept.
+
+    Attributes:
+        ts: the T+1 times, ms.
+        readout: o = W_out a_s, (T+1, B, C_out); differentiable.
+        final_state: state at the last time; differentiable.
+        spike_charge: Σ|q| of each neuron, its differentiable number of spikes, (B, N).
+        spike_counts: its number of spikes of either sign, (B, N).
+    """
+
+    ts: Float[Tensor, " T1"]
+    readout: Float[Tensor, "T1 B C"]
+    final_state: GatedState
+    spike_charge: Float[Tensor, "B N"]
+    spike_counts: Tensor
+    _record: Record = field(repr=False)
+
+    @property
+    def stats(self) -> Stats:
+        """Figures about this solve; speeds at spikes are not known (NaN), recomputed_steps counts the last backward pass."""
+        return Stats(
+            steps=len(self.ts) - 1,
+            recomputed_steps=self._record.recomputed,
+            spikes=int(self.spike_counts.sum()),
+            min_speed_at_spike=float("nan"),
+            grazing_samples=[],
+            overlong_steps=self._record.overlong,
+            stored_bytes=self._record.kept_bytes,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("v", "a_fast", "a_slow", "charge", "crossings", "spikes"):
+            raise ConfigurationError(
+                f"sol.{name} of a solve with checkpoints, which keeps no trajectory",
+                "readout, final_state, spike_charge, spike_counts or stats",
+                "adjoint=adjsnn.DiscreteAdjoint() without checkpoints",
+            )
+        raise AttributeError(name)

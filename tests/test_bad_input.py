@@ -56,7 +56,7 @@ SOLVE_CASES = {
     ),
     "unknown method": (lambda: adjsnn.solve(_net(), _u(), dt=0.1, method="rk5"), "method='rk5'.*euler"),
     "adjoint class, not instance": (lambda: adjsnn.solve(_net(), _u(), dt=0.1, adjoint=adjsnn.BPTT), "instance"),
-    "checkpoints": (lambda: adjsnn.DiscreteAdjoint(checkpoints="sqrt"), "checkpoints='sqrt'"),
+    "checkpoints": (lambda: adjsnn.DiscreteAdjoint(checkpoints="cube"), "checkpoints='cube'"),
     "unknown kernels": (lambda: adjsnn.solve(_net(), _u(), dt=0.1, kernels="fast"), "kernels='fast'.*auto"),
     "fused loops for a heterogeneous network": (
         lambda: adjsnn.solve(_net(tau_fast=[5.0, 6.0, 7.0, 8.0]), _u(), dt=0.1, kernels="fused"),

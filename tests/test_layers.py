@@ -11,7 +11,8 @@ LAYERS = [
     {"integrate"},
     {"adjoints"},
     {"solution"},
-    {"solve", "losses"},
+    {"solve_gated", "solve_smooth", "losses"},
+    {"solve"},
     {"gradcheck"},
     {"plotting", "training"},
 ]

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.adjoints.gated_euler import GatedCotangents, GatedGradients, gated_euler_adjoint
 from adjsnn.adjoints.gated_rk import gated_rk_adjoint
 from adjsnn.errors import ConfigurationError
+from adjsnn.integrate.gated_euler import GatedEuler
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
 from adjsnn.integrate.gated_rk import GatedRungeKutta
 from adjsnn.systems.gated_network import GatedState, GatedTensors
@@ -18,23 +20,30 @@ from adjsnn.systems.gated_network import GatedState, GatedTensors
 class DiscreteAdjoint:
     """Exact gradient of the computed cost, to rounding, by the hand-written adjoint (4.1) of the program that ran.
 
-    Memory: the states of all steps. The result equals backpropagation through time without its tape.
+    The result equals backpropagation through time without its tape. With checkpoints only some states are kept, and steps are
+    run again on the way back; the gradient is the same bits.
 
     Args:
-        checkpoints: None, every step state is stored. Nothing else is available yet.
+        checkpoints: None, every step state is stored; "sqrt", about √n states and as many blocks of steps; or a number of
+            states, used by the binomial plan (4.4).
+        memory_mb: instead, the memory to stay within, MB: everything is stored where it fits, else as many states as fit are
+            kept. For gated networks.
 
     Raises:
-        ConfigurationError: any other value of `checkpoints`.
+        ConfigurationError: another kind of value, or both.
     """
 
     checkpoints: str | int | None = None
+    memory_mb: float | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoints is not None:
+            slots_for(self.checkpoints, 1)
+        if self.memory_mb is not None and (self.checkpoints is not None or not 0.0 < self.memory_mb < float("inf")):
             raise ConfigurationError(
-                f"DiscreteAdjoint(checkpoints={self.checkpoints!r})",
-                "checkpoints=None: this version stores every step",
-                "checkpoints=None with shorter trials or smaller batches",
+                f"checkpoints={self.checkpoints!r} with memory_mb={self.memory_mb!r}",
+                "one of the two, and a positive number of MB",
+                "memory_mb=200.0",
             )
 
     def run(self, program: GatedProgram, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
@@ -87,6 +96,7 @@ def gated_adjoint(
         return GatedGradients(found, d_u, GatedState(*y0))
     if isinstance(program, GatedRungeKutta):
         return gated_rk_adjoint(program, tensors, u, trajectory, cotangents, wanted)
+    assert isinstance(program, GatedEuler)
     return gated_euler_adjoint(program, tensors, u, trajectory, cotangents, wanted)
 
 

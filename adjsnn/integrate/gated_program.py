@@ -132,6 +132,11 @@ class GatedProgram(ABC):
         """g(v) of (1.4), 1/voltage."""
         return self.gate.slope(v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided)
 
+    def charge(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Float[Tensor, "T B N"]:
+        """q = G(v⁺) - G(v) + (thresholds crossed) of each step, differentiable."""
+        level = self.charge_level(v)
+        return level[1:] - level[:-1] + crossings
+
     def first_level(self, v: Float[Tensor, " S"], moved: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
         """The voltage of the first threshold between v and moved: θ or -θ, or 0 where a phase slips backward."""
         threshold = torch.full_like(v, self.neuron.threshold)
@@ -152,7 +157,9 @@ class GatedProgram(ABC):
             readout = states.a_slow @ tensors.w_out.T
         else:
             readout = u.new_empty(n_steps + 1, batch, tensors.w_out.shape[0])
-            progress = kernel.forward(u, *states, readout, current, crossings, self.charge_level(y0.v))
+            progress = kernel.forward(
+                u, *states, readout, current, crossings, kernel.carry(y0.v, y0.a_fast, self.charge_level(y0.v))
+            )
             if (step := progress.broken) >= 0:
                 after = slice(step + 1, step + 2)
                 self.refuse(states.v[after], states.a_fast[after], crossings[step : step + 1].to(u.dtype), step)
@@ -242,8 +249,8 @@ class GatedProgram(ABC):
             "a shorter dt or weaker weights and input: the current moves the voltage too far in one step",
         )
 
-    def warn(self, crossings: Int8[Tensor, "T B N"], extremes: list[tuple[Tensor, Tensor]]) -> None:
-        """Warn where a step ran through several thresholds or backward through one, given `check`'s extremes."""
+    def warn(self, crossings: Int8[Tensor, "T B N"], extremes: list[tuple[Tensor, Tensor]], start: int = 0) -> None:
+        """Warn where a step after step `start` ran through several thresholds or back through one, given `check`'s extremes."""
         least = -1 if self.neuron.two_sided else 0
         lowest, highest = (torch.stack(column) for column in zip(*extremes, strict=True))
         if bool((lowest < least).any() | (highest > 1).any()):
@@ -251,7 +258,7 @@ class GatedProgram(ABC):
             at = tuple(int(k) for k in irregular[0])
             what = "back through its reset" if crossings[at] < least else f"through {crossings[at]} thresholds"
             warnings.warn(
-                f"{len(irregular)} steps were too long, the first for {self._where(at, 0)}, where the voltage went {what}; "
+                f"{len(irregular)} steps were too long, the first for {self._where(at, start)}, where the voltage went {what}; "
                 "expected at most one crossing per step, forward. Try: a shorter dt or weaker weights and input.",
                 StepTooLongWarning,
                 stacklevel=2,

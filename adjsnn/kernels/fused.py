@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -18,9 +18,16 @@ from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
 MEMBRANES: dict[type, int] = {NIF: 0, LIF: 1, QIF: 2}
 GATES: dict[type, int] = {RectangularGate: 0, RaisedCosineGate: 1}
 MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
-BLOCK_ELEMENTS = 1 << 23  # neuron-steps between two looks at the outside world; some tens of milliseconds
+BLOCK_ELEMENTS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
 SHARE = 1 << 14  # neuron-steps a group of samples must have to be worth a call
 GROUPS_PER_THREAD = 4  # so that a thread whose core is busy otherwise does not hold the others up
+
+
+class Carry(NamedTuple):
+    """What the forward loop hands from one block to the next beside the state: J and G(v), each (B, N)."""
+
+    recurrent: np.ndarray
+    level: np.ndarray
 
 
 class Progress(NamedTuple):
@@ -90,52 +97,57 @@ class FusedGated:
     tensors: GatedTensors
     tableau: FusedTableau | None = None
 
+    def carry(self, v: Tensor, a_fast: Tensor, level: Tensor) -> Carry:
+        """What the first block starts with, from the initial state and its G(v)."""
+        recurrent = np.empty_like(_array(a_fast))
+        # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
+        self._products(self.tensors.w_rec, a_fast, recurrent)
+        return Carry(recurrent, _array(level).copy())
+
     def forward(
         self, u: Tensor, v: Tensor, a_fast: Tensor, a_slow: Tensor, readout: Tensor, current: Tensor, crossings: Tensor,
-        level: Tensor,
+        carry: Carry,
     ) -> Progress:  # fmt: skip
-        """Fill a trajectory, in place, from its row 0; arguments as in `GatedTrajectory`, level G(v) of row 0.
+        """Fill a trajectory, in place, from its row 0; arguments as in `GatedTrajectory`. `carry` is moved along.
 
         Returns:
             Progress.
         """
-        forward, products = self._loop("forward"), _function("gated_euler", "products")
-
-        t = self.tensors
+        loop, t = self._loop("forward"), self.tensors
         dtype = _array(v).dtype.type
-        recurrent = np.empty_like(_array(a_fast[0]))
-        # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
-        index, weight = np.empty(v.shape[2] + 1, np.int64), np.empty(v.shape[2], dtype)
-        products(_array(t.w_rec.T), _array(a_fast[0]), index, weight, recurrent)
-        products(_array(t.w_out.T), _array(a_slow[0]), index, weight, _array(readout[0]))
+        self._products(t.w_out, a_slow[0], _array(readout[0]))
         channels = np.arange(len(t.w_out))
         head = (*self._head(dtype, "forward"), _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out))
         arrays = [_array(x) for x in (u, v, a_fast, a_slow, readout, current, crossings)]
-        level_array = _array(level).copy()
-        groups = _groups(u.shape[1], v.shape[2] * len(u), v.shape[2])
+        length = block_length(v[0].numel())
+        groups = _groups(u.shape[1], v.shape[2] * min(len(u), length), v.shape[2])
         bad = np.full((len(groups), 2), -1, np.int64)
         extremes = np.zeros((len(groups), 2), np.int64)
-        for start, stop in _blocks(len(u), v[0].numel()):
+        for start, stop in _blocks(len(u), length):
             at, states = slice(start, stop), slice(start, stop + 1)
             x, *rows = arrays
-            tail = (*(y[states] for y in rows[:4]), *(y[at] for y in rows[4:]), recurrent, level_array)
+            tail = (*(y[states] for y in rows[:4]), *(y[at] for y in rows[4:]), *carry)
 
             def work(k: int, first: int, last: int, x=x[at], tail=tail) -> None:
-                forward(*head, x, *tail, first, last, *self._memory(v.shape[2], dtype), channels, bad[k], extremes[k])
+                loop(*head, x, *tail, first, last, *self._memory(v.shape[2], dtype), channels, bad[k], extremes[k])
 
             _run(work, groups)
             if (bad[:, 0] >= 0).any():
                 return Progress(start + int(bad[bad[:, 0] >= 0, 0].min()), *_range(extremes))
         return Progress(-1, *_range(extremes))
 
+    def _products(self, matrix: Tensor, a: Tensor, out: np.ndarray) -> None:
+        index, weight = np.empty(a.shape[1] + 1, np.int64), np.empty_like(_array(a[0]))
+        _function("gated_euler", "products")(_array(matrix.T), _array(a), index, weight, out)
+
+    def sweep(self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None]) -> "FusedSweep":
+        """A sweep back through a trajectory of shape (T, B, N), from its last time, where the loss has cotangents `last`."""
+        return FusedSweep(self, shape, wanted, last)
+
     def backward(
-        self,
-        u: Tensor,
-        trajectory: Any,
-        cotangents: Any,
-        wanted: frozenset[str],
+        self, u: Tensor, trajectory: Any, cotangents: Any, wanted: frozenset[str]
     ) -> tuple[dict[str, Tensor], Tensor | None, tuple[Tensor, Tensor, Tensor]]:
-        """Gradients of a loss by (4.1) and (4.3).
+        """Gradients of a loss by (4.1) and (4.3), or by (4.5) and (4.6).
 
         Args:
             u: input.   trajectory: a GatedTrajectory.   cotangents: of the loss, GatedCotangents.
@@ -144,55 +156,14 @@ class FusedGated:
         Returns:
             gradients by name, that of u, and those of the initial state (v, a_fast, a_slow).
         """
-        backward = self._loop("backward")
-
-        t, tr, ct = self.tensors, trajectory, cotangents
-        dtype = _array(tr.v).dtype.type
-        n_steps, batch, n_hidden = tr.current.shape
-        head = (*self._head(dtype, "backward"), _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out.T))
-        rows = [_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)]
-        losses = [_array(x) if x is not None else None for x in (ct.readout, ct.v, ct.a_fast, ct.a_slow)]
-        new = tr.v.new_zeros
-        d_u = _array(torch.zeros_like(u)) if "u" in wanted else _array(new(0, 0, 0))
-        want = tuple(name in wanted for name in ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow"))
-        eta, lam_v, ext_fast, ext_slow = (
-            _array(new(batch, width) if x is None else x[-1].clone())
-            for x, width in ((ct.readout, t.w_out.shape[0]), (ct.v, n_hidden), (ct.a_fast, n_hidden), (ct.a_slow, n_hidden))
-        )
-        scale_fast, scale_slow = (1.0, 1.0) if self.tableau else (t.tau_fast.item(), t.tau_slow.item())
-        ext_fast /= dtype(scale_fast)
-        ext_slow /= dtype(scale_slow)
-        zeta = np.zeros_like(lam_v)
-        state = (lam_v, zeta, eta, ext_fast, ext_slow)
-        groups = _groups(batch, n_hidden * n_steps, n_hidden)
-        shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
-        total = [[np.zeros(shape, dtype) for shape in shapes] for _ in groups]
-        d_tau = np.zeros((len(groups), 2))
-        for start, stop in reversed(list(_blocks(n_steps, batch * n_hidden))):
-            at, states = slice(start, stop), slice(start, stop + 1)
-            x, v, a_fast, a_slow, readout, current, crossings = rows
-            lengths = [_EMPTY[dtype] if c is None else c[at] for c in losses]
-            middle = (x[at], v[states], a_fast[states], a_slow[states], readout[states], current[at], crossings[at])
-            d_input = d_u[at]
-
-            def work(k: int, first: int, last: int, middle=middle, lengths=lengths, d_input=d_input) -> None:
-                sums = [np.zeros(shape, dtype) for shape in shapes]  # short sums, so that float32 keeps its digits
-                memory = self._memory(n_hidden, dtype)
-                backward(*head, *middle, *lengths, want, *state, first, last, *memory, d_input, *sums, d_tau[k])
-                for whole, part in zip(total[k], sums, strict=True):
-                    whole += part
-
-            _run(work, groups)
-        sums = [torch.from_numpy(sum(column[1:], column[0])) for column in zip(*total, strict=True)]
-        gradients = self._by_name(sums, torch.from_numpy(d_tau.sum(0)), wanted)
-        lam_v, zeta, eta, ext_fast, ext_slow = (torch.from_numpy(x) for x in state)
-        if "w_rec" in wanted:
-            gradients["w_rec"] = gradients["w_rec"] + zeta.T @ tr.a_fast[0]
-        if "w_out" in wanted:
-            gradients["w_out"] = gradients["w_out"] + eta.T @ tr.a_slow[0]
-        d_fast = zeta @ t.w_rec + ext_fast * scale_fast
-        d_slow = eta @ t.w_out + ext_slow * scale_slow
-        return gradients, torch.from_numpy(d_u) if "u" in wanted else None, (lam_v, d_fast, d_slow)
+        c = cotangents
+        rows = (c.readout, c.v, c.a_fast, c.a_slow)
+        n_steps, batch, n_hidden = trajectory.current.shape
+        sweep = self.sweep((n_steps, batch, n_hidden), wanted, tuple(None if x is None else x[-1] for x in rows))
+        d_u = torch.zeros_like(u) if "u" in wanted else None
+        sweep.back(u, trajectory, rows, d_u)
+        gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
+        return gradients, d_u, d_y0
 
     def _loop(self, direction: str) -> Callable[..., Any]:
         return _function("gated_rk" if self.tableau else "gated_euler", direction)
@@ -237,6 +208,86 @@ class FusedGated:
         return {name: found[name].sum_to_size(shapes[name]) for name in wanted - {"u"}}
 
 
+class FusedSweep:
+    """The costate on its way back and the gradients gathered so far. Units of a trajectory are handed to `back` last first.
+
+    Args:
+        kernel: the loops.   shape: (T, B, N) of the whole trajectory.   wanted: names of tensors, and "u".
+        last: cotangents of readout, v, a_fast and a_slow at the last time, None where the loss has none.
+        c_count: cotangents of the number of spikes Σ|q|, (B, N), where the loss depends on it.
+    """
+
+    def __init__(
+        self,
+        kernel: FusedGated,
+        shape: tuple[int, int, int],
+        wanted: frozenset[str],
+        last: Sequence[Tensor | None],
+        c_count: Tensor | None = None,
+    ) -> None:
+        t = kernel.tensors
+        n_steps, batch, n_hidden = shape
+        self.kernel, self.wanted, self.length = kernel, wanted, block_length(batch * n_hidden)
+        self.dtype = _array(t.w_rec).dtype.type
+        self.head = (*kernel._head(self.dtype, "backward"), *(_array(x) for x in (t.w_rec.T, t.w_in.T, t.bias, t.w_out.T)))
+        names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
+        self.want = (*(name in wanted for name in names), last[2] is not None, last[3] is not None)
+        new, widths = t.w_rec.new_zeros, (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
+        eta, lam_v, ext_fast, ext_slow = (
+            _array(new(batch, width) if x is None else x.clone()) for x, width in zip(last, widths, strict=True)
+        )
+        self.scales = (1.0, 1.0) if kernel.tableau else (t.tau_fast.item(), t.tau_slow.item())
+        ext_fast /= self.dtype(self.scales[0])
+        ext_slow /= self.dtype(self.scales[1])
+        self.state = (lam_v, np.zeros_like(lam_v), eta, ext_fast, ext_slow)
+        self.c_count = _array(new(0, 0)) if c_count is None else _array(c_count)
+        self.groups = _groups(batch, n_hidden * min(n_steps, self.length), n_hidden)
+        self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
+        self.total = [[np.zeros(size, self.dtype) for size in self.shapes] for _ in self.groups]
+        self.d_tau = np.zeros((len(self.groups), 2))
+
+    def back(self, u: Tensor, trajectory: Any, cotangents: tuple[Tensor | None, ...], d_u: Tensor | None) -> None:
+        """Sweep through a unit of the trajectory.
+
+        Args:
+            u, trajectory: of the unit.   cotangents: of readout, v, a_fast, a_slow; the rows of the unit's T times before each
+                step are read.   d_u: memory for the gradient of u.
+        """
+        tr, loop = trajectory, self.kernel._loop("backward")
+        rows = [_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)]
+        losses = [_EMPTY[self.dtype] if x is None else _array(x) for x in cotangents]
+        whole_d_u = _EMPTY[self.dtype] if d_u is None else d_u.numpy()
+        n_hidden = tr.v.shape[2]
+        for start, stop in reversed(_blocks(len(u), self.length)):
+            at, states = slice(start, stop), slice(start, stop + 1)
+            x, v, a_fast, a_slow, readout, current, crossings = rows
+            middle = (x[at], v[states], a_fast[states], a_slow[states], readout[states], current[at], crossings[at])
+            middle = (*middle, *(c[at] for c in losses), self.c_count)
+
+            def work(k: int, first: int, last: int, middle=middle, d_input=whole_d_u[at]) -> None:
+                sums = [np.zeros(size, self.dtype) for size in self.shapes]  # short sums, so that float32 keeps its digits
+                memory = self.kernel._memory(n_hidden, self.dtype)
+                loop(*self.head, *middle, self.want, *self.state, first, last, *memory, d_input, *sums, self.d_tau[k])
+                for whole, part in zip(self.total[k], sums, strict=True):
+                    whole += part
+
+            _run(work, self.groups)
+
+    def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Gradients by name, and of the initial state; a_fast and a_slow are that state's."""
+        t = self.kernel.tensors
+        sums = [torch.from_numpy(sum(column[1:], column[0])) for column in zip(*self.total, strict=True)]
+        gradients = self.kernel._by_name(sums, torch.from_numpy(self.d_tau.sum(0)), self.wanted)
+        lam_v, zeta, eta, ext_fast, ext_slow = (torch.from_numpy(x) for x in self.state)
+        if "w_rec" in self.wanted:
+            gradients["w_rec"] = gradients["w_rec"] + zeta.T @ a_fast
+        if "w_out" in self.wanted:
+            gradients["w_out"] = gradients["w_out"] + eta.T @ a_slow
+        d_fast = zeta @ t.w_rec + ext_fast * self.scales[0]
+        d_slow = eta @ t.w_out + ext_slow * self.scales[1]
+        return gradients, (lam_v, d_fast, d_slow)
+
+
 _EMPTY = {dtype: np.zeros((0, 0, 0), dtype) for dtype in (np.float32, np.float64)}
 
 
@@ -254,8 +305,12 @@ def _range(extremes: np.ndarray) -> tuple[int, int]:
     return int(extremes[:, 0].min()), int(extremes[:, 1].max())
 
 
-def _blocks(n_steps: int, width: int) -> list[tuple[int, int]]:
-    length = max(1, BLOCK_ELEMENTS // max(width, 1))
+def block_length(width: int) -> int:
+    """Steps between two looks at the outside world, and the unit of checkpointing, for `width` neurons in the whole batch."""
+    return max(1, BLOCK_ELEMENTS // max(width, 1))
+
+
+def _blocks(n_steps: int, length: int) -> list[tuple[int, int]]:
     return [(start, min(start + length, n_steps)) for start in range(0, n_steps, length)]
 
 

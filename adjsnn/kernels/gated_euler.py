@@ -219,7 +219,7 @@ def _reset_back(v, current, c, h, crossed, w, mu, d_reset):
 @njit(**OPTIONS)
 def backward(
     membrane, gate, two_sided, shape, h, tau_fast, tau_slow, c, w_rec_t, w_in_t, bias, w_out_t, u,
-    v, a_fast, a_slow, readout, current, crossings, c_readout, c_v, c_fast, c_slow,
+    v, a_fast, a_slow, readout, current, crossings, c_readout, c_v, c_fast, c_slow, c_count,
     want, lam_v, zeta, eta, ext_fast, ext_slow, first, last, scratch, index,
     d_u, d_rec_t, d_in_t, d_out_t, d_bias, d_c0, d_c1, d_tau,
 ):  # fmt: skip
@@ -228,7 +228,8 @@ def backward(
     Args:
         as in `forward`; w_out_t (N, C_out), readout (T+1, B, C_out).
         c_readout, c_v, c_fast, c_slow: cotangents of the loss at times 0 … T-1 of these steps; of first length 0 where zero.
-        want: flags for the gradients of w_rec, w_in, w_out, u, tau_fast and tau_slow.
+        c_count: cotangent of each neuron's Σ|q|, (B, N) or empty.
+        want: flags for the gradients of w_rec, w_in, w_out, u, tau_fast and tau_slow, and for ext_fast and ext_slow.
         lam_v, zeta (B, N), eta (B, C_out): λ_v, ζ and η at time T; on return at time 0.
         ext_fast, ext_slow: λ_f/τ_f and λ_s/τ_s of a loss that reads a_f or a_s itself, like lam_v.
         d_u (T, B, C), d_rec_t, d_in_t, d_out_t, d_bias: gradients, added to.   d_c0, d_c1: of τ_m or τ_v,
@@ -237,15 +238,15 @@ def backward(
     one = v.dtype.type(1.0)
     keep = (one - h / tau_fast, one - h / tau_slow)
     gain = (one / tau_fast, one / tau_slow)
-    reads = (len(c_readout) > 0, len(c_v) > 0, len(c_fast) > 0, len(c_slow) > 0)
-    want_rec, want_in, want_out, want_u, want_fast, want_slow = want
+    reads = (len(c_readout) > 0, len(c_v) > 0, want[6], want[7])
+    want_rec, want_in, want_out, want_u, want_fast, want_slow, _, _ = want
     small, near = scratch[9:15], scratch[15:]
     d_tau_fast = d_tau_slow = 0.0
     for t in range(len(current) - 1, -1, -1):
         for b in range(first, last):
             count, for_fast, for_slow = _active(
                 gate, two_sided, shape, gain, w_rec_t, w_out_t, v[t, b], v[t + 1, b], crossings[t, b], zeta[b], eta[b],
-                scratch, near, small[0], small[1], small[2], index,
+                scratch, near, small[0], small[1], small[2], index, c_count[b] if len(c_count) else small[3][:0],
             )  # fmt: skip
             d_tau_fast -= for_fast
             d_tau_slow -= for_slow
@@ -280,9 +281,9 @@ def backward(
             if reads[1]:
                 _add(c_v[t, b], lam_v[b])
             if reads[2]:
-                _decay(ext_fast[b], keep[0], gain[0], c_fast[t, b])
+                _decay(ext_fast[b], keep[0], gain[0], c_fast[t, b] if len(c_fast) > 0 else small[3][:0])
             if reads[3]:
-                _decay(ext_slow[b], keep[1], gain[1], c_slow[t, b])
+                _decay(ext_slow[b], keep[1], gain[1], c_slow[t, b] if len(c_slow) > 0 else small[3][:0])
     d_tau[0] += d_tau_fast
     d_tau[1] += d_tau_slow
 
@@ -290,7 +291,7 @@ def backward(
 @njit(**OPTIONS)
 def _active(
     gate, two_sided, shape, gain, w_rec_t, w_out_t, v, v_after, crossings, zeta, eta,
-    scratch, near, projected, q_fast, q_slow, index,
+    scratch, near, projected, q_fast, q_slow, index, c_count,
 ):  # fmt: skip
     """What one step of one sample needs of the neurons that release charge, or would, were they moved.
 
@@ -321,6 +322,8 @@ def _active(
         for j in range(eta.shape[0]):
             slow += w_out_t[n, j] * eta[j]
         m[n] = gain[0] * projected[k] + gain[1] * slow
+        if c_count.shape[0] > 0 and q != zero:
+            m[n] += np.copysign(c_count[n], q * c_count[n])
         q_fast[k], q_slow[k] = gain[0] * q, gain[1] * q
         for_fast += projected[k] * q_fast[k]
         for_slow += slow * q_slow[k]
@@ -399,9 +402,11 @@ def _add(x, total):
 
 @njit(**OPTIONS)
 def _decay(p, keep, gain, source):
-    """p ← keep p + gain source."""
+    """p ← keep p + gain source; an empty source is zero."""
     for n in range(p.shape[0]):
-        p[n] = keep * p[n] + gain * source[n]
+        p[n] *= keep
+    for n in range(source.shape[0]):
+        p[n] += gain * source[n]
 
 
 @njit(**OPTIONS)

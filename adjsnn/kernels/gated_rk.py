@@ -209,7 +209,7 @@ def _stages(
     membrane, gate, two_sided, shape, h, fast, c, method, w_rec_t, v, recurrent, drive, level,
     volts, flows, currents, charges, columns, turns, x, weight, index,
 ):  # fmt: skip
-    """Stages of one step of one sample; currents[0] is given. volts have whole turns taken off; charges[j] ΔG_j, columns Ω_j."""
+    """Stages of one step of one sample; currents[0] is given. volts are without whole turns; charges ΔG_j, columns Ω_j."""
     a = method[0]
     keep, gain = fast
     copy(v, volts[0])
@@ -326,7 +326,7 @@ def _finish(
 @njit(**OPTIONS)
 def backward(
     membrane, gate, two_sided, shape, h, fast, slow, d_fast, d_slow, c, method, w_rec_t, w_in_t, bias, w_out_t, u,
-    v, a_fast, a_slow, readout, current, crossings, c_readout, c_v, c_fast, c_slow,
+    v, a_fast, a_slow, readout, current, crossings, c_readout, c_v, c_fast, c_slow, c_count,
     want, lam_v, zeta, eta, ext_fast, ext_slow, first, last, scratch, blocks, double, index,
     d_u, d_rec_t, d_in_t, d_out_t, d_bias, d_c0, d_c1, d_tau,
 ):  # fmt: skip
@@ -340,8 +340,8 @@ def backward(
     a, weights = method[0], method[1]
     s = weights.shape[0]
     zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
-    reads = (len(c_readout) > 0, len(c_v) > 0, len(c_fast) > 0, len(c_slow) > 0)
-    want_rec, want_in, want_out, want_u, want_fast, want_slow = want
+    reads = (len(c_readout) > 0, len(c_v) > 0, want[6], want[7])
+    want_rec, want_in, want_out, want_u, want_fast, want_slow, _, _ = want
     volts, flows, currents, charges, columns = blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
     bars, amps, omega, slopes, partial_i, partial_v = blocks[5], blocks[6], blocks[7], blocks[8], blocks[9], blocks[10]
     turns, x, weight, drive, level, recurrent = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5]
@@ -379,6 +379,12 @@ def backward(
                 s, fast, slow, d_slow, g0, slopes[s], charges[s], w_rec_t, w_out_t, omega[s], eta[b], ext_fast[b], ext_slow[b],
                 reads, x, weight, chosen, index, released, want_rec, want_out, d_rec_t, d_out_t, s,
             )  # fmt: skip
+            if len(c_count) > 0:
+                for n in range(drive.shape[0]):
+                    if charges[s][n] != zero:
+                        share = np.copysign(c_count[b, n], charges[s][n] * c_count[b, n])
+                        x[n] += share
+                        released[n] += share
             for n in range(drive.shape[0]):
                 end[n] = lam_v[b, n] + slopes[s][n] * x[n]
             copy(end, lam_new)
@@ -439,10 +445,10 @@ def backward(
                 d_tau_slow += _dot(eta[b], readout[t, b]) * d_slow[0][s]
             if reads[2]:
                 d_tau_fast += _filter_back(ext_fast[b], a_fast[t, b], charges, d_fast, s)
-                _decay(ext_fast[b], fast[0][s], one, c_fast[t, b])
+                _decay(ext_fast[b], fast[0][s], one, c_fast[t, b] if len(c_fast) > 0 else x[:0])
             if reads[3]:
                 d_tau_slow += _filter_back(ext_slow[b], a_slow[t, b], charges, d_slow, s)
-                _decay(ext_slow[b], slow[0][s], one, c_slow[t, b])
+                _decay(ext_slow[b], slow[0][s], one, c_slow[t, b] if len(c_slow) > 0 else x[:0])
             if reads[0]:
                 _decay(eta[b], slow[0][s], one, c_readout[t, b])
             if reads[1]:

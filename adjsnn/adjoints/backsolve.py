@@ -1,0 +1,97 @@
+"""Backsolve: state and costate together backward from the end state. A foil for the adjoints that keep the states."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adjsnn.adjoints.continuous import reversed_steps
+from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, pull_field
+from adjsnn.errors import ConfigurationError, IntegrationError
+from adjsnn.integrate.smooth import combine, stage_time, step_times
+
+
+class BacksolveWarning(UserWarning):
+    """The state reconstructed backward is not the one the solve started from, so the gradient is not to be trusted."""
+
+
+@dataclass(frozen=True)
+class Backsolve:
+    """Gradient with only the end state kept, by integrating the state itself backward beside the costate.
+
+        ẏ = f(t, y),   λ̇ = -f_yᵀ λ,   from t_end to 0, on the forward steps reversed
+
+    A leak of time constant τ grows like e^{T/τ} backward, so beyond a few time constants the state, and the gradient with it,
+    is wrong without any sign of it. The one sign there is, the state it arrives at, is compared with the initial state.
+
+    Args:
+        tolerance: largest |ŷ(0) - y(0)| allowed, relative to the larger of |y| at both ends, per sample.
+        strict: raise instead of warning.
+
+    Raises:
+        ConfigurationError: a tolerance that is not positive.
+
+    Warns:
+        BacksolveWarning: on backward(), the reconstructed initial state is off by more than `tolerance`; with `strict`, an
+            IntegrationError.
+    """
+
+    tolerance: float = 1e-3
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.tolerance < float("inf"):
+            raise ConfigurationError(f"tolerance={self.tolerance!r}", "a positive relative tolerance", "tolerance=1e-3")
+
+    def sweep(self, stored: Stored, cotangents: Tensor) -> Gradients:
+        """Gradients from the cotangents of the output states, (T+1, B, D). Of the states stored only the last is read."""
+        with torch.no_grad():
+            return self._integrate(stored, cotangents)
+
+    def _integrate(self, stored: Stored, cotangents: Tensor) -> Gradients:
+        program, tableau = stored.program, stored.program.tableau
+        intervals = len(program.ts) - 1
+        steps, backward = reversed_steps(stored.steps, intervals), cotangents.flip(0)
+        sums = [torch.zeros_like(x) for x in stored.leaves]
+        u_bar = torch.zeros_like(stored.u) if stored.wants_u and stored.u is not None else None
+        samples = torch.arange(cotangents.shape[1], device=cotangents.device)
+        y, costate = stored.kept[-1], at_row(steps, backward, 0)
+        for k in range(len(steps)):
+            times = step_times(steps, k, y.dtype)
+            h, interval = times[2], intervals - 1 - steps.interval[k]
+            flows: list[Tensor] = []
+            rates: list[Tensor] = []
+            for i in range(tableau.stages - tableau.first_same_as_last):
+                at = (y if i == 0 else y - h * combine(tableau.a[i], flows)).detach().requires_grad_()
+                stage = costate if i == 0 else costate + h * combine(tableau.a[i], rates)
+                u = None if stored.u is None else stored.u[interval, samples].detach().requires_grad_(stored.wants_u)
+                with torch.enable_grad():
+                    out = program.field(-stage_time(tableau, i, times), at, u)
+                flows.append(out.detach())
+                rates.append(pull_field(out, at, None, (), stage, retain=True)[0])
+                _, of_u, of_leaves = pull_field(out, at, u, stored.leaves, (h * tableau.b[i]) * stage)
+                add_leaves(sums, of_leaves)
+                if u_bar is not None and of_u is not None:
+                    add_held(u_bar, interval, of_u)
+            y = y - h * combine(tableau.b, flows)
+            costate = costate + h * combine(tableau.b, rates) + at_row(steps, backward, k + 1)
+        self._judge(y, stored.y0, stored.kept[-1])
+        return Gradients(costate, u_bar, tuple(sums))
+
+    def _judge(self, found: Tensor, known: Tensor, last: Tensor) -> None:
+        scale = torch.maximum(known.abs().amax(1), last.abs().amax(1))
+        off = (found - known).abs().amax(1)
+        fine = off <= self.tolerance * scale  # False where it is not a number
+        if bool(fine.all()):
+            return
+        sample = int((~fine).nonzero()[0])
+        seen = (
+            f"sample {sample}: integrating backward ended {float(off[sample]):.3g} away from the initial state, "
+            f"of size {float(scale[sample]):.3g}"
+        )
+        expected = f"a relative difference of at most {self.tolerance:g}: the gradient is not to be trusted"
+        remedy = "DiscreteAdjoint() or ContinuousAdjoint(), which keep the states"
+        if self.strict:
+            raise IntegrationError(seen, expected, remedy)
+        warnings.warn(f"{seen}; expected {expected}. Try: {remedy}.", BacksolveWarning, stacklevel=2)

@@ -1,0 +1,127 @@
+"""Forward sensitivities (real-time recurrent learning) of smooth systems: ∂y/∂(θ, y0, u) carried along with the state."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+
+from adjsnn.adjoints.smooth_discrete import Gradients, Stored, at_row
+from adjsnn.errors import ConfigurationError
+from adjsnn.integrate.smooth import SmoothProgram, combine, derivatives, step_times
+
+
+@dataclass(frozen=True)
+class ForwardSensitivity:
+    """Exact gradient of the computed cost, to rounding, by the derivative of every step in every direction, forward in time.
+
+        S⁺ = ∂Φ/∂y S + ∂Φ/∂(θ, u),    dC/dp = Σ_n S_nᵀ dC/dy_n,    Φ the Runge–Kutta step that was taken
+
+    One direction for every entry of θ, of a sample's y0 and, where the inputs need a gradient, of a sample's inputs: the cost
+    is that many solves. A judge for the other adjoints, and for systems of a few parameters. Samples must not depend on each
+    other, and the field must be one that torch.func can differentiate.
+
+    Memory: the states of all steps, and B·D numbers for each direction.
+
+    Args:
+        most: largest number of directions that is not refused.
+
+    Raises:
+        ConfigurationError: on backward(), more directions than `most`.
+    """
+
+    most: int = 2000
+
+    def __post_init__(self) -> None:
+        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
+            raise ConfigurationError(f"most={self.most!r}", "a number of directions ≥ 1", "most=2000")
+
+    def check(self, leaves: Sequence[Tensor], y0: Tensor, u: Tensor | None) -> None:
+        """Raise ConfigurationError where there would be more than `most` directions; u is None where it needs no gradient."""
+        count = sum(x.numel() for x in leaves) + y0.shape[1] + (0 if u is None else u.shape[0] * u.shape[2])
+        if count > self.most:
+            raise ConfigurationError(
+                f"{count} directions of parameters, initial state and inputs",
+                f"at most {self.most} for forward sensitivities, whose cost is that many solves",
+                "DiscreteAdjoint(), whose cost does not depend on their number, or ForwardSensitivity(most=...)",
+            )
+
+    def sweep(self, stored: Stored, cotangents: Tensor) -> Gradients:
+        """Gradients from the cotangents of the output states, (T+1, B, D)."""
+        self.check(stored.leaves, stored.y0, stored.u if stored.wants_u else None)
+        with torch.no_grad(), warnings.catch_warnings():
+            # Said by torch of itself, when forward differentiation is first used.
+            warnings.filterwarnings("ignore", ".*torch.jit.script.* is deprecated", DeprecationWarning)
+            return _carry(stored, cotangents)
+
+
+class _AsForward(nn.Module):
+    """The field as a module's forward, which is what functional_call wants."""
+
+    def __init__(self, program: SmoothProgram) -> None:
+        super().__init__()
+        self.system = program.system
+        self.signal = program.signal
+
+    def forward(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
+        return self.system.vector_field(t, y, u if self.signal is None else self.signal(t))
+
+
+def _carry(stored: Stored, cotangents: Tensor) -> Gradients:
+    program, steps, u = stored.program, stored.steps, stored.u
+    module = _AsForward(program)
+    names = _names(module, stored.leaves)
+    batch, width = stored.y0.shape
+    sizes = [x.numel() for x in stored.leaves]
+    n_theta, n_u = sum(sizes), u.shape[0] * u.shape[2] if stored.wants_u and u is not None else 0
+    count = n_theta + width + n_u
+    basis = torch.eye(count, dtype=stored.y0.dtype, device=stored.y0.device)[:, :n_theta]
+    theta_dots = tuple(x.reshape(count, *leaf.shape) for x, leaf in zip(basis.split(sizes, 1), stored.leaves, strict=True))
+    samples = torch.arange(batch, device=stored.y0.device)
+    directions = stored.y0.new_zeros(count, batch, width)
+    directions[n_theta + torch.arange(width), :, torch.arange(width)] = 1.0
+    total = torch.einsum("pbd,bd->pb", directions, at_row(steps, cotangents, 0))
+    for k in range(len(steps)):
+        times = step_times(steps, k, stored.y0.dtype)
+        held = program.held(u, steps, k)
+        arguments = [stored.kept[k], *stored.leaves]
+        dots = [directions, *theta_dots]
+        if held is not None and n_u:
+            channels = torch.arange(held.shape[1], device=held.device)
+            u_dot = held.new_zeros(count, *held.shape)
+            first = n_theta + width + steps.interval[k] * held.shape[1]
+            u_dot[first[:, None] + channels, samples[:, None], channels] = 1.0
+            arguments.append(held)
+            dots.append(u_dot)
+
+        def after(y, *rest, times=times, held=held):
+            values = dict(zip(names, rest, strict=False))
+            u_now = rest[-1] if len(rest) > len(names) else held
+
+            def field(t, y, u):
+                return functional_call(module, values, (t, y, u))
+
+            tableau = program.tableau
+            ks = derivatives(tableau, field, times, y, u_now, tableau.stages - tableau.first_same_as_last)
+            return y + times[2] * combine(tableau.b, ks)
+
+        def push(*dots, arguments=arguments, after=after):
+            return jvp(after, tuple(arguments), dots)[1]
+
+        directions = vmap(push)(*dots)
+        total += torch.einsum("pbd,bd->pb", directions, at_row(steps, cotangents, k + 1))
+    of_theta = total[:n_theta].sum(1).split(sizes)
+    leaves = tuple(x.reshape(leaf.shape) for x, leaf in zip(of_theta, stored.leaves, strict=True))
+    y_bar = total[n_theta : n_theta + width].T.contiguous()
+    u_bar = None
+    if n_u and u is not None:
+        u_bar = total[n_theta + width :].reshape(u.shape[0], u.shape[2], batch).transpose(1, 2).contiguous()
+    return Gradients(y_bar, u_bar, leaves)
+
+
+def _names(module: nn.Module, leaves: Sequence[Tensor]) -> list[str]:
+    """The name of each leaf in the module."""
+    known = {id(x): name for name, x in (*module.named_parameters(), *module.named_buffers())}
+    return [known[id(x)] for x in leaves]

@@ -1,0 +1,267 @@
+"""Discrete adjoint of Runge–Kutta programs for smooth systems, and the connection of every smooth adjoint to autograd."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from adjsnn.adjoints.checkpoints import slots_for
+from adjsnn.errors import ConfigurationError
+from adjsnn.integrate.adaptive import Control, march
+from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, replay, run_fixed, stage_time, step_times
+
+
+@dataclass
+class SmoothStats:
+    """Figures about one solve.
+
+    Attributes:
+        accepted: steps taken by each sample, (B,).
+        rejected: attempts of each sample that the error control refused, (B,).
+        recomputed_steps: steps that backward passes took again; counted as they run.
+        stored_bytes: memory kept between forward and backward pass: states, step times and lengths; 0 under BPTT, whose tape
+            is torch's.
+    """
+
+    accepted: Int[Tensor, " B"]
+    rejected: Int[Tensor, " B"]
+    recomputed_steps: int
+    stored_bytes: int
+
+    @property
+    def steps(self) -> int:
+        """Most steps of any sample."""
+        return int(self.accepted.max())
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A forward run.
+
+    Attributes:
+        steps: the steps taken.
+        outputs: states at the output times, (T+1, B, D).
+        kept: every `stride`-th step state, (⌈(K+1)/stride⌉, B, D).
+        stride: see there.
+        rejected: refused attempts of each sample, (B,).
+    """
+
+    steps: Steps
+    outputs: Float[Tensor, "T1 B D"]
+    kept: Float[Tensor, "S B D"]
+    stride: int
+    rejected: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a backward pass has to work with: the run without its outputs, the inputs, and what to differentiate by."""
+
+    program: SmoothProgram
+    steps: Steps
+    kept: Float[Tensor, "S B D"]
+    stride: int
+    u: Float[Tensor, "T B C"] | None
+    y0: Float[Tensor, "B D"]
+    wants_u: bool
+    leaves: tuple[Tensor, ...]
+    stats: SmoothStats
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """dC/dy0 (B, D), dC/du (T, B, C) or None, and dC/dθ for each leaf that is wanted."""
+
+    y0: Float[Tensor, "B D"]
+    u: Float[Tensor, "T B C"] | None
+    leaves: tuple[Tensor, ...]
+
+
+Sweep = Callable[[Stored, Tensor], Gradients]
+
+
+def run_forward(program: SmoothProgram, y0: Tensor, u: Tensor | None, checkpoints: str | int | None = None) -> Forward:
+    """Solve forward without a tape, keeping the step states that `checkpoints` asks for: None is all of them.
+
+    Raises:
+        ConfigurationError: checkpoints that are neither None, "sqrt" nor a number ≥ 1.
+        IntegrationError: the solution diverged or the steps could not reach the end.
+    """
+    with torch.no_grad():
+        if program.lengths is not None:
+            n = len(program.lengths) * program.substeps
+            stride = 1 if checkpoints is None else -(-n // slots_for(checkpoints, n))
+            steps, outputs, kept = run_fixed(program, y0, u, stride)
+            return Forward(steps, outputs, kept, stride, torch.zeros_like(steps.rows[-1]))
+        # How many steps there will be is not known, so the states kept are thinned on the way.
+        most = 0 if checkpoints is None else -1 if checkpoints == "sqrt" else slots_for(checkpoints, program.max_steps)
+        control = Control(program.rtol, program.atol, program.max_steps, most)
+        run = march(program.tableau, program.field, program.ts, y0, u, control)
+        return Forward(run.steps, run.outputs, run.kept, run.stride, run.rejected)
+
+
+def figures(run: Forward) -> SmoothStats:
+    """The figures of a run, before any backward pass."""
+    states = run.kept.nbytes + (0 if run.kept is run.outputs else run.outputs.nbytes)
+    times = sum(x.untyped_storage().nbytes() for x in (run.steps.times, run.steps.lengths, run.steps.interval))
+    return SmoothStats(run.steps.accepted, run.rejected, 0, states + times)
+
+
+def attach(
+    program: SmoothProgram, y0: Tensor, u: Tensor | None, sweep: Sweep, checkpoints: str | int | None = None
+) -> tuple[Tensor, SmoothStats]:
+    """States at the output times, (T+1, B, D), whose gradients run `sweep`; and the figures of the run."""
+    tensors = registered(program)
+    found: list[SmoothStats] = []
+    y = _Attached.apply(program, sweep, checkpoints, found, u, y0, *tensors)
+    return y, found[0]
+
+
+def registered(program: SmoothProgram) -> tuple[Tensor, ...]:
+    """Everything that the field may depend on besides its arguments: parameters and floating-point buffers."""
+    modules = [program.system] + ([program.signal] if isinstance(program.signal, nn.Module) else [])
+    tensors = [x for module in modules for x in (*module.parameters(), *module.buffers())]
+    return tuple({id(x): x for x in tensors if x.is_floating_point()}.values())
+
+
+class _Attached(torch.autograd.Function):
+    """Connects a forward run and an adjoint to torch. Every tensor that the field depends on is an explicit argument."""
+
+    @staticmethod
+    def forward(ctx, program, sweep, checkpoints, found, u, y0, *tensors):
+        run = run_forward(program, y0, u, checkpoints)
+        found.append(figures(run))
+        ctx.program, ctx.sweep, ctx.steps, ctx.stride, ctx.stats = program, sweep, run.steps, run.stride, found[0]
+        # Saving what the field reads lets torch notice changes in place before the backward pass.
+        ctx.save_for_backward(u, y0, run.kept, *tensors)
+        return run.outputs
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        return _backward(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _backward(ctx, cotangents):
+    u, y0, kept, *_ = ctx.saved_tensors
+    tensors = registered(ctx.program)
+    needs_u, needs_y0, *needs = ctx.needs_input_grad[4:]
+    if len(tensors) != len(needs):
+        raise ConfigurationError(
+            f"{len(tensors)} parameters and buffers where the forward pass found {len(needs)}",
+            "the system as it was solved",
+            "backward() before changing the module",
+        )
+    leaves = tuple(x for x, needed in zip(tensors, needs, strict=True) if needed)
+    stored = Stored(ctx.program, ctx.steps, kept, ctx.stride, u, y0, needs_u, leaves, ctx.stats)
+    gradients = ctx.sweep(stored, cotangents)
+    found = iter(gradients.leaves)
+    of_leaves = (next(found) if needed else None for needed in needs)
+    return (None, None, None, None, gradients.u, gradients.y0 if needs_y0 else None, *of_leaves)
+
+
+def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
+    """Costate of the Runge–Kutta program itself, step by step and stage by stage.
+
+        k̄_i = h (b_i λ⁺ + Σ_{j>i} a_ji s̄_j),    s̄_i = f_yᵀ k̄_i,    λ = λ⁺ + Σ_i s̄_i,    θ̄ += Σ_i f_θᵀ k̄_i
+
+    Exact to rounding for the steps that were taken; their lengths are constants.
+
+    Args:
+        stored: the run.
+        cotangents: dC/dy at the output times, (T+1, B, D).
+    """
+    steps, u = stored.steps, stored.u
+    n = len(steps)
+    costate = torch.zeros_like(stored.y0)
+    sums = [torch.zeros_like(x) for x in stored.leaves]
+    u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
+    for start, stop, states in _segments(stored, n):
+        for k in reversed(range(start, stop)):
+            costate = costate + at_row(steps, cotangents, k + 1)
+            costate, of_u = _pull_step(stored, k, states[k - start], costate, sums)
+            if u_bar is not None and of_u is not None:
+                add_held(u_bar, steps.interval[k], of_u)
+    return Gradients(costate + at_row(steps, cotangents, 0), u_bar, tuple(sums))
+
+
+def at_row(steps: Steps, cotangents: Float[Tensor, "T1 B D"], row: int) -> Float[Tensor, "B D"]:
+    """Cotangents (T+1, B, D) that belong to the states of a row, (B, D); zero where a sample has no output there."""
+    output = steps.output[row]
+    found = cotangents[output.clamp(min=0), torch.arange(len(output), device=output.device)]
+    return torch.where((output >= 0)[:, None], found, 0.0)
+
+
+def add_held(u_bar: Tensor, interval: Tensor, of_u: Tensor) -> None:
+    """Add each sample's gradient (B, C) to the interval (B,) of dC/du (T, B, C) that its step was in."""
+    u_bar[interval, torch.arange(len(interval), device=interval.device)] += of_u
+
+
+def add_leaves(sums: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Add the gradients that exist."""
+    for total, gradient in zip(sums, gradients, strict=True):
+        if gradient is not None:
+            total.add_(gradient)
+
+
+def _segments(stored: Stored, n: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Ranges of steps from the last to the first, each with the states before its steps."""
+    length = n if stored.stride == 1 else stored.stride
+    for start in reversed(range(0, n, length)):
+        stop = min(start + length, n)
+        yield start, stop, _states(stored, start, stop)
+
+
+def _states(stored: Stored, start: int, stop: int) -> Tensor:
+    """States before steps start … stop-1, (stop - start, B, D): kept, or recomputed from the last one kept before them."""
+    if stored.stride == 1:
+        return stored.kept[start:stop]
+    stored.stats.recomputed_steps += stop - start - 1
+    with torch.no_grad():
+        return replay(stored.program, stored.steps, stored.kept[start // stored.stride], stored.u, start, stop)
+
+
+def _pull_step(stored: Stored, k: int, y: Tensor, costate: Tensor, sums: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Costate before step k, (B, D), from the one after it, and the step's dC/du, (B, C); adds its dC/dθ to `sums`."""
+    program, tableau = stored.program, stored.program.tableau
+    times = step_times(stored.steps, k, y.dtype)
+    h = times[2]
+    held = program.held(stored.u, stored.steps, k)
+    count = tableau.stages - tableau.first_same_as_last
+    u = None if held is None else held.detach().requires_grad_(stored.wants_u)
+    inputs, outputs, values = [], [], []
+    for i in range(count):
+        at = (y if i == 0 else y + h * combine(tableau.a[i], values)).detach().requires_grad_()
+        with torch.enable_grad():
+            out = program.field(stage_time(tableau, i, times), at, u)
+        inputs.append(at)
+        outputs.append(out)
+        values.append(out.detach())
+    before, of_u = costate, None
+    stage_bars: list[Tensor] = [costate] * count
+    for i in reversed(range(count)):
+        weights = [(tableau.b[i], costate), *((tableau.a[j][i], stage_bars[j]) for j in range(i + 1, count))]
+        chosen = [(w, bar) for w, bar in weights if w != 0.0]
+        k_bar = h * combine([w for w, _ in chosen], [bar for _, bar in chosen]) if chosen else torch.zeros_like(y)
+        stage_bars[i], stage_u, of_leaves = pull_field(outputs[i], inputs[i], u, stored.leaves, k_bar)
+        before = before + stage_bars[i]
+        if stage_u is not None:
+            of_u = stage_u if of_u is None else of_u + stage_u
+        add_leaves(sums, of_leaves)
+    return before, of_u
+
+
+def pull_field(
+    out: Tensor, y: Tensor, u: Tensor | None, leaves: Sequence[Tensor], cotangent: Tensor, *, retain: bool = False
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
+    """f_yᵀ c, f_uᵀ c and f_θᵀ c for out = f(t, y, u) on the tape; None where f does not depend on it or u needs no gradient."""
+    with_u = u is not None and u.requires_grad
+    wanted = [y, *([u] if with_u else []), *leaves]
+    if not out.requires_grad:
+        return torch.zeros_like(y), None, [None] * len(leaves)
+    found = torch.autograd.grad(out, wanted, cotangent, allow_unused=True, retain_graph=retain)
+    of_y = torch.zeros_like(y) if found[0] is None else found[0]
+    return of_y, (found[1] if with_u else None), found[1 + with_u :]

@@ -1,0 +1,317 @@
+"""Adaptive Runge–Kutta steps, every sample of a batch with its own time, step length and error control."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adjsnn.errors import IntegrationError
+from adjsnn.integrate.smooth import Field, Steps, combine, derivatives, stage_time
+from adjsnn.integrate.tableaus import Tableau
+
+SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+STRETCH = 1.01  # a last step may be this much longer than proposed, so that no sliver of an interval is left over
+ASK_EVERY = {"cpu": 1}  # attempts between questions whether all are done; elsewhere 16, since each waits for the device
+KEPT_BITS = 20  # mantissa bits of a step length
+
+
+@dataclass(frozen=True)
+class Control:
+    """How an adaptive run is controlled.
+
+    The error of a step is the root of the mean square of error / (atol + rtol max(|y|, |y⁺|)) over a sample's D entries; a
+    step is accepted at ≤ 1, and the next length is h·min(10, max(0.2, 0.9 error^(-1/5))).
+
+    Args:
+        rtol, atol: relative and absolute tolerance.
+        max_steps: most attempts for any sample.
+        stride: which states to keep: those before every `stride`-th step; doubled on the way where `most` is given.
+        most: most states to keep; 0: all that the stride says; -1: as many as twice the stride, √ of the number of steps.
+    """
+
+    rtol: float
+    atol: float
+    max_steps: int
+    most: int = 0
+
+
+@dataclass(frozen=True)
+class AdaptiveRun:
+    """What an adaptive run returns.
+
+    Attributes:
+        steps: the accepted steps.
+        outputs: states at the output times, (T+1, B, D).
+        kept: every `stride`-th state, (⌈(K+1)/stride⌉, B, D).
+        stride: see there.
+        rejected: attempts of each sample that were not accepted, (B,).
+    """
+
+    steps: Steps
+    outputs: Float[Tensor, "T1 B D"]
+    kept: Float[Tensor, "S B D"]
+    stride: int
+    rejected: Int[Tensor, " B"]
+
+
+def march(
+    tableau: Tableau,
+    field: Field,
+    ts: Tensor,
+    y0: Tensor,
+    u: Tensor | None,
+    control: Control,
+    kicks: Tensor | None = None,
+    *,
+    by_interval: bool = False,
+) -> AdaptiveRun:
+    """Solve ẏ = field(t, y, u) adaptively from ts[0] to ts[-1], ending a step on every output time.
+
+    Args:
+        tableau: a method with an error estimate whose last stage is the first of the next step.
+        field: (t (B, 1), y (B, D), u) → (B, D).
+        ts: output times, (T+1,), float64, increasing.
+        y0: (B, D).
+        u: inputs (T, B, C) held between output times, of which the field is given (B, C), or None.
+        control: tolerances and limits.
+        kicks: (T+1, B, D), added to the state on reaching an output time; row 0 is not used.
+        by_interval: give the field the number of the interval of each sample, (B,), in place of u.
+
+    Raises:
+        IntegrationError: too many steps, or a step too short to advance time; names sample, time and step.
+    """
+    run = _Run(tableau, field, ts, y0, u, control, kicks, by_interval)
+    every = ASK_EVERY.get(y0.device.type, 16)
+    for attempt in range(control.max_steps):
+        if attempt % every == 0 and run.finished():
+            break
+        run.make_room(every)
+        run.attempt()
+    return run.result()
+
+
+class _Run:
+    """State of an adaptive run; every field of the control is a (B,) tensor, so that samples differ by masks only."""
+
+    def __init__(
+        self,
+        tableau: Tableau,
+        field: Field,
+        ts: Tensor,
+        y0: Tensor,
+        u: Tensor | None,
+        control: Control,
+        kicks: Tensor | None,
+        by_interval: bool,
+    ) -> None:
+        self.tableau, self.field, self.ts, self.u, self.control, self.kicks = tableau, field, ts, u, control, kicks
+        self.by_interval = by_interval
+        batch, device = len(y0), y0.device
+        self.samples = torch.arange(batch, device=device)
+        self.y, self.t = y0, ts[0].expand(batch).clone()
+        zeros = torch.zeros(batch, dtype=torch.long, device=device)
+        self.interval, self.count, self.rejected = zeros, zeros.clone(), zeros.clone()
+        self.stuck = torch.zeros(batch, dtype=torch.bool, device=device)
+        self.after_rejection = self.stuck.clone()
+        self.most_taken = 0
+        self.stride = 1
+        self.outputs = y0.new_empty(len(ts), *y0.shape)
+        self.outputs[0] = y0
+        self.rows = zeros.new_zeros(len(ts), batch)
+        self.times = self.t.new_empty(0, batch)
+        self.lengths, self.kept = self.times.clone(), y0.new_empty(0, *y0.shape)
+        self.intervals, self.output = zeros.new_empty(0, batch), zeros.new_empty(0, batch)
+        self.make_room(1)
+        self.times[0], self.kept[0], self.output[0] = self.t, y0, 0
+        self.first = self._field(self._column(self.t), y0)
+        self.h = self._first_length()
+
+    def finished(self) -> bool:
+        """Whether every sample has arrived. Waits for the device."""
+        self.most_taken = int(self.count.max())
+        done = self.interval >= len(self.ts) - 1
+        if bool(self.stuck.any()):
+            self._refuse_stuck()
+        return bool(done.all())
+
+    def make_room(self, attempts: int) -> None:
+        """Memory for the rows that this many attempts may add to those known to be taken."""
+        # Rows are added for `attempts` more than `most_taken`, which is only known when the device was last asked.
+        needed = self.most_taken + attempts + 1
+        if needed > len(self.times):
+            more = max(needed, 2 * len(self.times), 32) - len(self.times)
+            for name, value in (("times", 0.0), ("lengths", 0.0), ("intervals", 0), ("output", -1)):
+                old = getattr(self, name)
+                setattr(self, name, torch.cat([old, old.new_full((more, old.shape[1]), value)]))
+        most = self.control.most if self.control.most >= 0 else 2 * self.stride
+        if self.control.most and (needed - 1) // self.stride + 1 > max(most, 1) + attempts:
+            self.kept, self.stride = self.kept[::2].clone(), 2 * self.stride
+        slots = (needed - 1) // self.stride + 1
+        if slots > len(self.kept):
+            room = max(slots, 2 * len(self.kept)) if self.control.most == 0 else slots + 8
+            grown = self.kept.new_zeros(room, *self.y.shape)
+            grown[: len(self.kept)] = self.kept
+            self.kept = grown
+
+    def attempt(self) -> None:
+        """Try one step of every sample that has not arrived; the others stay where they are."""
+        tableau, control = self.tableau, self.control
+        moving = (self.interval < len(self.ts) - 1) & ~self.stuck
+        last = (self.interval + 1).clamp(max=len(self.ts) - 1)
+        target = self.ts[last]
+        left = target - self.t
+        reaches = self.h * STRETCH >= left
+        h = torch.where(moving, torch.where(reaches, left, self.h), 0.0)
+        t_end = torch.where(moving & ~reaches, self.t + h, torch.where(moving, target, self.t))
+
+        times = self._column(self.t), self._column(t_end), self._column(h)
+        u = self._input()
+        ks = self._derivatives(times, u)
+        new = self.y + times[2] * combine(tableau.b, ks)
+        ks.append(self.field(stage_time(tableau, tableau.stages - 1, times), new, u))
+        error = times[2] * combine(tableau.b_error or (), ks)
+        size = _norm(error / (control.atol + control.rtol * torch.maximum(self.y.abs(), new.abs()))).to(h.dtype)
+        fine = size.isfinite() & new.isfinite().all(1)
+        accepted = moving & fine & (size <= 1.0)
+        arrived = accepted & reaches
+
+        # A size of zero asks for the largest growth, and one that is not a number for the largest reduction.
+        factor = (SAFETY * size.pow(-1.0 / 5.0)).clamp(SHRINK, GROW)
+        factor = torch.where(fine, factor, SHRINK)
+        factor = torch.where(self.after_rejection | ~accepted, factor.clamp(max=1.0), factor)
+        proposed = _rounded(h * factor)
+        # A step cut short by an output time says nothing against the longer one proposed before.
+        proposed = torch.where(arrived, torch.maximum(proposed, self.h), proposed)
+
+        kept = self._column_mask(accepted)
+        after = new
+        if self.kicks is not None:
+            after = torch.where(self._column_mask(arrived), new + self.kicks[last, self.samples], new)
+        self.y = torch.where(kept, after, self.y)
+        self.first = torch.where(kept, ks[-1], self.first)
+        self._record(accepted, arrived, last, t_end, h)
+        self.t = torch.where(accepted, t_end, self.t)
+        self.h = torch.where(moving, proposed, self.h)
+        self.after_rejection = moving & ~accepted
+        self.rejected = self.rejected + self.after_rejection
+        # A step that is refused and of a length that rounding swallows cannot be made shorter.
+        smallest = 16 * torch.finfo(torch.float64).eps * torch.maximum(self.t.abs(), target.abs())
+        self.stuck = self.stuck | (self.after_rejection & (self.h <= smallest))
+
+    def result(self) -> AdaptiveRun:
+        """What was taken, trimmed."""
+        if not self.finished():
+            self._refuse_count()
+        n = self.most_taken
+        # Padding: the state and time after the last step, so that a step of length zero begins at a real state.
+        index = torch.arange(n + 1, device=self.t.device)[:, None]
+        times = torch.where(index > self.count, self.t, self.times[: n + 1])
+        slots = n // self.stride + 1
+        at = torch.arange(slots, device=self.t.device)[:, None] * self.stride
+        kept = torch.where((at > self.count)[..., None], self.y, self.kept[:slots])
+        intervals = torch.where(index[:n] >= self.count, len(self.ts) - 2, self.intervals[:n])
+        steps = Steps(times, self.lengths[:n], intervals, self.output[: n + 1], self.rows)
+        return AdaptiveRun(steps, self.outputs, kept, self.stride, self.rejected)
+
+    def _record(self, accepted: Tensor, arrived: Tensor, last: Tensor, t_end: Tensor, h: Tensor) -> None:
+        """Write an accepted step at each sample's own row; others write again what is there."""
+        row, samples = self.count, self.samples
+        after = row + accepted
+        self.lengths[row, samples] = torch.where(accepted, h, self.lengths[row, samples])
+        self.intervals[row, samples] = torch.where(accepted, self.interval, self.intervals[row, samples])
+        self.times[after, samples] = torch.where(accepted, t_end, self.times[after, samples])
+        self.output[after, samples] = torch.where(arrived, last, self.output[after, samples])
+        slot = torch.div(after, self.stride, rounding_mode="floor")
+        here = self._column_mask(accepted & (after % self.stride == 0))
+        self.kept[slot, samples] = torch.where(here, self.y, self.kept[slot, samples])
+        mark = self._column_mask(arrived)
+        self.outputs[last, samples] = torch.where(mark, self.y, self.outputs[last, samples])
+        self.rows[last, samples] = torch.where(arrived, after, self.rows[last, samples])
+        self.count, self.interval = after, self.interval + arrived
+
+    def _derivatives(self, times: tuple[Tensor, Tensor, Tensor], u: Tensor | None) -> list[Tensor]:
+        """All stages but the last; the first one is that which ended the step before, unless the field has jumped since."""
+        jumps = self.u is not None or self.by_interval or self.kicks is not None
+        if jumps:
+            return derivatives(self.tableau, self.field, times, self.y, u, self.tableau.stages - 1)
+        ks = [self.first]
+        for i in range(1, self.tableau.stages - 1):
+            y = self.y + times[2] * combine(self.tableau.a[i], ks)
+            ks.append(self.field(stage_time(self.tableau, i, times), y, u))
+        return ks
+
+    def _input(self) -> Tensor | None:
+        interval = self.interval.clamp(max=len(self.ts) - 2)
+        if self.by_interval:
+            return interval
+        return None if self.u is None else self.u[interval, self.samples]
+
+    def _field(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.field(t, y, self._input())
+
+    def _first_length(self) -> Tensor:
+        """First step to try, (B,), from the size of f and of its change (Hairer, Nørsett & Wanner, II.4)."""
+        scale = self.control.atol + self.control.rtol * self.y.abs()
+        d0, d1 = _norm(self.y / scale).double(), _norm(self.first / scale).double()
+        h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+        h0 = torch.minimum(_rounded(h0), self.ts[1] - self.ts[0])
+        ahead = self._field(self._column(self.t + h0), self.y + self._column(h0) * self.first)
+        d2 = _norm((ahead - self.first) / scale).double() / h0
+        largest = torch.maximum(d1, d2)
+        h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest).pow(1.0 / 5.0))
+        h = torch.minimum(100.0 * h0, _rounded(h1))
+        # Where f is not finite a step ahead there is nothing to go by but the short step; the control does the rest.
+        return torch.where(h.isfinite() & (h > 0.0), h, h0.where(h0.isfinite(), 1e-6))
+
+    def _column(self, x: Tensor) -> Tensor:
+        return x.to(self.y.dtype).unsqueeze(1)
+
+    def _column_mask(self, mask: Tensor) -> Tensor:
+        return mask.unsqueeze(1)
+
+    def _refuse_stuck(self) -> None:
+        sample = int(self.stuck.nonzero()[0])
+        raise IntegrationError(
+            f"the step of sample {sample} shrank to {float(self.h[sample]):.3g} ms at t = {float(self.t[sample]):g} ms, "
+            f"too short to advance the time, after {int(self.count[sample])} accepted and {int(self.rejected[sample])} "
+            "rejected steps",
+            "a solution that exists up to the last time and can be followed to this tolerance",
+            f"a looser tolerance than rtol={self.control.rtol:g}, atol={self.control.atol:g}, or float64; the solution may "
+            "also blow up in finite time, or the system be stiff or discontinuous",
+        )
+
+    def _refuse_count(self) -> None:
+        sample = int((self.interval < len(self.ts) - 1).nonzero()[0])
+        raise IntegrationError(
+            f"sample {sample} reached t = {float(self.t[sample]):g} of {float(self.ts[-1]):g} ms in "
+            f"max_steps={self.control.max_steps} attempts, {int(self.count[sample])} of them accepted; the next step would "
+            f"be {float(self.h[sample]):.3g} ms",
+            "to arrive within max_steps",
+            f"a larger max_steps or a looser tolerance than rtol={self.control.rtol:g}, atol={self.control.atol:g}; a system "
+            "that needs such short steps throughout is stiff",
+        )
+
+
+def _norm(x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+    """Root mean square over the D entries of each sample, (B,).
+
+    By halving, so that every sum is of two columns: a library's sum over (B, D) may add in another order for another B.
+    """
+    width = x.shape[1]
+    total = x * x
+    while total.shape[1] > 1:
+        half, odd = total.shape[1] // 2, total.shape[1] % 2
+        folded = total[:, :half] + total[:, half : 2 * half]
+        total = torch.cat([folded, total[:, -1:]], 1) if odd else folded
+    return (total.squeeze(1) / width).sqrt()
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """x to KEPT_BITS bits.
+
+    A power may differ in its last bit with the place of an entry in its vector; rounded, a step length does not, and a sample
+    takes the same steps in any batch.
+    """
+    shifted = x * (2.0 ** (53 - KEPT_BITS) + 1.0)
+    return shifted - (shifted - x)

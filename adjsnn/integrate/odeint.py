@@ -1,0 +1,72 @@
+"""Smooth systems through torchdiffeq, behind the same arguments: a second opinion on every solution and gradient."""
+
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+
+from adjsnn.errors import ConfigurationError, IntegrationError
+from adjsnn.integrate.smooth import SmoothProgram
+
+PREFIX = "torchdiffeq:"
+
+
+def solve_by_torchdiffeq(
+    program: SmoothProgram,
+    y0: Tensor,
+    u: Tensor | None,
+    method: str,
+    leaves: tuple[Tensor, ...],
+    *,
+    backsolve: bool,
+) -> Tensor:
+    """States at the output times, (T+1, B, D), by torchdiffeq's odeint, or odeint_adjoint with `backsolve`.
+
+    Where inputs are held, every interval is a call of its own, so that no step runs across an edge.
+
+    Args:
+        program: system, output times and tolerances; its tableau is not used.
+        y0: (B, D).
+        u: held inputs (T, B, C) or None.
+        method: torchdiffeq's name of the method.
+        leaves: parameters to differentiate by.
+        backsolve: solve for the gradient backward from the end state.
+
+    Raises:
+        ConfigurationError: torchdiffeq does not know the method.
+        IntegrationError: torchdiffeq gave up.
+    """
+    options = {"method": method, "rtol": program.rtol, "atol": program.atol}
+    ts = program.ts.to(y0.dtype)
+    spans = [(ts, None)] if u is None else [(ts[n : n + 2], u[n]) for n in range(len(u))]
+    rows = [y0.unsqueeze(0)]
+    for span, held in spans:
+        field = _Field(program, held)
+        try:
+            if backsolve:
+                extra = () if held is None or not held.requires_grad else (held,)
+                part = torchdiffeq.odeint_adjoint(field, rows[-1][-1], span, adjoint_params=(*leaves, *extra), **options)
+            else:
+                part = torchdiffeq.odeint(field, rows[-1][-1], span, **options)
+        except ValueError as error:
+            raise ConfigurationError(
+                f'method="{PREFIX}{method}", to which torchdiffeq says: {error}', "a method that it has", "torchdiffeq:dopri5"
+            ) from error
+        except AssertionError as error:
+            raise IntegrationError(
+                f"torchdiffeq's {method} gave up between t = {float(span[0]):g} and {float(span[-1]):g} ms: {error}",
+                "a solution that can be followed to this tolerance",
+                "a looser tolerance, or one of this library's methods, which name the sample",
+            ) from error
+        rows.append(part[1:])  # pyright: ignore[reportIndexIssue, reportArgumentType, reportCallIssue]
+    return torch.cat(rows)
+
+
+class _Field(nn.Module):
+    """f(t, y) with a scalar time, as torchdiffeq calls it."""
+
+    def __init__(self, program: SmoothProgram, held: Tensor | None) -> None:
+        super().__init__()
+        self.program, self.held = program, held
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.program.field(t.to(y.dtype).expand(len(y), 1), y, self.held)

@@ -1,0 +1,207 @@
+"""Runge–Kutta steps of smooth systems: one step function for the forward run, for autograd's tape and for the adjoints."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adjsnn.errors import IntegrationError
+from adjsnn.integrate.tableaus import Tableau
+from adjsnn.systems.hybrid import HybridSystem
+
+Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Signal = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that a program took; every sample has its own, padded at the end with steps of length zero.
+
+    Times are float64 whatever the dtype of the state: a float32 time of 1000 ms cannot tell steps of 1e-4 ms apart.
+
+    Attributes:
+        times: where step k begins and ends, rows k and k+1 of (K+1, B), ms.
+        lengths: h, (K, B), ms; what the step used, so differences of `times` may differ from it by rounding.
+        interval: the interval between output times, and so of held inputs, that step k lies in, (K, B), integers.
+        output: which output time row k of the states is at, -1 for none, (K+1, B), integers.
+        rows: the row of the states at each output time, (T+1, B), integers.
+    """
+
+    times: Float[Tensor, "K1 B"]
+    lengths: Float[Tensor, "K B"]
+    interval: Int[Tensor, "K B"]
+    output: Int[Tensor, "K1 B"]
+    rows: Int[Tensor, "T1 B"]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def accepted(self) -> Tensor:
+        """Steps of each sample without its padding, (B,)."""
+        return self.rows[-1]
+
+
+@dataclass(frozen=True)
+class SmoothProgram:
+    """What the adjoints differentiate: the system, the method and where its output is wanted; steps and states are arguments.
+
+    Args:
+        system: f.
+        tableau: the Runge–Kutta method.
+        ts: output times, (T+1,), float64, increasing, ms. Steps end on them.
+        signal: u(t) → (B, C) for t (B, 1), or None where inputs are absent or held.
+        lengths: length of the fixed steps in each interval between output times, (T,), float64, ms; None: adaptive steps.
+        substeps: number of fixed steps in each interval.
+        rtol, atol: tolerances of adaptive steps.
+        max_steps: most attempted adaptive steps of any sample.
+    """
+
+    system: HybridSystem
+    tableau: Tableau
+    ts: Tensor
+    signal: Signal | None = None
+    lengths: Tensor | None = None
+    substeps: int = 1
+    rtol: float = 0.0
+    atol: float = 0.0
+    max_steps: int = 0
+
+    def field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
+        """f at t (B, 1), y (B, D) and the held input u (B, C), if there is one."""
+        return self.system.vector_field(t, y, u if self.signal is None else self.signal(t))
+
+    def held(self, u: Tensor | None, steps: Steps, k: int) -> Tensor | None:
+        """The input of each sample in step k, (B, C), from held inputs (T, B, C)."""
+        if u is None:
+            return None
+        if self.lengths is not None:
+            return u[k // self.substeps]
+        return u[steps.interval[k], torch.arange(u.shape[1], device=u.device)]
+
+    def fixed_steps(self, batch: int) -> Steps:
+        """The steps of a program with fixed steps."""
+        if self.lengths is None:
+            raise ValueError("a program with adaptive steps")
+        m, intervals = self.substeps, len(self.lengths)
+        inner = torch.arange(m, device=self.ts.device) * self.lengths[:, None]
+        times = torch.cat([(self.ts[:-1, None] + inner).flatten(), self.ts[-1:]])
+        rows = m * torch.arange(intervals + 1, device=self.ts.device)
+        output = rows.new_full((m * intervals + 1,), -1)
+        output[::m] = torch.arange(intervals + 1, device=self.ts.device)
+        interval = torch.arange(intervals, device=self.ts.device).repeat_interleave(m)
+        columns = (times, self.lengths.repeat_interleave(m), interval, output, rows)
+        return Steps(*(x[:, None].expand(-1, batch) for x in columns))
+
+
+def stage_derivatives(tableau: Tableau, field: Field, steps: Steps, k: int, y: Tensor, u: Tensor | None) -> list[Tensor]:
+    """k_i of step k, each (B, D), without the last stage of a first-same-as-last method, which the new state does not need."""
+    t, t_end, h = step_times(steps, k, y.dtype)
+    count = tableau.stages - tableau.first_same_as_last
+    return derivatives(tableau, field, (t, t_end, h), y, u, count)
+
+
+def derivatives(
+    tableau: Tableau, field: Field, times: tuple[Tensor, Tensor, Tensor], y: Tensor, u: Tensor | None, count: int
+) -> list[Tensor]:
+    """The first `count` k_i of the step from t to t_end of length h, `times` = (t, t_end, h), each (B, 1)."""
+    ks: list[Tensor] = []
+    for i in range(count):
+        ks.append(field(stage_time(tableau, i, times), y if i == 0 else y + times[2] * combine(tableau.a[i], ks), u))
+    return ks
+
+
+def stage_time(tableau: Tableau, i: int, times: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """t + c_i h, and exactly the ends where c_i is 0 or 1, so that the last stage of one step can open the next."""
+    t, t_end, h = times
+    return t if tableau.c[i] == 0.0 else t_end if tableau.c[i] == 1.0 else t + tableau.c[i] * h
+
+
+def step_times(steps: Steps, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Begin, end and length of step k in the dtype of the state, each (B, 1)."""
+    rows = (steps.times[k], steps.times[k + 1], steps.lengths[k])
+    begin, end, length = (x.to(dtype).unsqueeze(1) for x in rows)
+    return begin, end, length
+
+
+def combine(weights: Sequence[float], ks: Sequence[Tensor]) -> Tensor:
+    """Σ_i w_i k_i over the weights that are not zero.
+
+    Products and sums are separate operations: a fused one rounds differently in the vector and the scalar part of a loop, and
+    a sample would depend on the size of its batch.
+    """
+    total = None
+    for w, k in zip(weights, ks, strict=False):
+        if w != 0.0:
+            total = k * w if total is None else total + k * w
+    return torch.zeros_like(ks[0]) if total is None else total
+
+
+def step(program: SmoothProgram, steps: Steps, k: int, y: Float[Tensor, "B D"], u: Tensor | None) -> Tensor:
+    """State after step k, (B, D), from the state before it and held inputs u (T, B, C). Zero-length steps return y."""
+    ks = stage_derivatives(program.tableau, program.field, steps, k, y, program.held(u, steps, k))
+    h = step_times(steps, k, y.dtype)[2]
+    return y + h * combine(program.tableau.b, ks)
+
+
+def replay(program: SmoothProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:
+    """States before steps start … stop-1, (stop - start, B, D), from the one at `start`, by taking the same steps again."""
+    states = y.new_empty(stop - start, *y.shape)
+    for k in range(start, stop):
+        states[k - start] = y
+        if k < stop - 1:
+            y = step(program, steps, k, y, u)
+    return states
+
+
+def unroll(program: SmoothProgram, steps: Steps, y0: Tensor, u: Tensor | None) -> Tensor:
+    """States at the output times, (T+1, B, D), as plain operations on autograd's tape; step lengths are constants."""
+    states = [y0]
+    for k in range(len(steps)):
+        states.append(step(program, steps, k, states[-1], u))
+    return at_outputs(torch.stack(states), steps)
+
+
+def at_outputs(states: Float[Tensor, "K1 B D"], steps: Steps) -> Float[Tensor, "T1 B D"]:
+    """Rows of states (K+1, B, D) at the output times, (T+1, B, D)."""
+    return states[steps.rows, torch.arange(states.shape[1], device=states.device)]
+
+
+def run_fixed(program: SmoothProgram, y0: Tensor, u: Tensor | None, stride: int = 1) -> tuple[Steps, Tensor, Tensor]:
+    """Take the fixed steps, without a tape.
+
+    Returns:
+        the steps; the states at the output times, (T+1, B, D); every `stride`-th state, (⌈(K+1)/stride⌉, B, D), which is the
+        same memory as the output where that holds the same.
+
+    Raises:
+        IntegrationError: the state is not finite; names the first sample and time.
+    """
+    steps = program.fixed_steps(len(y0))
+    m, n = program.substeps, len(steps)
+    outputs = y0.new_empty(n // m + 1, *y0.shape)
+    kept = outputs if stride == m == 1 else y0.new_empty(n // stride + 1, *y0.shape)
+    y = y0
+    outputs[0] = kept[0] = y
+    for k in range(n):
+        y = step(program, steps, k, y, u)
+        if (k + 1) % m == 0:
+            outputs[(k + 1) // m] = y
+        if kept is not outputs and (k + 1) % stride == 0:
+            kept[(k + 1) // stride] = y
+    check_finite(outputs, program.ts)
+    return steps, outputs, kept
+
+
+def check_finite(y: Float[Tensor, "T1 B D"], ts: Float[Tensor, " T1"]) -> None:
+    """Raise IntegrationError unless states y (T+1, B, D) at times ts are finite."""
+    fine = y.isfinite().all(2)
+    if not bool(fine.all()):
+        row, sample = (int(i) for i in (~fine).nonzero()[0])
+        raise IntegrationError(
+            f"the state of sample {sample} diverged by t = {float(ts[row]):g} ms",
+            "finite states",
+            'shorter steps, or method="dopri5", which chooses them; the system may also be unstable',
+        )

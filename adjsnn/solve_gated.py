@@ -1,0 +1,239 @@
+"""Solve a gated-synapse network: every check of the arguments, and the choice of what runs."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adjsnn.adjoints.checkpoints import slots_for
+from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
+from adjsnn.adjoints.segmented import Units, segmented, slots_within
+from adjsnn.errors import ConfigurationError
+from adjsnn.integrate.gated_euler import GatedEuler
+from adjsnn.integrate.gated_program import GatedProgram
+from adjsnn.integrate.gated_rk import GatedRungeKutta
+from adjsnn.integrate.tableaus import TABLEAUS
+from adjsnn.kernels.fused import obstacle
+from adjsnn.signals import Stream
+from adjsnn.solution import CheckpointedSolution, GatedSolution
+from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork, GatedTensors
+
+METHODS = ("euler", "heun", "rk4")
+KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
+
+
+def solve_gated(
+    system: GatedSynapseNetwork,
+    inputs: Tensor | Stream,
+    *,
+    dt: float,
+    method: str = "euler",
+    adjoint: DiscreteAdjoint | BPTT | None = None,
+    y0: GatedState | None = None,
+    kernels: Literal["auto", "plain", "fused", "backward"] = "auto",
+) -> GatedSolution | CheckpointedSolution:
+    """Integrate `system` through `inputs`; a loss of the solution, `.backward()`, runs the chosen adjoint.
+
+    Args:
+        system: the network.
+        inputs: u, (T, B, C_in), held constant over each step of length dt; dtype and device of the parameters. A Stream is
+            read block by block and never held whole; that needs an adjoint with checkpoints.
+        dt: h, step in ms, shorter than every time constant.
+        method: "euler", the charge-conserving Euler steps of equation (1.6); "heun" or "rk4", order 2 and 4 (1.14).
+        adjoint: how gradients are computed; default DiscreteAdjoint(), for a Stream DiscreteAdjoint(checkpoints="sqrt").
+        y0: initial state, each field (B, N); default all zero.
+        kernels: "auto", fused loops where there are any for this network; "plain", torch operations only; "fused", an error
+            where there are none; "backward", torch operations forward and fused loops backward, which `gradcheck` uses.
+
+    Returns:
+        GatedSolution with times, states, readout, spikes and stats; CheckpointedSolution where the adjoint keeps checkpoints.
+        Gradients reach the network's parameters, `inputs`, and
+        `y0`, as far as they require one.
+
+    Raises:
+        ConfigurationError: arguments that cannot be right; says which.
+        IntegrationError: the solution diverged; names the sample and time.
+
+    Warns:
+        StepTooLongWarning: a step ran through several thresholds.
+    """
+    if method not in METHODS:
+        raise ConfigurationError(f"method={method!r}", f"one of {list(METHODS)}", 'method="euler"')
+    stream = isinstance(inputs, Stream)
+    adjoint = DiscreteAdjoint(checkpoints="sqrt" if stream else None) if adjoint is None else adjoint
+    if not isinstance(adjoint, (DiscreteAdjoint, BPTT)):
+        raise ConfigurationError(
+            f"adjoint={adjoint!r}", "an adjoint instance", "adjoint=adjsnn.DiscreteAdjoint() or adjsnn.BPTT()"
+        )
+    tensors = system.tensors()
+    _check_tensors(tensors)
+    _check_kernels(system, tensors, kernels)
+    _check_step(system, tensors, dt)
+    if stream:
+        _check_stream(system, inputs, adjoint)
+    else:
+        _check_input(system, tensors, inputs)
+    n_steps, batch = (inputs.steps, inputs.batch) if stream else inputs.shape[:2]
+    y0 = system.initial_state(batch) if y0 is None else y0
+    _check_state(system, y0, tensors.w_rec, batch)
+    if method == "euler":
+        program = GatedEuler(system.neuron, system.gate, float(dt), fused=KERNELS[kernels])
+    else:
+        program = GatedRungeKutta(system.neuron, system.gate, float(dt), TABLEAUS[method], fused=KERNELS[kernels])
+    ts = torch.arange(n_steps + 1, dtype=tensors.w_rec.dtype, device=tensors.w_rec.device) * dt
+    if isinstance(adjoint, DiscreteAdjoint) and (choose := _kept_states(adjoint, tensors, n_steps, batch)) is not None:
+        return _solve_checkpointed(program, tensors, inputs, (n_steps, batch), y0, ts, choose)
+    assert not stream  # the checks above leave no other way here
+    trajectory = adjoint.run(program, tensors, inputs, y0)
+    v, a_fast, a_slow, readout = trajectory.flat()[:4]
+    return GatedSolution(ts, v, a_fast, a_slow, readout, program, tensors, trajectory, inputs.detach())
+
+
+def _kept_states(adjoint: DiscreteAdjoint, tensors: GatedTensors, n_steps: int, batch: int) -> Callable[[Units], int] | None:
+    """How to choose the number of kept states, given the units; None where the whole trajectory is to be stored."""
+    if adjoint.checkpoints is not None:
+        return lambda units: slots_for(adjoint.checkpoints, units.count)
+    if adjoint.memory_mb is None:
+        return None
+    memory_mb = adjoint.memory_mb
+    per_step = batch * len(tensors.w_rec) * (4 * tensors.w_rec.element_size() + 1)
+    return None if n_steps * per_step <= memory_mb * 1e6 else lambda units: slots_within(memory_mb, units)
+
+
+def _solve_checkpointed(
+    program: GatedProgram,
+    tensors: GatedTensors,
+    inputs: Tensor | Stream,
+    shape: tuple[int, int],
+    y0: GatedState,
+    ts: Tensor,
+    choose: Callable[[Units], int],
+) -> CheckpointedSolution:
+    if isinstance(inputs, Stream):
+        source, like, u = inputs, tensors.w_rec.detach(), None
+        result, record = segmented(program, tensors, u, lambda start, stop: source.read(start, stop, like), shape, y0, choose)
+    else:
+        whole = inputs.detach()
+        result, record = segmented(program, tensors, inputs, lambda start, stop: whole[start:stop], shape, y0, choose)
+    assert record.counts is not None
+    final = GatedState(result.v, result.a_fast, result.a_slow)
+    return CheckpointedSolution(ts, result.readout, final, result.charge, record.counts, record)
+
+
+def _check_stream(system: GatedSynapseNetwork, stream: Stream, adjoint: object) -> None:
+    if stream.channels != system.n_in:
+        raise ConfigurationError(
+            f"a stream of {stream.channels} channels", f"C_in = {system.n_in}", "a network with as many inputs"
+        )
+    if not isinstance(adjoint, DiscreteAdjoint) or (adjoint.checkpoints is None and adjoint.memory_mb is None):
+        raise ConfigurationError(
+            f"a stream with adjoint={adjoint!r}",
+            "an adjoint that keeps checkpoints, or the whole trajectory would be held",
+            'adjoint=adjsnn.DiscreteAdjoint(checkpoints="sqrt")',
+        )
+
+
+def _check_tensors(tensors: GatedTensors) -> None:
+    reference = tensors.w_rec
+    for name, x in zip(tensors.names(), tensors.flat(), strict=True):
+        if x.dtype != reference.dtype or x.device != reference.device:
+            raise ConfigurationError(
+                f"{name} is {x.dtype} on {x.device} while w_rec is {reference.dtype} on {reference.device}",
+                "one dtype and device for the whole network",
+                "net.to(dtype) or net.to(device)",
+            )
+        if not _finite(x):
+            raise ConfigurationError(
+                f"{name} has entries that are not finite",
+                "finite parameters",
+                "a smaller learning rate or gradient clipping, if this happened in training",
+            )
+
+
+def _check_kernels(system: GatedSynapseNetwork, tensors: GatedTensors, kernels: str) -> None:
+    if kernels not in KERNELS:
+        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
+    if kernels == "fused" and (why := obstacle(system.neuron, system.gate, tensors)):
+        raise ConfigurationError(f'kernels="fused", but {why}', "a network that the fused loops cover", 'kernels="auto"')
+
+
+def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -> None:
+    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0.0 < dt < float("inf"):
+        raise ConfigurationError(f"dt={dt!r}", "a positive step in ms", "dt=0.5")
+    times = {"tau_fast": tensors.tau_fast, "tau_slow": tensors.tau_slow}
+    times |= {name: tensors.constants[name] for name in system.neuron.time_constants}
+    if "v_reset" in tensors.constants:
+        highest = float(tensors.constants["v_reset"].detach().max())
+        zone = system.neuron.threshold - system.gate.width
+        if highest > zone:
+            raise ConfigurationError(
+                f"v_reset={highest:g}",
+                f"a reset below the active zone, at most {zone:g}",
+                "an upper bound on v_reset in training",
+            )
+    for name, tau in times.items():
+        shortest = float(tau.detach().min())
+        if shortest <= dt:
+            raise ConfigurationError(
+                f"dt={dt:g} ms with {name}={shortest:g} ms",
+                "a step shorter than every time constant, and positive time constants",
+                f"dt={shortest / 5:g}" if shortest > 0 else f"a lower bound on {name} in training",
+            )
+
+
+def _check_input(system: GatedSynapseNetwork, tensors: GatedTensors, u: Tensor) -> None:
+    if not isinstance(u, Tensor):
+        raise ConfigurationError(f"inputs of type {type(u).__name__}", "a tensor (T, B, C_in)", "torch.as_tensor(inputs)")
+    if u.dim() != 3 or u.shape[2] != system.n_in or u.shape[0] < 1 or u.shape[1] < 1:
+        raise ConfigurationError(
+            f"inputs of shape {tuple(u.shape)}",
+            f"(T, B, C_in) with T ≥ 1, B ≥ 1 and C_in = {system.n_in}: time first, batch second",
+            "u.unsqueeze(1) for a single sample, u.transpose(0, 1) where the batch comes first",
+        )
+    reference = tensors.w_rec
+    if u.dtype != reference.dtype or u.device != reference.device:
+        raise ConfigurationError(
+            f"inputs of {u.dtype} on {u.device} for a network of {reference.dtype} on {reference.device}",
+            "the same dtype and device",
+            "inputs.to(net.w_rec) or net.to(inputs)",
+        )
+    if not _finite(u):
+        step, sample, channel = (int(k) for k in (~u.detach().isfinite()).nonzero()[0])
+        raise ConfigurationError(
+            f"inputs[{step}, {sample}, {channel}] = {u[step, sample, channel]:g}",
+            "finite inputs",
+            "interpolating or dropping the gaps of the recording",
+        )
+
+
+def _check_state(system: GatedSynapseNetwork, y0: GatedState, like: Tensor, batch: int) -> None:
+    if not isinstance(y0, GatedState):
+        raise ConfigurationError(
+            f"y0 of type {type(y0).__name__}", "a GatedState of v, a_fast and a_slow", "net.initial_state(batch)"
+        )
+    shape = (batch, system.n_hidden)
+    for name, x in zip(y0._fields, y0, strict=True):
+        if not isinstance(x, Tensor) or x.shape != shape or x.dtype != like.dtype or x.device != like.device:
+            seen = f"{tuple(x.shape)}, {x.dtype}, {x.device}" if isinstance(x, Tensor) else type(x).__name__
+            raise ConfigurationError(
+                f"y0.{name} is {seen}", f"a tensor {shape}, {like.dtype}, {like.device}", "net.initial_state(batch)"
+            )
+        if not _finite(x):
+            raise ConfigurationError(f"y0.{name} has entries that are not finite", "finite states", "net.initial_state(batch)")
+    v, threshold = y0.v.detach(), system.neuron.threshold
+    above = (v.abs() if system.neuron.two_sided else v) >= threshold
+    if bool(above.any()):
+        sample, neuron = (int(k) for k in above.nonzero()[0])
+        raise ConfigurationError(
+            f"y0.v[{sample}, {neuron}] = {v[sample, neuron]:g}, at or beyond the threshold {threshold:g}",
+            "voltages below the threshold at the start",
+            "clipping the initial voltages",
+        )
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether every entry is finite. On the CPU by numpy, in this thread: torch's idle ones would spin on their cores."""
+    x = x.detach()
+    return bool(np.isfinite(x.numpy()).all()) if x.device.type == "cpu" else bool(x.isfinite().all())

@@ -1,0 +1,24 @@
+"""The examples run, and what they train improves."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize("name", ["fitzhugh_nagumo", "morris_lecar", "neural_ode"])
+def test_the_loss_falls(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    losses = module.main()
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["fitzhugh_nagumo", "morris_lecar", "neural_ode"])
+def test_they_are_short(name):
+    lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
+    code = [line for line in lines if line.strip() and not line.strip().startswith(("#", '"""'))]
+    assert len(code) < 40
