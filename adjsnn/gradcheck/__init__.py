@@ -21,7 +21,9 @@ from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 
 JUDGES = ("bptt", "finite_difference")
 BPTT_TOLERANCE = 1e-10  # the same program, so only the order of float64 sums differs
-FINITE_DIFFERENCE_TOLERANCE = 1e-6  # fourth-order differences with step 1e-5 leave about 1e-9 on a well-conditioned net
+FINITE_DIFFERENCE_TOLERANCE = 1e-6  # of the judge's own error, see CONSISTENT, and some
+CONSISTENT = 3e-7  # a difference quotient counts where a step ten times longer gave the same to this share of the largest
+STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # relative perturbations, from long to short
 NEGLIGIBLE = 1e-4  # share of the largest gradient below which a gradient is judged against that share: rounding is no error
 Loss = Callable[[GatedSolution], Tensor]
 
@@ -83,7 +85,8 @@ def gradcheck(
 
     Checked are all parameters that require a gradient, the inputs, and the initial state. Central differences use four
     points and are taken only where every perturbed solution has each spike in the same step and, for a gate with edges, the
-    same neurons in the active zone; a smaller perturbation is tried twice, then the entry is counted as skipped. They judge
+    same neurons in the active zone, and where two perturbations ten times apart agree; smaller ones are tried, then the entry
+    is counted as skipped. They judge
     the program exactly as it runs. BPTT runs by plain operations, so there the adjoint is given the states of plain operations
     too, even where fused loops compute the gradient: a chaotic network would turn another order of rounding into other
     states, and hide what is asked. The system itself is not touched.
@@ -173,20 +176,23 @@ class _Probe:
         flat = gradient.flatten()
         chosen = [int(flat.abs().argmax())]
         chosen += torch.randperm(len(flat), generator=generator)[: entries - 1].tolist()
-        slopes = {k: self._slope(name, k) for k in dict.fromkeys(chosen)}
+        size = max(floor, float(flat.abs().max()))
+        slopes = {k: self._slope(name, k, size) for k in dict.fromkeys(chosen)}
         found = {k: slope for k, slope in slopes.items() if slope is not None}
         skipped = len(slopes) - len(found)
         if not found:
             return None, 0, skipped
         expected = flat.new_tensor(list(found.values()))
-        return _relative(flat[list(found)], expected, max(floor, float(flat.abs().max()))), len(found), skipped
+        return _relative(flat[list(found)], expected, size), len(found), skipped
 
-    def _slope(self, name: str, entry: int) -> float | None:
-        """Fourth-order central difference, or None where spikes move to other steps however small the perturbation."""
+    def _slope(self, name: str, entry: int, size: float) -> float | None:
+        """Fourth-order central difference, once two steps ten times apart agree on it to CONSISTENT times `size`; None where
+        none do, or spikes move to other steps however small the perturbation."""
+        previous = None
         with torch.no_grad():
             flat = self.leaves[name].view(-1)
             original = flat[entry].clone()
-            for step in (1e-5, 1e-6, 1e-7):
+            for step in STEPS:
                 h = step * max(1.0, float(original.abs()))
                 values, grids = [], []
                 for shift in (-2, -1, 1, 2):
@@ -195,8 +201,13 @@ class _Probe:
                     values.append(float(value))
                     grids.append(self._branches(sol))
                 flat[entry] = original
-                if all(torch.equal(grids[0], grid) for grid in grids[1:]):
-                    return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+                if not all(torch.equal(grids[0], grid) for grid in grids[1:]):
+                    previous = None
+                    continue
+                slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+                if previous is not None and abs(slope - previous) <= CONSISTENT * size:
+                    return slope
+                previous = slope
         return None
 
     def _branches(self, sol: GatedSolution) -> Tensor:
