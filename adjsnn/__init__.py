@@ -20,6 +20,7 @@ from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve import solve
 from adjsnn.solve_smooth import SmoothSolution
 from adjsnn.spikes import SpikeTrains
+from adjsnn.systems.charge_form import ChargeForm
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.systems.hybrid import HybridSystem
@@ -34,6 +35,7 @@ __all__ = [
     "AdjsnnError",
     "Backsolve",
     "BacksolveWarning",
+    "ChargeForm",
     "CheckpointedSolution",
     "ConfigurationError",
     "ContinuousAdjoint",

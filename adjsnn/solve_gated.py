@@ -60,12 +60,18 @@ def solve_gated(
         StepTooLongWarning: a step ran through several thresholds.
     """
     if method not in METHODS:
-        raise ConfigurationError(f"method={method!r}", f"one of {list(METHODS)}", 'method="euler"')
+        raise ConfigurationError(
+            f"method={method!r} for a gated network",
+            f"one of {list(METHODS)}",
+            'method="euler", or adjsnn.ChargeForm(net) for adaptive steps of QIF neurons',
+        )
     stream = isinstance(inputs, Stream)
     adjoint = DiscreteAdjoint(checkpoints="sqrt" if stream else None) if adjoint is None else adjoint
     if not isinstance(adjoint, (DiscreteAdjoint, BPTT)):
         raise ConfigurationError(
-            f"adjoint={adjoint!r}", "an adjoint instance", "adjoint=adjsnn.DiscreteAdjoint() or adjsnn.BPTT()"
+            f"adjoint={adjoint!r} for a gated network",
+            "an adjoint instance, DiscreteAdjoint() or BPTT()",
+            "adjoint=adjsnn.DiscreteAdjoint(), or adjsnn.ChargeForm(net) for the other adjoints of QIF neurons",
         )
     tensors = system.tensors()
     _check_tensors(tensors)
@@ -94,7 +100,7 @@ def solve_gated(
 def _kept_states(adjoint: DiscreteAdjoint, tensors: GatedTensors, n_steps: int, batch: int) -> Callable[[Units], int] | None:
     """How to choose the number of kept states, given the units; None where the whole trajectory is to be stored."""
     if adjoint.checkpoints is not None:
-        return lambda units: slots_for(adjoint.checkpoints, units.count)
+        return lambda units: min(slots_for(adjoint.checkpoints, n_steps), units.count)
     if adjoint.memory_mb is None:
         return None
     memory_mb = adjoint.memory_mb

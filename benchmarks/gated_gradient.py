@@ -1,6 +1,6 @@
 """One gradient of a gated-synapse network, four ways: time and peak memory side by side.
 
-    python benchmarks/gated_gradient.py [--threads 2] [--rounds 5]
+    python benchmarks/gated_gradient.py [--threads 2] [--rounds 5] [--method euler]
 
 N = 128 QIF neurons, 2 inputs, batch 64, 1000 Euler steps of 0.5 ms, float32, gradient of the mean squared readout with respect
 to w_in, w_rec, bias and w_out. Compared are adjsnn's discrete adjoint, backpropagation through time in plain PyTorch,
@@ -9,11 +9,15 @@ torchdiffeq.odeint_adjoint, and the three bare matrix products per step that no 
 Recurrent gain, bias and input weights (1, 1 to 1.4, 0.3) are in units of 1/τ_v, which puts the rates near 90 spikes/s, about
 23 steps per cycle. In units of 1/ms the same numbers fire a neuron at 400 spikes/s and more, several turns in some steps.
 
+With --method heun or rk4 both adjsnn and torchdiffeq take steps of that method (torchdiffeq's "heun2" and "rk4"); BPTT is then
+that of adjsnn's own program on torch's tape.
+
 Each method runs in a process of its own, in rounds that alternate between the methods; times are medians over all rounds.
 """
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
@@ -40,10 +44,13 @@ METHODS = ("adjsnn", "bptt", "torchdiffeq", "products")
 LABELS = {
     "adjsnn": "adjsnn, DiscreteAdjoint",
     "bptt": "plain PyTorch, BPTT",
-    "torchdiffeq": "torchdiffeq.odeint_adjoint, Euler",
+    "torchdiffeq": "torchdiffeq.odeint_adjoint",
     "products": "bare matrix products, 3 per step",
 }
-RESULTS = Path(__file__).parent / "results" / "gated_gradient.md"
+RESULTS = Path(__file__).parent / "results"
+SCHEMES = {"euler": "euler", "heun": "heun2", "rk4": "rk4"}  # adjsnn's name: torchdiffeq's name
+TITLES = {"euler": "Euler", "heun": "Heun", "rk4": "RK4"}
+scheme = "euler"  # set once by main
 
 
 def problem(dtype: torch.dtype) -> tuple[adjsnn.GatedSynapseNetwork, Tensor]:
@@ -65,12 +72,15 @@ def weights(net: adjsnn.GatedSynapseNetwork) -> list[Tensor]:
 
 
 def by_adjsnn(net: adjsnn.GatedSynapseNetwork, u: Tensor) -> list[Tensor]:
-    sol = adjsnn.solve(net, u, dt=DT)
+    sol = adjsnn.solve(net, u, dt=DT, method=scheme)
     return list(torch.autograd.grad(sol.readout.square().mean(), weights(net)))
 
 
 def by_bptt(net: adjsnn.GatedSynapseNetwork, u: Tensor) -> list[Tensor]:
     """The same equations as a user would write them, with the usual care: unbind, addmm, one stack at the end."""
+    if scheme != "euler":
+        sol = adjsnn.solve(net, u, dt=DT, method=scheme, adjoint=adjsnn.BPTT())
+        return list(torch.autograd.grad(sol.readout.square().mean(), weights(net)))
 
     def charge(v: Tensor) -> Tensor:
         x = ((v - (1.0 - WIDTH)) / WIDTH).clamp(0.0, 1.0)
@@ -104,7 +114,7 @@ class SmoothNetwork(nn.Module):
 
     def forward(self, t: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         v, a_fast, a_slow = y
-        step = min(max(round(float(t.detach()) / DT - 0.25), 0), STEPS - 1)
+        step = min(max(math.floor(float(t.detach()) / DT + 1e-3), 0), STEPS - 1)
         current = torch.addmm(self.u[step] @ self.w_in.T + self.bias, a_fast, self.w_rec.T)
         cosine = torch.cos(2 * pi * v)
         flow = (1 + cosine) / TAU_V + (1 - cosine) * current
@@ -118,7 +128,7 @@ def by_torchdiffeq(net: adjsnn.GatedSynapseNetwork, u: Tensor) -> list[Tensor]:
     ts = torch.arange(STEPS + 1, dtype=u.dtype) * DT
     y0 = tuple(u.new_zeros(BATCH, N) for _ in range(3))
     params = (net.w_in, net.w_rec, net.bias)
-    states: Any = torchdiffeq.odeint_adjoint(system, y0, ts, method="euler", adjoint_params=params)
+    states: Any = torchdiffeq.odeint_adjoint(system, y0, ts, method=SCHEMES[scheme], adjoint_params=params)
     a_slow = states[2]
     return list(torch.autograd.grad((a_slow @ net.w_out.T).square().mean(), weights(net)))
 
@@ -169,9 +179,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each method in each round")
+    parser.add_argument("--method", choices=SCHEMES, default="euler")
     parser.add_argument("--one", choices=METHODS, help="measure one method and print JSON; used by the rounds")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    global scheme  # noqa: PLW0603 - one process measures one scheme
+    scheme = options.method
     if options.one:
         print(json.dumps(measure(options.one, options.repeats)))
         return
@@ -180,21 +193,22 @@ def main() -> None:
     for _ in range(options.rounds):
         for method in METHODS:
             command = [sys.executable, __file__, "--one", method, "--threads", str(options.threads)]
-            command += ["--repeats", str(options.repeats)]
+            command += ["--repeats", str(options.repeats), "--method", scheme]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             seconds[method] += found["seconds"]
             peak[method].append(found["peak_mb"])
     table = report(seconds, peak, agreement(), options.threads)
     print(table)
-    RESULTS.write_text(table)
+    (RESULTS / ("gated_gradient.md" if scheme == "euler" else f"gated_gradient_{scheme}.md")).write_text(table)
 
 
 def report(seconds: dict[str, list[float]], peak: dict[str, list[float]], agree: dict[str, float], threads: int) -> str:
     ours = statistics.median(seconds["adjsnn"])
+    labels = LABELS | ({"bptt": "adjsnn's program on the tape, BPTT"} if scheme != "euler" else {})
     lines = [
         "# One gradient of a gated-synapse network",
         "",
-        f"N = {N}, batch {BATCH}, {STEPS} Euler steps of {DT} ms, float32. {processor()}, {threads} threads, "
+        f"N = {N}, batch {BATCH}, {STEPS} {TITLES[scheme]} steps of {DT} ms, float32. {processor()}, {threads} threads, "
         f"torch {torch.__version__}, torchdiffeq {torchdiffeq.__version__}, {date.today()}. Written by "
         "`benchmarks/gated_gradient.py`.",
         "",
@@ -205,7 +219,7 @@ def report(seconds: dict[str, list[float]], peak: dict[str, list[float]], agree:
         times = seconds[method]
         off = f"{agree[method]:.1e}" if method in agree else "-"
         lines.append(
-            f"| {LABELS[method]} | {statistics.median(times):.3f} | {min(times):.3f} | {max(times):.3f} "
+            f"| {labels[method]} | {statistics.median(times):.3f} | {min(times):.3f} | {max(times):.3f} "
             f"| {statistics.median(times) / ours:.2f} | {statistics.median(peak[method]):.0f} | {off} |"
         )
     lines += [

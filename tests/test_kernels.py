@@ -1,5 +1,6 @@
 """The fused loops beside the plain operations: same numbers to rounding, threads, the compiled code kept on disk."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -122,3 +123,25 @@ def test_kept_code_is_dropped_when_any_source_changes(tmp_path):
 def test_importing_the_library_does_not_wait_for_the_compiler():
     code = "import sys, adjsnn; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_loops_stay_within_their_arrays():
+    """Without the compiler the loops are Python, and an index out of bounds raises instead of reading what lies there."""
+    code = """
+import torch, adjsnn
+for neuron in (adjsnn.NIF(), adjsnn.LIF(tau_mem=20.0, v_reset=-0.3), adjsnn.QIF()):
+    for method in ("euler", "heun", "rk4"):
+        net = adjsnn.GatedSynapseNetwork(2, 3, 2, neuron=neuron, dtype=torch.float64, tau_fast=5.0,
+                                         learn=("weights", "bias", "tau_fast", "tau_slow", *neuron.constants))
+        with torch.no_grad():
+            net.bias.fill_({"NIF": 0.3, "LIF": 6.0, "QIF": 0.3}[type(neuron).__name__])
+            net.w_in.mul_(0.1)
+            net.w_rec.mul_(0.1)
+        u = torch.randn(30, 2, 2, dtype=torch.float64, requires_grad=True)
+        sol = adjsnn.solve(net, u, dt=0.5, method=method, kernels="fused")
+        assert sol.stats.spikes > 0
+        (sol.readout.sum() + sol.a_fast.sum() + sol.charge.abs().sum() + sol.v.sum()).backward()
+"""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

@@ -24,8 +24,8 @@ class DiscreteAdjoint:
     run again on the way back; the gradient is the same bits.
 
     Args:
-        checkpoints: None, every step state is stored; "sqrt", about √n states and as many blocks of steps; or a number of
-            states, used by the binomial plan (4.4).
+        checkpoints: None, every step state is stored; "sqrt", at most √n states for n steps; or a number of states. Where they
+            are fewer than blocks of steps, the binomial plan (4.4) uses them.
         memory_mb: instead, the memory to stay within, MB: everything is stored where it fits, else as many states as fit are
             kept. For gated networks.
 

@@ -19,6 +19,8 @@ def renew(functions: Iterable[Any]) -> None:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     for function in functions:
+        if not hasattr(function, "py_func"):  # the compiler is switched off
+            continue
         file = Path(function.py_func.__code__.co_filename).stem
         folder = Path(function.stats.cache_path)
         note = folder / f"{file}.sources"
