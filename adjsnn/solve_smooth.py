@@ -164,6 +164,10 @@ def _adjoint(adjoint: Adjoint | None, by_torchdiffeq: bool) -> Adjoint:
     adjoint = default if adjoint is None else adjoint
     if not isinstance(adjoint, (DiscreteAdjoint, ContinuousAdjoint, ForwardSensitivity, Backsolve, BPTT)):
         raise ConfigurationError(f"adjoint={adjoint!r}", "an adjoint instance", "adjoint=DiscreteAdjoint()")
+    if isinstance(adjoint, DiscreteAdjoint) and adjoint.memory_mb is not None:
+        raise ConfigurationError(
+            f"memory_mb={adjoint.memory_mb!r} for a system of one's own", "a number of checkpoints", 'checkpoints="sqrt"'
+        )
     if by_torchdiffeq and not isinstance(adjoint, (BPTT, Backsolve)):
         raise ConfigurationError(
             f"adjoint={adjoint!r} with a method of torchdiffeq", "BPTT() or Backsolve(), which it has", "adjoint=None"

@@ -77,9 +77,7 @@ def relative(found: dict[str, Tensor], judge: dict[str, Tensor]) -> float:
 
 def checkpointed(checkpoints: str | int) -> DiscreteAdjoint:
     """The discrete adjoint with checkpoints."""
-    adjoint = DiscreteAdjoint()
-    object.__setattr__(adjoint, "checkpoints", checkpoints)
-    return adjoint
+    return DiscreteAdjoint(checkpoints=checkpoints)
 
 
 def options_for(method: str, tolerance: float = 1e-7) -> dict:
