@@ -1,0 +1,171 @@
+"""Float64 leaves of everything differentiable in a solve, and the loss as a function of them."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adjsnn.adjoints.discrete import BPTT
+from adjsnn.errors import ConfigurationError
+from adjsnn.gradcheck.report import relative
+from adjsnn.solve import solve
+from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
+from adjsnn.systems.hybrid import HybridSystem
+
+CONSISTENT = 3e-7  # a difference quotient counts where a step ten times longer gave the same to this share of the largest
+STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # relative perturbations, from long to short
+Gradients = dict[str, Tensor]
+
+
+class Probe:
+    """A float64 copy of the system, the inputs and the initial state; the originals are not touched.
+
+    Args:
+        system: what is solved. inputs: as `solve` takes them. loss: a scalar function of the solution.
+        solve_kwargs: of `solve`; adjoint and y0 among them are treated apart.
+    """
+
+    def __init__(self, system: Any, inputs: Any, loss: Callable[[Any], Tensor], solve_kwargs: dict[str, Any]) -> None:
+        # Copied together, so that a parameter of both stays one. A function that is no module cannot be copied, nor need be.
+        both = (system, inputs if isinstance(inputs, nn.Module) else None)
+        self.system, drive = copy.deepcopy(both)
+        self.system.double()
+        self.inputs: Any = inputs if drive is None else drive.double()
+        if isinstance(inputs, Tensor):
+            self.inputs = inputs.detach().double().clone().requires_grad_()
+        self.loss = loss
+        self.solve_kwargs = {k: v for k, v in solve_kwargs.items() if k not in ("adjoint", "y0")}
+        self.leaves = {name: p for name, p in self.system.named_parameters() if p.requires_grad}
+        if isinstance(self.inputs, Tensor):
+            self.leaves |= {"u": self.inputs} if self.inputs.numel() else {}
+        elif isinstance(self.inputs, nn.Module):
+            known = {id(p) for p in self.leaves.values()}
+            own = self.inputs.named_parameters()
+            self.leaves |= {f"u.{name}": p for name, p in own if p.requires_grad and id(p) not in known}
+        self.y0 = self._initial(solve_kwargs.get("y0"))
+
+    def _initial(self, y0: Any) -> Any:
+        """The initial state as leaves, which it adds to the others."""
+        raise NotImplementedError
+
+    def _branches(self, sol: Any) -> Tensor | None:
+        """Which smooth piece of the program the solution is on; None where there is only one."""
+        raise NotImplementedError
+
+    def _spikes(self, sol: Any) -> int:
+        raise NotImplementedError
+
+    def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
+        """Gradients of the adjoint and of BPTT on bit-identical states."""
+        raise NotImplementedError
+
+    def solve(self, adjoint: Any = None, **changed: Any) -> tuple[Tensor, Any]:
+        """The loss and the solution."""
+        sol = solve(self.system, self.inputs, y0=self.y0, adjoint=adjoint, **(self.solve_kwargs | changed))
+        value = self.loss(sol)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ConfigurationError("a loss that is not a single number", "a scalar tensor", "loss.sum() or loss.mean()")
+        return value, sol
+
+    def gradients(self, adjoint: Any, **changed: Any) -> tuple[float, int, Gradients]:
+        """The loss, the number of spikes, and the gradient of every leaf."""
+        value, sol = self.solve(adjoint, **changed)
+        found = torch.autograd.grad(value, list(self.leaves.values()), allow_unused=True, materialize_grads=True)
+        return float(value.detach()), self._spikes(sol), dict(zip(self.leaves, found, strict=True))
+
+    def finite_difference(
+        self, name: str, gradient: Tensor, entries: int, generator: torch.Generator, floor: float
+    ) -> tuple[float | None, int, int]:
+        """Relative difference over the probed entries, their number, and the number of skipped ones."""
+        flat = gradient.flatten()
+        chosen = [int(flat.abs().argmax())]
+        chosen += torch.randperm(len(flat), generator=generator)[: entries - 1].tolist()
+        size = max(floor, float(flat.abs().max()))
+        slopes = {k: self._slope(name, k, size) for k in dict.fromkeys(chosen)}
+        found = {k: slope for k, slope in slopes.items() if slope is not None}
+        skipped = len(slopes) - len(found)
+        if not found:
+            return None, 0, skipped
+        expected = flat.new_tensor(list(found.values()))
+        return relative(flat[list(found)], expected, size), len(found), skipped
+
+    def _slope(self, name: str, entry: int, size: float) -> float | None:
+        """Fourth-order central difference, once two steps ten times apart agree on it to CONSISTENT times `size`; None where
+        none do, or spikes move to other steps however small the perturbation."""
+        previous = None
+        with torch.no_grad():
+            flat = self.leaves[name].view(-1)
+            original = flat[entry].clone()
+            for step in STEPS:
+                h = step * max(1.0, float(original.abs()))
+                values, grids = [], []
+                for shift in (-2, -1, 1, 2):
+                    flat[entry] = original + shift * h
+                    value, sol = self.solve()
+                    values.append(float(value))
+                    grids.append(self._branches(sol))
+                flat[entry] = original
+                if not all(grid is None or torch.equal(grids[0], grid) for grid in grids[1:]):
+                    previous = None
+                    continue
+                # Differences first: exactly 0 where the loss does not depend on the entry.
+                slope = (values[0] - values[3] + 8 * (values[2] - values[1])) / (12 * h)
+                if previous is not None and abs(slope - previous) <= CONSISTENT * size:
+                    return slope
+                previous = slope
+        return None
+
+
+class GatedProbe(Probe):
+    """Of a gated network, whose solution is smooth while its spikes stay in their steps."""
+
+    system: GatedSynapseNetwork
+
+    def _initial(self, y0: Any) -> GatedState:
+        y0 = self.system.initial_state(self.inputs.shape[1]) if y0 is None else y0
+        state = GatedState(*(x.detach().double().clone().requires_grad_() for x in y0))
+        self.leaves |= {f"y0.{name}": x for name, x in zip(state._fields, state, strict=True)}
+        return state
+
+    def _spikes(self, sol: Any) -> int:
+        return sol.stats.spikes
+
+    def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
+        kernels = "plain" if self.solve_kwargs.get("kernels") == "plain" else "backward"
+        return self.gradients(adjoint, kernels=kernels)[2], self.gradients(BPTT())[2]
+
+    def _branches(self, sol: Any) -> Tensor:
+        """Its spikes, and for a gate with edges who is in the zone."""
+        crossings = sol.crossings.to(torch.int16)
+        if self.system.gate.vanishes_at_edges:
+            return crossings
+        neuron = self.system.neuron
+        height = sol.v[1:].abs() if neuron.two_sided else sol.v[1:]
+        return 2 * crossings + (height > neuron.threshold - self.system.gate.width)
+
+
+class SmoothProbe(Probe):
+    """Of a smooth system of one's own."""
+
+    system: HybridSystem
+
+    def _initial(self, y0: Any) -> Tensor:
+        batch = self.inputs.shape[1] if isinstance(self.inputs, Tensor) and self.inputs.dim() == 3 else 1
+        y0 = self.system.initial_state(batch) if y0 is None else y0
+        if not isinstance(y0, Tensor):
+            raise ConfigurationError(f"y0 of type {type(y0).__name__}", "a tensor (B, D)", "torch.as_tensor(y0)")
+        state = y0.detach().double().clone().requires_grad_()
+        self.leaves["y0"] = state
+        return state
+
+    def _spikes(self, sol: Any) -> int:
+        del sol
+        return 0
+
+    def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
+        return self.gradients(adjoint)[2], self.gradients(BPTT())[2]
+
+    def _branches(self, sol: Any) -> None:
+        del sol
