@@ -9,7 +9,9 @@ from networks import DT, GATES, MEMBRANES, random_loss, random_network, random_t
 
 import adjsnn
 from adjsnn.adjoints import gated_euler
+from adjsnn.gradcheck import probes
 from adjsnn.gradcheck.__main__ import main
+from adjsnn.kernels import fused
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
@@ -87,3 +89,27 @@ def test_the_command_as_a_module():
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert "agrees" in found.stdout
+
+
+@pytest.mark.parametrize("name", ["bias", "tau_fast", "w_rec"])
+def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch, name):
+    """Central differences alone: a zero gradient must not make the judge so strict with itself that it skips every entry."""
+    net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=5)
+    u, y0 = random_trial(net, seed=5, steps=100)
+    right = fused.FusedSweep.finish
+
+    def without_one(self, a_fast, a_slow):
+        found, d_y0 = right(self, a_fast, a_slow)
+        return {key: value * (key != name) for key, value in found.items()}, d_y0
+
+    monkeypatch.setattr(fused.FusedSweep, "finish", without_one)
+    with pytest.raises(adjsnn.GradientCheckError, match=f"{name}: 1.0e\\+00 from central differences"):
+        adjsnn.gradcheck(net, u, random_loss, against=("finite_difference",), dt=DT, y0=y0, entries=4, verbose=False)
+
+
+def test_what_no_difference_could_judge_is_no_success(monkeypatch):
+    net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=5)
+    u, y0 = random_trial(net, seed=5, steps=60)
+    monkeypatch.setattr(probes, "CONSISTENT", 0.0)  # no two quotients are ever the same number
+    with pytest.raises(adjsnn.GradientCheckError, match=r"bias: none of \d entries could be judged"):
+        adjsnn.gradcheck(net, u, random_loss, dt=DT, y0=y0, entries=3, verbose=False)

@@ -129,6 +129,7 @@ def test_loops_stay_within_their_arrays():
     """Without the compiler the loops are Python, and an index out of bounds raises instead of reading what lies there."""
     code = """
 import torch, adjsnn
+torch.manual_seed(0)
 for neuron in (adjsnn.NIF(), adjsnn.LIF(tau_mem=20.0, v_reset=-0.3), adjsnn.QIF()):
     for method in ("euler", "heun", "rk4"):
         net = adjsnn.GatedSynapseNetwork(2, 3, 2, neuron=neuron, dtype=torch.float64, tau_fast=5.0,

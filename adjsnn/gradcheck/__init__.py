@@ -63,7 +63,8 @@ def gradcheck(
 
     Raises:
         ConfigurationError: unknown judge, one that does not fit the system or method, or a loss that is not a scalar.
-        GradientCheckError: a relative difference above 1e-10 (BPTT), 1e-9 (forward) or 1e-6 (central differences).
+        GradientCheckError: a relative difference above 1e-10 (BPTT), 1e-9 (forward) or 1e-6 (central differences), or a tensor
+            of which central differences could judge no entry.
     """
     against = _judges(system, against, solve_kwargs.get("method"))
     probe = _probe(system, inputs, loss, solve_kwargs)

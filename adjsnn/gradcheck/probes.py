@@ -15,7 +15,7 @@ from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
 
 CONSISTENT = 3e-7  # a difference quotient counts where a step ten times longer gave the same to this share of the largest
-STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # relative perturbations, from long to short
+STEPS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # relative perturbations, from long to short
 Gradients = dict[str, Tensor]
 
 
@@ -92,8 +92,10 @@ class Probe:
         return relative(flat[list(found)], expected, size), len(found), skipped
 
     def _slope(self, name: str, entry: int, size: float) -> float | None:
-        """Fourth-order central difference, once two steps ten times apart agree on it to CONSISTENT times `size`; None where
-        none do, or spikes move to other steps however small the perturbation."""
+        """Fourth-order central difference, once two steps ten times apart agree on it to CONSISTENT times `size` or its own.
+
+        None where none do, or spikes move to other steps however small the perturbation.
+        """
         previous = None
         with torch.no_grad():
             flat = self.leaves[name].view(-1)
@@ -112,7 +114,8 @@ class Probe:
                     continue
                 # Differences first: exactly 0 where the loss does not depend on the entry.
                 slope = (values[0] - values[3] + 8 * (values[2] - values[1])) / (12 * h)
-                if previous is not None and abs(slope - previous) <= CONSISTENT * size:
+                # The quotient's own size counts too: a gradient that is wrongly 0 must not set the scale it is judged by.
+                if previous is not None and abs(slope - previous) <= CONSISTENT * max(size, abs(slope)):
                     return slope
                 previous = slope
         return None

@@ -34,13 +34,14 @@ class GradcheckRow:
     forward: float | None = None
 
     def failures(self) -> list[str]:
-        """What is above its tolerance, in words."""
+        """What is above its tolerance, or was asked of central differences and could not be judged at all, in words."""
         found = (
             ("BPTT", self.bptt, BPTT_TOLERANCE),
             ("forward sensitivities", self.forward, FORWARD_TOLERANCE),
             ("central differences", self.finite_difference, FINITE_DIFFERENCE_TOLERANCE),
         )
-        return [
+        unjudged = [f"{self.name}: none of {self.skipped} entries could be judged by central differences"]
+        return (unjudged if self.skipped and not self.probed else []) + [
             f"{self.name}: {error:.1e} from {judge}, allowed {tolerance:.0e}"
             for judge, error, tolerance in found
             if error is not None and not error <= tolerance
