@@ -4,15 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.adjoints.backsolve import Backsolve
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.adjoints.smooth_discrete import SmoothStats, attach, discrete_sweep, registered, run_forward
+from adjsnn.adjoints.hybrid_discrete import hybrid_sweep
+from adjsnn.adjoints.smooth_discrete import SmoothStats, attach, discrete_sweep, events_of, registered, run_forward
 from adjsnn.errors import ConfigurationError
+from adjsnn.integrate.events import event_rows, unroll_events
 from adjsnn.integrate.odeint import PREFIX, solve_by_torchdiffeq
 from adjsnn.integrate.smooth import SmoothProgram, check_finite, unroll
 from adjsnn.integrate.tableaus import RK4, TABLEAUS
@@ -31,12 +33,16 @@ class SmoothSolution:
         ts: the T+1 output times, ms.
         y: states at these times, (T+1, B, D); differentiable.
         readout: system.readout of these states, (T+1, B, C_out); differentiable.
+        event_times: when guards fired, (B, E), ms, in order, padded with inf; differentiable.
+        event_index: which, (B, E), padded with -1.
         stats: figures about the solve; None where torchdiffeq solved it.
     """
 
     ts: Float[Tensor, " T1"]
     y: Float[Tensor, "T1 B D"]
     readout: Float[Tensor, "T1 B *C"]
+    event_times: Float[Tensor, "B E"]
+    event_index: Int[Tensor, "B E"]
     stats: SmoothStats | None
 
     @property
@@ -62,7 +68,7 @@ def solve_smooth(
     """Integrate ẏ = f(t, y, u); a loss of the solution, `.backward()`, runs the chosen adjoint.
 
     Args:
-        system: f, with the guard left out.
+        system: f, and for adaptive steps guard and jump, whose events end steps and are located to rounding.
         inputs: u, (T, B, C), held between output times; or u(t), which takes (B, 1) to (B, C); or None. Parameters of a u(t)
             that is an nn.Module get gradients too.
         dt: distance of the output times, ms, starting at 0, for inputs (T, B, C). Either this or ts.
@@ -82,6 +88,7 @@ def solve_smooth(
     Raises:
         ConfigurationError: arguments that cannot be right; says which.
         IntegrationError: the solution diverged, or adaptive steps could not reach the end; names the sample and time.
+        EventError: an event that is not a clear crossing, or a jump that does not leave its guard; names sample, guard, time.
     """
     if not isinstance(system, HybridSystem):
         raise ConfigurationError(f"a system of type {type(system).__name__}", "a HybridSystem", "subclassing it")
@@ -103,6 +110,7 @@ def solve_smooth(
         raise ConfigurationError(
             f"substeps={substeps} with method={method!r}", "substeps with fixed steps only", "a tighter rtol"
         )
+    guards = _check_events(system, times, y0, adjoint, adaptive and not by_torchdiffeq)
     program = SmoothProgram(
         system,
         tableau,
@@ -112,6 +120,7 @@ def solve_smooth(
         substeps,
         *tolerances,
         max_steps,
+        guards,
     )
     _check_field(program, y0, u, tape=isinstance(adjoint, BPTT) or by_torchdiffeq)
     if by_torchdiffeq:
@@ -119,25 +128,33 @@ def solve_smooth(
         name = method.removeprefix(PREFIX)
         y = solve_by_torchdiffeq(program, y0, u, name, leaves, backsolve=isinstance(adjoint, Backsolve))
         check_finite(y.detach(), program.ts)
-        stats = None
+        stats, events = None, (y0.new_empty(len(y0), 0), torch.empty(len(y0), 0, dtype=torch.long, device=y0.device))
     else:
-        y, stats = _solve(program, y0, u, adjoint)
+        y, times_found, index, stats = _solve(program, y0, u, adjoint)
+        events = times_found, index
     readout = y if type(system).readout is HybridSystem.readout else _readout(system, y)
     shown = program.ts.to(y0.dtype) if ts is None else ts
-    return SmoothSolution(shown, y, readout, stats)
+    return SmoothSolution(shown, y, readout, *events, stats)
 
 
-def _solve(program: SmoothProgram, y0: Tensor, u: Tensor | None, adjoint: Adjoint) -> tuple[Tensor, SmoothStats]:
+def _solve(
+    program: SmoothProgram, y0: Tensor, u: Tensor | None, adjoint: Adjoint
+) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
     if isinstance(adjoint, BPTT):
         # Adaptive steps are found first, so that the tape holds those taken, with their lengths as constants.
         run = None if program.lengths is not None else run_forward(program, y0, u)
         steps = program.fixed_steps(len(y0)) if run is None else run.steps
-        y = unroll(program, steps, y0, u)
+        times, index = events_of(steps, y0)
+        if run is None or steps.event is None:
+            y, rejected = unroll(program, steps, y0, u), torch.zeros_like(steps.accepted) if run is None else run.rejected
+        else:
+            (y, ends), rejected = unroll_events(program, steps, y0, u), run.rejected
+            located = ends.gather(0, event_rows(steps.event)[0]).T
+            times = torch.where(index >= 0, located, float("inf"))
         check_finite(y.detach(), program.ts)
-        rejected = torch.zeros_like(steps.accepted) if run is None else run.rejected
-        return y, SmoothStats(steps.accepted, rejected, 0, 0)
+        return y, times, index, SmoothStats(steps.accepted, rejected, 0, 0, None if run is None else run.slowest)
     if isinstance(adjoint, DiscreteAdjoint):
-        return attach(program, y0, u, discrete_sweep, adjoint.checkpoints)
+        return attach(program, y0, u, hybrid_sweep if program.guards else discrete_sweep, adjoint.checkpoints)
     if isinstance(adjoint, ForwardSensitivity):
         leaves = [x for x in registered(program) if x.requires_grad]
         adjoint.check(leaves, y0, u if u is not None and u.requires_grad else None)
@@ -281,6 +298,36 @@ def _tolerances(method: str, adaptive: bool, rtol: float | None, atol: float | N
     return float(chosen[0]), float(chosen[1])
 
 
+def _check_events(system: HybridSystem, times: Tensor, y0: Tensor, adjoint: Adjoint, adaptive: bool) -> int:
+    """Number of guards, 0 for a smooth system; what has events has to be solved and differentiated by what knows them."""
+    name, t = type(system).__name__, times[0].to(y0).expand(len(y0), 1)
+    with torch.no_grad():
+        levels = system.guard(t, y0)
+    if levels is None:
+        return 0
+    _check_result(f"{name}.guard", levels, (len(y0), None), y0)
+    if not adaptive:
+        raise ConfigurationError(
+            f"{name} with guards and fixed steps", "steps that end on events", 'method="dopri5" or method="tsit5"'
+        )
+    if isinstance(adjoint, (Backsolve, ForwardSensitivity)):
+        raise ConfigurationError(
+            f"{name} with guards and adjoint={adjoint!r}", "an adjoint that goes through events", "adjoint=DiscreteAdjoint()"
+        )
+    above = (levels >= 0.0).nonzero()
+    if len(above):
+        sample, guard = (int(k) for k in above[0])
+        raise ConfigurationError(
+            f"{name}.guard {guard} of sample {sample} is {float(levels[sample, guard]):g} at the start",
+            "guards below zero, so that they can rise through it",
+            "an initial state below the threshold",
+        )
+    fired = torch.zeros_like(levels, dtype=torch.bool)
+    with torch.no_grad():
+        _check_result(f"{name}.jump", system.jump(t, y0, fired), tuple(y0.shape), y0)
+    return levels.shape[1]
+
+
 def _check_count(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name}={value!r}", "a whole number ≥ 1", f"{name}=1")
@@ -291,10 +338,6 @@ def _check_field(program: SmoothProgram, y0: Tensor, u: Tensor | None, *, tape: 
     system, name = program.system, type(program.system).__name__
     t = program.ts[0].to(y0.dtype).expand(len(y0), 1)
     y = y0.detach().requires_grad_()
-    if system.guard(t, y0.detach()) is not None:
-        raise ConfigurationError(
-            f"{name}.guard returned something", "None: events of general systems are not available yet", "leaving guard out"
-        )
     held = None if u is None else u[0].detach().requires_grad_()
     with torch.enable_grad():
         if program.signal is None:

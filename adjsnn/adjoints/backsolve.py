@@ -52,7 +52,9 @@ class Backsolve:
     def _integrate(self, stored: Stored, cotangents: Tensor) -> Gradients:
         program, tableau = stored.program, stored.program.tableau
         intervals = len(program.ts) - 1
-        steps, backward = reversed_steps(stored.steps, intervals), cotangents.flip(0)
+        output = stored.steps.output
+        steps = reversed_steps(stored.steps, torch.where(output >= 0, intervals - output, -1))
+        backward = cotangents.flip(0)
         sums = [torch.zeros_like(x) for x in stored.leaves]
         u_bar = torch.zeros_like(stored.u) if stored.wants_u and stored.u is not None else None
         samples = torch.arange(cotangents.shape[1], device=cotangents.device)

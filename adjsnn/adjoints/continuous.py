@@ -1,14 +1,15 @@
-"""Continuous (Pontryagin) adjoint of smooth systems: the costate's own differential equation, integrated backward."""
+"""Continuous (Pontryagin) adjoint of hybrid systems: the costate's own differential equation, integrated backward."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, pull_field
+from adjsnn.adjoints.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
+from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, pull_field
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
-from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, stage_derivatives, stage_time, step_times
+from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, stage_time, step_times
 from adjsnn.integrate.tableaus import TABLEAUS, Tableau
 
 
@@ -18,16 +19,18 @@ class ContinuousAdjoint:
 
         λ̇ = -f_yᵀ λ,    λ jumps by dC/dy(t_n) at each output time,    dC/dθ = ∫ f_θᵀ λ dt,    dC/dy(0) = λ(0)
 
-    The state comes from the continuous extension of the forward steps, cubic or better; the integral over θ is a quadrature
-    with the method's own weights, outside the error norm. It is not the gradient of the computed cost: the two converge to each
-    other at the method's order.
+    and at events as (3.2) says; for gated networks in the charge form these are (1.7)-(1.12). The state comes from the
+    continuous extension of the forward steps, cubic or better; the integral over θ is a quadrature with the method's own
+    weights, outside the error norm. It is not the gradient of the computed cost: the two converge to each other at the method's
+    order.
 
     Memory: the states of all steps, and three to four times that for the continuous extension while the backward pass runs.
 
     Args:
         dt: longest backward step, ms; steps end on the output times. None: the forward steps again, or adaptive steps.
         method: "euler", "heun", "rk4" with fixed steps; "dopri5", "tsit5", adaptive where dt is None.
-        rtol, atol: tolerances of adaptive backward steps; None: those of the forward solve.
+        rtol, atol: tolerances of adaptive backward steps; None: those of the forward solve. `atol` is relative to the largest
+            cotangent dC/dy of a sample's output states, so that it means the same for a sum and for a mean.
 
     Raises:
         ConfigurationError: an unknown method, a dt that is not positive, or tolerances that cannot be right.
@@ -70,88 +73,73 @@ class ContinuousAdjoint:
     def sweep(self, stored: Stored, cotangents: Tensor) -> Gradients:
         """Gradients from the cotangents of the output states, (T+1, B, D)."""
         with torch.no_grad():
-            dense = _dense_output(stored)
-            steps = self._steps(stored, dense, cotangents)
-            return _integrate(stored, dense, TABLEAUS[self.method], steps, cotangents)
+            path = _Path(stored, dense_output(stored), breaks_of(stored.steps, cotangents))
+            return _integrate(path, TABLEAUS[self.method], self._steps(path, cotangents))
 
-    def _steps(self, stored: Stored, dense: "_Dense", cotangents: Tensor) -> Steps:
-        """The backward steps, in the time s = -t, with the output times counted from the last."""
-        ts = stored.program.ts
+    def _steps(self, path: "_Path", cotangents: Tensor) -> Steps:
+        """The backward steps, in the time s = -t, with the breaks as output times."""
+        stored, breaks = path.stored, path.breaks
         if self.dt is not None:
-            return _grid(-ts.flip(0), self.dt, cotangents.shape[1])
+            return _grid(-breaks.times, self.dt)
         if not self.adaptive:
-            return reversed_steps(stored.steps, len(ts) - 1)
+            return reversed_steps(stored.steps, breaks.numbers)
         rtol, atol = self.check(stored.program)
+        size = cotangents.abs().amax((0, 2))
+        if stored.of_times is not None:
+            size = torch.maximum(size, stored.of_times.abs().amax(0))
+        scale = torch.where(size > 0.0, size, 1.0)[:, None]
 
         def field(s: Tensor, costate: Tensor, interval: Tensor | None) -> Tensor:
             assert interval is not None
-            _, out, y, _ = _evaluate(stored, dense, s, interval, wants_u=False)
+            _, out, y, _ = path.evaluate(s, interval, wants_u=False)
             return pull_field(out, y, None, (), costate)[0]
 
-        control = Control(rtol, atol, stored.program.max_steps or 100_000, most=1)
-        kicks = cotangents.flip(0)
-        return march(TABLEAUS[self.method], field, -ts.flip(0), kicks[0], None, control, kicks, by_interval=True).steps
+        control = Control(rtol, atol * scale, stored.program.max_steps or 100_000, most=1)
+        first = breaks.kicks[0]
+        return march(
+            TABLEAUS[self.method], field, -breaks.times, first, None, control, arrive=path.arrive, by_interval=True
+        ).steps
 
 
 @dataclass(frozen=True)
-class _Dense:
-    """Continuous extension of the forward steps: y(t_k + σh) = y_k + Σ_p C_p σ^p.
+class _Path:
+    """What the costate meets on its way back: the state, and the breaks."""
 
-    Attributes:
-        steps: the forward steps.
-        starts: y_k, (K, B, D).
-        coefficients: C_p, p = 1 … P, (P, K, B, D).
-        times: step times, (B, K+1), for searching.
-    """
+    stored: Stored
+    dense: Dense
+    breaks: Breaks
 
-    steps: Steps
-    starts: Tensor
-    coefficients: Tensor
-    times: Tensor
+    def evaluate(self, s: Tensor, interval: Tensor, *, wants_u: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The interval of the held input and f, y and u on the tape at t = -s, (B, 1), `interval` (B,) breaks from the end."""
+        samples = torch.arange(len(interval), device=interval.device)
+        high = self.breaks.rows[interval, samples]
+        low = self.breaks.rows[interval + 1, samples]
+        y = self.dense.at(-s, low, high).requires_grad_()
+        held = self.stored.steps.interval[(high - 1).clamp(min=0), samples]
+        u = None
+        if self.stored.u is not None:
+            u = self.stored.u[held, samples].detach().requires_grad_(wants_u)
+        with torch.enable_grad():
+            out = self.stored.program.field(-s, y, u)
+        return held, out, y, u
 
-    def at(self, t: Tensor) -> Tensor:
-        """y(t), (B, D), at each sample's own time, (B, 1)."""
-        t = t.double()
-        k = torch.searchsorted(self.times, t, right=True).squeeze(1) - 1
-        k = torch.minimum(k.clamp(min=0), self.steps.accepted - 1)
-        samples = torch.arange(len(k), device=k.device)
-        sigma = (t.squeeze(1) - self.steps.times[k, samples]) / self.steps.lengths[k, samples]
-        sigma = sigma.to(self.starts.dtype).unsqueeze(1)
-        total = torch.zeros_like(self.starts[0])
-        for coefficient in self.coefficients[:, k, samples].flip(0):
-            total = (total + coefficient) * sigma
-        return self.starts[k, samples] + total
-
-
-def _dense_output(stored: Stored) -> _Dense:
-    """Continuous extension of the stored steps: the tableau's own for order 5, else the cubic Hermite polynomial."""
-    program, steps, y, tableau = stored.program, stored.steps, stored.kept, stored.program.tableau
-    width = max(len(row) for row in tableau.dense) if tableau.first_same_as_last else 3
-    coefficients = y.new_empty(width, len(steps), *y.shape[1:])
-    for k in range(len(steps)):
-        t, t_end, h = step_times(steps, k, y.dtype)
-        u = program.held(stored.u, steps, k)
-        if tableau.first_same_as_last:
-            ks = stage_derivatives(tableau, program.field, steps, k, y[k], u)
-            ks.append(program.field(t_end, y[k + 1], u))
-            for p in range(width):
-                weights = [row[p] if p < len(row) else 0.0 for row in tableau.dense]
-                coefficients[p, k] = h * combine(weights, ks)
-        else:
-            begins, ends = h * program.field(t, y[k], u), h * program.field(t_end, y[k + 1], u)
-            change = y[k + 1] - y[k]
-            coefficients[0, k] = begins
-            coefficients[1, k] = 3.0 * change - 2.0 * begins - ends
-            coefficients[2, k] = begins + ends - 2.0 * change
-    return _Dense(steps, y[:-1], coefficients, steps.times.T.contiguous())
+    def arrive(self, which: Tensor, costate: Tensor, here: Tensor, sums: list[Tensor] | None = None) -> Tensor:
+        """λ after break `which` (B,), for the samples that are `here`: an output time, or an event."""
+        samples = torch.arange(len(which), device=which.device)
+        kicked = torch.where(here[:, None], costate + self.breaks.kicks[which, samples], costate)
+        step = torch.where(here, self.breaks.events[which, samples], -1)
+        if self.stored.steps.event is None or not bool((step >= 0).any()):
+            return kicked
+        return cross_event(self.stored, self.dense, step, kicked, sums)
 
 
-def _integrate(stored: Stored, dense: _Dense, tableau: Tableau, steps: Steps, cotangents: Tensor) -> Gradients:
+def _integrate(path: _Path, tableau: Tableau, steps: Steps) -> Gradients:
     """Take the backward steps, with the quadrature of f_θᵀ λ and f_uᵀ λ."""
-    reversed_cotangents = cotangents.flip(0)
+    stored = path.stored
     sums = [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(stored.u) if stored.wants_u and stored.u is not None else None
-    costate = at_row(steps, reversed_cotangents, 0)
+    # A sample with fewer steps than others starts after padding.
+    costate = path.arrive(steps.output[0].clamp(min=0), torch.zeros_like(stored.y0), steps.output[0] >= 0)
     for k in range(len(steps)):
         times = step_times(steps, k, costate.dtype)
         interval = steps.interval[k]
@@ -159,55 +147,47 @@ def _integrate(stored: Stored, dense: _Dense, tableau: Tableau, steps: Steps, co
         for i in range(tableau.stages - tableau.first_same_as_last):
             stage = costate if i == 0 else costate + times[2] * combine(tableau.a[i], rates)
             s = stage_time(tableau, i, times)
-            forward_interval, out, y, u = _evaluate(stored, dense, s, interval, wants_u=stored.wants_u)
+            held, out, y, u = path.evaluate(s, interval, wants_u=stored.wants_u)
             weighted = (times[2] * tableau.b[i]) * stage
             rates.append(pull_field(out, y, None, (), stage, retain=True)[0])
             if stored.leaves or u_bar is not None:
                 _, of_u, of_leaves = pull_field(out, y, u, stored.leaves, weighted)
                 add_leaves(sums, of_leaves)
                 if u_bar is not None and of_u is not None:
-                    add_held(u_bar, forward_interval, of_u)
-        costate = costate + times[2] * combine(tableau.b, rates) + at_row(steps, reversed_cotangents, k + 1)
+                    add_held(u_bar, held, of_u)
+        costate = costate + times[2] * combine(tableau.b, rates)
+        which = steps.output[k + 1]
+        costate = path.arrive(which.clamp(min=0), costate, which >= 0, sums)
     return Gradients(costate, u_bar, tuple(sums))
 
 
-def _evaluate(
-    stored: Stored, dense: _Dense, s: Tensor, interval: Tensor, *, wants_u: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The forward interval and f, y and u on the tape at the time t = -s, (B, 1), in the backward `interval` of each sample."""
-    forward_interval = len(stored.program.ts) - 2 - interval
-    y = dense.at(-s).requires_grad_()
-    u = None
-    if stored.u is not None:
-        samples = torch.arange(len(interval), device=interval.device)
-        u = stored.u[forward_interval, samples].detach().requires_grad_(wants_u)
-    with torch.enable_grad():
-        out = stored.program.field(-s, y, u)
-    return forward_interval, out, y, u
+def reversed_steps(steps: Steps, numbers: Tensor) -> Steps:
+    """The same steps from the last to the first, in the time s = -t, padded at the front.
+
+    Args:
+        numbers: which output of the result each row of the forward states is, counted from the end, -1 for none, (K+1, B).
+    """
+    output = numbers.flip(0)
+    passed = (output >= 0).long().cumsum(0) - 1
+    rows = (output < 0).to(torch.int8).argsort(dim=0, stable=True)[: int(numbers.max()) + 1]
+    return Steps(-steps.times.flip(0), steps.lengths.flip(0), passed[:-1].clamp(min=0), output, rows)
 
 
-def reversed_steps(steps: Steps, intervals: int) -> Steps:
-    """The same steps from the last to the first, in the time s = -t, padded at the front."""
-    output = steps.output.flip(0)
-    return Steps(
-        -steps.times.flip(0),
-        steps.lengths.flip(0),
-        intervals - 1 - steps.interval.flip(0),
-        torch.where(output >= 0, intervals - output, -1),
-        len(steps) - steps.rows.flip(0),
-    )
-
-
-def _grid(ts: Tensor, dt: float, batch: int) -> Steps:
-    """Equal steps of at most dt in each interval between the times ts, (T+1,)."""
-    spans = ts.diff()
-    # A span of three steps must not become four because 0.3 / 0.1 is above 3.
-    counts = (spans / dt * (1.0 - 1e-12)).ceil().long()
-    interval = torch.arange(len(spans), device=ts.device).repeat_interleave(counts)
-    rows = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    lengths = (spans / counts).repeat_interleave(counts)
-    inner = torch.arange(len(interval), device=ts.device) - rows[interval]
-    times = torch.cat([ts[interval] + inner * lengths, ts[-1:]])
-    output = rows.new_full((len(times),), -1)
-    output[rows] = torch.arange(len(rows), device=ts.device)
-    return Steps(*(x[:, None].expand(-1, batch) for x in (times, lengths, interval, output, rows)))
+def _grid(ts: Tensor, dt: float) -> Steps:
+    """Equal steps of at most dt in each interval between the times ts, (M, B), of each sample."""
+    spans = ts.diff(dim=0)
+    # A span of three steps must not become four because 0.3 / 0.1 is above 3; one without length has a step all the same,
+    # so that every time has a row of its own.
+    counts = (spans / dt * (1.0 - 1e-12)).ceil().long().clamp(min=1)
+    ends = counts.cumsum(0)
+    rows = torch.cat([torch.zeros_like(ends[:1]), ends])
+    k = torch.arange(int(ends[-1].max()), device=ts.device)[:, None].expand(-1, ts.shape[1])
+    interval = torch.searchsorted(ends.T.contiguous(), k.T.contiguous(), right=True).T
+    real = interval < len(spans)
+    interval = interval.clamp(max=len(spans) - 1)
+    lengths = torch.where(real, (spans / counts).gather(0, interval), 0.0)
+    starts = ts.gather(0, interval) + (k - rows.gather(0, interval)) * lengths
+    times = torch.cat([torch.where(real, starts, ts[-1]), ts[-1:]])
+    numbers = torch.arange(len(ts), device=ts.device)[:, None].expand_as(rows)
+    output = torch.full((len(times), ts.shape[1]), -1, dtype=torch.long, device=ts.device)
+    return Steps(times, lengths, interval, output.scatter_(0, rows, numbers), rows)

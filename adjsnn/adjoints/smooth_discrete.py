@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
+from adjsnn.integrate.events import event_rows
 from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, replay, run_fixed, stage_time, step_times
 
 
@@ -24,12 +25,15 @@ class SmoothStats:
         recomputed_steps: steps that backward passes took again; counted as they run.
         stored_bytes: memory kept between forward and backward pass: states, step times and lengths; 0 under BPTT, whose tape
             is torch's.
+        slowest_event: smallest dφ/dt at an event of each sample, (B,), 1/ms: near 0 an event grazes and its gradient is large;
+            None for systems without guards.
     """
 
     accepted: Int[Tensor, " B"]
     rejected: Int[Tensor, " B"]
     recomputed_steps: int
     stored_bytes: int
+    slowest_event: Float[Tensor, " B"] | None = None
 
     @property
     def steps(self) -> int:
@@ -54,11 +58,15 @@ class Forward:
     kept: Float[Tensor, "S B D"]
     stride: int
     rejected: Int[Tensor, " B"]
+    slowest: Float[Tensor, " B"] | None = None
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a backward pass has to work with: the run without its outputs, the inputs, and what to differentiate by."""
+    """What a backward pass has to work with: the run without its outputs, the inputs, and what to differentiate by.
+
+    `of_times` is dC/dt of the event that ends each step, (K, B); None where the loss reads no event times.
+    """
 
     program: SmoothProgram
     steps: Steps
@@ -69,6 +77,7 @@ class Stored:
     wants_u: bool
     leaves: tuple[Tensor, ...]
     stats: SmoothStats
+    of_times: Float[Tensor, "K B"] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,25 +108,37 @@ def run_forward(program: SmoothProgram, y0: Tensor, u: Tensor | None, checkpoint
         # How many steps there will be is not known, so the states kept are thinned on the way.
         most = 0 if checkpoints is None else -1 if checkpoints == "sqrt" else slots_for(checkpoints, program.max_steps)
         control = Control(program.rtol, program.atol, program.max_steps, most)
-        run = march(program.tableau, program.field, program.ts, y0, u, control)
-        return Forward(run.steps, run.outputs, run.kept, run.stride, run.rejected)
+        system = program.system if program.guards else None
+        run = march(program.tableau, program.field, program.ts, y0, u, control, system=system)
+        return Forward(run.steps, run.outputs, run.kept, run.stride, run.rejected, run.slowest)
 
 
 def figures(run: Forward) -> SmoothStats:
     """The figures of a run, before any backward pass."""
     states = run.kept.nbytes + (0 if run.kept is run.outputs else run.outputs.nbytes)
     times = sum(x.untyped_storage().nbytes() for x in (run.steps.times, run.steps.lengths, run.steps.interval))
-    return SmoothStats(run.steps.accepted, run.rejected, 0, states + times)
+    return SmoothStats(run.steps.accepted, run.rejected, 0, states + times, run.slowest)
 
 
 def attach(
     program: SmoothProgram, y0: Tensor, u: Tensor | None, sweep: Sweep, checkpoints: str | int | None = None
-) -> tuple[Tensor, SmoothStats]:
-    """States at the output times, (T+1, B, D), whose gradients run `sweep`; and the figures of the run."""
+) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
+    """States at the output times, (T+1, B, D), and event times, (B, E), whose gradients run `sweep`; the guards, (B, E), and
+    the figures of the run."""
     tensors = registered(program)
     found: list[SmoothStats] = []
-    y = _Attached.apply(program, sweep, checkpoints, found, u, y0, *tensors)
-    return y, found[0]
+    y, times, index = _Attached.apply(program, sweep, checkpoints, found, u, y0, *tensors)
+    return y, times, index, found[0]
+
+
+def events_of(steps: Steps, like: Tensor) -> tuple[Float[Tensor, "B E"], Int[Tensor, "B E"]]:
+    """Time and guard of each sample's events, in order, padded with inf and -1."""
+    if steps.event is None:
+        batch = steps.times.shape[1]
+        return like.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.long, device=like.device)
+    rows, index = event_rows(steps.event)
+    times = steps.times.gather(0, rows + 1).T.to(like.dtype)
+    return torch.where(index >= 0, times, float("inf")), index
 
 
 def registered(program: SmoothProgram) -> tuple[Tensor, ...]:
@@ -137,7 +158,10 @@ class _Attached(torch.autograd.Function):
         ctx.program, ctx.sweep, ctx.steps, ctx.stride, ctx.stats = program, sweep, run.steps, run.stride, found[0]
         # Saving what the field reads lets torch notice changes in place before the backward pass.
         ctx.save_for_backward(u, y0, run.kept, *tensors)
-        return run.outputs
+        ctx.set_materialize_grads(False)
+        times, index = events_of(run.steps, y0)
+        ctx.mark_non_differentiable(index)
+        return run.outputs, times, index
 
     @staticmethod
     def backward(ctx, *grad_outputs):
@@ -145,8 +169,10 @@ class _Attached(torch.autograd.Function):
 
 
 @once_differentiable
-def _backward(ctx, cotangents):
+def _backward(ctx, cotangents, of_event_times, _):
     u, y0, kept, *_ = ctx.saved_tensors
+    if cotangents is None:
+        cotangents = y0.new_zeros(len(ctx.program.ts), *y0.shape)
     tensors = registered(ctx.program)
     needs_u, needs_y0, *needs = ctx.needs_input_grad[4:]
     if len(tensors) != len(needs):
@@ -156,11 +182,21 @@ def _backward(ctx, cotangents):
             "backward() before changing the module",
         )
     leaves = tuple(x for x, needed in zip(tensors, needs, strict=True) if needed)
-    stored = Stored(ctx.program, ctx.steps, kept, ctx.stride, u, y0, needs_u, leaves, ctx.stats)
+    of_times = None if of_event_times is None else _by_step(ctx.steps, of_event_times)
+    stored = Stored(ctx.program, ctx.steps, kept, ctx.stride, u, y0, needs_u, leaves, ctx.stats, of_times)
     gradients = ctx.sweep(stored, cotangents)
     found = iter(gradients.leaves)
     of_leaves = (next(found) if needed else None for needed in needs)
     return (None, None, None, None, gradients.u, gradients.y0 if needs_y0 else None, *of_leaves)
+
+
+def _by_step(steps: Steps, of_event_times: Float[Tensor, "B E"]) -> Float[Tensor, "K B"] | None:
+    """Cotangents of event times by the steps that end in the events."""
+    if steps.event is None:
+        return None
+    rows, index = event_rows(steps.event)
+    real = torch.where(index >= 0, of_event_times, 0.0)
+    return real.new_zeros(steps.event.shape).scatter_add_(0, rows, real.T)
 
 
 def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
@@ -179,7 +215,7 @@ def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     costate = torch.zeros_like(stored.y0)
     sums = [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
-    for start, stop, states in _segments(stored, n):
+    for start, stop, states in segments(stored, n):
         for k in reversed(range(start, stop)):
             costate = costate + at_row(steps, cotangents, k + 1)
             costate, of_u = _pull_step(stored, k, states[k - start], costate, sums)
@@ -207,7 +243,7 @@ def add_leaves(sums: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> No
             total.add_(gradient)
 
 
-def _segments(stored: Stored, n: int) -> Iterator[tuple[int, int, Tensor]]:
+def segments(stored: Stored, n: int) -> Iterator[tuple[int, int, Tensor]]:
     """Ranges of steps from the last to the first, each with the states before its steps."""
     length = n if stored.stride == 1 else stored.stride
     for start in reversed(range(0, n, length)):

@@ -1,5 +1,6 @@
 """Adaptive Runge–Kutta steps, every sample of a batch with its own time, step length and error control."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,8 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import IntegrationError
+from adjsnn.integrate.events import Span, Watch
 from adjsnn.integrate.smooth import Field, Steps, combine, derivatives, stage_time
 from adjsnn.integrate.tableaus import Tableau
+from adjsnn.systems.hybrid import HybridSystem
+
+Arrive = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 STRETCH = 1.01  # a last step may be this much longer than proposed, so that no sliver of an interval is left over
@@ -24,14 +29,14 @@ class Control:
     step is accepted at ≤ 1, and the next length is h·min(10, max(0.2, 0.9 error^(-1/5))).
 
     Args:
-        rtol, atol: relative and absolute tolerance.
+        rtol, atol: relative and absolute tolerance; atol may be a tensor (B, 1).
         max_steps: most attempts for any sample.
         stride: which states to keep: those before every `stride`-th step; doubled on the way where `most` is given.
         most: most states to keep; 0: all that the stride says; -1: as many as twice the stride, √ of the number of steps.
     """
 
     rtol: float
-    atol: float
+    atol: float | Tensor
     max_steps: int
     most: int = 0
 
@@ -46,6 +51,7 @@ class AdaptiveRun:
         kept: every `stride`-th state, (⌈(K+1)/stride⌉, B, D).
         stride: see there.
         rejected: attempts of each sample that were not accepted, (B,).
+        slowest: smallest dφ/dt at an event of each sample, (B,); None for a system without guards.
     """
 
     steps: Steps
@@ -53,6 +59,7 @@ class AdaptiveRun:
     kept: Float[Tensor, "S B D"]
     stride: int
     rejected: Int[Tensor, " B"]
+    slowest: Float[Tensor, " B"] | None = None
 
 
 def march(
@@ -62,26 +69,30 @@ def march(
     y0: Tensor,
     u: Tensor | None,
     control: Control,
-    kicks: Tensor | None = None,
     *,
+    arrive: Arrive | None = None,
     by_interval: bool = False,
+    system: HybridSystem | None = None,
 ) -> AdaptiveRun:
     """Solve ẏ = field(t, y, u) adaptively from ts[0] to ts[-1], ending a step on every output time.
 
     Args:
         tableau: a method with an error estimate whose last stage is the first of the next step.
         field: (t (B, 1), y (B, D), u) → (B, D).
-        ts: output times, (T+1,), float64, increasing.
+        ts: output times, (T+1,), float64, increasing; or (T+1, B), those of each sample, which may repeat.
         y0: (B, D).
         u: inputs (T, B, C) held between output times, of which the field is given (B, C), or None.
         control: tolerances and limits.
-        kicks: (T+1, B, D), added to the state on reaching an output time; row 0 is not used.
+        arrive: (which, y, here) → the state after reaching output time `which` (B,) in state y (B, D), where `here` (B,).
         by_interval: give the field the number of the interval of each sample, (B,), in place of u.
+        system: a system with guards, whose events end steps.
 
     Raises:
         IntegrationError: too many steps, or a step too short to advance time; names sample, time and step.
+        EventError: an event that is not a clear crossing, or a jump that does not leave its guard; names sample and time.
     """
-    run = _Run(tableau, field, ts, y0, u, control, kicks, by_interval)
+    ts = ts if ts.dim() == 2 else ts.unsqueeze(1).expand(-1, len(y0))
+    run = _Run(tableau, field, ts, y0, u, control, arrive, by_interval, system)
     every = ASK_EVERY.get(y0.device.type, 16)
     for attempt in range(control.max_steps):
         if attempt % every == 0 and run.finished():
@@ -102,14 +113,15 @@ class _Run:
         y0: Tensor,
         u: Tensor | None,
         control: Control,
-        kicks: Tensor | None,
+        arrive: Arrive | None,
         by_interval: bool,
+        system: HybridSystem | None,
     ) -> None:
-        self.tableau, self.field, self.ts, self.u, self.control, self.kicks = tableau, field, ts, u, control, kicks
-        self.by_interval = by_interval
+        self.tableau, self.field, self.ts, self.u, self.control = tableau, field, ts, u, control
+        self.on_arrival, self.by_interval = arrive, by_interval
         batch, device = len(y0), y0.device
         self.samples = torch.arange(batch, device=device)
-        self.y, self.t = y0, ts[0].expand(batch).clone()
+        self.y, self.t = y0, ts[0].clone()
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         self.interval, self.count, self.rejected = zeros, zeros.clone(), zeros.clone()
         self.stuck = torch.zeros(batch, dtype=torch.bool, device=device)
@@ -122,6 +134,10 @@ class _Run:
         self.times = self.t.new_empty(0, batch)
         self.lengths, self.kept = self.times.clone(), y0.new_empty(0, *y0.shape)
         self.intervals, self.output = zeros.new_empty(0, batch), zeros.new_empty(0, batch)
+        self.watch: Watch | None = None
+        if system is not None and (levels := system.guard(self._column(self.t), y0)) is not None:
+            self.watch = Watch(system, tableau, field, levels)
+        self.fired = zeros.new_empty(0, batch)
         self.make_room(1)
         self.times[0], self.kept[0], self.output[0] = self.t, y0, 0
         self.first = self._field(self._column(self.t), y0)
@@ -141,7 +157,7 @@ class _Run:
         needed = self.most_taken + attempts + 1
         if needed > len(self.times):
             more = max(needed, 2 * len(self.times), 32) - len(self.times)
-            for name, value in (("times", 0.0), ("lengths", 0.0), ("intervals", 0), ("output", -1)):
+            for name, value in (("times", 0.0), ("lengths", 0.0), ("intervals", 0), ("output", -1), ("fired", -1)):
                 old = getattr(self, name)
                 setattr(self, name, torch.cat([old, old.new_full((more, old.shape[1]), value)]))
         most = self.control.most if self.control.most >= 0 else 2 * self.stride
@@ -159,7 +175,7 @@ class _Run:
         tableau, control = self.tableau, self.control
         moving = (self.interval < len(self.ts) - 1) & ~self.stuck
         last = (self.interval + 1).clamp(max=len(self.ts) - 1)
-        target = self.ts[last]
+        target = self.ts[last, self.samples]
         left = target - self.t
         reaches = self.h * STRETCH >= left
         h = torch.where(moving, torch.where(reaches, left, self.h), 0.0)
@@ -184,12 +200,23 @@ class _Run:
         # A step cut short by an output time says nothing against the longer one proposed before.
         proposed = torch.where(arrived, torch.maximum(proposed, self.h), proposed)
 
+        fired = None
+        if self.watch is not None and (found := self.watch.look(accepted, Span(self.t, t_end, h), self.y, u, ks)) is not None:
+            # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
+            new, fired = torch.where(self._column_mask(found.here), found.plus, new), found.guard
+            t_end, h = torch.where(found.here, found.time, t_end), torch.where(found.here, found.length, h)
+            proposed = torch.where(found.here, torch.maximum(proposed, self.h), proposed)
+            arrived = arrived & ~found.here
+
         kept = self._column_mask(accepted)
-        after = new
-        if self.kicks is not None:
-            after = torch.where(self._column_mask(arrived), new + self.kicks[last, self.samples], new)
-        self.y = torch.where(kept, after, self.y)
+        if self.on_arrival is not None:
+            new = self.on_arrival(last, new, arrived)
+        self.y = torch.where(kept, new, self.y)
         self.first = torch.where(kept, ks[-1], self.first)
+        if self.watch is not None:
+            guard = torch.full_like(last, -1) if fired is None else fired
+            self.fired[self.count, self.samples] = torch.where(accepted, guard, self.fired[self.count, self.samples])
+            self.watch.arrive(accepted, self._column(t_end), self.y, guard)
         self._record(accepted, arrived, last, t_end, h)
         self.t = torch.where(accepted, t_end, self.t)
         self.h = torch.where(moving, proposed, self.h)
@@ -211,8 +238,12 @@ class _Run:
         at = torch.arange(slots, device=self.t.device)[:, None] * self.stride
         kept = torch.where((at > self.count)[..., None], self.y, self.kept[:slots])
         intervals = torch.where(index[:n] >= self.count, len(self.ts) - 2, self.intervals[:n])
-        steps = Steps(times, self.lengths[:n], intervals, self.output[: n + 1], self.rows)
-        return AdaptiveRun(steps, self.outputs, kept, self.stride, self.rejected)
+        event = None
+        if self.watch is not None:
+            event = torch.where(index[:n] >= self.count, -1, self.fired[:n])
+        steps = Steps(times, self.lengths[:n], intervals, self.output[: n + 1], self.rows, event)
+        slowest = None if self.watch is None else self.watch.slowest
+        return AdaptiveRun(steps, self.outputs, kept, self.stride, self.rejected, slowest)
 
     def _record(self, accepted: Tensor, arrived: Tensor, last: Tensor, t_end: Tensor, h: Tensor) -> None:
         """Write an accepted step at each sample's own row; others write again what is there."""
@@ -232,7 +263,7 @@ class _Run:
 
     def _derivatives(self, times: tuple[Tensor, Tensor, Tensor], u: Tensor | None) -> list[Tensor]:
         """All stages but the last; the first one is that which ended the step before, unless the field has jumped since."""
-        jumps = self.u is not None or self.by_interval or self.kicks is not None
+        jumps = self.u is not None or self.by_interval or self.on_arrival is not None or self.watch is not None
         if jumps:
             return derivatives(self.tableau, self.field, times, self.y, u, self.tableau.stages - 1)
         ks = [self.first]
@@ -255,7 +286,8 @@ class _Run:
         scale = self.control.atol + self.control.rtol * self.y.abs()
         d0, d1 = _norm(self.y / scale).double(), _norm(self.first / scale).double()
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-        h0 = torch.minimum(_rounded(h0), self.ts[1] - self.ts[0])
+        first = self.ts[1] - self.ts[0]
+        h0 = torch.minimum(_rounded(h0), torch.where(first > 0.0, first, self.ts[-1] - self.ts[0]))
         ahead = self._field(self._column(self.t + h0), self.y + self._column(h0) * self.first)
         d2 = _norm((ahead - self.first) / scale).double() / h0
         largest = torch.maximum(d1, d2)
@@ -277,20 +309,24 @@ class _Run:
             f"too short to advance the time, after {int(self.count[sample])} accepted and {int(self.rejected[sample])} "
             "rejected steps",
             "a solution that exists up to the last time and can be followed to this tolerance",
-            f"a looser tolerance than rtol={self.control.rtol:g}, atol={self.control.atol:g}, or float64; the solution may "
+            f"a looser tolerance than {self._tolerances(sample)}, or float64; the solution may "
             "also blow up in finite time, or the system be stiff or discontinuous",
         )
 
     def _refuse_count(self) -> None:
         sample = int((self.interval < len(self.ts) - 1).nonzero()[0])
         raise IntegrationError(
-            f"sample {sample} reached t = {float(self.t[sample]):g} of {float(self.ts[-1]):g} ms in "
+            f"sample {sample} reached t = {float(self.t[sample]):g} of {float(self.ts[-1, sample]):g} ms in "
             f"max_steps={self.control.max_steps} attempts, {int(self.count[sample])} of them accepted; the next step would "
             f"be {float(self.h[sample]):.3g} ms",
             "to arrive within max_steps",
-            f"a larger max_steps or a looser tolerance than rtol={self.control.rtol:g}, atol={self.control.atol:g}; a system "
+            f"a larger max_steps or a looser tolerance than {self._tolerances(sample)}; a system "
             "that needs such short steps throughout is stiff",
         )
+
+    def _tolerances(self, sample: int) -> str:
+        atol = self.control.atol
+        return f"rtol={self.control.rtol:g}, atol={float(atol[sample, 0] if isinstance(atol, Tensor) else atol):g}"
 
 
 def _norm(x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:

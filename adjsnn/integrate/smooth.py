@@ -27,6 +27,7 @@ class Steps:
         interval: the interval between output times, and so of held inputs, that step k lies in, (K, B), integers.
         output: which output time row k of the states is at, -1 for none, (K+1, B), integers.
         rows: the row of the states at each output time, (T+1, B), integers.
+        event: the guard that fired at the end of step k, -1 where none, (K, B), integers; None for systems without guards.
     """
 
     times: Float[Tensor, "K1 B"]
@@ -34,6 +35,7 @@ class Steps:
     interval: Int[Tensor, "K B"]
     output: Int[Tensor, "K1 B"]
     rows: Int[Tensor, "T1 B"]
+    event: Int[Tensor, "K B"] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -57,6 +59,7 @@ class SmoothProgram:
         substeps: number of fixed steps in each interval.
         rtol, atol: tolerances of adaptive steps.
         max_steps: most attempted adaptive steps of any sample.
+        guards: number G of the system's guards.
     """
 
     system: HybridSystem
@@ -68,6 +71,7 @@ class SmoothProgram:
     rtol: float = 0.0
     atol: float = 0.0
     max_steps: int = 0
+    guards: int = 0
 
     def field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
         """f at t (B, 1), y (B, D) and the held input u (B, C), if there is one."""
@@ -140,10 +144,23 @@ def combine(weights: Sequence[float], ks: Sequence[Tensor]) -> Tensor:
 
 
 def step(program: SmoothProgram, steps: Steps, k: int, y: Float[Tensor, "B D"], u: Tensor | None) -> Tensor:
-    """State after step k, (B, D), from the state before it and held inputs u (T, B, C). Zero-length steps return y."""
+    """State after step k and the jump that ends it, (B, D), from the state before it and held inputs u (T, B, C).
+
+    Zero-length steps return y.
+    """
     ks = stage_derivatives(program.tableau, program.field, steps, k, y, program.held(u, steps, k))
-    h = step_times(steps, k, y.dtype)[2]
-    return y + h * combine(program.tableau.b, ks)
+    _, t_end, h = step_times(steps, k, y.dtype)
+    y = y + h * combine(program.tableau.b, ks)
+    return y if steps.event is None else jump(program.system, t_end, y, steps.event[k], program.guards)
+
+
+def jump(
+    system: HybridSystem, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], guard: Int[Tensor, " B"], count: int
+) -> Float[Tensor, "B D"]:
+    """State after the events `guard` (B,), of `count` guards, (B, D); y where that is -1."""
+    here = (guard >= 0)[:, None]
+    fired = torch.nn.functional.one_hot(guard.clamp(min=0), count).bool() & here
+    return torch.where(here, system.jump(t, y, fired), y)
 
 
 def replay(program: SmoothProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:

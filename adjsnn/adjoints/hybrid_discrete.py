@@ -1,0 +1,117 @@
+"""Discrete adjoint of adaptive steps that end in events, (3.3): the located end of a step is one more unknown."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, segments
+from adjsnn.errors import EventError
+from adjsnn.integrate.events import level, taped_step
+from adjsnn.integrate.smooth import jump, step_times
+
+
+def hybrid_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
+    """Costate of the adaptive program itself through its events, step by step; exact to rounding.
+
+    The steps' ends are constants, except where an event was located.
+
+    Args:
+        stored: the run.
+        cotangents: dC/dy at the output times, (T+1, B, D).
+    """
+    steps, u = stored.steps, stored.u
+    costate, sums = torch.zeros_like(stored.y0), [torch.zeros_like(x) for x in stored.leaves]
+    u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
+    of_end = torch.zeros_like(stored.y0[:, :1])
+    for start, stop, states in segments(stored, len(steps)):
+        for k in reversed(range(start, stop)):
+            costate = costate + at_row(steps, cotangents, k + 1)
+            if stored.of_times is not None:
+                of_end = of_end + stored.of_times[k].unsqueeze(1)
+            costate, of_u, of_end = pull_hybrid_step(stored, k, states[k - start], costate, of_end, sums)
+            if u_bar is not None and of_u is not None:
+                add_held(u_bar, steps.interval[k], of_u)
+    return Gradients(costate + at_row(steps, cotangents, 0), u_bar, tuple(sums))
+
+
+def pull_hybrid_step(
+    stored: Stored,
+    k: int,
+    y: Float[Tensor, "B D"],
+    costate: Float[Tensor, "B D"],
+    of_end: Float[Tensor, "B 1"],
+    sums: Sequence[Tensor],
+) -> tuple[Float[Tensor, "B D"], Tensor | None, Float[Tensor, "B 1"]]:
+    """Costate before step k from the one after it.
+
+    With Ψ(y, t, t_e) the step from t to t_e, the jump y⁺ = r(t_e, y⁻) and the event φ(t_e, Ψ) = 0:
+
+        λ⁻ = r_yᵀ λ⁺,    D = φ_y Ψ_te + φ_t,    γ = -(λ⁻ᵀ Ψ_te + r_tᵀ λ⁺ + dC/dt_e)/D
+        λ = Ψ_yᵀ (λ⁻ + γ φ_y),    θ̄ += r_θᵀ λ⁺ + γ φ_θ + Ψ_θᵀ (λ⁻ + γ φ_y)
+
+    A step that ends in no event has a constant t_e and γ = 0.
+
+    Args:
+        y, costate: state before the step and λ⁺ after it.
+        of_end: dC/dt_e of samples whose step ends in an event, by the step after it and the loss; elsewhere not read.
+        sums: θ̄, added to.
+
+    Returns:
+        λ (B, D), dC/du of the step's held input (B, C) or None, and dC/dt of the step's begin (B, 1).
+
+    Raises:
+        EventError: the guard does not rise at an event, D ≤ 0; names sample, guard and time.
+    """
+    program, leaves, event = stored.program, stored.leaves, stored.steps.event
+    assert event is not None
+    times, guard = step_times(stored.steps, k, y.dtype), event[k]
+    held = program.held(stored.u, stored.steps, k)
+    u = None if held is None else held.detach().requires_grad_(stored.wants_u)
+    at, begin, end = (x.detach().clone().requires_grad_() for x in (y, times[0], times[1]))
+    with torch.enable_grad():
+        minus = taped_step(program, times, at, u, begin, end)
+    here = (guard >= 0)[:, None]
+    if bool(here.any()):
+        state, when = (x.detach().clone().requires_grad_() for x in (minus, end))
+        with torch.enable_grad():
+            plus = jump(program.system, when, state, guard, program.guards)
+            value = level(program.system, when, state, guard)
+        costate, of_jump, *of_leaves = pull(plus, (state, when, *leaves), costate)
+        add_leaves(sums, of_leaves)
+        slope, slope_t = pull(value, (state, when), torch.ones_like(value), retain=True)
+        (of_flow,) = pull(minus, (end,), costate, retain=True)
+        (speed,) = pull(minus, (end,), slope, retain=True)
+        speed = speed + slope_t
+        check_speed(here, guard, speed, times[1])
+        gamma = torch.where(here, -(of_flow + of_jump + of_end) / speed, 0.0)
+        costate = costate + gamma * slope
+        add_leaves(sums, pull(value, leaves, gamma.squeeze(1)))
+    wanted = (at, begin, *([u] if stored.wants_u and u is not None else []), *leaves)
+    before, of_begin, *rest = pull(minus, wanted, costate)
+    of_u = rest.pop(0) if stored.wants_u and u is not None else None
+    add_leaves(sums, rest)
+    return before, of_u, of_begin
+
+
+def pull(out: Tensor, wanted: Sequence[Tensor], cotangent: Tensor, *, retain: bool = False) -> tuple[Tensor, ...]:
+    """Cotangents of `wanted`, zero where `out` does not depend on one."""
+    if not out.requires_grad or not wanted:
+        return tuple(torch.zeros_like(x) for x in wanted)
+    found = torch.autograd.grad(out, wanted, cotangent, retain_graph=retain, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True))
+
+
+def check_speed(here: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:
+    """Raise EventError unless dφ/dt (B, 1) is positive where an event is `here` (B, 1)."""
+    wrong = here & ~(speed > 0.0)
+    if not bool(wrong.any()):
+        return
+    sample = int(wrong.nonzero()[0, 0])
+    raise EventError(
+        f"guard {int(guard[sample])}, sample {sample}, fired at t = {float(t[sample]):g} ms with dφ/dt = "
+        f"{float(speed[sample]):g}",
+        "a guard that rises through zero",
+        "another input or initial state: at a grazing event the gradient does not exist",
+    )

@@ -1,0 +1,320 @@
+"""Events of a hybrid system inside adaptive steps: found on the continuous extension, located on the step itself, (3.3)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from adjsnn.errors import EventError
+from adjsnn.integrate.smooth import (
+    Field,
+    SmoothProgram,
+    Steps,
+    at_outputs,
+    combine,
+    derivatives,
+    jump,
+    stage_time,
+    step_times,
+)
+from adjsnn.integrate.tableaus import Tableau
+from adjsnn.systems.hybrid import HybridSystem
+
+PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
+ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
+POLISHES = 12  # Newton steps on the step itself; three or four are usual
+TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
+
+
+class Span(NamedTuple):
+    """Begin, end and length of each sample's step, each (B,), float64, ms."""
+
+    begin: Tensor
+    end: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """Events that cut steps short.
+
+    Attributes:
+        here: which samples, (B,).
+        guard: which guard, (B,), -1 where none.
+        time: of the event, (B,), float64, ms.
+        length: of the step up to the event, (B,), float64, ms.
+        minus, plus: states before and after the jump, (B, D).
+    """
+
+    here: Bool[Tensor, " B"]
+    guard: Int[Tensor, " B"]
+    time: Float[Tensor, " B"]
+    length: Float[Tensor, " B"]
+    minus: Float[Tensor, "B D"]
+    plus: Float[Tensor, "B D"]
+
+
+def level(system: HybridSystem, t: Tensor, y: Tensor, guard: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """φ of each sample's guard; of guard 0 where that is -1."""
+    return _levels(system, t, y).gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
+
+
+def guard_slopes(
+    system: HybridSystem, t: Tensor, y: Tensor, guard: Int[Tensor, " B"]
+) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
+    """φ_y and φ_t of each sample's guard."""
+    at, when = y.detach().requires_grad_(), t.detach().requires_grad_()
+    with torch.enable_grad():
+        value = level(system, when, at, guard)
+    if not value.requires_grad:
+        return torch.zeros_like(y), torch.zeros_like(t)
+    found = torch.autograd.grad(value, (at, when), torch.ones_like(value), allow_unused=True)
+    return (
+        torch.zeros_like(y) if found[0] is None else found[0],
+        torch.zeros_like(t) if found[1] is None else found[1],
+    )
+
+
+class Watch:
+    """Looks for events in the steps of an adaptive run.
+
+    Args:
+        system: guard and jump.
+        tableau: the method.
+        field: f(t (B, 1), y (B, D), u).
+        levels: the guards at the first state, (B, G).
+
+    Attributes:
+        slowest: smallest dφ/dt at an event of each sample, (B,), 1/ms; inf where there was none.
+    """
+
+    def __init__(self, system: HybridSystem, tableau: Tableau, field: Field, levels: Float[Tensor, "B G"]) -> None:
+        self.system, self.tableau, self.field, self.levels = system, tableau, field, levels
+        self.count = levels.shape[1]
+        self.slowest = levels.new_full((len(levels),), float("inf"))
+
+    def look(
+        self, tried: Bool[Tensor, " B"], span: Span, y: Float[Tensor, "B D"], u: Tensor | None, ks: list[Tensor]
+    ) -> Found | None:
+        """The first event of each sample in a step that may be taken; None where there is none in any.
+
+        Args:
+            tried: the samples whose steps count.
+            span: of the step.
+            y, u: state before the step and input.
+            ks: its stage derivatives, the last of them at its end.
+        """
+        inside = _Inside(self.system, self.tableau, span, y, torch.stack(ks[: len(self.tableau.dense)]), self.levels)
+        low, high, found = inside.divide(torch.zeros_like(span.begin), torch.ones_like(span.begin))
+        pending = tried & (self.levels >= 0.0).any(1)
+        here = pending | (tried & found)
+        if not bool(here.any()):
+            return None
+        for _ in range(ROUNDS):
+            low, high, _ = inside.divide(low, high)
+        guess, guard = inside.cross(low, high)
+        guess = torch.where(pending, 0.0, guess)
+        guard = torch.where(pending, self.levels.argmax(1), guard)
+        length, minus = self._polish(here & ~pending, guard, torch.where(here, guess, 1.0) * span.length, span, y, u)
+        guard = torch.where(here, guard, -1)
+        self._note_speed(here, guard, span.begin + length, minus, u)
+        t_event = torch.minimum(span.begin + length, span.end)
+        plus = jump(self.system, _column(t_event, y), minus, guard, self.count)
+        self._check(here, guard, _column(t_event, y), minus, plus)
+        return Found(here, guard, t_event, length, minus, plus)
+
+    def arrive(self, taken: Bool[Tensor, " B"], t: Tensor, y: Tensor, guard: Int[Tensor, " B"]) -> None:
+        """Note the guards at the state y from which the next step starts, for the samples whose step was taken.
+
+        A guard that its own jump left on zero, like that of a ball on the floor, counts as below.
+        """
+        levels = _levels(self.system, t, y)
+        own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool() & (guard >= 0)[:, None]
+        levels = torch.where(own & (levels.abs() <= TIE), -torch.finfo(levels.dtype).tiny, levels)
+        self.levels = torch.where(taken[:, None], levels, self.levels)
+
+    def _polish(
+        self, wanted: Tensor, guard: Tensor, guess: Tensor, span: Span, y: Tensor, u: Tensor | None
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
+        """The length at which the guard of the step itself is zero, by Newton's method, and the state there."""
+        tableau, length, settled, minus = self.tableau, guess, ~wanted, y
+        for polish in range(POLISHES + 1):
+            end = torch.minimum(span.begin + length, span.end)
+            now = _column(span.begin, y), _column(end, y), _column(length, y)
+            ks = derivatives(tableau, self.field, now, y, u, tableau.stages - 1)
+            minus = y + now[2] * combine(tableau.b, ks)
+            if polish == POLISHES or bool(settled.all()):
+                break
+            flow = self.field(stage_time(tableau, tableau.stages - 1, now), minus, u)
+            of_y, of_t = guard_slopes(self.system, now[1], minus, guard)
+            speed = (of_y * flow).sum(1) + of_t.squeeze(1)
+            change = (level(self.system, now[1], minus, guard) / speed).double()
+            change = torch.where(change.isfinite(), change, 0.0)
+            moved = torch.minimum((length - change).clamp(min=0.0), span.length)
+            length = torch.where(settled, length, moved)
+            # What is left after a small change is its square.
+            small = 4.0 * torch.finfo(y.dtype).eps * (span.begin.abs() + span.length)
+            settled = settled | (change.abs() <= small)
+        return length, minus
+
+    def _note_speed(self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, u: Tensor | None) -> None:
+        of_y, of_t = guard_slopes(self.system, _column(t, minus), minus, guard)
+        speed = (of_y * self.field(_column(t, minus), minus, u)).sum(1) + of_t.squeeze(1)
+        self.slowest = torch.where(here, torch.minimum(self.slowest, speed), self.slowest)
+
+    def _check(self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor) -> None:
+        """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
+        before, after = _levels(self.system, t, minus), _levels(self.system, t, plus)
+        own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
+        of_y, _ = guard_slopes(self.system, t, minus, guard)
+        rounding = 1e4 * torch.finfo(minus.dtype).eps * (1.0 + (of_y * minus).abs().sum(1))
+        missed = here & ~(before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1).abs() <= rounding.clamp(min=TIE))
+        if bool(missed.any()):
+            sample = int(missed.nonzero()[0])
+            fired = int(guard[sample])
+            raise EventError(
+                f"guard {fired}, sample {sample}, touches zero near t = {float(t[sample]):g} ms without a clear crossing: "
+                f"{float(before[sample, fired]):.3g} after Newton's method",
+                "guards that rise through zero",
+                "another input or initial state: at a grazing event solution and gradient are not continuous",
+            )
+        tied = ~own & (before >= -TIE)
+        wrong = here[:, None] & (after >= 0.0) & ~tied & ~(own & (after <= TIE))
+        if not bool(wrong.any()):
+            return
+        sample, other = (int(k) for k in wrong.nonzero()[0])
+        fired, when = int(guard[sample]), float(t[sample])
+        if other == fired:
+            raise EventError(
+                f"the jump of guard {fired}, sample {sample}, t = {when:g} ms, left that guard at "
+                f"{float(after[sample, other]):g}",
+                "a jump that ends below its own threshold",
+                "a reset further away from the threshold",
+            )
+        raise EventError(
+            f"the jump of guard {fired}, sample {sample}, t = {when:g} ms, raised guard {other} from "
+            f"{float(before[sample, other]):g} to {float(after[sample, other]):g}",
+            "jumps that do not make another guard fire in the same instant",
+            "a coupling with a time constant or a delay",
+        )
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """The guards along a step, on its continuous extension.
+
+    Attributes:
+        span, y: the step and the state before it.
+        slopes: stage derivatives, (S, B, D).
+        begins: φ at the start of the step, (B, G).
+    """
+
+    system: HybridSystem
+    tableau: Tableau
+    span: Span
+    y: Float[Tensor, "B D"]
+    slopes: Float[Tensor, "S B D"]
+    begins: Float[Tensor, "B G"]
+
+    def at(self, sigma: Float[Tensor, "P B"]) -> Float[Tensor, "P B G"]:
+        """φ at fractions of the step."""
+        s = sigma.to(self.y.dtype).unsqueeze(2)
+        total = torch.zeros_like(s)
+        for row, k in zip(self.tableau.dense, self.slopes, strict=True):
+            weight = torch.zeros_like(s)
+            for coefficient in reversed(row):
+                weight = (weight + coefficient) * s
+            total = total + weight * k
+        y = self.y + _column(self.span.length, self.y) * total
+        t = _column(self.span.begin, self.y) + s * _column(self.span.length, self.y)
+        levels = _levels(self.system, t.flatten(0, 1), y.flatten(0, 1)).unflatten(0, sigma.shape)
+        return torch.where(s > 0.0, levels, self.begins)
+
+    def divide(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Tensor, Tensor, Tensor]:
+        """The first of PIECES parts between two fractions in which a guard rises through zero, and whether one does, (B,)."""
+        width = (high - low) / PIECES
+        levels = self.at(low + torch.arange(PIECES + 1, device=low.device, dtype=low.dtype)[:, None] * width)
+        rises = self._rises(levels[:-1], levels[1:]).any(2)
+        first, found = rises.to(torch.int8).argmax(0), rises.any(0)
+        return torch.where(found, low + first * width, low), torch.where(found, low + (first + 1) * width, high), found
+
+    def cross(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
+        """Where the first guard crosses zero between two near fractions, along chords, and which guard."""
+        before, after = self.at(torch.stack([low, high]))
+        share = torch.where(self._rises(before, after), before / (before - after), float("inf"))
+        least, guard = share.min(1)
+        return low + least.clamp(max=1.0).to(low.dtype) * (high - low), guard
+
+    def _rises(self, before: Tensor, after: Tensor) -> Tensor:
+        # A guard above zero at the start of the step is not waited for: it fires there.
+        return (before < 0.0) & (after >= 0.0) & (self.begins < 0.0)
+
+
+def taped_step(
+    program: SmoothProgram,
+    times: tuple[Tensor, Tensor, Tensor],
+    y: Float[Tensor, "B D"],
+    u: Tensor | None,
+    begin: Float[Tensor, "B 1"],
+    end: Float[Tensor, "B 1"],
+) -> Float[Tensor, "B D"]:
+    """State at the end of a step as a function of y, u, and of where the step begins and ends, before any jump.
+
+    Args:
+        times: its begin, end and length as they were taken.
+        begin, end: the same times, on the tape.
+    """
+    tableau, (t, t_end, length) = program.tableau, times
+    h = length + (end - t_end) - (begin - t)
+    ks = derivatives(tableau, program.field, (begin, end, h), y, u, tableau.stages - tableau.first_same_as_last)
+    return y + h * combine(tableau.b, ks)
+
+
+def unroll_events(
+    program: SmoothProgram, steps: Steps, y0: Tensor, u: Tensor | None
+) -> tuple[Float[Tensor, "T1 B D"], Float[Tensor, "K B"]]:
+    """States at the output times and the time at the end of every step, as operations on autograd's tape.
+
+    Each located time is one Newton step φ/(dφ/dt) away from itself, whose derivative is that of the implicit function.
+    """
+    assert steps.event is not None
+    states, ends = [y0], []
+    begin = step_times(steps, 0, y0.dtype)[0]
+    for k in range(len(steps)):
+        times, held, guard = step_times(steps, k, y0.dtype), program.held(u, steps, k), steps.event[k]
+        end = times[1]
+        minus = taped_step(program, times, states[-1], held, begin, end)
+        if bool((here := (guard >= 0)[:, None]).any()):
+            free = end.clone().requires_grad_()
+            at = states[-1].detach().requires_grad_()
+            with torch.enable_grad():
+                tried = level(program.system, free, taped_step(program, times, at, held, begin.detach(), free), guard)
+            speed = torch.where(here, torch.autograd.grad(tried, free, torch.ones_like(tried))[0], 1.0)
+            value = level(program.system, end, minus, guard)[:, None]
+            end = end - torch.where(here, (value - value.detach()) / speed, 0.0)
+            minus = taped_step(program, times, states[-1], held, begin, end)
+        states.append(jump(program.system, end, minus, guard, program.guards))
+        ends.append(end)
+        begin = end
+    return at_outputs(torch.stack(states), steps), torch.cat(ends, 1).T
+
+
+def event_rows(event: Int[Tensor, "K B"]) -> tuple[Int[Tensor, "E B"], Int[Tensor, "B E"]]:
+    """The steps that end in each sample's events, in order, padded with 0, and the guards that fired, padded with -1."""
+    counts = (event >= 0).sum(0)
+    order = (event < 0).to(torch.int8).argsort(dim=0, stable=True)[: int(counts.max())]
+    real = torch.arange(len(order), device=event.device)[:, None] < counts
+    index = torch.where(real, event.gather(0, order), -1)
+    return torch.where(real, order, 0), index.T.contiguous()
+
+
+def _levels(system: HybridSystem, t: Tensor, y: Tensor) -> Float[Tensor, "R G"]:
+    levels = system.guard(t, y)
+    assert levels is not None
+    return levels
+
+
+def _column(x: Float[Tensor, " B"], like: Tensor) -> Float[Tensor, "B 1"]:
+    return x.to(like.dtype).unsqueeze(1)
