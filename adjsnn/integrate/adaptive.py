@@ -200,10 +200,10 @@ class _Run:
         # A step cut short by an output time says nothing against the longer one proposed before.
         proposed = torch.where(arrived, torch.maximum(proposed, self.h), proposed)
 
-        fired = None
-        if self.watch is not None and (found := self.watch.look(accepted, Span(self.t, t_end, h), self.y, u, ks)) is not None:
+        found = None if self.watch is None else self.watch.look(accepted, Span(self.t, t_end, h), self.y, u, ks)
+        if found is not None:
             # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
-            new, fired = torch.where(self._column_mask(found.here), found.plus, new), found.guard
+            new = torch.where(self._column_mask(found.here), found.plus, new)
             t_end, h = torch.where(found.here, found.time, t_end), torch.where(found.here, found.length, h)
             proposed = torch.where(found.here, torch.maximum(proposed, self.h), proposed)
             arrived = arrived & ~found.here
@@ -214,9 +214,9 @@ class _Run:
         self.y = torch.where(kept, new, self.y)
         self.first = torch.where(kept, ks[-1], self.first)
         if self.watch is not None:
-            guard = torch.full_like(last, -1) if fired is None else fired
+            guard = torch.full_like(last, -1) if found is None else found.guard
             self.fired[self.count, self.samples] = torch.where(accepted, guard, self.fired[self.count, self.samples])
-            self.watch.arrive(accepted, self._column(t_end), self.y, guard)
+            self.watch.arrive(accepted, self._column(t_end), self.y, u, found)
         self._record(accepted, arrived, last, t_end, h)
         self.t = torch.where(accepted, t_end, self.t)
         self.h = torch.where(moving, proposed, self.h)

@@ -93,6 +93,8 @@ class Watch:
     def __init__(self, system: HybridSystem, tableau: Tableau, field: Field, levels: Float[Tensor, "B G"]) -> None:
         self.system, self.tableau, self.field, self.levels = system, tableau, field, levels
         self.count = levels.shape[1]
+        self.spent = torch.zeros_like(levels, dtype=torch.bool)  # fired, and not below zero since
+        self.at_once = torch.zeros(len(levels), dtype=torch.long, device=levels.device)
         self.slowest = levels.new_full((len(levels),), float("inf"))
 
     def look(
@@ -108,7 +110,8 @@ class Watch:
         """
         inside = _Inside(self.system, self.tableau, span, y, torch.stack(ks[: len(self.tableau.dense)]), self.levels)
         low, high, found = inside.divide(torch.zeros_like(span.begin), torch.ones_like(span.begin))
-        pending = tried & (self.levels >= 0.0).any(1)
+        waiting = (self.levels >= 0.0) & ~self.spent
+        pending = tried & waiting.any(1)
         here = pending | (tried & found)
         if not bool(here.any()):
             return None
@@ -116,24 +119,33 @@ class Watch:
             low, high, _ = inside.divide(low, high)
         guess, guard = inside.cross(low, high)
         guess = torch.where(pending, 0.0, guess)
-        guard = torch.where(pending, self.levels.argmax(1), guard)
+        guard = torch.where(pending, waiting.to(torch.int8).argmax(1), guard)
         length, minus = self._polish(here & ~pending, guard, torch.where(here, guess, 1.0) * span.length, span, y, u)
         guard = torch.where(here, guard, -1)
-        self._note_speed(here, guard, span.begin + length, minus, u)
+        speed = self._speed(guard, span.begin + length, minus, u)
+        self.slowest = torch.where(here, torch.minimum(self.slowest, speed), self.slowest)
         t_event = torch.minimum(span.begin + length, span.end)
         plus = jump(self.system, _column(t_event, y), minus, guard, self.count)
-        self._check(here, guard, _column(t_event, y), minus, plus)
+        self._check(here, guard, _column(t_event, y), minus, plus, speed)
+        self._count(here, guard, span.begin, length)
         return Found(here, guard, t_event, length, minus, plus)
 
-    def arrive(self, taken: Bool[Tensor, " B"], t: Tensor, y: Tensor, guard: Int[Tensor, " B"]) -> None:
+    def arrive(self, taken: Bool[Tensor, " B"], t: Tensor, y: Tensor, u: Tensor | None, found: Found | None) -> None:
         """Note the guards at the state y from which the next step starts, for the samples whose step was taken.
 
-        A guard that its own jump left on zero, like that of a ball on the floor, counts as below.
+        A guard that its own jump left on zero is below it where it is falling, like that of a ball on the floor; where it is
+        rising it has been crossed, and fires again when it has been below.
         """
-        levels = _levels(self.system, t, y)
-        own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool() & (guard >= 0)[:, None]
-        levels = torch.where(own & (levels.abs() <= TIE), -torch.finfo(levels.dtype).tiny, levels)
+        levels, spent = _levels(self.system, t, y), self.spent
+        if found is not None:
+            own = torch.nn.functional.one_hot(found.guard.clamp(min=0), self.count).bool() & found.here[:, None]
+            on_zero = own & (levels >= -TIE) & (levels == _levels(self.system, t, found.minus))
+            falls = self._speed(found.guard, found.time, y, u).unsqueeze(1) < 0.0
+            below = torch.full_like(levels, -torch.finfo(levels.dtype).tiny)
+            levels = torch.where(on_zero, torch.where(falls, below, 0.0), levels)
+            spent = torch.where(own, on_zero, spent)
         self.levels = torch.where(taken[:, None], levels, self.levels)
+        self.spent = torch.where(taken[:, None], spent & (levels >= 0.0), self.spent)
 
     def _polish(
         self, wanted: Tensor, guard: Tensor, guess: Tensor, span: Span, y: Tensor, u: Tensor | None
@@ -159,29 +171,42 @@ class Watch:
             settled = settled | (change.abs() <= small)
         return length, minus
 
-    def _note_speed(self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, u: Tensor | None) -> None:
-        of_y, of_t = guard_slopes(self.system, _column(t, minus), minus, guard)
-        speed = (of_y * self.field(_column(t, minus), minus, u)).sum(1) + of_t.squeeze(1)
-        self.slowest = torch.where(here, torch.minimum(self.slowest, speed), self.slowest)
+    def _speed(self, guard: Tensor, t: Tensor, y: Tensor, u: Tensor | None) -> Float[Tensor, " B"]:
+        """dφ/dt along the flow."""
+        of_y, of_t = guard_slopes(self.system, _column(t, y), y, guard)
+        return (of_y * self.field(_column(t, y), y, u)).sum(1) + of_t.squeeze(1)
 
-    def _check(self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor) -> None:
+    def _count(self, here: Tensor, guard: Tensor, t: Tensor, length: Tensor) -> None:
+        """Raise EventError where more events than guards follow each other without time passing."""
+        instant = here & (length <= 1e-12 * t.abs().clamp(min=1.0))
+        self.at_once = torch.where(instant, self.at_once + 1, 0)
+        if bool((self.at_once > self.count + 5).any()):
+            sample = int(self.at_once.argmax())
+            raise EventError(
+                f"{int(self.at_once[sample])} events of sample {sample} at t = {float(t[sample]):.12g} ms, the last of guard "
+                f"{int(guard[sample])}, without time passing",
+                "events that do not pile up in an instant",
+                "a refractory time, or stopping before that time",
+            )
+
+    def _check(self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor, speed: Tensor) -> None:
         """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
         before, after = _levels(self.system, t, minus), _levels(self.system, t, plus)
         own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
         of_y, _ = guard_slopes(self.system, t, minus, guard)
         rounding = 1e4 * torch.finfo(minus.dtype).eps * (1.0 + (of_y * minus).abs().sum(1))
-        missed = here & ~(before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1).abs() <= rounding.clamp(min=TIE))
+        off = before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
+        missed = here & ~((off.abs() <= rounding.clamp(min=TIE)) & (speed > 0.0))
         if bool(missed.any()):
             sample = int(missed.nonzero()[0])
-            fired = int(guard[sample])
             raise EventError(
-                f"guard {fired}, sample {sample}, touches zero near t = {float(t[sample]):g} ms without a clear crossing: "
-                f"{float(before[sample, fired]):.3g} after Newton's method",
-                "guards that rise through zero",
-                "another input or initial state: at a grazing event solution and gradient are not continuous",
+                f"guard {int(guard[sample])}, sample {sample}, touches zero near t = {float(t[sample]):.12g} ms without a "
+                f"clear crossing: Newton's method ended at {float(off[sample]):.3g}, with dφ/dt = {float(speed[sample]):.3g}",
+                "guards that rise through zero, and not many times in an instant",
+                "another input or initial state, or stopping before: a grazing event has no gradient",
             )
         tied = ~own & (before >= -TIE)
-        wrong = here[:, None] & (after >= 0.0) & ~tied & ~(own & (after <= TIE))
+        wrong = here[:, None] & (after >= 0.0) & ~tied & ~(own & (after <= TIE) & (after == before))
         if not bool(wrong.any()):
             return
         sample, other = (int(k) for k in wrong.nonzero()[0])
@@ -247,9 +272,9 @@ class _Inside:
         least, guard = share.min(1)
         return low + least.clamp(max=1.0).to(low.dtype) * (high - low), guard
 
-    def _rises(self, before: Tensor, after: Tensor) -> Tensor:
-        # A guard above zero at the start of the step is not waited for: it fires there.
-        return (before < 0.0) & (after >= 0.0) & (self.begins < 0.0)
+    @staticmethod
+    def _rises(before: Tensor, after: Tensor) -> Tensor:
+        return (before < 0.0) & (after >= 0.0)
 
 
 def taped_step(

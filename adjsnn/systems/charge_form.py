@@ -34,7 +34,9 @@ class ChargeForm(HybridSystem):
         super().__init__()
         if not isinstance(net, GatedSynapseNetwork):
             raise ConfigurationError(
-                f"a system of type {type(net).__name__}", "a GatedSynapseNetwork", "solving it as it is: adjsnn.solve(system, ...)"
+                f"a system of type {type(net).__name__}",
+                "a GatedSynapseNetwork",
+                "solving it as it is: adjsnn.solve(system, ...)",
             )
         self.net = net
 

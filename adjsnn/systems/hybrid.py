@@ -1,4 +1,4 @@
-"""The interface of a system that a user writes: a flow, a readout, and the seam for events."""
+"""The interface of a system that a user writes: a flow, guards and jumps, a readout."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -7,7 +7,9 @@ from adjsnn.errors import ConfigurationError
 
 
 class HybridSystem(nn.Module):
-    """A system ẏ = f(t, y, u; θ), written by subclassing; θ are the registered parameters.
+    """A system ẏ = f(t, y, u; θ), with jumps y⁺ = r(t, y⁻; θ) where φ(t, y; θ) rises through zero; written by subclassing.
+
+    θ are the registered parameters.
 
     Only `vector_field` must be given. It must be a function of its arguments and of the module's parameters and buffers alone:
     the backward pass evaluates it again. Samples of a batch are separate solutions, each of which may be at its own time, so
@@ -30,12 +32,21 @@ class HybridSystem(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}.vector_field")
 
     def guard(self, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"]) -> Float[Tensor, "B G"] | None:
-        """Functions whose upward zero crossings are events, (B, G); None, the default, for a smooth system."""
+        """Functions φ whose upward zero crossings are events, (B, G); None, the default, for a smooth system.
+
+        They are looked at eight times in every step, then located on the step itself to rounding; one that is above zero for a
+        shorter time can be missed, and wants output times or tolerances that keep steps short. An event ends a step, so guards
+        need adaptive steps. Guards that reach zero in the same instant fire one after the other in it.
+        """
         del t, y
         return None
 
     def jump(self, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], fired: Bool[Tensor, "B G"]) -> Float[Tensor, "B D"]:
-        """State after an event, (B, D), given the state before it and which guards fired, (B, G); y by default."""
+        """State after an event, (B, D), given the state before it and which guard fired, one True in a row of (B, G).
+
+        Rows without a True are ignored. The jump must leave the guard that fired below zero or on it, in which case it fires
+        again after it has been below, and must not raise another guard through zero. By default y.
+        """
         del t, fired
         return y
 
