@@ -95,7 +95,7 @@ class Units:
         """One unit from a snapshot: its input, its trajectory, the snapshot at its end, and what is to be warned of."""
         begin, end = self.span(unit)
         u = self.inputs(begin, end)
-        trajectory = memory_for(self.tensors, u)
+        trajectory = memory_for(self.tensors, u, begin)
         y0 = GatedState(*start[:3])
         irregular, carry = self.program.fill(self.tensors, u, y0, trajectory, start.carry, self.n_steps, begin)
         if start.readout is not None:  # the same sum in the same order as the last row of the unit before
@@ -110,8 +110,8 @@ class SegmentedGated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, units: Units, record: Record, names: tuple[str, ...], u: Tensor | None, v0, a_fast0, a_slow0, *flat):
-        y0 = GatedState(v0.clone(), a_fast0.clone(), a_slow0.clone())
-        snapshot = Snapshot(*y0, units.program.carry(units.tensors, y0))
+        carry = units.program.carry(units.tensors, GatedState(v0, a_fast0, a_slow0))
+        snapshot = Snapshot(v0.clone(), a_fast0.clone(), a_slow0.clone(), carry)
         at = kept_on_the_way(units.count, units.slots)
         readout = v0.new_empty(units.n_steps + 1, units.batch, units.tensors.w_out.shape[0])
         kept: dict[int, Snapshot] = {}

@@ -335,13 +335,15 @@ class GatedProgram(ABC):
         return f"sample {sample}, neuron {neuron}, t = {step * self.dt:g} ms (step {step} of {self.dt:g} ms)"
 
 
-def memory_for(tensors: GatedTensors, u: Float[Tensor, "T B C"]) -> GatedTrajectory:
-    """Memory for the trajectory of T steps."""
+def memory_for(tensors: GatedTensors, u: Float[Tensor, "T B C"], start: int = 0) -> GatedTrajectory:
+    """Memory for the trajectory of T steps, placed like that of the steps from `start` on in the memory of a whole trial."""
     n_steps, batch, _ = u.shape
-    size, w = (n_steps, batch, len(tensors.w_rec)), tensors.w_rec
-    v, a_fast, a_slow = (fresh((n_steps + 1, *size[1:]), w) for _ in range(3))
-    readout = w.new_empty(n_steps + 1, batch, len(tensors.w_out))
-    return GatedTrajectory(v, a_fast, a_slow, readout, fresh(size, w), fresh(size, w, torch.int8))
+    w, width, n_out = tensors.w_rec, batch * len(tensors.w_rec), len(tensors.w_out)
+    size = (n_steps, batch, len(w))
+    v, a_fast, a_slow = (fresh((n_steps + 1, *size[1:]), w, place=start * width) for _ in range(3))
+    readout = fresh((n_steps + 1, batch, n_out), w, place=start * batch * n_out)
+    current = fresh(size, w, place=start * width)
+    return GatedTrajectory(v, a_fast, a_slow, readout, current, fresh(size, w, torch.int8, place=start * width))
 
 
 def nested(n_steps: int, unit: int, block: int) -> Iterator[tuple[int, int]]:
