@@ -11,6 +11,7 @@ from adjsnn.adjoints.backsolve import Backsolve
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
+from adjsnn.adjoints.smooth_checkpoints import Keep
 from adjsnn.adjoints.smooth_discrete import SmoothStats, attach, discrete_sweep, registered, run_forward
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.odeint import PREFIX, solve_by_torchdiffeq
@@ -137,13 +138,13 @@ def _solve(program: SmoothProgram, y0: Tensor, u: Tensor | None, adjoint: Adjoin
         rejected = torch.zeros_like(steps.accepted) if run is None else run.rejected
         return y, SmoothStats(steps.accepted, rejected, 0, 0)
     if isinstance(adjoint, DiscreteAdjoint):
-        return attach(program, y0, u, discrete_sweep, adjoint.checkpoints)
+        return attach(program, y0, u, discrete_sweep, Keep(adjoint.checkpoints, adjoint.memory_mb))
     if isinstance(adjoint, ForwardSensitivity):
         leaves = [x for x in registered(program) if x.requires_grad]
         adjoint.check(leaves, y0, u if u is not None and u.requires_grad else None)
     if isinstance(adjoint, ContinuousAdjoint):
         adjoint.check(program)
-    return attach(program, y0, u, adjoint.sweep)
+    return attach(program, y0, u, adjoint.sweep, Keep(last=isinstance(adjoint, Backsolve)))
 
 
 def _readout(system: HybridSystem, y: Tensor) -> Tensor:
@@ -164,10 +165,6 @@ def _adjoint(adjoint: Adjoint | None, by_torchdiffeq: bool) -> Adjoint:
     adjoint = default if adjoint is None else adjoint
     if not isinstance(adjoint, (DiscreteAdjoint, ContinuousAdjoint, ForwardSensitivity, Backsolve, BPTT)):
         raise ConfigurationError(f"adjoint={adjoint!r}", "an adjoint instance", "adjoint=DiscreteAdjoint()")
-    if isinstance(adjoint, DiscreteAdjoint) and adjoint.memory_mb is not None:
-        raise ConfigurationError(
-            f"memory_mb={adjoint.memory_mb!r} for a system of one's own", "a number of checkpoints", 'checkpoints="sqrt"'
-        )
     if by_torchdiffeq and not isinstance(adjoint, (BPTT, Backsolve)):
         raise ConfigurationError(
             f"adjoint={adjoint!r} with a method of torchdiffeq", "BPTT() or Backsolve(), which it has", "adjoint=None"
