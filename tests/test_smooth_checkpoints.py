@@ -5,12 +5,14 @@ import weakref
 import pytest
 import torch
 from smooth_systems import ADAPTIVE, F64, FIXED, checkpointed, problem
+from torch import nn
 
 from adjsnn import ConfigurationError, DiscreteAdjoint
 from adjsnn.adjoints import smooth_discrete
 from adjsnn.adjoints.backsolve import Backsolve
 from adjsnn.adjoints.checkpoints import binomial_runs, kept_on_the_way, runs_again
 from adjsnn.solve_smooth import solve_smooth
+from adjsnn.systems.hybrid import HybridSystem
 
 LONG = torch.tensor([0.0, 1.0, 40.0], dtype=F64)  # ms
 STATE = 4 * 3 * 8  # bytes of y0
@@ -70,6 +72,37 @@ def test_steps_and_states_are_those_of_the_plan(method, slots, watch):
     else:  # the states are thinned before the number of steps is known
         assert least <= solution.stats.recomputed_steps <= 1.15 * least
     assert most[0] <= slots + 1  # and the one that the run has come to
+
+
+class Wide(HybridSystem):
+    """ẏ = -y + tanh(W y) + tanh(V u) of any width and dtype."""
+
+    def __init__(self, width, dtype):
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.w = nn.Parameter(torch.randn(width, width, generator=random, dtype=dtype) / width**0.5)
+        self.v = nn.Parameter(torch.randn(width, 3, generator=random, dtype=dtype))
+
+    def vector_field(self, t, y, u):
+        return -y + torch.tanh(y @ self.w.T) + torch.tanh(u @ self.v.T)
+
+
+@pytest.mark.parametrize(("batch", "width"), [(1, 33), (7, 5), (3, 101)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_odd_sizes_are_the_same_bits(method, dtype, batch, width):
+    """A matrix product rounds differently at another distance from a cache line's start."""
+    random = torch.Generator().manual_seed(1)
+    net, ts = Wide(width, dtype), torch.arange(6).to(dtype)
+    y0 = torch.randn(batch * width + 1, generator=random, dtype=dtype)[1:].view(batch, width).requires_grad_()
+    u = torch.randn(5, batch, 3, generator=random, dtype=dtype).requires_grad_()
+    options = {"substeps": 3} if method in FIXED else {"rtol": 1e-5, "atol": 1e-6}
+    found = []
+    for checkpoints in (None, 3, "sqrt"):
+        solution = solve_smooth(net, u, ts=ts, method=method, y0=y0, adjoint=checkpointed(checkpoints), **options)
+        found.append(_gradients(solution, [y0, u, *net.parameters()]))
+    for other in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(other, found[0], strict=True))
 
 
 @pytest.mark.parametrize("method", ["heun", "tsit5"])

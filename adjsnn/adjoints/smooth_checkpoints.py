@@ -74,7 +74,10 @@ class Thinned:
         return reverse(self.n, self.slots, self.rows, self.states, advance)
 
 
-def thin(n: int, slots: int, stride: int, kept: Tensor) -> Thinned:
-    """Of states before every `stride`-th of n steps, (S, B, D), those nearest to the ones that the plan would have kept."""
+def thin(n: int, slots: int, stride: int, kept: Tensor, y0: Tensor) -> Thinned:
+    """Of states before every `stride`-th of n steps, (S, B, D), those nearest to the ones that the plan would have kept.
+
+    The first is y0 itself, from whose memory the forward run set out.
+    """
     rows = tuple(kept_on_the_way(n, slots, stride))
-    return Thinned(n, slots, rows, {row: kept[row // stride].clone() for row in rows})
+    return Thinned(n, slots, rows, {row: kept[row // stride].clone() if row else y0 for row in rows})

@@ -120,7 +120,7 @@ def _run_adaptive(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Ke
     if keep.all:
         return Forward(run.steps, run.outputs, run.kept, None, run.rejected)
     n = len(run.steps)
-    thinned = thin(n, keep.slots(n, y0.nbytes), run.stride, run.kept)
+    thinned = thin(n, keep.slots(n, y0.nbytes), run.stride, run.kept, y0)
     return Forward(run.steps, run.outputs, y0.new_empty(0, *y0.shape), thinned, run.rejected)
 
 
@@ -235,17 +235,16 @@ def add_leaves(sums: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> No
 
 def _segments(stored: Stored, n: int) -> Iterator[tuple[int, int, Tensor]]:
     """Ranges of steps from the last to the first, each with the states before its steps: kept, or made again."""
-    if stored.thinned is None:
-        yield 0, n, stored.kept[:n]
-        return
 
     def advance(y: Tensor, start: int, stop: int) -> Tensor:
         stored.stats.recomputed_steps += stop - start
         with torch.no_grad():
             return replay(stored.program, stored.steps, y, stored.u, start, stop)
 
-    for k, y in stored.thinned.backward(advance):
-        yield k, k + 1, y[None]
+    every = ((k, stored.kept[k]) for k in reversed(range(n)))
+    for k, y in every if stored.thinned is None else stored.thinned.backward(advance):
+        # In memory of its own, since a matrix product of the same numbers may round differently at another place in memory.
+        yield k, k + 1, y[None].clone()
 
 
 def _pull_step(stored: Stored, k: int, y: Tensor, costate: Tensor, sums: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
