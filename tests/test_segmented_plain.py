@@ -236,3 +236,16 @@ def test_divergence_is_refused_as_in_the_stored_run(case, method, monkeypatch):
             adjsnn.solve(net, u, dt=DT, adjoint=adjoint, method=method, kernels=kernels)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("case", ["tau per neuron, lif", "kernels plain", "kernels backward"])
+def test_gradcheck_judges_checkpointed_gradients(case, monkeypatch):
+    net, kernels = _network(case)
+    _short_units(monkeypatch, "euler", "backward")
+    u, y0 = random_trial(net, seed=0, steps=STEPS, batch=BATCH)
+    kernels = "auto" if kernels == "backward" else kernels  # it compares the fused loops on plain states by itself
+    adjoint = DiscreteAdjoint(checkpoints=3)
+    report = adjsnn.gradcheck(
+        net, u, _readout_and_last_state, against=("bptt",), dt=DT, y0=y0, adjoint=adjoint, kernels=kernels, verbose=False
+    )
+    assert "w_rec" in str(report)

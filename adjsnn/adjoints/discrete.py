@@ -18,13 +18,13 @@ class DiscreteAdjoint:
     """Exact gradient of the computed cost, to rounding, by the hand-written adjoint (4.1) of the program that ran.
 
     The result equals backpropagation through time without its tape. With checkpoints only some states are kept, and steps are
-    run again on the way back; the gradient is the same bits.
+    run again on the way back, by the binomial plan (4.4); the gradient is the same bits.
 
     Args:
-        checkpoints: None, every step state is stored; "sqrt", at most √n states for n steps; or a number of states. Where they
-            are fewer than blocks of steps, the binomial plan (4.4) uses them.
+        checkpoints: None, every step state is stored; "sqrt", at most √n states for n steps of a gated network and 2√n for a
+            system of one's own; or the number of states that there may be at a time.
         memory_mb: instead, the memory to stay within, MB: everything is stored where it fits, else as many states as fit are
-            kept. For gated networks.
+            kept. The times of adaptive steps, whose number is not known, come on top.
 
     Raises:
         ConfigurationError: another kind of value, or both.
