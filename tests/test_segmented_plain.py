@@ -80,7 +80,7 @@ def _gradients(net, u, y0, adjoint, inputs=None, loss=_readout_and_last_state, *
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", PLAIN)
-def test_checkpointed_gradients_are_the_same_bits(case, method, monkeypatch):
+def test_checkpointed_gradients_are_the_same_bits(case, method, monkeypatch, unchecked_shapes):
     net, kernels = _network(case)
     _short_units(monkeypatch, method, kernels)
     u, y0 = random_trial(net, seed=0, steps=STEPS, batch=BATCH)
@@ -104,7 +104,7 @@ def test_checkpointed_gradients_are_the_same_bits(case, method, monkeypatch):
 @pytest.mark.parametrize(("batch", "n_hidden", "unit"), [(1, 33, 7), (3, 101, 13), (2, 257, 9)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["euler", "rk4"])
-def test_odd_sizes_are_the_same_bits(method, dtype, batch, n_hidden, unit, monkeypatch):
+def test_odd_sizes_are_the_same_bits(method, dtype, batch, n_hidden, unit, monkeypatch, unchecked_shapes):
     """A matrix product rounds differently at another distance from a cache line's start; units are placed as in the whole."""
     monkeypatch.setattr(gated_program, "BLOCK_ELEMENTS", unit * batch * n_hidden * STAGES[method])
     net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=0, n_hidden=n_hidden, tau_per_neuron=True).to(dtype)
@@ -122,7 +122,7 @@ def test_odd_sizes_are_the_same_bits(method, dtype, batch, n_hidden, unit, monke
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", [name for name in PLAIN if name.startswith(("own", "tau"))])
-def test_every_output_carries_its_gradient(case, method, monkeypatch):
+def test_every_output_carries_its_gradient(case, method, monkeypatch, unchecked_shapes):
     def loss(sol):
         return _readout_and_last_state(sol) + (sol.spike_charge * torch.linspace(1.0, 2.0, HIDDEN)).square().sum()
 
