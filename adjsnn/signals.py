@@ -46,7 +46,7 @@ class Stream:
         self.batch, self.channels = (int(n) for n in self._piece(0, 1).shape[1:])
 
     def read(self, start: int, stop: int, like: Tensor) -> Float[Tensor, "T B C"]:
-        """u of steps start … stop-1, with the dtype of `like`.
+        """u of steps start … stop-1, with the dtype and device of `like`.
 
         Raises:
             ConfigurationError: another shape than the first piece, or entries that are not finite.
@@ -58,15 +58,17 @@ class Stream:
                 f"({stop - start}, {self.batch}, {self.channels})",
                 "a source that returns u[start:stop]",
             )
-        u = torch.from_numpy(np.array(piece)).to(like)  # a copy: files are mapped read-only
-        if not np.isfinite(u.numpy()).all():
+        # A copy: files are mapped read-only, and a function may use its memory again.
+        u = piece.to(like, copy=True) if isinstance(piece, Tensor) else torch.from_numpy(np.array(piece)).to(like)
+        # On the CPU by numpy, in this thread: torch's idle ones would spin on their cores.
+        if not (np.isfinite(u.numpy()).all() if u.device.type == "cpu" else bool(u.isfinite().all())):
             step = start + int((~u.isfinite()).nonzero()[0][0])
             raise ConfigurationError(f"an input that is not finite in step {step}", "finite inputs", "interpolating the gap")
         return u
 
-    def _piece(self, start: int, stop: int) -> np.ndarray:
+    def _piece(self, start: int, stop: int) -> np.ndarray | Tensor:
         piece = self._source[start:stop] if isinstance(self._source, np.ndarray) else self._source(start, stop)
-        piece = piece.detach().numpy() if isinstance(piece, Tensor) else np.asarray(piece)
+        piece = piece.detach() if isinstance(piece, Tensor) else np.asarray(piece)
         if piece.ndim != 3:
             raise ConfigurationError(f"a piece of shape {piece.shape}", "(steps, B, C)", "a source that returns u[start:stop]")
         return piece

@@ -14,6 +14,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_euler import GatedEuler
 from adjsnn.integrate.gated_program import GatedProgram
 from adjsnn.integrate.gated_rk import GatedRungeKutta
+from adjsnn.integrate.memory import fresh
 from adjsnn.integrate.tableaus import TABLEAUS
 from adjsnn.kernels.fused import obstacle
 from adjsnn.signals import Stream
@@ -118,8 +119,13 @@ def _solve_checkpointed(
     choose: Callable[[Units], int],
 ) -> CheckpointedSolution:
     if isinstance(inputs, Stream):
-        source, like, u = inputs, tensors.w_rec.detach(), None
-        result, record = segmented(program, tensors, u, lambda start, stop: source.read(start, stop, like), shape, y0, choose)
+        source, like = inputs, tensors.w_rec.detach()
+
+        def read(start: int, stop: int) -> Tensor:
+            u = source.read(start, stop, like)
+            return fresh(tuple(u.shape), u, place=start * u[0].numel()).copy_(u)
+
+        result, record = segmented(program, tensors, None, read, shape, y0, choose)
     else:
         whole = inputs.detach()
         result, record = segmented(program, tensors, inputs, lambda start, stop: whole[start:stop], shape, y0, choose)

@@ -12,6 +12,7 @@ from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.hybrid_discrete import hybrid_sweep
+from adjsnn.adjoints.smooth_checkpoints import Keep
 from adjsnn.adjoints.smooth_discrete import SmoothStats, attach, discrete_sweep, events_of, registered, run_forward
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.events import event_rows, unroll_events
@@ -154,13 +155,14 @@ def _solve(
         check_finite(y.detach(), program.ts)
         return y, times, index, SmoothStats(steps.accepted, rejected, 0, 0, None if run is None else run.slowest)
     if isinstance(adjoint, DiscreteAdjoint):
-        return attach(program, y0, u, hybrid_sweep if program.guards else discrete_sweep, adjoint.checkpoints)
+        sweep = hybrid_sweep if program.guards else discrete_sweep
+        return attach(program, y0, u, sweep, Keep(adjoint.checkpoints, adjoint.memory_mb))
     if isinstance(adjoint, ForwardSensitivity):
         leaves = [x for x in registered(program) if x.requires_grad]
         adjoint.check(leaves, y0, u if u is not None and u.requires_grad else None)
     if isinstance(adjoint, ContinuousAdjoint):
         adjoint.check(program)
-    return attach(program, y0, u, adjoint.sweep)
+    return attach(program, y0, u, adjoint.sweep, Keep(last=isinstance(adjoint, Backsolve)))
 
 
 def _readout(system: HybridSystem, y: Tensor) -> Tensor:
@@ -181,10 +183,6 @@ def _adjoint(adjoint: Adjoint | None, by_torchdiffeq: bool) -> Adjoint:
     adjoint = default if adjoint is None else adjoint
     if not isinstance(adjoint, (DiscreteAdjoint, ContinuousAdjoint, ForwardSensitivity, Backsolve, BPTT)):
         raise ConfigurationError(f"adjoint={adjoint!r}", "an adjoint instance", "adjoint=DiscreteAdjoint()")
-    if isinstance(adjoint, DiscreteAdjoint) and adjoint.memory_mb is not None:
-        raise ConfigurationError(
-            f"memory_mb={adjoint.memory_mb!r} for a system of one's own", "a number of checkpoints", 'checkpoints="sqrt"'
-        )
     if by_torchdiffeq and not isinstance(adjoint, (BPTT, Backsolve)):
         raise ConfigurationError(
             f"adjoint={adjoint!r} with a method of torchdiffeq", "BPTT() or Backsolve(), which it has", "adjoint=None"

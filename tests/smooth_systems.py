@@ -75,7 +75,7 @@ def relative(found: dict[str, Tensor], judge: dict[str, Tensor]) -> float:
     return max(float((found[k] - judge[k]).abs().max() / judge[k].abs().max()) for k in judge)
 
 
-def checkpointed(checkpoints: str | int) -> DiscreteAdjoint:
+def checkpointed(checkpoints: str | int | None) -> DiscreteAdjoint:
     """The discrete adjoint with checkpoints."""
     return DiscreteAdjoint(checkpoints=checkpoints)
 

@@ -3,7 +3,17 @@
 import pytest
 
 from adjsnn import ConfigurationError
-from adjsnn.adjoints.checkpoints import Advance, Back, Drop, binomial_runs, kept_on_the_way, plan, slots_for
+from adjsnn.adjoints.checkpoints import (
+    Advance,
+    Back,
+    Drop,
+    binomial_runs,
+    kept_on_the_way,
+    plan,
+    reverse,
+    runs_again,
+    slots_for,
+)
 
 
 def _carry_out(n: int, slots: int) -> tuple[int, int]:
@@ -56,6 +66,49 @@ def test_a_plan_reaches_the_formula_within_its_slots(slots):
         # The formula's first sweep stops at its last kept state; ours goes on to the end, because the loss is there.
         assert runs == binomial_runs(n, slots) + n - kept_on_the_way(n, slots)[-1], (n, slots)
         assert most <= slots
+
+
+@pytest.mark.parametrize("grid", [1, 4, 16])
+@pytest.mark.parametrize("slots", [1, 2, 5, 12])
+def test_units_are_reversed_from_the_states_that_happen_to_be_kept(slots, grid):
+    """A state is the number of its unit, and running units adds to it."""
+    for n in (1, 2, 16, 17, 50, 75):
+        rows, runs, kept = kept_on_the_way(n, slots, grid), [0], {}
+        assert rows == sorted(set(rows))
+        assert all(row % grid == 0 and 0 <= row < n for row in rows)
+        assert len(rows) <= slots
+
+        def advance(state, start, stop, runs=runs, kept=kept):
+            assert state == start
+            assert len(kept) <= slots
+            runs[0] += stop - start
+            return stop
+
+        kept |= {row: row for row in rows}
+        for again in (0, rows[-1]):  # a second pass has to make the states again, all but the first
+            runs[0] = 0
+            units = list(reverse(n, slots, rows, kept, advance))
+            assert units == [(unit, unit) for unit in reversed(range(n))]
+            assert kept == {0: 0}
+            assert runs[0] == runs_again(n, slots, rows) + again
+        if grid == 1:
+            assert runs_again(n, slots, rows) == binomial_runs(n, slots) - n - rows[-1]
+
+
+def test_a_pass_that_was_interrupted_leaves_nothing_wrong():
+    rows, kept = kept_on_the_way(40, 4), {row: row for row in kept_on_the_way(40, 4)}
+    passing = reverse(40, 4, rows, kept, lambda state, start, stop: state + stop - start)
+    for _ in range(27):
+        next(passing)
+    units = reverse(40, 4, rows, kept, lambda state, start, stop: state + stop - start)
+    assert list(units) == [(unit, unit) for unit in reversed(range(40))]
+
+
+def test_states_on_a_grid_cost_little_more():
+    """Where the number of steps is not known, states are kept at multiples of a power of two: within a tenth of the least."""
+    for slots, grid in ((5, 256), (10, 128), (30, 64), (100, 16)):
+        least = runs_again(1000, slots, kept_on_the_way(1000, slots))
+        assert runs_again(1000, slots, kept_on_the_way(1000, slots, grid)) <= 1.1 * least
 
 
 def test_recomputed_steps_of_a_thousand():

@@ -52,13 +52,13 @@ def test_a_spike_count_loss_has_a_gradient():
 def test_a_wrong_adjoint_is_caught(monkeypatch):
     net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=0)
     u, y0 = random_trial(net, seed=0)
-    right = gated_euler._Sweep._reset_factors
+    right = gated_euler.EulerSweep._reset_factors
 
-    def without_the_dependence_of_rho_on_the_current(self, start, stop):
-        factors = right(self, start, stop)
+    def without_the_dependence_of_rho_on_the_current(self, trajectory, start, stop):
+        factors = right(self, trajectory, start, stop)
         return factors._replace(d_current=torch.zeros_like(factors.d_current))
 
-    monkeypatch.setattr(gated_euler._Sweep, "_reset_factors", without_the_dependence_of_rho_on_the_current)
+    monkeypatch.setattr(gated_euler.EulerSweep, "_reset_factors", without_the_dependence_of_rho_on_the_current)
     with pytest.raises(adjsnn.GradientCheckError, match="from BPTT, allowed 1e-10"):
         adjsnn.gradcheck(net, u, random_loss, against=("bptt",), dt=DT, y0=y0, verbose=False, kernels="plain")
     with pytest.raises(adjsnn.GradientCheckError, match="from central differences, allowed 1e-06"):

@@ -132,10 +132,6 @@ BAD = {
     "no states": (lambda net, u: DiscreteAdjoint(checkpoints=0), "checkpoints=0"),
     "both": (lambda net, u: DiscreteAdjoint(checkpoints=3, memory_mb=1.0), "one of the two"),
     "no memory": (lambda net, u: DiscreteAdjoint(memory_mb=-1.0), "memory_mb=-1.0"),
-    "plain operations": (
-        lambda net, u: adjsnn.solve(net, u, dt=DT, adjoint=DiscreteAdjoint(checkpoints=3), kernels="plain"),
-        "checkpoints for a network that runs by torch operations",
-    ),
     "stream with BPTT": (
         lambda net, u: adjsnn.solve(net, Stream(u.numpy()), dt=DT, adjoint=adjsnn.BPTT()),
         "an adjoint that keeps checkpoints",

@@ -45,7 +45,7 @@ class Backsolve:
             raise ConfigurationError(f"tolerance={self.tolerance!r}", "a positive relative tolerance", "tolerance=1e-3")
 
     def sweep(self, stored: Stored, cotangents: Tensor) -> Gradients:
-        """Gradients from the cotangents of the output states, (T+1, B, D). Of the states stored only the last is read."""
+        """Gradients from the cotangents of the output states, (T+1, B, D). The last state is the only one stored."""
         with torch.no_grad():
             return self._integrate(stored, cotangents)
 

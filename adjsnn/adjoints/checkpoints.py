@@ -9,9 +9,11 @@ is run once more with everything kept (`Back`). A slot holds the initial state o
 (Griewank 1992); `binomial_runs` computes it and `plan` reaches it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import comb, isqrt
+from typing import TypeVar
 
 from adjsnn.errors import ConfigurationError
 
@@ -40,25 +42,62 @@ class Back:
 
 
 Action = Advance | Drop | Back
+State = TypeVar("State")
 
 
-def kept_on_the_way(n: int, slots: int) -> list[int]:
-    """Units whose initial state the first sweep keeps, ascending, unit 0 first."""
+def kept_on_the_way(n: int, slots: int, grid: int = 1) -> list[int]:
+    """Units whose initial state the first sweep keeps, ascending, unit 0 first; only multiples of `grid`."""
     kept = [0]
-    while n - kept[-1] > 1 and slots > len(kept):
-        kept.append(kept[-1] + _split(n - kept[-1], slots - len(kept) + 1))
+    while n - kept[-1] > grid and slots > len(kept):
+        ahead = _split(n - kept[-1], slots - len(kept) + 1)
+        kept.append(min(kept[-1] + grid * max(1, round(ahead / grid)), (n - 1) // grid * grid))
     return kept
 
 
-def plan(n: int, slots: int) -> Iterator[Action]:
-    """What to do after the first sweep, in order, to reverse n units with `slots` kept states."""
-    kept = kept_on_the_way(n, slots)
+def plan(n: int, slots: int, kept: Sequence[int] | None = None) -> Iterator[Action]:
+    """What to do after the first sweep, in order, to reverse n units with `slots` kept states.
+
+    `kept` are the units, ascending from 0, whose initial state the first sweep kept; None for those of `kept_on_the_way`.
+    """
+    kept = kept_on_the_way(n, slots) if kept is None else kept
     stop = n
     for free, start in reversed(list(enumerate(kept))):
         yield from _reverse(start, stop, slots - free)
         if start:
             yield Drop(start)
         stop = start
+
+
+def reverse(
+    n: int, slots: int, rows: Sequence[int], kept: dict[int, State], advance: Callable[[State, int, int], State]
+) -> Iterator[tuple[int, State]]:
+    """Carry out a plan: each unit with its initial state, the last first, with never more than `slots` of them in `kept`.
+
+    Args:
+        n, slots: of the plan.
+        rows: units whose initial state the first sweep kept.
+        kept: these states. What is left in it at the end is that of unit 0, so a second pass makes the others again.
+        advance: advance(state, start, stop) runs units start … stop-1.
+    """
+    for unit in set(kept).difference(rows):  # left by a pass that was interrupted
+        del kept[unit]
+    for before, unit in pairwise(rows):
+        if unit not in kept:
+            kept[unit] = advance(kept[before], before, unit)
+    for action in plan(n, slots, rows):
+        match action:
+            case Drop(unit):
+                del kept[unit]
+            case Advance(start, stop):
+                kept[stop] = advance(kept[start], start, stop)
+            case Back(start, unit):
+                yield unit, advance(kept[start], start, unit)
+
+
+def runs_again(n: int, slots: int, rows: Sequence[int]) -> int:
+    """Unit runs that `reverse` asks of `advance` where every state of `rows` is there."""
+    stretches = zip(rows, [*rows[1:], n], strict=True)
+    return sum(binomial_runs(stop - start, slots - before) - (stop - start) for before, (start, stop) in enumerate(stretches))
 
 
 def _reverse(start: int, stop: int, slots: int) -> Iterator[Action]:

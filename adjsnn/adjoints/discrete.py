@@ -7,12 +7,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.checkpoints import slots_for
-from adjsnn.adjoints.gated_euler import GatedCotangents, GatedGradients, gated_euler_adjoint
-from adjsnn.adjoints.gated_rk import gated_rk_adjoint
+from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.gated_euler import GatedEuler
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
-from adjsnn.integrate.gated_rk import GatedRungeKutta
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 
@@ -21,13 +18,13 @@ class DiscreteAdjoint:
     """Exact gradient of the computed cost, to rounding, by the hand-written adjoint (4.1) of the program that ran.
 
     The result equals backpropagation through time without its tape. With checkpoints only some states are kept, and steps are
-    run again on the way back; the gradient is the same bits.
+    run again on the way back, by the binomial plan (4.4); the gradient is the same bits.
 
     Args:
-        checkpoints: None, every step state is stored; "sqrt", at most √n states for n steps; or a number of states. Where they
-            are fewer than blocks of steps, the binomial plan (4.4) uses them.
+        checkpoints: None, every step state is stored; "sqrt", at most √n states for n steps of a gated network and 2√n for a
+            system of one's own; or the number of states that there may be at a time.
         memory_mb: instead, the memory to stay within, MB: everything is stored where it fits, else as many states as fit are
-            kept. For gated networks.
+            kept. The times of adaptive steps, whose number is not known, come on top.
 
     Raises:
         ConfigurationError: another kind of value, or both.
@@ -82,24 +79,6 @@ class _DiscreteGatedEuler(torch.autograd.Function):
         return _backward(ctx, *grad_outputs)
 
 
-def gated_adjoint(
-    program: GatedProgram,
-    tensors: GatedTensors,
-    u: Tensor,
-    trajectory: GatedTrajectory,
-    cotangents: GatedCotangents,
-    wanted: frozenset[str],
-) -> GatedGradients:
-    """The adjoint of a gated program, by fused loops where they cover the network; arguments as in `gated_euler_adjoint`."""
-    if (kernel := program.kernel(tensors, "backward")) is not None:
-        found, d_u, y0 = kernel.backward(u, trajectory, cotangents, wanted)
-        return GatedGradients(found, d_u, GatedState(*y0))
-    if isinstance(program, GatedRungeKutta):
-        return gated_rk_adjoint(program, tensors, u, trajectory, cotangents, wanted)
-    assert isinstance(program, GatedEuler)
-    return gated_euler_adjoint(program, tensors, u, trajectory, cotangents, wanted)
-
-
 @once_differentiable
 def _backward(ctx, *cotangents):
     names = ctx.names
@@ -110,9 +89,20 @@ def _backward(ctx, *cotangents):
     wanted = {name for name, needed in zip(names, ctx.needs_input_grad[6:], strict=True) if needed}
     if needs_u:
         wanted.add("u")
-    gradients = gated_adjoint(ctx.program, tensors, u, trajectory, GatedCotangents(*cotangents[:4]), frozenset(wanted))
-    d_y0 = (g if needed else None for g, needed in zip(gradients.y0, needs_y0, strict=True))
-    return (None, None, gradients.u, *d_y0, *(gradients.tensors.get(name) for name in names))
+    c_v, c_fast, c_slow, c_readout = cotangents[:4]
+    rows = (c_readout, c_v, c_fast, c_slow)
+    last = tuple(None if x is None else x[-1] for x in rows)
+    sweep = gated_sweep(ctx.program, tensors, _sizes(trajectory), frozenset(wanted), last)
+    d_u = torch.zeros_like(u) if needs_u else None
+    sweep.back(u, trajectory, rows, d_u)
+    gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
+    d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
+    return (None, None, d_u, *d_y0, *(gradients.get(name) for name in names))
+
+
+def _sizes(trajectory: GatedTrajectory) -> tuple[int, int, int]:
+    n_steps, batch, n_hidden = trajectory.current.shape
+    return n_steps, batch, n_hidden
 
 
 def _tensors(names: tuple[str, ...], flat: tuple[Tensor, ...] | list[Tensor]) -> GatedTensors:

@@ -19,33 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.integrate.gated_euler import GatedEuler
-from adjsnn.integrate.gated_program import GatedTrajectory, blocks
+from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, block_length, nested
 from adjsnn.scalars import scalar
-from adjsnn.systems.gated_network import GatedState, GatedTensors
+from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.membranes import Partials
-
-
-@dataclass(frozen=True)
-class GatedCotangents:
-    """Cotangents of the loss with respect to a trajectory, None where the loss does not depend on it.
-
-    Attributes:
-        v, a_fast, a_slow: (T+1, B, N).   readout: (T+1, B, C_out).
-    """
-
-    v: Tensor | None
-    a_fast: Tensor | None
-    a_slow: Tensor | None
-    readout: Tensor | None
-
-
-@dataclass(frozen=True)
-class GatedGradients:
-    """Gradients of the loss: by tensor name, with respect to the input u (T, B, C_in), and to the initial state."""
-
-    tensors: dict[str, Tensor]
-    u: Tensor | None
-    y0: GatedState
 
 
 @dataclass(frozen=True)
@@ -65,92 +42,98 @@ class _Factors:
     reset: Partials | None
 
 
-def gated_euler_adjoint(
-    program: GatedEuler,
-    tensors: GatedTensors,
-    u: Float[Tensor, "T B C"],
-    trajectory: GatedTrajectory,
-    cotangents: GatedCotangents,
-    wanted: frozenset[str],
-) -> GatedGradients:
-    """Gradients of a loss, given its cotangents, by the recursion (4.1) backward through the stored trajectory.
+class EulerSweep:
+    """The backward recursion (4.1) with its preallocated memory, and the gradients gathered so far.
+
+    Units of a trajectory are handed to `back` last first. Carries λ_v, p_f = λ_f/τ_f and p_s = λ_s/τ_s; p instead of λ saves
+    two operations per step.
 
     Args:
         program: the program that ran.
         tensors: the network's tensors it ran with.
-        u: the input it ran on.
-        trajectory: what it stored.
-        cotangents: of the loss.
+        shape: (T, B, N) of the whole trajectory.
         wanted: names of tensors, and "u", whose gradients are computed.
-    """
-    n_steps, batch, n_hidden = trajectory.current.shape
-    total: dict[str, Tensor] = {}
-    d_readout = cotangents.readout if "w_out" in wanted else None
-    if d_readout is not None:
-        total["w_out"] = outer(d_readout[:1], trajectory.a_slow[:1])
-    d_u = torch.zeros_like(u) if "u" in wanted else None
-    spans = list(blocks(n_steps, batch * n_hidden))
-    sweep = _Sweep(program, tensors, trajectory, cotangents, wanted, spans[0][1])
-    for start, stop in reversed(spans):
-        w = sweep.back(start, stop)
-        parts = sweep.constant_gradients(start, stop)
-        if "w_rec" in wanted:
-            parts["w_rec"] = outer(w, trajectory.a_fast[start:stop])
-        if "w_in" in wanted:
-            parts["w_in"] = outer(w, u[start:stop])
-        if d_readout is not None:
-            parts["w_out"] = outer(d_readout[start + 1 : stop + 1], trajectory.a_slow[start + 1 : stop + 1])
-        if "bias" in wanted:
-            parts["bias"] = w.sum((0, 1))
-        if d_u is not None:
-            torch.matmul(w, tensors.w_in, out=d_u[start:stop])
-        for name, part in parts.items():
-            total[name] = total[name] + part if name in total else part
-    return GatedGradients(total, d_u, sweep.initial())
-
-
-class _Sweep:
-    """The backward recursion (4.1) with its preallocated memory.
-
-    Carries λ_v, p_f = λ_f/τ_f and p_s = λ_s/τ_s; p instead of λ saves two operations per step.
+        last: cotangents of readout, v, a_fast and a_slow at the last time, None where the loss has none.
+        c_charge: cotangents of each neuron's Σ|q|, (B, N), where the loss depends on it.
     """
 
     def __init__(
         self,
         program: GatedEuler,
         tensors: GatedTensors,
-        trajectory: GatedTrajectory,
-        cotangents: GatedCotangents,
+        shape: tuple[int, int, int],
         wanted: frozenset[str],
-        block_length: int,
+        last: Sequence[Tensor | None],
+        c_charge: Tensor | None = None,
     ) -> None:
-        self.program, self.tensors, self.trajectory, self.cotangents = program, tensors, trajectory, cotangents
+        n_steps, batch, n_hidden = shape
+        self.program, self.tensors, self.wanted = program, tensors, wanted
+        self.length = block_length(n_steps, batch * n_hidden)
         self.wanted_constants = tuple(name for name in tensors.constants if name in wanted)
-        shape = (block_length, *trajectory.v.shape[1:])
-        new = trajectory.v.new_empty
-        self.w = new(shape)
+        memory, new = (self.length, batch, n_hidden), tensors.w_rec.new_empty
+        self.w = new(memory)
         # What the gradients of constants need of each step; None where none is wanted.
-        self.mu_block = new(shape) if self.wanted_constants else None
-        self.p_v_block = new(shape) if self.wanted_constants and not program.neuron.wraps else None
-        self.p_fast_block = new(shape) if "tau_fast" in wanted else None
-        self.p_slow_block = new(shape) if "tau_slow" in wanted else None
+        self.mu_block = new(memory) if self.wanted_constants else None
+        self.p_v_block = new(memory) if self.wanted_constants and not program.neuron.wraps else None
+        self.p_fast_block = new(memory) if "tau_fast" in wanted else None
+        self.p_slow_block = new(memory) if "tau_slow" in wanted else None
         self.decay_fast = 1.0 - program.dt / tensors.tau_fast
         self.decay_slow = 1.0 - program.dt / tensors.tau_slow
         self.decay_number = float(self.decay_fast) if self.decay_fast.dim() == 0 else None
         # λ_f ← ... + W_recᵀ w, divided by τ_f: the columns of W_rec, one per presynaptic neuron, carry the division.
         self.w_rec_over_tau = (tensors.w_rec / tensors.tau_fast).contiguous()
-        last = self._loss(-1, None)
-        zero = torch.zeros_like(trajectory.v[0])
-        self.lam_v, self.p_fast, self.p_slow = (zero.clone() if x is None else x[0].clone() for x in last)
+        self.last_readout: Tensor | None = None if last[0] is None else last[0][None]
+        at_end = _carried(tensors, [None if x is None else x[None] for x in last])
+        zero = tensors.w_rec.new_zeros(batch, n_hidden)
+        self.lam_v, self.p_fast, self.p_slow = (zero.clone() if x is None else x[0].clone() for x in at_end)
         self.m, self.p_v = torch.empty_like(zero), torch.empty_like(zero)
+        self.c_charge = c_charge
+        self.total: dict[str, Tensor] = {}
 
-    def initial(self) -> GatedState:
-        """Cotangents of the initial state, once every block has been swept."""
-        return GatedState(self.lam_v, self.p_fast * self.tensors.tau_fast, self.p_slow * self.tensors.tau_slow)
+    def back(self, u: Tensor, trajectory: GatedTrajectory, cotangents: Sequence[Tensor | None], d_u: Tensor | None) -> None:
+        """Sweep through a unit of the trajectory.
 
-    def back(self, start: int, stop: int) -> Tensor:
-        """Sweep steps stop-1 … start; returns w of (4.1) for each of them, (steps, B, N), valid until the next call."""
-        factors, sources = self._factors(start, stop), self._loss(start, stop)
+        Args:
+            u, trajectory: of the unit.
+            cotangents: of readout, v, a_fast and a_slow; the rows of the unit's T times before each step are read.
+            d_u: memory for the gradient of u.
+        """
+        if self.last_readout is not None and "w_out" in self.wanted:
+            self._add("w_out", outer(self.last_readout, trajectory.a_slow[-1:]))
+        self.last_readout = None
+        tensors, wanted, n_steps = self.tensors, self.wanted, len(trajectory.current)
+        for start, stop in reversed(list(nested(n_steps, self.length, self.length))):
+            at = slice(start, stop)
+            rows = [None if x is None else x[at] for x in cotangents]
+            w = self._block(trajectory, rows, start, stop)
+            for name, part in self._constant_gradients(trajectory, start, stop).items():
+                self._add(name, part)
+            if "w_rec" in wanted:
+                self._add("w_rec", outer(w, trajectory.a_fast[at]))
+            if "w_in" in wanted:
+                self._add("w_in", outer(w, u[at]))
+            if rows[0] is not None and "w_out" in wanted:
+                self._add("w_out", outer(rows[0], trajectory.a_slow[at]))
+            if "bias" in wanted:
+                self._add("bias", w.sum((0, 1)))
+            if d_u is not None:
+                torch.matmul(w, tensors.w_in, out=d_u[at])
+
+    def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Gradients by name, and of the initial state, whose a_fast and a_slow are given."""
+        d_y0 = (self.lam_v, self.p_fast * self.tensors.tau_fast, self.p_slow * self.tensors.tau_slow)
+        return self.total, d_y0
+
+    def _add(self, name: str, part: Tensor) -> None:
+        self.total[name] = self.total[name] + part if name in self.total else part
+
+    def _block(self, trajectory: GatedTrajectory, rows: Sequence[Tensor | None], start: int, stop: int) -> Tensor:
+        """Sweep steps stop-1 … start of a unit; returns w of (4.1) of each, (steps, B, N), valid until the next call."""
+        factors, sources = self._factors(trajectory, start, stop), _carried(self.tensors, rows)
+        if self.c_charge is not None:
+            direct, end = charge_sources(self.program, trajectory, start, stop, self.c_charge)
+            sources = (direct if sources[0] is None else sources[0] + direct, *sources[1:])
+            self.lam_v = self.lam_v + end
         with torch.inference_mode():  # writes into memory from outside; autograd's bookkeeping would double the time
             self._recur(factors, sources, stop - start)
         return self.w[: stop - start]
@@ -190,10 +173,10 @@ class _Sweep:
             if c_v[n] is not None:
                 lam_v.add_(c_v[n])
 
-    def constant_gradients(self, start: int, stop: int) -> dict[str, Tensor]:
+    def _constant_gradients(self, trajectory: GatedTrajectory, start: int, stop: int) -> dict[str, Tensor]:
         """Gradients of τ_f, τ_s and the membrane's constants from the block just swept."""
         parts: dict[str, Tensor] = {}
-        steps, trajectory = stop - start, self.trajectory
+        steps = stop - start
         for name, p, a in (
             ("tau_fast", self.p_fast_block, trajectory.a_fast),
             ("tau_slow", self.p_slow_block, trajectory.a_slow),
@@ -209,21 +192,8 @@ class _Sweep:
             parts[name] = share.sum_to_size(self.tensors.constants[name].shape)
         return parts
 
-    def _loss(self, start: int, stop: int | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Loss cotangents at times start..stop-1 in the carried form: of v, of a_f over τ_f, of a_s over τ_s."""
-        at = slice(start, stop)
-        c = self.cotangents
-        slow = None
-        if c.readout is not None:
-            slow = c.readout[at] @ (self.tensors.w_out / self.tensors.tau_slow)
-        if c.a_slow is not None:
-            direct = c.a_slow[at] / self.tensors.tau_slow
-            slow = direct if slow is None else slow.add_(direct)
-        fast = None if c.a_fast is None else c.a_fast[at] / self.tensors.tau_fast
-        return (None if c.v is None else c.v[at]), fast, slow
-
-    def _factors(self, start: int, stop: int) -> _Factors:
-        program, trajectory, constants = self.program, self.trajectory, self.tensors.constants
+    def _factors(self, trajectory: GatedTrajectory, start: int, stop: int) -> _Factors:
+        program, constants = self.program, self.tensors.constants
         v, current = trajectory.v[start:stop], trajectory.current[start:stop]
         gate = program.gate_slope(trajectory.v[start : stop + 1])
         d_v, d_current, d_constants = program.neuron.flow_partials(v, current, constants, self.wanted_constants)
@@ -233,13 +203,13 @@ class _Sweep:
             keep=d_v.mul(h).add_(1.0),
             push=d_current * h,
             constants={name: d_constants[name] * h for name in self.wanted_constants},
-            reset=None if program.neuron.wraps else self._reset_factors(start, stop),
+            reset=None if program.neuron.wraps else self._reset_factors(trajectory, start, stop),
         )
         return self.factors
 
-    def _reset_factors(self, start: int, stop: int) -> Partials:
+    def _reset_factors(self, trajectory: GatedTrajectory, start: int, stop: int) -> Partials:
         """∂v⁺/∂(ṽ, I, c): 1 and 0 where nothing was reset, evaluated only at the spikes."""
-        trajectory, neuron, constants = self.trajectory, self.program.neuron, self.tensors.constants
+        neuron, constants = self.program.neuron, self.tensors.constants
         crossings = trajectory.crossings[start:stop]
         at = crossings.nonzero(as_tuple=True)
         v, current = trajectory.v[start:stop][at], trajectory.current[start:stop][at]
@@ -253,6 +223,33 @@ class _Sweep:
             zeros.index_put(at, partials.d_current),
             d_constants,
         )
+
+
+def _carried(tensors: GatedTensors, rows: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Loss cotangents of readout, v, a_fast and a_slow, (steps, B, ·), in the carried form: of v, of a_f over τ_f, of a_s over
+    τ_s."""
+    c_readout, c_v, c_fast, c_slow = rows
+    slow = None if c_readout is None else c_readout @ (tensors.w_out / tensors.tau_slow)
+    if c_slow is not None:
+        direct = c_slow / tensors.tau_slow
+        slow = direct if slow is None else slow.add_(direct)
+    return c_v, (None if c_fast is None else c_fast / tensors.tau_fast), slow
+
+
+def charge_sources(
+    program: GatedProgram, trajectory: GatedTrajectory, start: int, stop: int, c_charge: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a loss of Σ|q| adds to the cotangents of the voltages of a block, q = G(v⁺) - G(v) + crossings.
+
+    Returns:
+        of the voltages before each step, (steps, B, N), and of the last one, (B, N).
+    """
+    v, crossings = trajectory.v[start : stop + 1], trajectory.crossings[start:stop]
+    level, slope = program.charge_level(v), program.gate_slope(v)
+    signed = (level[1:] - level[:-1] + crossings).sign() * c_charge
+    before = -slope[:-1] * signed
+    before[1:] += slope[1:-1] * signed[:-1]
+    return before, slope[-1] * signed[-1]
 
 
 def _rows(x: Tensor | None, steps: int) -> Sequence[Any]:

@@ -13,15 +13,16 @@ Backward through one step, with λ the cotangents at its end, g_i = g(v_i), and 
 Stages are computed again from the stored states, for a block of steps at once; each weight gradient is one product per block.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.gated_euler import GatedCotangents, GatedGradients, outer
-from adjsnn.integrate.gated_program import GatedTrajectory, blocks
+from adjsnn.adjoints.gated_euler import charge_sources, outer
+from adjsnn.integrate.gated_program import GatedTrajectory, block_length, nested
 from adjsnn.integrate.gated_rk import Filter, GatedRungeKutta, Rates, Stages
-from adjsnn.systems.gated_network import GatedState, GatedTensors
+from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.membranes import Partials
 
 
@@ -47,54 +48,69 @@ class _Block:
     after_constants: dict[str, Tensor]
 
 
-def gated_rk_adjoint(
-    program: GatedRungeKutta,
-    tensors: GatedTensors,
-    u: Tensor,
-    trajectory: GatedTrajectory,
-    cotangents: GatedCotangents,
-    wanted: frozenset[str],
-) -> GatedGradients:
-    """Gradients of a loss, given its cotangents, by the recursion (4.5); arguments as in `gated_euler_adjoint`."""
-    with torch.no_grad():
-        return _Sweep(program, tensors, u, trajectory, cotangents, wanted).run()
+class RungeKuttaSweep:
+    """The backward recursion (4.5) and the gradients gathered so far; arguments and use as of `EulerSweep`.
 
-
-class _Sweep:
-    """The backward recursion. Carries λ_v, λ_f and λ_s."""
+    Carries λ_v, λ_f and λ_s.
+    """
 
     def __init__(
         self,
         program: GatedRungeKutta,
         tensors: GatedTensors,
-        u: Tensor,
-        trajectory: GatedTrajectory,
-        cotangents: GatedCotangents,
+        shape: tuple[int, int, int],
         wanted: frozenset[str],
+        last: Sequence[Tensor | None],
+        c_charge: Tensor | None = None,
     ) -> None:
-        self.program, self.tensors, self.u = program, tensors, u
-        self.trajectory, self.cotangents, self.wanted = trajectory, cotangents, wanted
-        self.rates: Rates = program.rates(tensors)
+        n_steps, batch, n_hidden = shape
+        self.program, self.tensors, self.wanted, self.c_charge = program, tensors, wanted, c_charge
+        self.length = block_length(n_steps, batch * n_hidden * program.stage_count)
+        with torch.no_grad():
+            self.rates: Rates = program.rates(tensors)
+            zero = tensors.w_rec.new_zeros(batch, n_hidden)
+            self.last_readout: Tensor | None = None if last[0] is None else last[0][None]
+            at_end = self._loss([None if x is None else x[None] for x in last], 0)
+            self.lam_v, self.lam_fast, self.lam_slow = (zero + x for x in at_end)
         self.constants = tuple(name for name in tensors.constants if name in wanted)
         self.total: dict[str, Tensor] = {}
-        zero = torch.zeros_like(trajectory.v[0])
-        self.lam_v, self.lam_fast, self.lam_slow = (zero + x for x in self._loss(len(trajectory.v) - 1))
 
-    def run(self) -> GatedGradients:
-        n_steps, batch, n_hidden = self.trajectory.current.shape
-        d_u = torch.zeros_like(self.u) if "u" in self.wanted else None
-        for start, stop in reversed(list(blocks(n_steps, batch * n_hidden * self.program.tableau.stages))):
-            block = self._block(start, stop)
-            flows, currents, filtered, after = self._recur(block, start, stop)
-            self._gradients(block, flows, currents, filtered, after, start, stop, d_u)
-        c = self.cotangents.readout
-        if c is not None and "w_out" in self.wanted:
-            self.total["w_out"] = outer(c, self.trajectory.a_slow)
-        return GatedGradients(self.total, d_u, GatedState(self.lam_v, self.lam_fast, self.lam_slow))
+    def back(self, u: Tensor, trajectory: GatedTrajectory, cotangents: Sequence[Tensor | None], d_u: Tensor | None) -> None:
+        """Sweep through a unit of the trajectory; arguments as of `EulerSweep.back`."""
+        with torch.no_grad():
+            if self.last_readout is not None and "w_out" in self.wanted:
+                self._add("w_out", outer(self.last_readout, trajectory.a_slow[-1:]))
+            self.last_readout = None
+            for start, stop in reversed(list(nested(len(trajectory.current), self.length, self.length))):
+                at, states = slice(start, stop), slice(start, stop + 1)
+                t = trajectory
+                part = GatedTrajectory(
+                    t.v[states], t.a_fast[states], t.a_slow[states], t.readout[states], t.current[at], t.crossings[at]
+                )
+                rows = [None if x is None else x[at] for x in cotangents]
+                self._unit(u[at], part, rows, None if d_u is None else d_u[at])
 
-    def _recur(self, block: _Block, start: int, stop: int) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], Tensor]:
-        """Sweep steps stop-1 … start. Returns, for the whole block, k̄_i, Ī_i, the cotangents of a at the stages and the end
-        for both filters, and v̄_e."""
+    def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Gradients by name, and of the initial state, whose a_fast and a_slow are given."""
+        return self.total, (self.lam_v, self.lam_fast, self.lam_slow)
+
+    def _unit(self, u: Tensor, trajectory: GatedTrajectory, rows: list[Tensor | None], d_u: Tensor | None) -> None:
+        """Sweep through one block of steps."""
+        if self.c_charge is not None:
+            direct, end = charge_sources(self.program, trajectory, 0, len(u), self.c_charge)
+            rows[1] = direct if rows[1] is None else rows[1] + direct
+            self.lam_v = self.lam_v + end
+        block = self._block(u, trajectory)
+        flows, currents, filtered, after = self._recur(block, rows)
+        self._gradients(block, flows, currents, filtered, after, u, trajectory, d_u)
+        if rows[0] is not None and "w_out" in self.wanted:
+            self._add("w_out", outer(rows[0], trajectory.a_slow[:-1]))
+
+    def _recur(
+        self, block: _Block, rows: Sequence[Tensor | None]
+    ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], Tensor]:
+        """Sweep the steps of a block, last first. Returns, for the whole block, k̄_i, Ī_i, the cotangents of a at the stages and
+        the end for both filters, and v̄_e."""
         program, tensors, fast, slow = self.program, self.tensors, self.rates.fast, self.rates.slow
         tableau, h = program.tableau, program.dt
         s = tableau.stages
@@ -102,7 +118,7 @@ class _Sweep:
         flows, currents = [torch.empty_like(new) for _ in range(s)], [torch.empty_like(new) for _ in range(s)]
         filtered = [torch.empty_like(new) for _ in range(s + 1)]
         slow_end, ends = torch.empty_like(new), torch.empty_like(new)
-        for n in reversed(range(stop - start)):
+        for n in reversed(range(len(new))):
             m = fast.gain[s][s] * self.lam_fast + slow.gain[s][s] * self.lam_slow
             end = self.lam_v + block.slope_after[n] * m
             filtered[s][n], slow_end[n], ends[n] = self.lam_fast, self.lam_slow, end
@@ -128,7 +144,7 @@ class _Sweep:
                         if weight:
                             k[j] = k[j] + h * weight * voltage
                 lam_v = lam_v + voltage
-            loss_v, loss_fast, loss_slow = self._loss(start + n)
+            loss_v, loss_fast, loss_slow = self._loss(rows, n)
             self.lam_v = lam_v - block.slopes[0][n] * released + loss_v
             self.lam_fast = lam_fast + loss_fast
             self.lam_slow = slow.keep[s] * self.lam_slow + loss_slow
@@ -141,30 +157,30 @@ class _Sweep:
         currents: list[Tensor],
         filtered: list[list[Tensor]],
         after: Tensor,
-        start: int,
-        stop: int,
+        u: Tensor,
+        trajectory: GatedTrajectory,
         d_u: Tensor | None,
     ) -> None:
         """Add the block's share of every wanted gradient."""
         whole = torch.stack(currents).sum(0)
-        trajectory, program, stages = self.trajectory, self.program, block.stages
+        program, stages = self.program, block.stages
         if "bias" in self.wanted:
             self._add("bias", whole.sum((0, 1)))
         if "w_in" in self.wanted:
-            self._add("w_in", outer(whole, self.u[start:stop]))
+            self._add("w_in", outer(whole, u))
         if d_u is not None:
-            d_u[start:stop] = whole @ self.tensors.w_in
-        a_fast = trajectory.a_fast[start:stop]
+            d_u[:] = whole @ self.tensors.w_in
+        a_fast = trajectory.a_fast[:-1]
         if "w_rec" in self.wanted:
             for i, current in enumerate(currents):
                 self._add("w_rec", outer(current, program.filtered(a_fast, stages.charge, self.rates.fast, i)))
-        level = program.charge_level(trajectory.v[start : stop + 1])
-        charge = [*stages.charge, level[1:] - level[:-1] + trajectory.crossings[start:stop]]
+        level = program.charge_level(trajectory.v)
+        charge = [*stages.charge, level[1:] - level[:-1] + trajectory.crossings]
         s = program.tableau.stages
         if "tau_fast" in self.wanted:
             self._add("tau_fast", self._filter_gradient(self.tensors.tau_fast, a_fast, charge, dict(enumerate(filtered[0]))))
         if "tau_slow" in self.wanted:
-            a_slow = trajectory.a_slow[start:stop]
+            a_slow = trajectory.a_slow[:-1]
             self._add("tau_slow", self._filter_gradient(self.tensors.tau_slow, a_slow, charge, {s: filtered[1][0]}))
         for name in self.constants:
             share = sum(
@@ -185,19 +201,19 @@ class _Sweep:
             )
             return torch.autograd.grad(value, leaf)[0]
 
-    def _block(self, start: int, stop: int) -> _Block:
-        program, trajectory, c = self.program, self.trajectory, self.tensors.constants
-        stages = program.block_stages(self.tensors, self.rates, self.u, trajectory, start, stop)
+    def _block(self, u: Tensor, trajectory: GatedTrajectory) -> _Block:
+        program, c = self.program, self.tensors.constants
+        stages = program.block_stages(self.tensors, self.rates, u, trajectory, 0, len(u))
         partials = [
             program.neuron.flow_partials(v, current, c, self.constants)
             for v, current in zip(stages.v, stages.current, strict=True)
         ]
         slopes = [program.unwrapped_slope(v) for v in stages.v]
-        slope_after = program.gate_slope(trajectory.v[start + 1 : stop + 1])
+        slope_after = program.gate_slope(trajectory.v[1:])
         after_flow = [torch.full_like(slope_after, program.dt * weight) for weight in program.tableau.b]
         if program.neuron.wraps:
             return _Block(stages, partials, slopes, slope_after, None, None, after_flow, [], {})
-        at = trajectory.crossings[start:stop].nonzero(as_tuple=True)
+        at = trajectory.crossings.nonzero(as_tuple=True)
         d_v, d_flow, d_current, d_constants = self._reset_partials(stages, at)
         ones, zeros = torch.ones_like(slope_after), torch.zeros_like(slope_after)
         return _Block(
@@ -227,13 +243,13 @@ class _Sweep:
         d_constants = dict(zip(raw, found[1 + 2 * s :], strict=True))
         return found[0], list(found[1 : 1 + s]), list(found[1 + s : 1 + 2 * s]), d_constants
 
-    def _loss(self, n: int) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
-        """Loss cotangents of v, a_f and a_s at time n."""
-        c = self.cotangents
-        slow = 0.0 if c.readout is None else c.readout[n] @ self.tensors.w_out
-        if c.a_slow is not None:
-            slow = slow + c.a_slow[n]
-        return (0.0 if c.v is None else c.v[n]), (0.0 if c.a_fast is None else c.a_fast[n]), slow
+    def _loss(self, rows: Sequence[Tensor | None], n: int) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
+        """Loss cotangents of v, a_f and a_s at row n, from those of readout, v, a_f and a_s."""
+        c_readout, c_v, c_fast, c_slow = rows
+        slow = 0.0 if c_readout is None else c_readout[n] @ self.tensors.w_out
+        if c_slow is not None:
+            slow = slow + c_slow[n]
+        return (0.0 if c_v is None else c_v[n]), (0.0 if c_fast is None else c_fast[n]), slow
 
     def _add(self, name: str, part: Tensor) -> None:
         self.total[name] = self.total[name] + part if name in self.total else part

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, segments
+from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, states_backward
 from adjsnn.errors import EventError
 from adjsnn.integrate.events import level, taped_step
 from adjsnn.integrate.smooth import jump, step_times
@@ -25,14 +25,13 @@ def hybrid_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     costate, sums = torch.zeros_like(stored.y0), [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
     of_end = torch.zeros_like(stored.y0[:, :1])
-    for start, stop, states in segments(stored, len(steps)):
-        for k in reversed(range(start, stop)):
-            costate = costate + at_row(steps, cotangents, k + 1)
-            if stored.of_times is not None:
-                of_end = of_end + stored.of_times[k].unsqueeze(1)
-            costate, of_u, of_end = pull_hybrid_step(stored, k, states[k - start], costate, of_end, sums)
-            if u_bar is not None and of_u is not None:
-                add_held(u_bar, steps.interval[k], of_u)
+    for k, y in states_backward(stored):
+        costate = costate + at_row(steps, cotangents, k + 1)
+        if stored.of_times is not None:
+            of_end = of_end + stored.of_times[k].unsqueeze(1)
+        costate, of_u, of_end = pull_hybrid_step(stored, k, y, costate, of_end, sums)
+        if u_bar is not None and of_u is not None:
+            add_held(u_bar, steps.interval[k], of_u)
     return Gradients(costate + at_row(steps, cotangents, 0), u_bar, tuple(sums))
 
 

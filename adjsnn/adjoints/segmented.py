@@ -1,7 +1,7 @@
 """Discrete adjoint of gated networks with checkpoints: only some states are kept, the rest is computed again on the way back.
 
-A unit is a block of steps, as long as the fused loops take between two looks at the outside world, so that a unit run again is
-the same computation on the same numbers: checkpointed gradients are the bits of the stored ones. Inputs may come unit by unit.
+A unit is a block of steps, the one over which the backward pass takes its products and sums, so that a unit run again is the
+same computation on the same numbers: checkpointed gradients are the bits of the stored ones. Inputs may come unit by unit.
 """
 
 from collections.abc import Callable
@@ -12,23 +12,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from adjsnn.adjoints.checkpoints import Advance, Back, Drop, kept_on_the_way, plan
+from adjsnn.adjoints.checkpoints import kept_on_the_way, reverse
+from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
-from adjsnn.integrate.memory import fresh
-from adjsnn.kernels.fused import Carry, FusedGated, FusedSweep, block_length
+from adjsnn.integrate.gated_program import Carried, GatedProgram, GatedTrajectory, Irregular, memory_for
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 Inputs = Callable[[int, int], Tensor]  # inputs(start, stop) gives u of these steps, (stop - start, B, C)
 
 
 class Snapshot(NamedTuple):
-    """Everything the forward loop goes on from: the state and what it carries along, each (B, N)."""
+    """Everything the forward run goes on from: the state and what it carries along, each (B, N); readout (B, C_out)."""
 
     v: Tensor
     a_fast: Tensor
     a_slow: Tensor
-    carry: Carry
+    carry: Carried
     readout: Tensor | None = None
 
 
@@ -62,7 +61,7 @@ class Units:
     """A trial cut into units.
 
     Args:
-        program, tensors: what runs; the fused loops must cover it.
+        program, tensors: what runs.
         inputs: u by steps.   shape: (T, B).
         slots: number of states kept.
     """
@@ -70,47 +69,40 @@ class Units:
     def __init__(
         self, program: GatedProgram, tensors: GatedTensors, inputs: Inputs, shape: tuple[int, int], slots: int
     ) -> None:
-        kernel = program.kernel(tensors, "forward")
-        if kernel is None or program.kernel(tensors, "backward") is None:
-            raise ConfigurationError(
-                "checkpoints for a network that runs by torch operations",
-                "one that the fused loops cover: NIF, LIF or QIF, a built-in gate, one tau_fast and tau_slow, on the CPU",
-                "checkpoints=None with shorter trials or smaller batches",
-            )
         self.program, self.tensors, self.inputs, self.slots = program, tensors, inputs, slots
-        self.kernel: FusedGated = kernel
         self.n_steps, self.batch = shape
         self.n_hidden = len(tensors.w_rec)
-        self.length = block_length(self.batch * self.n_hidden)
+        self.length = program.unit_length(tensors, self.n_steps, self.batch)
         self.count = -(-self.n_steps // self.length)
 
     def span(self, unit: int) -> tuple[int, int]:
         return unit * self.length, min((unit + 1) * self.length, self.n_steps)
 
-    def run(self, unit: int, start: Snapshot, *, first: bool = False) -> tuple[Tensor, GatedTrajectory, Snapshot]:
-        """One unit from a snapshot: its input, its trajectory, and the snapshot at its end."""
+    @property
+    def state_bytes(self) -> int:
+        """Memory of one kept state: v, a_fast, a_slow, what is carried along, and the readout."""
+        carried = 1 if self.program.kernel(self.tensors, "forward") is None else 2
+        numbers = (3 + carried) * self.n_hidden + len(self.tensors.w_out)
+        return self.batch * numbers * self.tensors.w_rec.element_size()
+
+    @property
+    def unit_bytes(self) -> int:
+        """Memory of one unit's trajectory."""
+        size = self.tensors.w_rec.element_size()
+        return self.batch * (self.length * self.n_hidden * (4 * size + 1) + (self.length + 1) * len(self.tensors.w_out) * size)
+
+    def run(self, unit: int, start: Snapshot) -> tuple[Tensor, GatedTrajectory, Snapshot, Irregular]:
+        """One unit from a snapshot: its input, its trajectory, the snapshot at its end, and what is to be warned of."""
         begin, end = self.span(unit)
         u = self.inputs(begin, end)
-        steps, t = end - begin, self.tensors
-        size = (steps + 1, self.batch, self.n_hidden)
-        states = GatedState(fresh(size, t.w_rec), fresh(size, t.w_rec), fresh(size, t.w_rec))
-        for stored, x in zip(states, start[:3], strict=True):
-            stored[0] = x
-        current = fresh((steps, self.batch, self.n_hidden), t.w_rec)
-        crossings = fresh((steps, self.batch, self.n_hidden), t.w_rec, torch.int8)
-        readout = u.new_empty(steps + 1, self.batch, t.w_out.shape[0])
-        carry = Carry(*(x.copy() for x in start.carry))
-        progress = self.kernel.forward(u, *states, readout, current, crossings, carry)
-        if (step := progress.broken) >= 0:
-            after = slice(step + 1, step + 2)
-            self.program.refuse(states.v[after], states.a_fast[after], crossings[step : step + 1].to(u.dtype), begin + step)
-        if first:
-            self.program.warn(crossings, [(torch.tensor(progress.lowest), torch.tensor(progress.highest))], begin)
-        trajectory = GatedTrajectory(*states, readout, current, crossings)
+        trajectory = memory_for(self.tensors, u, begin)
+        y0 = GatedState(*start[:3])
+        irregular, carry = self.program.fill(self.tensors, u, y0, trajectory, start.carry, self.n_steps, begin)
         if start.readout is not None:  # the same sum in the same order as the last row of the unit before
-            readout[0] = start.readout
-        last = Snapshot(states.v[-1].clone(), states.a_fast[-1].clone(), states.a_slow[-1].clone(), carry, readout[-1].clone())
-        return u, trajectory, last
+            trajectory.readout[0] = start.readout
+        t = trajectory
+        rows = (t.v[-1].clone(), t.a_fast[-1].clone(), t.a_slow[-1].clone(), carry, t.readout[-1].clone())
+        return u, trajectory, Snapshot(*rows), irregular
 
 
 class SegmentedGated(torch.autograd.Function):
@@ -118,25 +110,26 @@ class SegmentedGated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, units: Units, record: Record, names: tuple[str, ...], u: Tensor | None, v0, a_fast0, a_slow0, *flat):
-        level = units.program.charge_level(v0)
-        snapshot = Snapshot(v0.clone(), a_fast0.clone(), a_slow0.clone(), units.kernel.carry(v0, a_fast0, level))
-        at, two_sided = set(kept_on_the_way(units.count, units.slots)), units.program.neuron.two_sided
+        carry = units.program.carry(units.tensors, GatedState(v0, a_fast0, a_slow0))
+        snapshot = Snapshot(v0.clone(), a_fast0.clone(), a_slow0.clone(), carry)
+        at = kept_on_the_way(units.count, units.slots)
         readout = v0.new_empty(units.n_steps + 1, units.batch, units.tensors.w_out.shape[0])
         kept: dict[int, Snapshot] = {}
-        charge, counts = torch.zeros_like(v0), torch.zeros(v0.shape, dtype=torch.long)
+        charge, counts = torch.zeros_like(v0), torch.zeros_like(v0, dtype=torch.long)
+        irregular = Irregular()
         for unit in range(units.count):
             if unit in at:
                 kept[unit] = snapshot
             start, stop = units.span(unit)
-            _, trajectory, snapshot = units.run(unit, snapshot, first=True)
+            _, trajectory, snapshot, found = units.run(unit, snapshot)
+            irregular = irregular.and_then(found)
             readout[start : stop + 1] = trajectory.readout
             charge += _released(units, trajectory).abs_().sum(0)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
-            overlong = (trajectory.crossings > 1) | (trajectory.crossings < (-1 if two_sided else 0))
-            record.overlong += int(overlong.sum())
             del trajectory
-        record.counts = counts
-        record.kept_bytes = units.slots * _size(snapshot) + _unit_bytes(units)
+        units.program.warn(irregular)
+        record.counts, record.overlong = counts, irregular.steps
+        record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes
         ctx.units, ctx.record, ctx.names, ctx.kept = units, record, names, kept
         ctx.save_for_backward(u, *flat)
         ctx.set_materialize_grads(False)
@@ -156,35 +149,28 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
     wanted |= {"u"} if needs_u else set()
     last = (None if c_readout is None else c_readout[-1], c_v, c_fast, c_slow)
     shape = (units.n_steps, units.batch, units.n_hidden)
-    sweep = FusedSweep(units.kernel, shape, frozenset(wanted), last, c_charge)
+    sweep = gated_sweep(units.program, units.tensors, shape, frozenset(wanted), last, c_charge)
     d_u = torch.zeros_like(ctx.saved_tensors[0]) if needs_u else None
-    kept, record.recomputed = dict(ctx.kept), 0
-    first = kept[0]
-    for action in plan(units.count, units.slots):
-        match action:
-            case Drop(unit):
-                del kept[unit]
-            case Advance(start, stop):
-                kept[stop] = _advance(units, record, kept[start], start, stop)
-            case Back(start, unit):
-                snapshot = _advance(units, record, kept[start], start, unit)
-                u, trajectory, _ = units.run(unit, snapshot)
-                begin, end = units.span(unit)
-                record.recomputed += end - begin
-                rows = (None if c_readout is None else c_readout[begin:end], None, None, None)
-                sweep.back(u, trajectory, rows, None if d_u is None else d_u[begin:end])
-                del trajectory
+    record.recomputed = 0
+
+    def advance(snapshot: Snapshot, start: int, stop: int) -> Snapshot:
+        for unit in range(start, stop):
+            begin, end = units.span(unit)
+            record.recomputed += end - begin
+            snapshot = units.run(unit, snapshot)[2]
+        return snapshot
+
+    first = ctx.kept[0]
+    for unit, snapshot in reverse(units.count, units.slots, kept_on_the_way(units.count, units.slots), ctx.kept, advance):
+        u, trajectory, *_ = units.run(unit, snapshot)
+        begin, end = units.span(unit)
+        record.recomputed += end - begin
+        rows = (None if c_readout is None else c_readout[begin:end], None, None, None)
+        sweep.back(u, trajectory, rows, None if d_u is None else d_u[begin:end])
+        del trajectory
     gradients, d_y0 = sweep.finish(first.a_fast, first.a_slow)
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
     return (None, None, None, d_u, *d_y0, *(gradients.get(name) for name in names))
-
-
-def _advance(units: Units, record: Record, snapshot: Snapshot, start: int, stop: int) -> Snapshot:
-    for unit in range(start, stop):
-        begin, end = units.span(unit)
-        record.recomputed += end - begin
-        snapshot = units.run(unit, snapshot)[2]
-    return snapshot
 
 
 def _released(units: Units, trajectory: GatedTrajectory) -> Tensor:
@@ -193,24 +179,13 @@ def _released(units: Units, trajectory: GatedTrajectory) -> Tensor:
     return level[1:] - level[:-1] + trajectory.crossings
 
 
-def _size(snapshot: Snapshot) -> int:
-    """Bytes of one kept state."""
-    return sum(x.numel() * x.element_size() for x in snapshot[:3]) + sum(x.nbytes for x in snapshot.carry)
-
-
-def _unit_bytes(units: Units) -> int:
-    steps = min(units.length, units.n_steps)
-    return steps * units.batch * units.n_hidden * (4 * units.tensors.w_rec.element_size() + 1)
-
-
 def slots_within(memory_mb: float, units: Units) -> int:
     """Number of kept states that fit `memory_mb` beside one unit's trajectory.
 
     Raises:
         ConfigurationError: not even one fits; says what the least is.
     """
-    state = 5 * units.batch * units.n_hidden * units.tensors.w_rec.element_size()
-    unit = _unit_bytes(units)
+    state, unit = units.state_bytes, units.unit_bytes
     slots = int((memory_mb * 1e6 - unit) // state)
     if slots < 1:
         raise ConfigurationError(

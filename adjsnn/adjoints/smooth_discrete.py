@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from adjsnn.adjoints.checkpoints import slots_for
+from adjsnn.adjoints.checkpoints import kept_on_the_way
+from adjsnn.adjoints.smooth_checkpoints import Keep, Thinned, thin
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
 from adjsnn.integrate.events import event_rows
@@ -23,8 +24,8 @@ class SmoothStats:
         accepted: steps taken by each sample, (B,).
         rejected: attempts of each sample that the error control refused, (B,).
         recomputed_steps: steps that backward passes took again; counted as they run.
-        stored_bytes: memory kept between forward and backward pass: states, step times and lengths; 0 under BPTT, whose tape
-            is torch's.
+        stored_bytes: memory kept for the backward pass: states, those of the solution only where they are the ones that are
+            kept, and the times of the steps; 0 under BPTT, whose tape is torch's.
         slowest_event: smallest dφ/dt at an event of each sample, (B,), 1/ms: near 0 an event grazes and its gradient is large;
             None for systems without guards.
     """
@@ -48,15 +49,15 @@ class Forward:
     Attributes:
         steps: the steps taken.
         outputs: states at the output times, (T+1, B, D).
-        kept: every `stride`-th step state, (⌈(K+1)/stride⌉, B, D).
-        stride: see there.
+        kept: every step state, (K+1, B, D); where only the last is kept, that one (1, B, D), and none where some are.
+        thinned: where only some are kept, these.
         rejected: refused attempts of each sample, (B,).
     """
 
     steps: Steps
     outputs: Float[Tensor, "T1 B D"]
     kept: Float[Tensor, "S B D"]
-    stride: int
+    thinned: Thinned | None
     rejected: Int[Tensor, " B"]
     slowest: Float[Tensor, " B"] | None = None
 
@@ -71,7 +72,7 @@ class Stored:
     program: SmoothProgram
     steps: Steps
     kept: Float[Tensor, "S B D"]
-    stride: int
+    thinned: Thinned | None
     u: Float[Tensor, "T B C"] | None
     y0: Float[Tensor, "B D"]
     wants_u: bool
@@ -92,42 +93,67 @@ class Gradients:
 Sweep = Callable[[Stored, Tensor], Gradients]
 
 
-def run_forward(program: SmoothProgram, y0: Tensor, u: Tensor | None, checkpoints: str | int | None = None) -> Forward:
-    """Solve forward without a tape, keeping the step states that `checkpoints` asks for: None is all of them.
+def run_forward(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Keep | None = None) -> Forward:
+    """Solve forward without a tape, keeping the step states that `keep` asks for: None is all of them.
 
     Raises:
-        ConfigurationError: checkpoints that are neither None, "sqrt" nor a number ≥ 1.
+        ConfigurationError: checkpoints that are neither None, "sqrt" nor a number ≥ 1, or memory for not even one state.
         IntegrationError: the solution diverged or the steps could not reach the end.
     """
+    keep = Keep() if keep is None else keep
     with torch.no_grad():
-        if program.lengths is not None:
-            n = len(program.lengths) * program.substeps
-            stride = 1 if checkpoints is None else -(-n // slots_for(checkpoints, n))
-            steps, outputs, kept = run_fixed(program, y0, u, stride)
-            return Forward(steps, outputs, kept, stride, torch.zeros_like(steps.rows[-1]))
-        # How many steps there will be is not known, so the states kept are thinned on the way.
-        most = 0 if checkpoints is None else -1 if checkpoints == "sqrt" else slots_for(checkpoints, program.max_steps)
-        control = Control(program.rtol, program.atol, program.max_steps, most)
-        system = program.system if program.guards else None
-        run = march(program.tableau, program.field, program.ts, y0, u, control, system=system)
-        return Forward(run.steps, run.outputs, run.kept, run.stride, run.rejected, run.slowest)
+        return _run_fixed_steps(program, y0, u, keep) if program.lengths is not None else _run_adaptive(program, y0, u, keep)
+
+
+def _run_fixed_steps(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Keep) -> Forward:
+    steps = program.fixed_steps(len(y0))
+    n, times = len(steps), _times_bytes(steps)
+    fits = keep.memory_mb is not None and (n + 1) * y0.nbytes + times <= keep.memory_mb * 1e6
+    if keep.all or fits:
+        steps, outputs, kept = run_fixed(program, y0, u)
+        return Forward(steps, outputs, kept, None, torch.zeros_like(steps.accepted))
+    slots = 0 if keep.last else keep.slots(n, y0.nbytes, times)
+    states = dict.fromkeys(kept_on_the_way(n, slots) if slots else (), y0)
+    steps, outputs, kept = run_fixed(program, y0, u, states)
+    thinned = Thinned(n, slots, tuple(states), states) if slots else None
+    return Forward(steps, outputs, kept if slots else outputs[-1:].clone(), thinned, torch.zeros_like(steps.accepted))
+
+
+def _run_adaptive(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Keep) -> Forward:
+    """How many steps there will be is not known, so the states kept are thinned on the way."""
+    most = 0 if keep.all else -1 if keep.checkpoints == "sqrt" else 1 if keep.last else keep.slots(program.max_steps, y0.nbytes)
+    control = Control(program.rtol, program.atol, program.max_steps, most)
+    system = program.system if program.guards else None
+    run = march(program.tableau, program.field, program.ts, y0, u, control, system=system)
+    if keep.last:
+        return Forward(run.steps, run.outputs, run.outputs[-1:].clone(), None, run.rejected)
+    if keep.all:
+        return Forward(run.steps, run.outputs, run.kept, None, run.rejected, run.slowest)
+    n = len(run.steps)
+    thinned = thin(n, keep.slots(n, y0.nbytes), run.stride, run.kept, y0)
+    return Forward(run.steps, run.outputs, y0.new_empty(0, *y0.shape), thinned, run.rejected, run.slowest)
 
 
 def figures(run: Forward) -> SmoothStats:
     """The figures of a run, before any backward pass."""
-    states = run.kept.nbytes + (0 if run.kept is run.outputs else run.outputs.nbytes)
-    times = sum(x.untyped_storage().nbytes() for x in (run.steps.times, run.steps.lengths, run.steps.interval))
-    return SmoothStats(run.steps.accepted, run.rejected, 0, states + times, run.slowest)
+    states = run.kept.nbytes if run.thinned is None else run.thinned.nbytes
+    return SmoothStats(run.steps.accepted, run.rejected, 0, states + _times_bytes(run.steps), run.slowest)
+
+
+def _times_bytes(steps: Steps) -> int:
+    """Memory of what is known of the steps; fixed ones share it between samples."""
+    columns = (steps.times, steps.lengths, steps.interval, steps.output, steps.rows, steps.event)
+    return sum(x.untyped_storage().nbytes() for x in columns if x is not None)
 
 
 def attach(
-    program: SmoothProgram, y0: Tensor, u: Tensor | None, sweep: Sweep, checkpoints: str | int | None = None
+    program: SmoothProgram, y0: Tensor, u: Tensor | None, sweep: Sweep, keep: Keep | None = None
 ) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
     """States at the output times, (T+1, B, D), and event times, (B, E), whose gradients run `sweep`; the guards, (B, E), and
     the figures of the run."""
     tensors = registered(program)
     found: list[SmoothStats] = []
-    y, times, index = _Attached.apply(program, sweep, checkpoints, found, u, y0, *tensors)
+    y, times, index = _Attached.apply(program, sweep, keep, found, u, y0, *tensors)
     return y, times, index, found[0]
 
 
@@ -152,10 +178,10 @@ class _Attached(torch.autograd.Function):
     """Connects a forward run and an adjoint to torch. Every tensor that the field depends on is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, program, sweep, checkpoints, found, u, y0, *tensors):
-        run = run_forward(program, y0, u, checkpoints)
+    def forward(ctx, program, sweep, keep, found, u, y0, *tensors):
+        run = run_forward(program, y0, u, keep)
         found.append(figures(run))
-        ctx.program, ctx.sweep, ctx.steps, ctx.stride, ctx.stats = program, sweep, run.steps, run.stride, found[0]
+        ctx.program, ctx.sweep, ctx.steps, ctx.thinned, ctx.stats = program, sweep, run.steps, run.thinned, found[0]
         # Saving what the field reads lets torch notice changes in place before the backward pass.
         ctx.save_for_backward(u, y0, run.kept, *tensors)
         ctx.set_materialize_grads(False)
@@ -183,7 +209,7 @@ def _backward(ctx, cotangents, of_event_times, _):
         )
     leaves = tuple(x for x, needed in zip(tensors, needs, strict=True) if needed)
     of_times = None if of_event_times is None else _by_step(ctx.steps, of_event_times)
-    stored = Stored(ctx.program, ctx.steps, kept, ctx.stride, u, y0, needs_u, leaves, ctx.stats, of_times)
+    stored = Stored(ctx.program, ctx.steps, kept, ctx.thinned, u, y0, needs_u, leaves, ctx.stats, of_times)
     gradients = ctx.sweep(stored, cotangents)
     found = iter(gradients.leaves)
     of_leaves = (next(found) if needed else None for needed in needs)
@@ -211,16 +237,14 @@ def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
         cotangents: dC/dy at the output times, (T+1, B, D).
     """
     steps, u = stored.steps, stored.u
-    n = len(steps)
     costate = torch.zeros_like(stored.y0)
     sums = [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
-    for start, stop, states in segments(stored, n):
-        for k in reversed(range(start, stop)):
-            costate = costate + at_row(steps, cotangents, k + 1)
-            costate, of_u = _pull_step(stored, k, states[k - start], costate, sums)
-            if u_bar is not None and of_u is not None:
-                add_held(u_bar, steps.interval[k], of_u)
+    for k, y in states_backward(stored):
+        costate = costate + at_row(steps, cotangents, k + 1)
+        costate, of_u = _pull_step(stored, k, y, costate, sums)
+        if u_bar is not None and of_u is not None:
+            add_held(u_bar, steps.interval[k], of_u)
     return Gradients(costate + at_row(steps, cotangents, 0), u_bar, tuple(sums))
 
 
@@ -243,21 +267,18 @@ def add_leaves(sums: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> No
             total.add_(gradient)
 
 
-def segments(stored: Stored, n: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Ranges of steps from the last to the first, each with the states before its steps."""
-    length = n if stored.stride == 1 else stored.stride
-    for start in reversed(range(0, n, length)):
-        stop = min(start + length, n)
-        yield start, stop, _states(stored, start, stop)
+def states_backward(stored: Stored) -> Iterator[tuple[int, Tensor]]:
+    """Each step with the state before it, (B, D), the last first: kept, or made again."""
 
+    def advance(y: Tensor, start: int, stop: int) -> Tensor:
+        stored.stats.recomputed_steps += stop - start
+        with torch.no_grad():
+            return replay(stored.program, stored.steps, y, stored.u, start, stop)
 
-def _states(stored: Stored, start: int, stop: int) -> Tensor:
-    """States before steps start … stop-1, (stop - start, B, D): kept, or recomputed from the last one kept before them."""
-    if stored.stride == 1:
-        return stored.kept[start:stop]
-    stored.stats.recomputed_steps += stop - start - 1
-    with torch.no_grad():
-        return replay(stored.program, stored.steps, stored.kept[start // stored.stride], stored.u, start, stop)
+    every = ((k, stored.kept[k]) for k in reversed(range(len(stored.steps))))
+    for k, y in every if stored.thinned is None else stored.thinned.backward(advance):
+        # In memory of its own, since a matrix product of the same numbers may round differently at another place in memory.
+        yield k, y.clone()
 
 
 def _pull_step(stored: Stored, k: int, y: Tensor, costate: Tensor, sums: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -165,7 +165,7 @@ class _Run:
             self.kept, self.stride = self.kept[::2].clone(), 2 * self.stride
         slots = (needed - 1) // self.stride + 1
         if slots > len(self.kept):
-            room = max(slots, 2 * len(self.kept)) if self.control.most == 0 else slots + 8
+            room = max(slots, 2 * len(self.kept)) if self.control.most == 0 else min(slots + 8, max(most, 1) + attempts)
             grown = self.kept.new_zeros(room, *self.y.shape)
             grown[: len(self.kept)] = self.kept
             self.kept = grown

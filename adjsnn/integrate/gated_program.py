@@ -12,7 +12,8 @@ from torch import Tensor
 
 from adjsnn.errors import IntegrationError, StepTooLongWarning
 from adjsnn.integrate.memory import fresh
-from adjsnn.kernels.fused import FusedGated, obstacle
+from adjsnn.kernels.fused import Carry, FusedGated, obstacle
+from adjsnn.kernels.fused import block_length as fused_block_length
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Membrane
@@ -79,6 +80,21 @@ class Located(NamedTuple):
     speed: Tensor
 
 
+class Irregular(NamedTuple):
+    """Steps through several thresholds or back through one: how many, and a description of the first."""
+
+    steps: int = 0
+    first: str = ""
+
+    def and_then(self, later: "Irregular") -> "Irregular":
+        """These and those of later steps."""
+        return Irregular(self.steps + later.steps, self.first or later.first)
+
+
+# What the steps hand on beside the state: arrays for the fused loops, G(v) (B, N) for plain operations.
+Carried = Carry | tuple[Tensor]
+
+
 class GatedProgram(ABC):
     """The program that adjoints differentiate: membrane, gate and step length fixed, tensors and state as arguments.
 
@@ -90,7 +106,12 @@ class GatedProgram(ABC):
         dt: h, ms.
         fused: the directions, of "forward" and "backward", that the fused loops of `adjsnn.kernels` take where they cover
             the network.
+
+    Attributes:
+        stage_count: stages of a step, and so about how much memory a block of steps takes at once.
     """
+
+    stage_count = 1
 
     def __init__(self, neuron: Membrane, gate: Gate, dt: float, *, fused: tuple[str, ...] = ("forward", "backward")) -> None:
         self.neuron, self.gate, self.dt, self.fused = neuron, gate, dt, fused
@@ -144,49 +165,86 @@ class GatedProgram(ABC):
 
     def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
         """Forward solution into preallocated memory, without a tape."""
-        n_steps, batch, _ = u.shape
-        n_hidden = tensors.w_rec.shape[0]
-        states = GatedState(*(fresh((n_steps + 1, batch, n_hidden), u) for _ in range(3)))
+        trajectory = memory_for(tensors, u)
+        irregular, _ = self.fill(tensors, u, y0, trajectory, self.carry(tensors, y0), len(u))
+        self.warn(irregular)
+        return trajectory
+
+    def carry(self, tensors: GatedTensors, y0: GatedState) -> Carried:
+        """What the steps hand on beside the state, before the first one."""
+        level, kernel = self.charge_level(y0.v), self.kernel(tensors, "forward")
+        return (level.detach().clone(),) if kernel is None else kernel.carry(y0.v, y0.a_fast, level)
+
+    def unit_length(self, tensors: GatedTensors, n_steps: int, batch: int) -> int:
+        """Steps in a unit of checkpointing.
+
+        The matrix products and sums of a trajectory are taken block by block, so that those of a unit run on its own are the
+        same numbers in the same order: a unit is one block of the backward pass.
+        """
+        width = batch * len(tensors.w_rec)
+        if self.kernel(tensors, "backward") is not None:
+            return min(n_steps, fused_block_length(width))
+        return block_length(n_steps, width * self.stage_count)
+
+    def fill(
+        self,
+        tensors: GatedTensors,
+        u: Float[Tensor, "T B C"],
+        y0: GatedState,
+        trajectory: GatedTrajectory,
+        carried: Carried,
+        n_steps: int,
+        start: int = 0,
+    ) -> tuple[Irregular, Carried]:
+        """Steps start … start + T - 1 of a trial of `n_steps`, from the state y0 before them, into the given memory.
+
+        Returns:
+            what is to be warned of; and what goes with the last state to where the trial goes on, the one given unchanged.
+
+        Raises:
+            IntegrationError: the state diverged or a reset did not end below the threshold.
+        """
+        states = GatedState(trajectory.v, trajectory.a_fast, trajectory.a_slow)
         for stored, first in zip(states, y0, strict=True):
             stored[0] = first
-        current = fresh((n_steps, batch, n_hidden), u)
-        crossings = fresh((n_steps, batch, n_hidden), u, torch.int8)
-        kernel = self.kernel(tensors, "forward")
-        if kernel is None:
-            self._fill(tensors, u, y0, states, current, crossings)
-            readout = states.a_slow @ tensors.w_out.T
-        else:
-            readout = u.new_empty(n_steps + 1, batch, tensors.w_out.shape[0])
-            progress = kernel.forward(
-                u, *states, readout, current, crossings, kernel.carry(y0.v, y0.a_fast, self.charge_level(y0.v))
-            )
-            if (step := progress.broken) >= 0:
-                after = slice(step + 1, step + 2)
-                self.refuse(states.v[after], states.a_fast[after], crossings[step : step + 1].to(u.dtype), step)
-            self.warn(crossings, [(torch.tensor(progress.lowest), torch.tensor(progress.highest))])
-        return GatedTrajectory(*states, readout, current, crossings)
+        if (kernel := self.kernel(tensors, "forward")) is None:
+            return self._fill(tensors, u, trajectory, carried, n_steps, start)
+        assert isinstance(carried, Carry)
+        carried = Carry(*(x.copy() for x in carried))
+        current, crossings = trajectory.current, trajectory.crossings
+        progress = kernel.forward(u, *states, trajectory.readout, current, crossings, carried)
+        if (step := progress.broken) >= 0:
+            after = slice(step + 1, step + 2)
+            self.refuse(states.v[after], states.a_fast[after], crossings[step : step + 1].to(u.dtype), start + step)
+        return self.irregular(crossings, progress.lowest, progress.highest, start), carried
 
     def _fill(
-        self, tensors: GatedTensors, u: Tensor, y0: GatedState, states: GatedState, current: Tensor, crossings: Tensor
-    ) -> None:
-        """The steps by plain operations, into the given memory."""
-        n_steps, batch, n_hidden = current.shape
-        crossings_block = u.new_empty(block_length(n_steps, batch * n_hidden), batch, n_hidden)
-        extremes: list[tuple[Tensor, Tensor]] = []
+        self, tensors: GatedTensors, u: Tensor, trajectory: GatedTrajectory, carried: Carried, n_steps: int, start: int
+    ) -> tuple[Irregular, Carried]:
+        """`fill` by plain operations."""
+        assert not isinstance(carried, Carry)
+        current, readout = trajectory.current, trajectory.readout
+        states = GatedState(trajectory.v, trajectory.a_fast, trajectory.a_slow)
+        _, batch, n_hidden = current.shape
+        unit, block = self.unit_length(tensors, n_steps, batch), block_length(n_steps, batch * n_hidden * self.stage_count)
+        found = Irregular()
         with torch.inference_mode():  # without autograd's bookkeeping a small operation costs half
-            rates = self.rates(tensors)
-            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, self.charge_level(y0.v))
-            for start, stop in blocks(n_steps, batch * n_hidden):
+            crossings_block = u.new_empty(min(block, len(current)), batch, n_hidden)
+            rates, w_out_t = self.rates(tensors), tensors.w_out.T
+            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, carried[0])
+            torch.mm(states.a_slow[0], w_out_t, out=readout[0])
+            for first, last in nested(len(current), unit, block):
                 # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
-                drive, crossed = current[start:stop], crossings_block[: stop - start]
-                torch.addmm(tensors.bias, u[start:stop].flatten(0, 1), tensors.w_in.T, out=drive.flatten(0, 1))
-                rows = (x[start + 1 : stop + 1].unbind() for x in states)
+                drive, crossed, after = current[first:last], crossings_block[: last - first], slice(first + 1, last + 1)
+                torch.addmm(tensors.bias, u[first:last].flatten(0, 1), tensors.w_in.T, out=drive.flatten(0, 1))
+                rows = (x[after].unbind() for x in states)
                 for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
                     now = self.step(now, row[3], rates, Step(*row))
-                after = slice(start + 1, stop + 1)
-                extremes.append(self.check(states.v[after], states.a_fast[after], crossed, start))
-                crossings[start:stop] = crossed
-        self.warn(crossings, extremes)
+                lowest, highest = self.check(states.v[after], states.a_fast[after], crossed, start + first)
+                trajectory.crossings[first:last] = crossed
+                found = found.and_then(self.irregular(trajectory.crossings[first:last], lowest, highest, start + first))
+                torch.mm(states.a_slow[after].flatten(0, 1), w_out_t, out=readout[after].flatten(0, 1))
+        return found, (now.charge_level.clone(),)
 
     def unroll(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
         """The same program as plain tensor operations, for backpropagation through time."""
@@ -201,7 +259,7 @@ class GatedProgram(ABC):
         crossings = torch.stack([step.crossings for step in steps[1:]])
         extremes = self.check(v[1:].detach(), a_fast[1:].detach(), crossings)
         crossings = crossings.to(torch.int8)
-        self.warn(crossings, [extremes])
+        self.warn(self.irregular(crossings, *extremes))
         return GatedTrajectory(v, a_fast, a_slow, a_slow @ tensors.w_out.T, current, crossings)
 
     def check(self, v: Tensor, a_fast: Tensor, crossings: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
@@ -249,16 +307,23 @@ class GatedProgram(ABC):
             "a shorter dt or weaker weights and input: the current moves the voltage too far in one step",
         )
 
-    def warn(self, crossings: Int8[Tensor, "T B N"], extremes: list[tuple[Tensor, Tensor]], start: int = 0) -> None:
-        """Warn where a step after step `start` ran through several thresholds or back through one, given `check`'s extremes."""
+    def irregular(
+        self, crossings: Int8[Tensor, "T B N"], lowest: int | Tensor, highest: int | Tensor, start: int = 0
+    ) -> Irregular:
+        """Steps after step `start` that ran through several thresholds or back through one, given the extreme crossings."""
         least = -1 if self.neuron.two_sided else 0
-        lowest, highest = (torch.stack(column) for column in zip(*extremes, strict=True))
-        if bool((lowest < least).any() | (highest > 1).any()):
-            irregular = ((crossings > 1) | (crossings < least)).nonzero()
-            at = tuple(int(k) for k in irregular[0])
-            what = "back through its reset" if crossings[at] < least else f"through {crossings[at]} thresholds"
+        if not (lowest < least or highest > 1):
+            return Irregular()
+        found = ((crossings > 1) | (crossings < least)).nonzero()
+        at = tuple(int(k) for k in found[0])
+        what = "back through its reset" if crossings[at] < least else f"through {crossings[at]} thresholds"
+        return Irregular(len(found), f"{self._where(at, start)}, where the voltage went {what}")
+
+    def warn(self, found: Irregular) -> None:
+        """Warn of steps through several thresholds or back through one."""
+        if found.steps:
             warnings.warn(
-                f"{len(irregular)} steps were too long, the first for {self._where(at, start)}, where the voltage went {what}; "
+                f"{found.steps} steps were too long, the first for {found.first}; "
                 "expected at most one crossing per step, forward. Try: a shorter dt or weaker weights and input.",
                 StepTooLongWarning,
                 stacklevel=2,
@@ -270,11 +335,29 @@ class GatedProgram(ABC):
         return f"sample {sample}, neuron {neuron}, t = {step * self.dt:g} ms (step {step} of {self.dt:g} ms)"
 
 
+def memory_for(tensors: GatedTensors, u: Float[Tensor, "T B C"], start: int = 0) -> GatedTrajectory:
+    """Memory for the trajectory of T steps, placed like that of the steps from `start` on in the memory of a whole trial."""
+    n_steps, batch, _ = u.shape
+    w, width, n_out = tensors.w_rec, batch * len(tensors.w_rec), len(tensors.w_out)
+    size = (n_steps, batch, len(w))
+    v, a_fast, a_slow = (fresh((n_steps + 1, *size[1:]), w, place=start * width) for _ in range(3))
+    readout = fresh((n_steps + 1, batch, n_out), w, place=start * batch * n_out)
+    current = fresh(size, w, place=start * width)
+    return GatedTrajectory(v, a_fast, a_slow, readout, current, fresh(size, w, torch.int8, place=start * width))
+
+
+def nested(n_steps: int, unit: int, block: int) -> Iterator[tuple[int, int]]:
+    """Split n_steps into units, and each unit into blocks (start, stop)."""
+    for begin in range(0, n_steps, unit):
+        end = min(begin + unit, n_steps)
+        for start in range(begin, end, block):
+            yield start, min(start + block, end)
+
+
 def blocks(n_steps: int, width: int) -> Iterator[tuple[int, int]]:
     """Split n_steps into blocks (start, stop) of about BLOCK_ELEMENTS entries, `width` entries per step."""
     length = block_length(n_steps, width)
-    for start in range(0, n_steps, length):
-        yield start, min(start + length, n_steps)
+    return nested(n_steps, length, length)
 
 
 def block_length(n_steps: int, width: int) -> int:

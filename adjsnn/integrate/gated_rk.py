@@ -68,7 +68,7 @@ class GatedRungeKutta(GatedProgram):
         self, neuron: Membrane, gate: Gate, dt: float, tableau: Tableau, *, fused: tuple[str, ...] = ("forward", "backward")
     ) -> None:
         super().__init__(neuron, gate, dt, fused=fused)
-        self.tableau, self.along = tableau, ALONG[tableau.name]
+        self.tableau, self.along, self.stage_count = tableau, ALONG[tableau.name], tableau.stages
 
     def rates(self, tensors: GatedTensors) -> Rates:
         return Rates(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 HUGE_PAGE = 1 << 21  # bytes
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 SMALLEST = 2 * HUGE_PAGE  # smaller buffers come from the heap, which recycles them itself
 POOL_BYTES = 1 << 30  # most that is kept for reuse
 
@@ -22,15 +23,19 @@ _pool: list[mmap.mmap] = []
 _lock = threading.Lock()
 
 
-def fresh(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Uninitialised memory of its own for a tensor of `shape`, with the device and, unless given, the dtype of `like`."""
+def fresh(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None, *, place: int = 0) -> Tensor:
+    """Uninitialised memory of its own for a tensor of `shape`, with the device and, unless given, the dtype of `like`.
+
+    It begins as far behind a boundary of ALIGNMENT bytes as entry `place` of a whole tensor does, because a matrix product of
+    the same numbers may round differently at another distance from it.
+    """
     dtype = like.dtype if dtype is None else dtype
-    count = prod(shape)
-    size = count * dtype.itemsize
+    count, lead = prod(shape), place % (ALIGNMENT // dtype.itemsize)
+    size = (lead + count) * dtype.itemsize
     if sys.platform != "linux" or like.device.type != "cpu" or size < SMALLEST:
-        return torch.empty(shape, dtype=dtype, device=like.device)
+        return torch.empty(lead + count, dtype=dtype, device=like.device)[lead:].view(shape)
     # The tensor's storage holds a reference to the pages until the last tensor on it is gone.
-    return torch.frombuffer(_pages(size), dtype=dtype, count=count).view(shape)
+    return torch.frombuffer(_pages(size), dtype=dtype, count=lead + count)[lead:].view(shape)
 
 
 def release_memory() -> None:

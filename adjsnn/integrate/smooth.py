@@ -164,13 +164,10 @@ def jump(
 
 
 def replay(program: SmoothProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:
-    """States before steps start … stop-1, (stop - start, B, D), from the one at `start`, by taking the same steps again."""
-    states = y.new_empty(stop - start, *y.shape)
+    """State after step stop-1, (B, D), from the one before step `start`, by taking the same steps again."""
     for k in range(start, stop):
-        states[k - start] = y
-        if k < stop - 1:
-            y = step(program, steps, k, y, u)
-    return states
+        y = step(program, steps, k, y, u)
+    return y
 
 
 def unroll(program: SmoothProgram, steps: Steps, y0: Tensor, u: Tensor | None) -> Tensor:
@@ -186,12 +183,17 @@ def at_outputs(states: Float[Tensor, "K1 B D"], steps: Steps) -> Float[Tensor, "
     return states[steps.rows, torch.arange(states.shape[1], device=states.device)]
 
 
-def run_fixed(program: SmoothProgram, y0: Tensor, u: Tensor | None, stride: int = 1) -> tuple[Steps, Tensor, Tensor]:
+def run_fixed(
+    program: SmoothProgram, y0: Tensor, u: Tensor | None, some: dict[int, Tensor] | None = None
+) -> tuple[Steps, Tensor, Tensor]:
     """Take the fixed steps, without a tape.
 
+    Args:
+        some: where given, the states before the steps that are its keys are written into it, instead of keeping all.
+
     Returns:
-        the steps; the states at the output times, (T+1, B, D); every `stride`-th state, (⌈(K+1)/stride⌉, B, D), which is the
-        same memory as the output where that holds the same.
+        the steps; the states at the output times, (T+1, B, D); every state, (K+1, B, D), which is the same memory as the
+        output where that holds the same, or none, (0, B, D), with `some`.
 
     Raises:
         IntegrationError: the state is not finite; names the first sample and time.
@@ -199,15 +201,18 @@ def run_fixed(program: SmoothProgram, y0: Tensor, u: Tensor | None, stride: int 
     steps = program.fixed_steps(len(y0))
     m, n = program.substeps, len(steps)
     outputs = y0.new_empty(n // m + 1, *y0.shape)
-    kept = outputs if stride == m == 1 else y0.new_empty(n // stride + 1, *y0.shape)
+    kept = outputs if some is None and m == 1 else y0.new_empty(n + 1 if some is None else 0, *y0.shape)
     y = y0
-    outputs[0] = kept[0] = y
+    outputs[0] = y
+    kept[:1] = y
     for k in range(n):
         y = step(program, steps, k, y, u)
         if (k + 1) % m == 0:
             outputs[(k + 1) // m] = y
-        if kept is not outputs and (k + 1) % stride == 0:
-            kept[(k + 1) // stride] = y
+        if some is None:
+            kept[k + 1] = y
+        elif k + 1 in some:
+            some[k + 1] = y
     check_finite(outputs, program.ts)
     return steps, outputs, kept
 

@@ -140,31 +140,6 @@ class FusedGated:
         index, weight = np.empty(a.shape[1] + 1, np.int64), np.empty_like(_array(a[0]))
         _function("gated_euler", "products")(_array(matrix.T), _array(a), index, weight, out)
 
-    def sweep(self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None]) -> "FusedSweep":
-        """A sweep back through a trajectory of shape (T, B, N), from its last time, where the loss has cotangents `last`."""
-        return FusedSweep(self, shape, wanted, last)
-
-    def backward(
-        self, u: Tensor, trajectory: Any, cotangents: Any, wanted: frozenset[str]
-    ) -> tuple[dict[str, Tensor], Tensor | None, tuple[Tensor, Tensor, Tensor]]:
-        """Gradients of a loss by (4.1) and (4.3), or by (4.5) and (4.6).
-
-        Args:
-            u: input.   trajectory: a GatedTrajectory.   cotangents: of the loss, GatedCotangents.
-            wanted: names of tensors, and "u".
-
-        Returns:
-            gradients by name, that of u, and those of the initial state (v, a_fast, a_slow).
-        """
-        c = cotangents
-        rows = (c.readout, c.v, c.a_fast, c.a_slow)
-        n_steps, batch, n_hidden = trajectory.current.shape
-        sweep = self.sweep((n_steps, batch, n_hidden), wanted, tuple(None if x is None else x[-1] for x in rows))
-        d_u = torch.zeros_like(u) if "u" in wanted else None
-        sweep.back(u, trajectory, rows, d_u)
-        gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
-        return gradients, d_u, d_y0
-
     def _loop(self, direction: str) -> Callable[..., Any]:
         return _function("gated_rk" if self.tableau else "gated_euler", direction)
 
