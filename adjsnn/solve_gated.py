@@ -64,15 +64,15 @@ def solve_gated(
         raise ConfigurationError(
             f"method={method!r} for a gated network",
             f"one of {list(METHODS)}",
-            'method="euler", or adjsnn.ChargeForm(net) for adaptive steps of QIF neurons',
+            'method="euler", or adjsnn.ChargeForm(net) for adaptive steps',
         )
     stream = isinstance(inputs, Stream)
     adjoint = DiscreteAdjoint(checkpoints="sqrt" if stream else None) if adjoint is None else adjoint
-    if not isinstance(adjoint, (DiscreteAdjoint, BPTT)):
+    if not isinstance(adjoint, (DiscreteAdjoint, BPTT)) or (isinstance(adjoint, BPTT) and adjoint.steps is not None):
         raise ConfigurationError(
             f"adjoint={adjoint!r} for a gated network",
             "an adjoint instance, DiscreteAdjoint() or BPTT()",
-            "adjoint=adjsnn.DiscreteAdjoint(), or adjsnn.ChargeForm(net) for the other adjoints of QIF neurons",
+            "adjoint=adjsnn.DiscreteAdjoint(), or adjsnn.ChargeForm(net) for the other adjoints",
         )
     tensors = system.tensors()
     _check_tensors(tensors)

@@ -17,7 +17,7 @@ from adjsnn.adjoints.smooth_discrete import SmoothStats, attach, discrete_sweep,
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.events import event_rows, unroll_events
 from adjsnn.integrate.odeint import PREFIX, solve_by_torchdiffeq
-from adjsnn.integrate.smooth import SmoothProgram, check_finite, unroll
+from adjsnn.integrate.smooth import SmoothProgram, Steps, check_finite, unroll
 from adjsnn.integrate.tableaus import RK4, TABLEAUS
 from adjsnn.systems.hybrid import HybridSystem
 
@@ -142,18 +142,7 @@ def _solve(
     program: SmoothProgram, y0: Tensor, u: Tensor | None, adjoint: Adjoint
 ) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
     if isinstance(adjoint, BPTT):
-        # Adaptive steps are found first, so that the tape holds those taken, with their lengths as constants.
-        run = None if program.lengths is not None else run_forward(program, y0, u)
-        steps = program.fixed_steps(len(y0)) if run is None else run.steps
-        times, index = events_of(steps, y0)
-        if run is None or steps.event is None:
-            y, rejected = unroll(program, steps, y0, u), torch.zeros_like(steps.accepted) if run is None else run.rejected
-        else:
-            (y, ends), rejected = unroll_events(program, steps, y0, u), run.rejected
-            located = ends.gather(0, event_rows(steps.event)[0]).T
-            times = torch.where(index >= 0, located, float("inf"))
-        check_finite(y.detach(), program.ts)
-        return y, times, index, SmoothStats(steps.accepted, rejected, 0, 0, None if run is None else run.slowest)
+        return _unroll(program, y0, u, adjoint.steps)
     if isinstance(adjoint, DiscreteAdjoint):
         sweep = hybrid_sweep if program.guards else discrete_sweep
         return attach(program, y0, u, sweep, Keep(adjoint.checkpoints, adjoint.memory_mb))
@@ -163,6 +152,34 @@ def _solve(
     if isinstance(adjoint, ContinuousAdjoint):
         adjoint.check(program)
     return attach(program, y0, u, adjoint.sweep, Keep(last=isinstance(adjoint, Backsolve)))
+
+
+def _unroll(
+    program: SmoothProgram, y0: Tensor, u: Tensor | None, known: Steps | None
+) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
+    """The steps on torch's tape. Adaptive ones are found first, so that their ends are constants, events excepted."""
+    if known is not None:
+        if known.times.shape[1] != len(y0) or len(known.rows) != len(program.ts):
+            raise ConfigurationError(
+                f"BPTT(steps) of {known.times.shape[1]} samples and {len(known.rows)} output times",
+                f"the steps of a solution with {len(y0)} samples and {len(program.ts)} output times",
+                "adjoint=BPTT()",
+            )
+        steps, rejected, slowest = known, torch.zeros_like(known.accepted), None
+    elif program.lengths is not None:
+        steps = program.fixed_steps(len(y0))
+        rejected, slowest = torch.zeros_like(steps.accepted), None
+    else:
+        run = run_forward(program, y0, u)
+        steps, rejected, slowest = run.steps, run.rejected, run.slowest
+    times, index = events_of(steps, y0)
+    if steps.event is None:
+        y = unroll(program, steps, y0, u)
+    else:
+        y, ends = unroll_events(program, steps, y0, u, anew=known is not None)
+        times = torch.where(index >= 0, ends.gather(0, event_rows(steps.event)[0]).T, float("inf"))
+    check_finite(y.detach(), program.ts)
+    return y, times, index, SmoothStats(steps.accepted, rejected, 0, 0, slowest, steps)
 
 
 def _readout(system: HybridSystem, y: Tensor) -> Tensor:

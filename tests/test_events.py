@@ -383,3 +383,13 @@ def test_an_event_at_a_given_time():
     torch.testing.assert_close(sol.event_times, torch.tensor([[3.0]], dtype=F64), rtol=0, atol=1e-12)
     expected = (math.exp(-1.5) + 1.0) * math.exp(-3.5)
     assert float(sol.y[-1]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_known_steps_have_to_fit():
+    net, u, y0, _ = _problem("held")
+    taken = adjsnn.solve(net, u, ts=TIMES, y0=y0, method="dopri5").stats.taken
+    again = adjsnn.solve(net, u, ts=TIMES, y0=y0, method="dopri5", adjoint=adjsnn.BPTT(taken))
+    once = adjsnn.solve(net, u, ts=TIMES, y0=y0, method="dopri5")
+    torch.testing.assert_close(again.y, once.y, rtol=0, atol=1e-13)
+    with pytest.raises(ConfigurationError, match=r"BPTT\(steps\) of 3 samples.*a solution with 1 samples"):
+        adjsnn.solve(net, u[:, :1], ts=TIMES, y0=y0[:1], method="dopri5", adjoint=adjsnn.BPTT(taken))

@@ -10,6 +10,7 @@ from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
+from adjsnn.integrate.smooth import Steps
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 
@@ -54,7 +55,13 @@ class BPTT:
     """Backpropagation through time: the same program, unrolled on torch's tape. The baseline and the judge.
 
     Memory: every intermediate result of every step.
+
+    Args:
+        steps: for systems of one's own, steps to take instead of finding them: the `stats.taken` of another solution. Events
+            happen in the same steps and are located anew.
     """
+
+    steps: Steps | None = None
 
     def run(self, program: GatedProgram, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
         """Solve forward as plain tensor operations."""

@@ -1,7 +1,7 @@
 """Discrete adjoint of Runge–Kutta programs for smooth systems, and the connection of every smooth adjoint to autograd."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ class SmoothStats:
             kept, and the times of the steps; 0 under BPTT, whose tape is torch's.
         slowest_event: smallest dφ/dt at an event of each sample, (B,), 1/ms: near 0 an event grazes and its gradient is large;
             None for systems without guards.
+        taken: the steps: times, lengths and events of each sample.
     """
 
     accepted: Int[Tensor, " B"]
@@ -35,6 +36,7 @@ class SmoothStats:
     recomputed_steps: int
     stored_bytes: int
     slowest_event: Float[Tensor, " B"] | None = None
+    taken: Steps | None = field(default=None, repr=False)
 
     @property
     def steps(self) -> int:
@@ -137,7 +139,7 @@ def _run_adaptive(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Ke
 def figures(run: Forward) -> SmoothStats:
     """The figures of a run, before any backward pass."""
     states = run.kept.nbytes if run.thinned is None else run.thinned.nbytes
-    return SmoothStats(run.steps.accepted, run.rejected, 0, states + _times_bytes(run.steps), run.slowest)
+    return SmoothStats(run.steps.accepted, run.rejected, 0, states + _times_bytes(run.steps), run.slowest, run.steps)
 
 
 def _times_bytes(steps: Steps) -> int:

@@ -46,8 +46,9 @@ def gradcheck(
     too, even where fused loops compute the gradient: a chaotic network would turn another order of rounding into other
     states, and hide what is asked. The system itself is not touched.
 
-    Adaptive steps depend on the parameters, while a gradient takes their lengths as constants: a difference quotient contains
-    steps that jump, and cannot be had to 1e-6. So there central differences are refused, and left out by default. The judges
+    Adaptive steps depend on the parameters, while a gradient takes where they end as constants, events excepted. So there a
+    perturbed solution takes the steps of the one that is checked, and locates each of its events anew. Methods of torchdiffeq,
+    whose steps are not known, cannot be judged by differences. The judges
     know the gradient of the computed loss; for ContinuousAdjoint and Backsolve, which compute another, see `convergence`.
 
     Args:
@@ -55,7 +56,7 @@ def gradcheck(
         inputs: u, (T, B, C_in); for systems of one's own also u(t) or None.
         loss: a scalar function of the solution.
         against: judges, any of "bptt", "finite_difference" and, for systems of one's own, "forward". None: "bptt", and
-            "finite_difference" unless steps are adaptive.
+            "finite_difference" unless the method is one of torchdiffeq's.
         entries: entries probed by central differences in each tensor: the largest gradient and random others.
         seed: of the choice of entries.
         verbose: print the table.
@@ -99,21 +100,21 @@ def gradcheck(
 def _judges(system: Any, against: Sequence[str] | None, method: Any) -> Sequence[str]:
     """The judges to ask, checked."""
     smooth = isinstance(system, HybridSystem)
-    # The default method of smooth systems has fixed steps. What is in no tableau is torchdiffeq's, or refused by solve.
-    adaptive = smooth and method is not None and (method not in TABLEAUS or TABLEAUS[method].b_error is not None)
+    # What is in no tableau is torchdiffeq's, or refused by solve.
+    foreign = smooth and method is not None and method not in TABLEAUS
     if against is None:
-        return ("bptt",) if adaptive else ("bptt", "finite_difference")
+        return ("bptt",) if foreign else ("bptt", "finite_difference")
     if unknown := [judge for judge in against if judge not in JUDGES]:
         raise ConfigurationError(f"against={unknown}", f"judges among {list(JUDGES)}", 'against=("bptt",)')
     if "forward" in against and not smooth:
         raise ConfigurationError(
             'against="forward" for a gated network', "forward sensitivities for systems of one's own only", 'against=("bptt",)'
         )
-    if "finite_difference" in against and adaptive:
+    if "finite_difference" in against and foreign:
         raise ConfigurationError(
-            f'against="finite_difference" with the adaptive method={method!r}',
-            "a method with fixed steps: the gradient takes step lengths as constants, a difference quotient does not",
-            'method="rk4", or against=("bptt", "forward")',
+            f'against="finite_difference" with method={method!r}',
+            "a method whose steps are known, so that perturbed solutions can take the same ones",
+            'method="dopri5", or against=("bptt",)',
         )
     return against
 

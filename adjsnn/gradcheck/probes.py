@@ -27,6 +27,8 @@ class Probe:
         solve_kwargs: of `solve`; adjoint and y0 among them are treated apart.
     """
 
+    judged: Any = None  # the adjoint, if any, that perturbed solutions are run with
+
     def __init__(self, system: Any, inputs: Any, loss: Callable[[Any], Tensor], solve_kwargs: dict[str, Any]) -> None:
         # Copied together, so that a parameter of both stays one. A function that is no module cannot be copied, nor need be.
         both = (system, inputs if isinstance(inputs, nn.Module) else None)
@@ -57,6 +59,9 @@ class Probe:
     def _spikes(self, sol: Any) -> int:
         raise NotImplementedError
 
+    def _note(self, sol: Any) -> None:
+        """Prepare perturbed solutions to be those of the same program."""
+
     def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
         """Gradients of the adjoint and of BPTT on bit-identical states."""
         raise NotImplementedError
@@ -72,6 +77,7 @@ class Probe:
     def gradients(self, adjoint: Any, **changed: Any) -> tuple[float, int, Gradients]:
         """The loss, the number of spikes, and the gradient of every leaf."""
         value, sol = self.solve(adjoint, **changed)
+        self._note(sol)
         found = torch.autograd.grad(value, list(self.leaves.values()), allow_unused=True, materialize_grads=True)
         return float(value.detach()), self._spikes(sol), dict(zip(self.leaves, found, strict=True))
 
@@ -105,7 +111,7 @@ class Probe:
                 values, grids = [], []
                 for shift in (-2, -1, 1, 2):
                     flat[entry] = original + shift * h
-                    value, sol = self.solve()
+                    value, sol = self.solve(self.judged)
                     values.append(float(value))
                     grids.append(self._branches(sol))
                 flat[entry] = original
@@ -150,7 +156,7 @@ class GatedProbe(Probe):
 
 
 class SmoothProbe(Probe):
-    """Of a smooth system of one's own."""
+    """Of a system of one's own, whose solution is smooth in its events; perturbed ones take the steps of the first."""
 
     system: HybridSystem
 
@@ -164,8 +170,11 @@ class SmoothProbe(Probe):
         return state
 
     def _spikes(self, sol: Any) -> int:
-        del sol
-        return 0
+        return int((sol.event_index >= 0).sum())
+
+    def _note(self, sol: Any) -> None:
+        if self.judged is None and sol.stats is not None:
+            self.judged = BPTT(sol.stats.taken)
 
     def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
         return self.gradients(adjoint)[2], self.gradients(BPTT())[2]

@@ -298,11 +298,14 @@ def taped_step(
 
 
 def unroll_events(
-    program: SmoothProgram, steps: Steps, y0: Tensor, u: Tensor | None
+    program: SmoothProgram, steps: Steps, y0: Tensor, u: Tensor | None, *, anew: bool
 ) -> tuple[Float[Tensor, "T1 B D"], Float[Tensor, "K B"]]:
     """States at the output times and the time at the end of every step, as operations on autograd's tape.
 
     Each located time is one Newton step φ/(dφ/dt) away from itself, whose derivative is that of the implicit function.
+
+    Args:
+        anew: locate the events of the same steps again, for another state or other parameters than the steps are of.
     """
     assert steps.event is not None
     states, ends = [y0], []
@@ -312,11 +315,13 @@ def unroll_events(
         end = times[1]
         minus = taped_step(program, times, states[-1], held, begin, end)
         if bool((here := (guard >= 0)[:, None]).any()):
-            free = end.clone().requires_grad_()
-            at = states[-1].detach().requires_grad_()
-            with torch.enable_grad():
-                tried = level(program.system, free, taped_step(program, times, at, held, begin.detach(), free), guard)
-            speed = torch.where(here, torch.autograd.grad(tried, free, torch.ones_like(tried))[0], 1.0)
+            start = (times, states[-1].detach(), held, begin.detach())
+            if anew:
+                for _ in range(POLISHES):
+                    value, speed = _event_residual(program, *start, end, guard)
+                    end = end - torch.where(here, value / speed, 0.0)
+                minus = taped_step(program, times, states[-1], held, begin, end)
+            speed = torch.where(here, _event_residual(program, *start, end, guard)[1], 1.0)
             value = level(program.system, end, minus, guard)[:, None]
             end = end - torch.where(here, (value - value.detach()) / speed, 0.0)
             minus = taped_step(program, times, states[-1], held, begin, end)
@@ -324,6 +329,24 @@ def unroll_events(
         ends.append(end)
         begin = end
     return at_outputs(torch.stack(states), steps), torch.cat(ends, 1).T
+
+
+def _event_residual(
+    program: SmoothProgram,
+    times: tuple[Tensor, Tensor, Tensor],
+    y: Tensor,
+    u: Tensor | None,
+    begin: Tensor,
+    end: Tensor,
+    guard: Tensor,
+) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
+    """φ at the end of a step and its derivative by that end, off the tape."""
+    free = end.detach().clone().requires_grad_()
+    held = None if u is None else u.detach()
+    with torch.enable_grad():
+        value = level(program.system, free, taped_step(program, times, y, held, begin, free), guard)
+    speed = torch.autograd.grad(value, free, torch.ones_like(value), materialize_grads=True, allow_unused=True)[0]
+    return value.detach()[:, None], speed
 
 
 def event_rows(event: Int[Tensor, "K B"]) -> tuple[Int[Tensor, "E B"], Int[Tensor, "B E"]]:
