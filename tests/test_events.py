@@ -136,6 +136,7 @@ def test_discrete_equals_backpropagation_through_events(method, mode):
     assert relative(found, judge) < 1e-11
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("mode", ["held", "time"])
 def test_against_central_differences(mode):
     """Along a random direction of each tensor, at a tolerance where a difference of the solution sees no steps change."""
@@ -159,6 +160,7 @@ def test_against_central_differences(mode):
             assert float((found[name] * direction).sum()) == pytest.approx(judge, rel=1e-6, abs=1e-6), name
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("mode", MODES)
 def test_continuous_converges_to_discrete(mode):
     errors = []
@@ -172,6 +174,7 @@ def test_continuous_converges_to_discrete(mode):
     assert errors[-1] < 1e-2 * errors[0], errors
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("adjoint", [adjsnn.ContinuousAdjoint(method="rk4"), adjsnn.ContinuousAdjoint(method="rk4", dt=0.25)])
 def test_continuous_on_a_grid_of_its_own(adjoint):
     for mode in MODES:
