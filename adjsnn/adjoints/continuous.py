@@ -19,7 +19,7 @@ class ContinuousAdjoint:
 
         λ̇ = -f_yᵀ λ,    λ jumps by dC/dy(t_n) at each output time,    dC/dθ = ∫ f_θᵀ λ dt,    dC/dy(0) = λ(0)
 
-    and at events as (3.2) says; for gated networks in the charge form these are (1.7)-(1.12). The state comes from the
+    (3.3), and at events as (3.5) says; for gated networks in the charge form these are (1.7)-(1.12). The state comes from the
     continuous extension of the forward steps, cubic or better; the integral over θ is a quadrature with the method's own
     weights, outside the error norm. It is not the gradient of the computed cost: the two converge to each other at the method's
     order.

@@ -115,7 +115,7 @@ def dense_output(stored: Stored) -> Dense:
 def cross_event(
     stored: Stored, dense: Dense, step: Int[Tensor, " B"], costate: Float[Tensor, "B D"], sums: list[Tensor] | None
 ) -> Float[Tensor, "B D"]:
-    """λ⁻ before the event that ends `step` (B,), -1 where there is none, from λ⁺ after it, (3.1) and (3.2).
+    """λ⁻ before the event that ends `step` (B,), -1 where there is none, from λ⁺ after it, (3.5).
 
         B = λ⁺ᵀ (r_y f⁻ + r_t - f⁺) + dC/dt_k,    D = φ_yᵀ f⁻ + φ_t
         λ⁻ = r_yᵀ λ⁺ - φ_y B/D,    θ̄ += r_θᵀ λ⁺ - φ_θ B/D

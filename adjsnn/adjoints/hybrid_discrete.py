@@ -1,4 +1,4 @@
-"""Discrete adjoint of adaptive steps that end in events, (3.3): the located end of a step is one more unknown."""
+"""Discrete adjoint of adaptive steps that end in events, (3.6): the located end of a step is one more unknown."""
 
 from collections.abc import Sequence
 

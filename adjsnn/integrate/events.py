@@ -1,4 +1,4 @@
-"""Events of a hybrid system inside adaptive steps: found on the continuous extension, located on the step itself, (3.3)."""
+"""Events of a hybrid system inside adaptive steps: found on the continuous extension, located on the step itself, (3.4)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
