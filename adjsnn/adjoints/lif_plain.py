@@ -9,7 +9,7 @@ import numpy as np
 
 from adjsnn.integrate.lif_flow import double_kernels, flow, kernels
 from adjsnn.integrate.lif_plain import ALL, ARRIVAL, PROBE, RECURRENT, RELEASE, SPIKE, Entry, SampleRun
-from adjsnn.systems.lif_arrays import LayerArrays
+from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerCotangents, LayerGradients, LayerRun, Trial, grazing
 
 
 class SampleGradients(NamedTuple):
@@ -21,12 +21,32 @@ class SampleGradients(NamedTuple):
     i: np.ndarray
 
 
-class Undifferentiable(Exception):
-    """A spike that the loss depends on touches its threshold without crossing it; neuron and time."""
+def backward(
+    layer: LayerArrays,
+    inputs: Events,
+    v: np.ndarray,
+    i: np.ndarray,
+    trial: Trial,
+    run: LayerRun,
+    cotangents: LayerCotangents,
+    wanted: frozenset[str],
+) -> LayerGradients:
+    """Gradients of a layer, summed over the samples in their order.
 
-    def __init__(self, neuron: int, time: float) -> None:
-        super().__init__(neuron, time)
-        self.neuron, self.time = neuron, time
+    Raises:
+        EventError: the loss depends on a spike that touches its threshold without crossing it.
+    """
+    total = LayerArrays(*(np.zeros_like(x) for x in layer))
+    times, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i)
+    nothing = np.zeros((len(trial.probes), v.shape[1]))
+    for b, record in enumerate(run.record):
+        at, own = inputs.sample(b), run.spikes.sample(b)
+        d_v, d_i = (nothing if x is None else x[:, b] for x in (cotangents.v, cotangents.i))
+        found = adjoint_sample(layer, record, inputs.neuron[at], v[b], i[b], trial, b, cotangents.time[own], d_v, d_i)
+        for whole, part in zip(total, found.layer, strict=True):
+            whole += part
+        times[at], d_v0[b], d_i0[b] = found.times, found.v, found.i
+    return LayerGradients(total, times, d_v0, d_i0)
 
 
 class _Replay:
@@ -63,7 +83,8 @@ def adjoint_sample(
     sources: np.ndarray,
     v: np.ndarray,
     i: np.ndarray,
-    t_end: float,
+    trial: Trial,
+    sample: int,
     d_times: np.ndarray,
     d_v: np.ndarray,
     d_i: np.ndarray,
@@ -72,10 +93,8 @@ def adjoint_sample(
     n, replay = len(v), _Replay(layer, run, sources, v, i)
     g = LayerArrays(*(np.zeros_like(x) for x in layer))
     error, d_input = d_times.copy(), np.zeros(len(sources))
-    lam_v, lam_i, everyone = np.zeros(n), np.zeros(n), np.arange(n)
-    last, held = np.full(n, t_end), replay.start[-1][3].copy()
-    _back(layer, g, lam_v, lam_i, everyone, t_end, replay.start[-1])
-    last[:] = replay.start[-1][2]
+    lam_v, lam_i, held = np.zeros(n), np.zeros(n), replay.start[-1][3].copy()
+    _back(layer, g, lam_v, lam_i, np.arange(n), trial.t_end, replay.start[-1])
     for k in range(len(run.log) - 1, -1, -1):
         entry = run.log[k]
         who = targets(entry, n)
@@ -98,7 +117,7 @@ def adjoint_sample(
             m = entry.target
             speed = (-layer.v_th[m] + replay.before[k][1][0] + layer.bias[m]) / layer.tau_mem[m]
             if error[entry.ref] != 0.0 and not speed > 0.0:
-                raise Undifferentiable(m, entry.time)
+                raise grazing(trial, sample, m, entry.time)
             lam_v[m] = -error[entry.ref] / speed if error[entry.ref] != 0.0 else 0.0
             g.v_th[m] -= lam_v[m]
             held[m] = False

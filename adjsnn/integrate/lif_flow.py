@@ -49,9 +49,7 @@ def _psi(x: np.ndarray) -> np.ndarray:
     return total / 2.0
 
 
-def first_crossing(
-    v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float, horizon: float
-) -> float:
+def first_crossing(v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float, horizon: float) -> float:
     """Time of the first upward crossing of v_th in [0, horizon], or inf, equation (2.4).
 
     v has at most one extremum. With i > 0 it is a maximum, and v climbs to it with decreasing slope, so that Newton's method
@@ -61,26 +59,26 @@ def first_crossing(
     rise = i + bias - v  # τ_m v̇
     if v >= v_th and rise > 0.0:
         return 0.0
-    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
-    low, high = 0.0, horizon
-    if i > 0.0:
-        if rise <= 0.0:
-            return inf
-        peak = _extremum(rise / i, kappa, tau_syn)
-        if peak <= horizon:
-            high = peak
-            if _voltage(high, v, i, bias, tau_mem, tau_syn)[0] <= v_th:
-                return inf
-    else:
-        if bias <= v_th:
-            return inf
-        if rise < 0.0:
-            low = _extremum(rise / i, kappa, tau_syn) if i < 0.0 else inf
-            if low >= horizon:
-                return inf
-    if _voltage(high, v, i, bias, tau_mem, tau_syn)[0] < v_th:
+    low, high = _bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
+    if not low < high or _voltage(high, v, i, bias, tau_mem, tau_syn)[0] < v_th:
         return inf
     return _newton(low, high, v, i, bias, tau_mem, tau_syn, v_th)
+
+
+def _bracket(
+    v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float, horizon: float
+) -> tuple[float, float]:
+    """An interval on which v only climbs, and outside of which it cannot cross upward before the horizon; (0, 0) if none."""
+    rise = i + bias - v
+    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
+    if i > 0.0:
+        peak = _extremum(rise / i, kappa, tau_syn) if rise > 0.0 else 0.0
+        touches = 0.0 < peak <= horizon and _voltage(peak, v, i, bias, tau_mem, tau_syn)[0] <= v_th
+        return 0.0, 0.0 if touches else min(peak, horizon)
+    if bias <= v_th:
+        return 0.0, 0.0
+    falls = _extremum(rise / i, kappa, tau_syn) if i < 0.0 else inf
+    return (falls if rise < 0.0 else 0.0), horizon
 
 
 def _extremum(ratio: float, kappa: float, tau_syn: float) -> float:
@@ -95,17 +93,13 @@ def _voltage(t: float, v: float, i: float, bias: float, tau_mem: float, tau_syn:
     """v(t) and τ_m v̇(t)."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
     e_mem, e_syn = exp(-t / tau_mem), exp(-t / tau_syn)
-    if kappa == 0.0:
-        k = t * e_mem
-    else:
-        k = max(e_mem, e_syn) * (-expm1(-abs(kappa) * t) / abs(kappa))
+    rate = abs(kappa)
+    k = t * e_mem if rate == 0.0 else max(e_mem, e_syn) * (-expm1(-rate * t) / rate)
     at = bias + (v - bias) * e_mem + i * k / tau_mem
     return at, i * e_syn + bias - at
 
 
-def _newton(
-    low: float, high: float, v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float
-) -> float:
+def _newton(low: float, high: float, v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float) -> float:
     """The root of v(t) = v_th between low (below) and high (at or above) by Newton's method, bisecting where it leaves them."""
     rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
     t = low

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.integrate.lif_flow import first_crossing, flow
-from adjsnn.systems.lif_arrays import LayerArrays
+from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerRun, Trial, runaway
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE = range(5)
 ALL = -1
@@ -32,13 +32,30 @@ class Entry(NamedTuple):
 
 
 class SampleRun(NamedTuple):
-    """What a sample did: its log, its spikes' times and neurons, and (v, i) at the probes, (P, N)."""
+    """What a sample did: its log; time, neuron and i at each spike; (v, i) at the probes, (P, N)."""
 
     log: list[Entry]
     time: np.ndarray
     neuron: np.ndarray
+    current: np.ndarray
     v: np.ndarray
     i: np.ndarray
+
+
+def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, trial: Trial) -> LayerRun:
+    """Solve a layer for every sample, from v and i (B, N) at time 0.
+
+    Raises:
+        EventError: a neuron spikes more often than trial.limit.
+    """
+    runs = [
+        run_sample(layer, inputs.time[at], inputs.neuron[at], v[b], i[b], trial, b)
+        for b, at in enumerate(map(inputs.sample, range(inputs.batch)))
+    ]
+    first = np.cumsum([0, *(len(run.time) for run in runs)])
+    columns = [np.concatenate([run[k] for run in runs]) for k in (1, 2, 3)]
+    states = [np.stack([run[k] for run in runs], 1) for k in (4, 5)]
+    return LayerRun(Events(first, columns[0], columns[1]), columns[2], *states, runs)
 
 
 def arrivals(layer: LayerArrays, recurrent: bool, time: float, spike: int, source: int) -> list[Entry]:
@@ -84,17 +101,18 @@ def run_sample(
     sources: np.ndarray,
     v: np.ndarray,
     i: np.ndarray,
-    t_end: float,
-    probes: np.ndarray,
-    limit: int,
+    trial: Trial,
+    sample: int,
 ) -> SampleRun:
-    """Solve one sample of a layer from its input spikes; `limit` is the most spikes of one neuron."""
+    """Solve one sample of a layer from its input spikes."""
     n, everyone = len(v), np.arange(len(v))
+    t_end, probes = trial.t_end, trial.probes
     run = _Run(layer, v, i, t_end)
     queue: list[tuple[float, int, Entry]] = []
     log: list[Entry] = []
     fired_at: list[float] = []
     fired_by: list[int] = []
+    currents: list[float] = []
     counts = np.zeros(n, int)
     recorded = (np.zeros((len(probes), n)), np.zeros((len(probes), n)))
     done = 0
@@ -115,7 +133,7 @@ def run_sample(
             log.append(Entry(probes[done], PROBE, done, ALL))
             done += 1
         if t > t_end:
-            return SampleRun(log, np.array(fired_at), np.array(fired_by, int), *recorded)
+            return SampleRun(log, np.array(fired_at), np.array(fired_by, int), np.array(currents), *recorded)
         if run.next_spike[spiking] == t:
             _fire(run, spiking, t, len(fired_at))
             log.append(Entry(t, SPIKE, len(fired_at), spiking))
@@ -123,9 +141,10 @@ def run_sample(
                 send(True, t, len(fired_at), spiking)
             fired_at.append(t)
             fired_by.append(spiking)
+            currents.append(float(run.i[spiking]))
             counts[spiking] += 1
-            if counts[spiking] > limit:
-                raise RunawayError(spiking, t)
+            if counts[spiking] > trial.limit:
+                raise runaway(trial, sample, spiking, t)
         elif run.release[releasing] == t:
             run.advance(everyone[releasing : releasing + 1], t)
             log.append(Entry(t, RELEASE, run.spike_of[releasing], releasing))
@@ -150,11 +169,3 @@ def _arrive(run: _Run, entry: Entry, sources: np.ndarray, fired_by: list[int]) -
     run.i[who] += weights
     for m in who:
         run.predict(m)
-
-
-class RunawayError(Exception):
-    """More spikes than the limit; neuron and time. The caller knows the sample and layer."""
-
-    def __init__(self, neuron: int, time: float) -> None:
-        super().__init__(neuron, time)
-        self.neuron, self.time = neuron, time

@@ -1,11 +1,12 @@
-"""One LIF layer and batches of spikes as float64 arrays, the form that the event-exact solver works on."""
+"""One LIF layer, what it is solved over and what it did, as float64 arrays: the form that the event-exact solver works on."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adjsnn.errors import EventError
 from adjsnn.systems.lif_network import LIFLayer
 
 
@@ -42,9 +43,83 @@ class Events(NamedTuple):
     time: np.ndarray
     neuron: np.ndarray
 
+    def sample(self, b: int) -> slice:
+        return slice(int(self.first[b]), int(self.first[b + 1]))
+
     @property
     def batch(self) -> int:
         return len(self.first) - 1
+
+
+class Trial(NamedTuple):
+    """What a layer is solved over.
+
+    Fields: layer, its number, for messages; t_end, ms; probes (P,), sorted times at which v and i are asked for, ms; limit,
+    the most spikes of one neuron in one sample.
+    """
+
+    layer: int
+    t_end: float
+    probes: np.ndarray
+    limit: int
+
+
+class LayerRun(NamedTuple):
+    """What a batch of one layer did.
+
+    Fields: spikes; current (S,), i at each spike; v and i at the probes, (P, B, N); record, what the adjoint reads beside.
+    """
+
+    spikes: Events
+    current: np.ndarray
+    v: np.ndarray
+    i: np.ndarray
+    record: Any
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(x.nbytes for x in (*self.spikes, self.current)) + _bytes(self.record)
+
+
+class LayerCotangents(NamedTuple):
+    """Cotangents of a layer's results: time (S,), v and i at the probes (P, B, N), None where the loss has none."""
+
+    time: np.ndarray
+    v: np.ndarray | None
+    i: np.ndarray | None
+
+
+class LayerGradients(NamedTuple):
+    """dC/d of all that a layer depends on: its arrays, the times of its input spikes (S_in,), v(0) and i(0), each (B, N)."""
+
+    layer: LayerArrays
+    time: np.ndarray
+    v: np.ndarray
+    i: np.ndarray
+
+
+def _bytes(record: Any) -> int:
+    if isinstance(record, np.ndarray):
+        return record.nbytes
+    if isinstance(record, (list, tuple)):
+        return sum(_bytes(x) for x in record)
+    return 8  # a number
+
+
+def runaway(trial: Trial, sample: int, neuron: int, time: float) -> EventError:
+    return EventError(
+        f"more than {trial.limit} spikes of neuron {neuron} of layer {trial.layer} in sample {sample} by {time:g} ms",
+        "a bounded rate; recurrent excitation or a large current lets it run away",
+        "smaller weights, a refractory time, or a larger max_spikes",
+    )
+
+
+def grazing(trial: Trial, sample: int, neuron: int, time: float) -> EventError:
+    return EventError(
+        f"the spike of neuron {neuron} of layer {trial.layer} in sample {sample} at {time:g} ms, where dv/dt = 0",
+        "a crossing, since a spike time that is touched has no derivative",
+        "a loss without this spike, or other parameters by however little",
+    )
 
 
 def as_array(x: Tensor) -> np.ndarray:

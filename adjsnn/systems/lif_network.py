@@ -132,7 +132,9 @@ class LIFNetwork(nn.Module):
         def weight(layer: int, sources: int, mean: float, spread: float) -> Tensor:
             noise = torch.randn(layers[layer], sources, generator=generator, dtype=dtype)
             scaled = mean / max(sources, 1) + spread / max(sources, 1) ** 0.5 * noise
-            return scaled * _single_spike_weight(*(values[k][layer] for k in ("tau_mem", "tau_syn", "v_th", "v_reset")))[:, None]
+            return (
+                scaled * _single_spike_weight(*(values[k][layer] for k in ("tau_mem", "tau_syn", "v_th", "v_reset")))[:, None]
+            )
 
         self.w_in = listed("w_in", [weight(k, m, 2.0, 0.5) for k, m in enumerate(fan_in)])
         self.w_rec = listed("w_rec", [None if m is None else weight(k, m, 0.0, 0.2) for k, m in enumerate(sources)])
@@ -196,12 +198,16 @@ def _per_layer(name: str, value: PerNeuron, layers: tuple[int, ...], dtype: torc
     """One (N,) tensor per layer from a number, N numbers, or a tuple of these."""
     rows = value if isinstance(value, tuple) else (value,) * len(layers)
     if len(rows) != len(layers):
-        raise ConfigurationError(f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}")
+        raise ConfigurationError(
+            f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
+        )
     found = []
     for layer, (row, n) in enumerate(zip(rows, layers, strict=True)):
         x = torch.as_tensor(row, dtype=dtype).detach().cpu()
         if x.shape not in ((), (1,), (n,)):
-            raise ConfigurationError(f"{name} of shape {tuple(x.shape)} for layer {layer}", f"a number or {n}", f"{name} of {n}")
+            raise ConfigurationError(
+                f"{name} of shape {tuple(x.shape)} for layer {layer}", f"a number or {n}", f"{name} of {n}"
+            )
         if not bool(x.isfinite().all()):
             raise ConfigurationError(f"{name} of layer {layer} is not finite", "finite numbers", "checking where it comes from")
         found.append(x.expand(n).clone())
@@ -214,7 +220,9 @@ def _delays(
     """One delay tensor per layer, (M,) or (N, M), or None."""
     rows = value if isinstance(value, tuple) else (value,) * len(layers)
     if len(rows) != len(layers):
-        raise ConfigurationError(f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}")
+        raise ConfigurationError(
+            f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
+        )
     found: list[Tensor | None] = []
     for layer, (row, n, m) in enumerate(zip(rows, layers, sources, strict=True)):
         if row is None or (m is None and isinstance(value, (int, float))):
@@ -230,7 +238,9 @@ def _delays(
                 f"{name}=1.0",
             )
         if not bool((x >= 0.0).all() and x.isfinite().all()):
-            raise ConfigurationError(f"{name} from {float(x.min()):g} ms in layer {layer}", "finite times ≥ 0 in ms", f"{name}=1.0")
+            raise ConfigurationError(
+                f"{name} from {float(x.min()):g} ms in layer {layer}", "finite times ≥ 0 in ms", f"{name}=1.0"
+            )
         found.append(x.expand(m).clone() if x.dim() == 0 else x.clone())
     return found
 
