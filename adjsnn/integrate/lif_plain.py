@@ -121,7 +121,7 @@ def run_sample(
         for entry in arrivals(layer, recurrent, time, spike, source):
             heapq.heappush(queue, (entry.time, len(log) + len(queue), entry))
 
-    for spike, (time, source) in enumerate(zip(times, sources, strict=True)):
+    for spike, (time, source) in enumerate(zip(times.tolist(), sources.tolist(), strict=True)):
         send(False, time, spike, source)
     while True:
         spiking, releasing = int(run.next_spike.argmin()), int(run.release.argmin())
@@ -167,5 +167,5 @@ def _arrive(run: _Run, entry: Entry, sources: np.ndarray, fired_by: list[int]) -
     weights = run.layer.w_rec[who, fired_by[entry.ref]] if entry.kind == RECURRENT else run.layer.w_in[who, sources[entry.ref]]
     run.advance(who, entry.time)
     run.i[who] += weights
-    for m in who:
+    for m in who.tolist():
         run.predict(m)
