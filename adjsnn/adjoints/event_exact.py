@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints import lif_plain as plain_adjoint
 from adjsnn.integrate import lif_plain
+from adjsnn.kernels import lif
 from adjsnn.systems.lif_arrays import (
     Events,
     LayerCotangents,
@@ -120,6 +121,8 @@ def _backward(ctx, *cotangents):
 
 def _engine(kernels: str) -> tuple[Callable[..., LayerRun], Callable[..., LayerGradients]]:
     """The solve and the adjoint of one layer."""
+    if kernels == "fused":
+        return lif.forward, lif.backward
     return lif_plain.forward, plain_adjoint.backward
 
 

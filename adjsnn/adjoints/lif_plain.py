@@ -99,11 +99,11 @@ def adjoint_sample(
         entry = run.log[k]
         who = targets(entry, n)
         if entry.kind == ARRIVAL:
-            source = sources[entry.ref]
+            source = int(sources[entry.ref])
             shift = _arrival(layer, g.w_in, g.delays, layer.w_in, source, who, lam_v, lam_i)
             d_input[entry.ref] += shift
         elif entry.kind == RECURRENT:
-            shift = _arrival(layer, g.w_rec, g.rec_delays, layer.w_rec, run.neuron[entry.ref], who, lam_v, lam_i)
+            shift = _arrival(layer, g.w_rec, g.rec_delays, layer.w_rec, int(run.neuron[entry.ref]), who, lam_v, lam_i)
             error[entry.ref] += shift
         elif entry.kind == RELEASE:
             m = entry.target
