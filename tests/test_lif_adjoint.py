@@ -12,7 +12,7 @@ from adjsnn import LIFState
 
 KINDS = ["feedforward", "feedforward_per_synapse", "per_axon", "per_synapse", "no_delay"]
 TOLERANCE = 1e-6  # relative, of a directional derivative; the extrapolated differences are good to 1e-8 or so
-STEP = 3e-7
+STEP = 1e-6
 
 
 def network(kind: str, ratio: float) -> adjsnn.LIFNetwork:
