@@ -35,7 +35,9 @@ def random_lif(
         return tuple(uniform(generator, low, high, n) for n in layers)
 
     fan_in = (n_in, *layers[:-1])
-    delays = tuple(uniform(generator, 0.5, 4.0, *((n, m) if per_synapse else (m,))) for n, m in zip(layers, fan_in, strict=True))
+    delays = tuple(
+        uniform(generator, 0.5, 4.0, *((n, m) if per_synapse else (m,))) for n, m in zip(layers, fan_in, strict=True)
+    )
     rec_delays = tuple(uniform(generator, 0.5, 4.0, *((n, n) if per_synapse else (n,))) for n in layers)
     lif = adjsnn.LIFNetwork(
         n_in,

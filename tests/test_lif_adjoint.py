@@ -29,7 +29,9 @@ def start(lif: adjsnn.LIFNetwork, batch: int) -> list[LIFState]:
 
 def outputs(sol: adjsnn.LIFSolution) -> Tensor:
     """Every spike time and recorded state."""
-    return torch.cat([x.reshape(-1) for k, (v, i) in enumerate(zip(sol.v, sol.i, strict=True)) for x in (sol.spike_times(k), v, i)])
+    return torch.cat(
+        [x.reshape(-1) for k, (v, i) in enumerate(zip(sol.v, sol.i, strict=True)) for x in (sol.spike_times(k), v, i)]
+    )
 
 
 CASES = [("fused", kind, ratio) for kind in KINDS for ratio in RATIOS]
@@ -67,7 +69,7 @@ def checked(sol: adjsnn.LIFSolution, neurons: list[Tensor], name: str) -> adjsnn
 
 
 def derivative(run: Callable[[], Tensor], weights: Tensor, leaf: Tensor, direction: Tensor) -> float:
-    """Central differences at two steps, extrapolated: a slow crossing makes their error h² large for any h that rounding allows."""
+    """Central differences at two steps, extrapolated: slow crossings make their error h² large for any h rounding allows."""
     quotients = []
     for step in (STEP, STEP / 3):
         values = []

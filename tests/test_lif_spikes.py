@@ -1,7 +1,6 @@
 """Spike times of LIF networks against an independent scan, and what happens at instants where events coincide."""
 
 import pytest
-import torch
 from lif_networks import RATIOS, T_END, random_lif, random_spikes, scanned_spikes
 
 import adjsnn

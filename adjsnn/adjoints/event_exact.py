@@ -66,7 +66,7 @@ class EventAdjoint:
         runs: list[LayerRun] = []
         flat = [x for layer, state in zip(layers, y0, strict=True) for x in (*layer, *state)]
         results = _EventExact.apply(problem, runs, time, *flat)
-        return [LayerResult(*results[3 * k : 3 * k + 3], run) for k, run in enumerate(runs)]
+        return [LayerResult._make((*results[3 * k : 3 * k + 3], run)) for k, run in enumerate(runs)]
 
 
 class _EventExact(torch.autograd.Function):

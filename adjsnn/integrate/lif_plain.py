@@ -55,7 +55,7 @@ def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, tr
     first = np.cumsum([0, *(len(run.time) for run in runs)])
     columns = [np.concatenate([run[k] for run in runs]) for k in (1, 2, 3)]
     states = [np.stack([run[k] for run in runs], 1) for k in (4, 5)]
-    return LayerRun(Events(first, columns[0], columns[1]), columns[2], *states, runs)
+    return LayerRun(Events(first, columns[0], columns[1]), columns[2], states[0], states[1], runs)
 
 
 def arrivals(layer: LayerArrays, recurrent: bool, time: float, spike: int, source: int) -> list[Entry]:

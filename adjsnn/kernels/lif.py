@@ -42,7 +42,7 @@ def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, tr
     counts, *columns = (np.concatenate(x) for x in list(zip(*parts, strict=True))[:-2])
     first = np.concatenate([[0], np.cumsum(counts)])
     time, neuron, current, *record = columns
-    return LayerRun(Events(first, time, neuron), current, *states, record)
+    return LayerRun(Events(first, time, neuron), current, states[0], states[1], record)
 
 
 def backward(

@@ -146,4 +146,4 @@ def forward(
     return counts, time[:total], neuron[:total], current[:total], released[:total], at[:total], free[:total], (FINE, 0, 0), 0.0
 
 
-renew((forward,))
+renew((forward, first_crossing))

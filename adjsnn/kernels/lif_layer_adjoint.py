@@ -1,6 +1,5 @@
 """The adjoint (2.5)-(2.10) of a feed-forward LIF layer in one fused loop, each neuron back through its stops and spikes."""
 
-
 import numpy as np
 from numba import njit
 
@@ -154,4 +153,4 @@ def backward(
     return (FINE, 0, 0), 0.0
 
 
-renew((backward,))
+renew((backward, tau_gradients))

@@ -58,26 +58,27 @@ def may_cross(v, i, v_after, i_after, bias, tau_mem, v_th, t):
     return (v_after >= v_th) | inside | ((v >= v_th) & (rise > 0.0))
 
 
+@njit(**INLINE)
+def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
+    """An interval on which v only climbs, and outside of which it cannot cross before the horizon; (0, 0) if none."""
+    rise = i + bias - v
+    if i > 0.0:
+        peak = extremum(rise / i, tau_mem, tau_syn) if rise > 0.0 else 0.0
+        touches = 0.0 < peak <= horizon and voltage(peak, v, i, bias, tau_mem, tau_syn)[0] <= v_th
+        return 0.0, 0.0 if touches else min(peak, horizon)
+    if bias <= v_th:
+        return 0.0, 0.0
+    falls = extremum(rise / i, tau_mem, tau_syn) if i < 0.0 else inf
+    return (falls if rise < 0.0 else 0.0), horizon
+
+
 @njit(**OPTIONS)
 def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon):
     """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `integrate/lif_flow.py`."""
     rise = i + bias - v
     if v >= v_th and rise > 0.0:
         return 0.0
-    low, high = 0.0, horizon
-    if i > 0.0:
-        if rise <= 0.0:
-            return inf
-        peak = extremum(rise / i, tau_mem, tau_syn)
-        if peak <= horizon:
-            high = peak
-            if voltage(peak, v, i, bias, tau_mem, tau_syn)[0] <= v_th:
-                return inf
-    else:
-        if bias <= v_th:
-            return inf
-        if rise < 0.0:
-            low = extremum(rise / i, tau_mem, tau_syn) if i < 0.0 else inf
+    low, high = bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
     if not low < high or voltage(high, v, i, bias, tau_mem, tau_syn)[0] < v_th:
         return inf
     rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
@@ -125,7 +126,7 @@ def tau_gradients(t, v, i, lam_v, lam_i, bias, tau_mem, tau_syn, e_mem, e_syn, k
 
 
 @njit(**OPTIONS)
-def grown(x, size):
+def grown(x, size) -> Any:
     """x, or a longer copy of it that holds `size` entries."""
     if size <= len(x):
         return x
@@ -137,7 +138,4 @@ def grown(x, size):
 @njit(**OPTIONS)
 def equal(x):
     """Whether all entries are the same."""
-    for k in range(1, len(x)):
-        if x[k] != x[0]:
-            return False
-    return True
+    return (x == x[0]).all()

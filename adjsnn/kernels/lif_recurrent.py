@@ -1,11 +1,12 @@
 """A recurrent LIF layer in one fused loop: each sample event by event, with a queue of the arrivals to come.
 
 The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, probes. Every neuron carries
-its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches all neurons, that is up to the
-next arrival, for then all are looked at again; where delays differ from synapse to synapse it is up to the end of the trial.
+its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches all neurons, that is up to
+the next arrival, for then all are looked at again; where delays differ from synapse to synapse it is up to the end.
 """
 
 from math import exp, inf
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -60,10 +61,14 @@ def _pop(time, order, ref, target, size):
 
 
 @njit(**OPTIONS)
-def _inputs(delays, in_time, in_source, start, stop, t_end):
+def _inputs(delays, in_time, in_source, start, stop, t_end) -> Any:
     """Arrivals of a sample's input spikes by t_end, sorted: times, spikes, targets."""
     rows = len(delays)
-    time, ref, target = np.empty((stop - start) * rows), np.empty((stop - start) * rows, np.int64), np.empty((stop - start) * rows, np.int64)
+    time, ref, target = (
+        np.empty((stop - start) * rows),
+        np.empty((stop - start) * rows, np.int64),
+        np.empty((stop - start) * rows, np.int64),
+    )
     count = 0
     for s in range(start, stop):
         for n in range(rows):
@@ -150,10 +155,21 @@ def forward(
     counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
     size = max(64, 2 * n_neurons * (last - first))
     time, current, released, neuron = np.empty(size), np.empty(size), np.empty(size), np.empty(size, np.int64)
-    log_time, log_kind, log_ref, log_target = np.empty(size), np.empty(size, np.int8), np.empty(size, np.int32), np.empty(size, np.int32)
+    log_time, log_kind, log_ref, log_target = (
+        np.empty(size),
+        np.empty(size, np.int8),
+        np.empty(size, np.int32),
+        np.empty(size, np.int32),
+    )
     heap_time, heap_order = np.empty(64), np.empty(64, np.int64)
     heap_ref, heap_target = np.empty(64, np.int64), np.empty(64, np.int64)
-    v, i, at, release, upcoming = (np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons))
+    v, i, at, release, upcoming = (
+        np.empty(n_neurons),
+        np.empty(n_neurons),
+        np.empty(n_neurons),
+        np.empty(n_neurons),
+        np.empty(n_neurons),
+    )
     spike_of, mine = np.empty(n_neurons, np.int64), np.empty(n_neurons, np.int64)
     total, logged = 0, 0
     for b in range(first, last):
@@ -187,7 +203,20 @@ def forward(
             if upcoming[spiking] == t:
                 n = spiking
                 if mine[n] == limit:
-                    return (counts, time, neuron, current, released, entries, log_time, log_kind, log_ref, log_target, (RUNAWAY, b, n), t)
+                    return (
+                        counts,
+                        time,
+                        neuron,
+                        current,
+                        released,
+                        entries,
+                        log_time,
+                        log_kind,
+                        log_ref,
+                        log_target,
+                        (RUNAWAY, b, n),
+                        t,
+                    )
                 if total == len(time):
                     time, current = grown(time, total + 1), grown(current, total + 1)
                     released, neuron = grown(released, total + 1), grown(neuron, total + 1)
@@ -212,7 +241,9 @@ def forward(
                 _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn)
                 released[spike_of[n]], release[n] = i[n], inf
                 log_kind[logged], log_ref[logged], log_target[logged] = RELEASE, spike_of[n] - begin, n
-                _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, min(arriving, t_end) if broadcast else t_end, upcoming)
+                _predict(
+                    n, v, i, at, release, bias, tau_mem, tau_syn, v_th, min(arriving, t_end) if broadcast else t_end, upcoming
+                )
             else:
                 if external == t:
                     ref, target, weights = ext_ref[coming], ext_target[coming], w_in_t[in_source[ext_ref[coming]]]
@@ -245,4 +276,4 @@ def forward(
     )  # fmt: skip
 
 
-renew((forward,))
+renew((forward, first_crossing))

@@ -80,9 +80,9 @@ def backward(
     d_w_in, d_w_rec, d_bias, d_tau_mem, d_tau_syn, d_v_th, d_v_reset, d_refractory, d_delays, d_rec_delays,
     d_in_time, d_v0, d_i0,
 ):  # fmt: skip
-    """Gradients of samples first … last-1; arguments as in `lif_layer_adjoint.backward`, and what `lif_recurrent.forward` returned.
+    """Gradients of samples first … last-1; arguments as in `lif_layer_adjoint.backward`.
 
-    `entries` counts the log entries of every sample of the batch.
+    The log is what `lif_recurrent.forward` returned; `entries` counts the log entries of every sample of the batch.
     """
     n_neurons = len(bias)
     uniform = equal(tau_mem) and equal(tau_syn)
@@ -145,7 +145,8 @@ def backward(
                     else:
                         lam_v[m] += d_v[ref, b, m]
         _back(
-            0, n_neurons, 0.0, states, 0, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, uniform, d_bias, d_tau_mem, d_tau_syn
+            0, n_neurons, 0.0, states, 0, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, uniform,
+            d_bias, d_tau_mem, d_tau_syn,
         )  # fmt: skip
         d_v0[b], d_i0[b] = lam_v, lam_i
         log_first = log_last
@@ -154,4 +155,4 @@ def backward(
     return (FINE, 0, 0), 0.0
 
 
-renew((backward,))
+renew((backward, tau_gradients))

@@ -133,4 +133,5 @@ def layer_arrays(layer: LIFLayer) -> LayerArrays:
     delays = np.zeros((1, m)) if layer.delays is None else as_array(layer.delays).reshape(-1, m)
     k = w_rec.shape[1]
     rec_delays = np.zeros((1, k)) if layer.rec_delays is None or k == 0 else as_array(layer.rec_delays).reshape(-1, k)
-    return LayerArrays(as_array(layer.w_in), w_rec, *(as_array(x) for x in layer[2:8]), delays, rec_delays)
+    per_neuron = [as_array(x) for x in layer[2:8]]
+    return LayerArrays._make([as_array(layer.w_in), w_rec, *per_neuron, delays, rec_delays])
