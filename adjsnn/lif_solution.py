@@ -1,5 +1,6 @@
 """What a solve of a LIF network returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,9 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
+from adjsnn.errors import ConfigurationError
+from adjsnn.lif_readout import Readout, filtered_readout
+from adjsnn.lif_voltage import voltage_integral, voltage_max
 from adjsnn.solution import GRAZING_SPEED
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.lif_network import LIFLayer
+from adjsnn.systems.lif_arrays import Events
+from adjsnn.systems.lif_network import LIFLayer, LIFState
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,12 @@ class LIFSolution:
     ts: Float[Tensor, " T"]
     v: list[Tensor]
     i: list[Tensor]
+    final_state: list[LIFState]
     _layers: list[LIFLayer] = field(repr=False)
     _results: list[LayerResult] = field(repr=False)
+    _inputs: tuple[Tensor, Events] = field(repr=False)
+    _y0: Sequence[LIFState] = field(repr=False)
+    _readout: Readout | None = field(repr=False)
 
     @cached_property
     def layer_spikes(self) -> list[SpikeTrains]:
@@ -76,6 +85,43 @@ class LIFSolution:
     def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
         """Number of spikes of each neuron; a whole number, without gradient."""
         return torch.from_numpy(self._counts(layer)).to(self._results[layer].time.device)
+
+    @cached_property
+    def readout(self) -> Float[Tensor, "T B C"]:
+        """Filtered linear readout of the last layer's spikes at the times ts, (2.13); differentiable.
+
+        Raises:
+            ConfigurationError: a network without readout, or a solve without ts.
+        """
+        if self._readout is None:
+            raise ConfigurationError("the readout of a network without one", "a network with n_out", "LIFNetwork(..., n_out=1)")
+        if not len(self.ts):
+            raise ConfigurationError("the readout of a solve without ts", "times to read it at", "solve(..., ts=...)")
+        return filtered_readout(self._readout, self._results[-1], self.ts)
+
+    def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """Largest voltage of each neuron over the trial; differentiable. The threshold for a neuron that spikes."""
+        k = range(len(self._layers))[layer]
+        return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end)
+
+    def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """∫ v dt of each neuron over the trial, ms; differentiable.
+
+        Raises:
+            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from.
+        """
+        k = range(len(self._layers))[layer]
+        if bool((self._layers[k].refractory != 0.0).any()):
+            raise ConfigurationError(
+                f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
+            )
+        return voltage_integral(
+            self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.final_state[k], self.t_end
+        )
+
+    def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
+        """Times and events of the spikes that a layer receives."""
+        return (self._results[layer - 1].time, self._results[layer - 1].run.spikes) if layer else self._inputs
 
     @cached_property
     def stats(self) -> LIFStats:
@@ -112,7 +158,7 @@ class LIFSolution:
         return SpikeTrains(idx, time.new_full(shape, float("inf")).index_put(at, time), len(layer.v_th), self.t_end)
 
 
-def _flat(spikes, n: int) -> np.ndarray:
+def _flat(spikes: Events, n: int) -> np.ndarray:
     """sample · N + neuron of each spike."""
     return np.repeat(np.arange(spikes.batch), np.diff(spikes.first)) * n + spikes.neuron
 

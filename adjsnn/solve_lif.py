@@ -10,8 +10,10 @@ from torch import Tensor
 
 from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
 from adjsnn.errors import ConfigurationError
+from adjsnn.lif_readout import Readout
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.spikes import SpikeTrains
+from adjsnn.systems.lif_arrays import Events, as_array
 from adjsnn.systems.lif_network import LIFLayer, LIFNetwork, LIFState
 
 RATE_LIMIT = 10.0  # spikes per ms of one neuron, over a whole trial, beyond which firing counts as run away
@@ -65,11 +67,20 @@ def solve_lif(
     real = inputs.idx >= 0
     first = np.concatenate([[0], real.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
     source = inputs.idx[real].cpu().numpy().astype(np.int64)
-    problem = LIFProblem(first, source, t_end, probes, limit, KERNELS[kernels])
-    results = adjoint.run(problem, layers, inputs.time[real], y0)
-    like = layers[0].w_in
+    time = inputs.time[real]
+    problem = LIFProblem(first, source, t_end, np.append(probes, t_end), limit, KERNELS[kernels])
+    results = adjoint.run(problem, layers, time, y0)
     return LIFSolution(
-        t_end, torch.from_numpy(probes).to(like), [r.v for r in results], [r.i for r in results], layers, results
+        t_end,
+        torch.from_numpy(probes).to(layers[0].w_in),
+        [r.v[:-1] for r in results],
+        [r.i[:-1] for r in results],
+        [LIFState(r.v[-1], r.i[-1]) for r in results],
+        layers,
+        results,
+        (time, Events(first, as_array(time), source)),
+        y0,
+        None if system.w_out is None else Readout(system.w_out, system.tau_out),
     )
 
 

@@ -11,6 +11,7 @@ LAYERS = [
     {"integrate"},
     {"adjoints"},
     {"solution"},
+    {"lif_readout", "lif_voltage"},
     {"lif_solution"},
     {"solve_gated", "solve_smooth", "solve_lif", "losses"},
     {"solve"},
@@ -44,4 +45,4 @@ def test_systems_never_see_a_solver():
 
 
 def test_losses_see_only_a_solution():
-    assert _imports(ROOT / "losses.py") == {"errors", "solution"}
+    assert _imports(ROOT / "losses.py") == {"errors", "lif_solution", "solution", "spikes"}

@@ -1,10 +1,8 @@
 """Gradients of LIF networks against central differences, with equal spikes on both sides."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from lif_networks import RATIOS, T_END, random_lif, random_spikes
+from lif_networks import RATIOS, T_END, derivative, random_lif, random_spikes
 from torch import Tensor
 
 import adjsnn
@@ -12,7 +10,6 @@ from adjsnn import LIFState
 
 KINDS = ["feedforward", "feedforward_per_synapse", "per_axon", "per_synapse", "no_delay"]
 TOLERANCE = 1e-6  # relative, of a directional derivative; the extrapolated differences are good to 1e-8 or so
-STEP = 1e-6
 
 
 def network(kind: str, ratio: float) -> adjsnn.LIFNetwork:
@@ -66,17 +63,3 @@ def checked(sol: adjsnn.LIFSolution, neurons: list[Tensor], name: str) -> adjsnn
     """The solution, if the same neurons spike in the same order."""
     assert all(torch.equal(a, s.idx) for a, s in zip(neurons, sol.layer_spikes, strict=True)), name
     return sol
-
-
-def derivative(run: Callable[[], Tensor], weights: Tensor, leaf: Tensor, direction: Tensor) -> float:
-    """Central differences at two steps, extrapolated: slow crossings make their error h² large for any h rounding allows."""
-    quotients = []
-    for step in (STEP, STEP / 3):
-        values = []
-        for sign in (1.0, -1.0):
-            with torch.no_grad():
-                leaf.add_(sign * step * direction)
-                values.append(run())
-                leaf.sub_(sign * step * direction)
-        quotients.append(float(weights @ (values[0] - values[1])) / (2 * step))
-    return (9 * quotients[1] - quotients[0]) / 8

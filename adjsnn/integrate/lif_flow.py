@@ -49,6 +49,16 @@ def _psi(x: np.ndarray) -> np.ndarray:
     return total / 2.0
 
 
+def turning_point(v: np.ndarray, i: np.ndarray, bias: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> np.ndarray:
+    """Time at which v̇ = 0, equation (2.4); inf if there is none, negative if it lies in the past."""
+    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
+    ratio = (i + bias - v) / np.where(i != 0.0, i, 1.0)
+    x = kappa * tau_syn * ratio
+    curved = (x < 1.0) & (kappa != 0.0)
+    found = np.where(curved, -np.log1p(-np.where(curved, x, 0.0)) / np.where(kappa != 0.0, kappa, 1.0), np.inf)
+    return np.where(i != 0.0, np.where(kappa == 0.0, tau_syn * ratio, found), np.inf)
+
+
 def first_crossing(v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float, horizon: float) -> float:
     """Time of the first upward crossing of v_th in [0, horizon], or inf, equation (2.4).
 
