@@ -46,7 +46,7 @@ def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: 
 
     For gated networks Σ|q|, the absolute charge released: differentiable. A full crossing of the active zone counts 1, a
     partial one its part (equation 1.4). The located spikes themselves, a whole number whose derivative is zero, are in
-    sol.spikes. For LIF networks it is that whole number, of one layer, and passes no gradient; `voltage_max` and spike times do.
+    sol.spikes. For LIF networks it is that whole number, of one layer, and passes no gradient; `voltage_max` does.
     """
     if isinstance(sol, LIFSolution):
         return sol.spike_counts(layer).to(sol.ts)
