@@ -4,6 +4,7 @@ from adjsnn import losses, signals
 from adjsnn.adjoints.backsolve import Backsolve, BacksolveWarning
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
+from adjsnn.adjoints.event_exact import EventAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.smooth_discrete import SmoothStats
 from adjsnn.errors import (
@@ -16,6 +17,7 @@ from adjsnn.errors import (
 )
 from adjsnn.gradcheck import gradcheck
 from adjsnn.integrate.memory import release_memory
+from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve import solve
 from adjsnn.solve_smooth import SmoothSolution
@@ -24,6 +26,7 @@ from adjsnn.systems.charge_form import ChargeForm
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.lif_network import LIFNetwork, LIFState
 from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
 
 __version__ = "0.1.0"
@@ -40,6 +43,7 @@ __all__ = [
     "ConfigurationError",
     "ContinuousAdjoint",
     "DiscreteAdjoint",
+    "EventAdjoint",
     "EventError",
     "ForwardSensitivity",
     "Gate",
@@ -49,6 +53,9 @@ __all__ = [
     "GradientCheckError",
     "HybridSystem",
     "IntegrationError",
+    "LIFNetwork",
+    "LIFSolution",
+    "LIFState",
     "Membrane",
     "RaisedCosineGate",
     "RectangularGate",

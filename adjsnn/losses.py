@@ -1,10 +1,14 @@
 """Losses. Each sees only a Solution; what it differentiates is found by the adjoint that made the solution."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import CheckpointedSolution, GatedSolution
+from adjsnn.spikes import SpikeTrains
 
 MS_PER_SECOND = 1000.0
 
@@ -37,18 +41,126 @@ def normalised_cost(sol: GatedSolution | CheckpointedSolution, target: Float[Ten
     return (sol.readout - target).square().sum() / target.square().sum()
 
 
-def spike_count(sol: GatedSolution | CheckpointedSolution) -> Float[Tensor, "B N"]:
-    """Differentiable number of spikes of each neuron: Σ|q|, the absolute charge released.
+def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
+    """Number of spikes of each neuron.
 
-    A full crossing of the active zone counts 1, a partial one its part (equation 1.4). The located spikes themselves, a
-    whole number whose derivative is zero, are in sol.spikes.
+    For gated networks Σ|q|, the absolute charge released: differentiable. A full crossing of the active zone counts 1, a
+    partial one its part (equation 1.4). The located spikes themselves, a whole number whose derivative is zero, are in
+    sol.spikes. For LIF networks it is that whole number, of one layer, and passes no gradient; `voltage_max` does.
     """
+    if isinstance(sol, LIFSolution):
+        return sol.spike_counts(layer).to(sol.ts)
     return sol.spike_charge
 
 
-def firing_rate(sol: GatedSolution | CheckpointedSolution) -> Float[Tensor, "B N"]:
-    """Differentiable firing rate of each neuron in spikes/s: spike_count over the length of the trial."""
-    return spike_count(sol) * (MS_PER_SECOND / float(sol.ts[-1]))
+def firing_rate(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
+    """Firing rate of each neuron in spikes/s: spike_count over the length of the trial."""
+    length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
+    return spike_count(sol, layer) * (MS_PER_SECOND / length)
+
+
+def voltage_max(sol: LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
+    """Largest voltage of each neuron over the trial, the threshold for one that spikes; differentiable.
+
+    The way to a silent neuron: its spike times have no gradient, its voltage has.
+    """
+    return sol.voltage_max(layer)
+
+
+def first_spike_cross_entropy(
+    sol: LIFSolution,
+    labels: Int[Tensor, " B"],
+    *,
+    tau0: float = 0.5,
+    alpha: float = 0.003,
+    tau1: float = 6.4,
+    layer: int = -1,
+) -> Float[Tensor, ""]:
+    """Mean over samples of -log softmax_label(-t/τ_0) + α (exp(t_label/τ_1) - 1), t the first spike times (2.14).
+
+    The earlier the neuron of the right class spikes before the others, the smaller. A silent neuron counts as spiking at t_end:
+    a constant, so it gets no gradient, but the others still do.
+
+    Args:
+        sol: the solution.   labels: class of each sample, one per neuron of the layer.
+        tau0: how far apart first spikes should be, ms.   alpha, tau1: weight and time constant, ms, of the wish for early ones.
+
+    Raises:
+        ConfigurationError: labels of another number or outside the classes.
+    """
+    first = sol.first_spike_times(layer)
+    outside = labels.is_floating_point() or bool(((labels < 0) | (labels >= first.shape[1])).any())
+    if labels.shape != first.shape[:1] or outside:
+        raise ConfigurationError(
+            f"labels of {labels.dtype} and shape {tuple(labels.shape)}",
+            f"({len(first)},) classes 0 … {first.shape[1] - 1}",
+            "labels.long(), one per sample",
+        )
+    time = torch.where(first.isinf(), sol.t_end, first)
+    right = time.gather(1, labels.long()[:, None])[:, 0]
+    return cross_entropy(-time / tau0, labels.long()) + alpha * torch.expm1(right / tau1).mean()
+
+
+def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int = -1) -> Float[Tensor, ""]:
+    """Mean of (t - t_d)² of first spike times, ms², over finite entries of `target`; a silent neuron counts as t_end.
+
+    Args:
+        sol: the solution.   target: t_d, (B, N), ms; inf or NaN where any time will do.
+
+    Raises:
+        ConfigurationError: targets of another shape.
+    """
+    first = sol.first_spike_times(layer)
+    if target.shape != first.shape:
+        raise ConfigurationError(f"targets of shape {tuple(target.shape)}", f"{tuple(first.shape)}", "inf where none is wanted")
+    wanted = target.isfinite()
+    time = torch.where(first.isinf(), sol.t_end, first)
+    return (time - target)[wanted].square().sum() / max(int(wanted.sum()), 1)
+
+
+def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: float = 10.0, layer: int = -1) -> Float[Tensor, " B"]:
+    """van Rossum distance of the spikes of a layer to `target`, summed over neurons, for each sample.
+
+    (1/τ) ∫ (Σ_k e^{-(t-t_k)/τ} - Σ_l e^{-(t-t_l)/τ})² dt over all times, each sum over the spikes before t. That is
+    ½ Σ e^{-|t_k-t_l|/τ} over all pairs of the two trains, with sign + within a train and - across (2.15). A spike too many or
+    too few costs ½, and two spikes much further apart than τ cost 1.
+
+    Args:
+        sol: the solution, or spike trains.   target: spikes of as many samples and neurons.   tau: ms.
+
+    Raises:
+        ConfigurationError: another number of samples or neurons, or tau not positive.
+    """
+    found = sol.layer_spikes[layer] if isinstance(sol, LIFSolution) else sol
+    if (target.batch, target.n_neurons) != (found.batch, found.n_neurons):
+        raise ConfigurationError(f"{target!r} as a target of {found!r}", "as many samples and neurons", "SpikeTrains.from_list")
+    if not 0.0 < tau < float("inf"):
+        raise ConfigurationError(f"tau={tau!r}", "a positive time in ms", "tau=10.0")
+    columns = [_columns(found, 1.0), _columns(target, -1.0)]
+    group, time, sign = (torch.cat(x) for x in zip(*columns, strict=True))
+    order = time.argsort(stable=True)
+    order = order[group[order].argsort(stable=True)]
+    group, time, sign = group[order], time[order], sign[order]
+    counts = torch.bincount(group, minlength=found.batch * found.n_neurons)
+    place = torch.arange(len(group), device=group.device) - (counts.cumsum(0) - counts)[group]
+    shape = (int(counts.max()) if len(group) else 0, len(counts))
+    gaps = torch.where(place > 0, time.diff(prepend=time[:1]), 0.0)
+    signs = time.new_zeros(shape).index_put((place, group), sign)
+    decays = time.new_ones(shape).index_put((place, group), torch.exp(-gaps / tau))
+    # before = Σ_{l<k} s_l e^{-(t_k-t_l)/τ}, by recursion along the spikes of each neuron, all neurons at once.
+    before, last, total = (time.new_zeros(len(counts)) for _ in range(3))
+    for decay, s in zip(decays.unbind(), signs.unbind(), strict=True):
+        before = decay * (before + last)
+        total = total + s * (0.5 * s + before)
+        last = s
+    return total.view(found.batch, found.n_neurons).sum(1)
+
+
+def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample · N + neuron, time and sign of each spike."""
+    sample, k = (trains.idx >= 0).nonzero(as_tuple=True)
+    time = trains.time[sample, k]
+    return sample * trains.n_neurons + trains.idx[sample, k], time, torch.full_like(time, sign)
 
 
 def _check_target(sol: GatedSolution | CheckpointedSolution, target: Tensor) -> None:

@@ -5,16 +5,23 @@ from typing import Any, overload
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve_gated import solve_gated
+from adjsnn.solve_lif import solve_lif
 from adjsnn.solve_smooth import SmoothSolution, solve_smooth
+from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.lif_network import LIFNetwork
 
 GATED = ("dt", "method", "adjoint", "y0", "kernels")
 SMOOTH = ("dt", "ts", "method", "rtol", "atol", "max_steps", "adjoint", "y0", "substeps")
+LIF_EVENTS = ("t_end", "ts", "adjoint", "y0", "max_spikes", "kernels")
 
 
+@overload
+def solve(system: LIFNetwork, inputs: SpikeTrains, **options: Any) -> LIFSolution: ...
 @overload
 def solve(system: GatedSynapseNetwork, inputs: Tensor, **options: Any) -> GatedSolution: ...
 @overload
@@ -23,33 +30,41 @@ def solve(system: GatedSynapseNetwork, inputs: Any, **options: Any) -> GatedSolu
 def solve(system: HybridSystem, inputs: Any = None, **options: Any) -> SmoothSolution: ...
 
 
-def solve(system: Any, inputs: Any = None, **options: Any) -> GatedSolution | CheckpointedSolution | SmoothSolution:
+def solve(
+    system: Any, inputs: Any = None, **options: Any
+) -> GatedSolution | CheckpointedSolution | SmoothSolution | LIFSolution:
     """Integrate `system` through `inputs`; a loss of the solution, `.backward()`, runs the chosen adjoint.
 
     Args:
-        system: a GatedSynapseNetwork, or a HybridSystem of one's own.
+        system: a GatedSynapseNetwork, a LIFNetwork, or a HybridSystem of one's own.
         inputs: u, (T, B, C_in), held constant over each step; also an `adjsnn.signals.Stream` for gated networks, and a
-            function u(t) or None for systems of one's own.
-        options: for gated networks those of `adjsnn.solve_gated.solve_gated` (dt, method, adjoint, y0, kernels), for systems of
-            one's own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint, y0,
-            substeps).
+            function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains.
+        options: for gated networks those of `adjsnn.solve_gated.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
+            networks those of `adjsnn.solve_lif.solve_lif` (t_end, ts, adjoint, y0, max_spikes, kernels), for systems of one's
+            own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint, y0, substeps).
 
     Returns:
-        GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, or SmoothSolution. Gradients reach parameters,
-        `inputs` and `y0`, as far as they require one.
+        GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, or SmoothSolution. Gradients
+        reach parameters, `inputs` and `y0`, as far as they require one.
 
     Raises:
         ConfigurationError: arguments that cannot be right; says which.
         IntegrationError: the solution diverged; names the sample and time.
+        EventError: a LIF neuron fires without bound; names it.
     """
     if isinstance(system, GatedSynapseNetwork):
         _check_options(options, GATED, "a gated network")
         return solve_gated(system, inputs, **options)
+    if isinstance(system, LIFNetwork):
+        _check_options(options, LIF_EVENTS, "a LIF network")
+        return solve_lif(system, inputs, **options)
     if isinstance(system, HybridSystem):
         _check_options(options, SMOOTH, "a system of one's own")
         return solve_smooth(system, inputs, **options)
     raise ConfigurationError(
-        f"a system of type {type(system).__name__}", "a GatedSynapseNetwork or a HybridSystem", "building or subclassing one"
+        f"a system of type {type(system).__name__}",
+        "a GatedSynapseNetwork, a LIFNetwork or a HybridSystem",
+        "building or subclassing one",
     )
 
 

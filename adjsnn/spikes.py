@@ -129,6 +129,137 @@ class SpikeTrains:
             torch.zeros(shape, dtype=torch.int8, device=sample.device).index_put(at, sign.to(torch.int8)),
         )
 
+    @classmethod
+    def from_dense(
+        cls,
+        x: Tensor,
+        dt: float,
+        *,
+        t_max: float | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "SpikeTrains":
+        """Spike trains from whole spike counts on a grid, (T, B, N); the spikes of entry n are put at n dt, its beginning.
+
+        The inverse of `to_dense(dt)` for spikes that lie on the grid.
+
+        Args:
+            x: number of spikes of each neuron in each bin, ≥ 0, of any dtype.
+            dt: length of a bin, ms.
+            t_max: end of the recording, ms; default T dt.
+            dtype: of the times; default that of x if it is floating-point, else torch's default.
+
+        Raises:
+            ConfigurationError: counts that are not whole or negative, another shape, or dt not positive.
+        """
+        if not 0.0 < dt < float("inf"):
+            raise ConfigurationError(f"dt={dt!r}", "a positive step in ms", "dt=1.0")
+        if x.dim() != 3 or x.shape[2] < 1:
+            raise ConfigurationError(
+                f"counts of shape {tuple(x.shape)}", "(T, B, N): time first", "x.unsqueeze(1) for one sample"
+            )
+        if bool((x < 0).any()) or bool((x != x.floor()).any() if x.is_floating_point() else False):
+            raise ConfigurationError(
+                "counts that are negative or not whole", "numbers of spikes", "x > 0.5 for the spikes alone"
+            )
+        if dtype is None:
+            dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        step, sample, neuron = x.nonzero(as_tuple=True)
+        repeats = x[step, sample, neuron].long()
+        step, sample, neuron = (k.repeat_interleave(repeats) for k in (step, sample, neuron))
+        time, end = step.to(dtype) * dt, len(x) * dt if t_max is None else t_max
+        return cls.from_events(sample, neuron, time, torch.ones_like(neuron), batch=x.shape[1], n_neurons=x.shape[2], t_max=end)
+
+    @classmethod
+    def poisson(cls, rates: Tensor, t_max: float, *, generator: torch.Generator | None = None) -> "SpikeTrains":
+        """Poisson spikes of constant rate over 0 … t_max.
+
+        Args:
+            rates: (B, N), spikes/s, ≥ 0.
+            t_max: length, ms.
+            generator: source of randomness, on the device of `rates`; default torch's global one.
+
+        Raises:
+            ConfigurationError: rates of another shape or sign, or t_max not finite.
+        """
+        if rates.dim() != 2 or not bool((rates >= 0.0).all() and rates.isfinite().all()):
+            raise ConfigurationError(
+                f"rates of shape {tuple(rates.shape)}", "(B, N) finite rates ≥ 0 in spikes/s", "rates.clamp(0)"
+            )
+        if not 0.0 <= t_max < float("inf"):
+            raise ConfigurationError(f"t_max={t_max!r}", "a finite time ≥ 0 in ms", "t_max=100.0")
+        rates = rates.detach() if rates.is_floating_point() else rates.to(torch.get_default_dtype())
+        counts = torch.poisson(rates * (t_max / 1000.0), generator=generator).long()
+        sample, neuron = counts.nonzero(as_tuple=True)
+        repeats = counts[sample, neuron]
+        sample, neuron = sample.repeat_interleave(repeats), neuron.repeat_interleave(repeats)
+        # Given their number, the spikes of a Poisson process are independent and uniform.
+        time = torch.rand(len(sample), generator=generator, dtype=rates.dtype, device=rates.device) * t_max
+        return cls.from_events(
+            sample, neuron, time, torch.ones_like(neuron), batch=rates.shape[0], n_neurons=rates.shape[1], t_max=t_max
+        )
+
+    @classmethod
+    def latency(cls, x: Tensor, t_max: float, *, bias: float | None = None) -> "SpikeTrains":
+        """One spike per neuron, at x · t_max: 0 spikes at once, 1 at the end. Differentiable in x.
+
+        Args:
+            x: (B, N), values in 0 … 1.
+            t_max: time of the latest spike, ms.
+            bias: time of the spike of one neuron more, the last, the same for all samples; None for none.
+
+        Raises:
+            ConfigurationError: values outside 0 … 1, another shape, or t_max not finite.
+        """
+        if x.dim() != 2 or not x.is_floating_point() or not bool(((x >= 0.0) & (x <= 1.0)).all()):
+            raise ConfigurationError(
+                f"values of {x.dtype} and shape {tuple(x.shape)}",
+                "(B, N) floating-point values in 0 … 1",
+                "(x - x.min()) / range",
+            )
+        if not 0.0 <= t_max < float("inf") or (bias is not None and not 0.0 <= bias <= t_max):
+            raise ConfigurationError(
+                f"t_max={t_max!r}, bias={bias!r}", "0 ≤ bias ≤ t_max, finite, in ms", "t_max=30.0, bias=0.0"
+            )
+        time = x * t_max
+        if bias is not None:
+            time = torch.cat([time, time.new_full((len(x), 1), bias)], 1)
+        time, idx = time.sort(dim=1, stable=True)
+        return cls(idx, time, time.shape[1], t_max)
+
+    def merge(self, other: "SpikeTrains") -> "SpikeTrains":
+        """The spikes of both, of the same neurons and samples, sorted; times stay differentiable.
+
+        Raises:
+            ConfigurationError: another number of neurons or samples.
+        """
+        if (other.batch, other.n_neurons) != (self.batch, self.n_neurons):
+            raise ConfigurationError(
+                f"{other!r} merged into {self!r}", "the same batch and n_neurons", "a larger n_neurons and shifted indices"
+            )
+        time, order = torch.cat([self.time, other.time], 1).sort(dim=1, stable=True)
+        idx, sign = (torch.cat(pair, 1).gather(1, order) for pair in ((self.idx, other.idx), (self.sign, other.sign)))
+        return self._trimmed(idx, time, sign, max(self.t_max, other.t_max))
+
+    def between(self, start: float, stop: float) -> "SpikeTrains":
+        """The spikes in [start, stop), counted from `start` on; the end of the recording is included if stop reaches it.
+
+        Raises:
+            ConfigurationError: not 0 ≤ start ≤ stop ≤ t_max.
+        """
+        if not 0.0 <= start <= stop <= self.t_max:
+            raise ConfigurationError(
+                f"[{start!r}, {stop!r})", f"0 ≤ start ≤ stop ≤ t_max = {self.t_max:g}", "times within the trial"
+            )
+        kept = (self.idx >= 0) & (self.time >= start) & ((self.time < stop) | (stop == self.t_max))
+        time = torch.where(kept, self.time - start, float("inf"))
+        time, order = time.sort(dim=1, stable=True)
+        idx, sign = torch.where(kept, self.idx, -1).gather(1, order), torch.where(kept, self.sign, 0).gather(1, order)
+        return self._trimmed(idx, time, sign, stop - start)
+
+    def _trimmed(self, idx: Tensor, time: Tensor, sign: Tensor, t_max: float) -> "SpikeTrains":
+        width = int((idx >= 0).sum(1).max()) if len(idx) else 0
+        return SpikeTrains(idx[:, :width], time[:, :width], self.n_neurons, t_max, sign[:, :width])
+
     def to_list(self) -> list[list[Event]]:
         """One list of (time in ms, neuron) per sample, sorted in time."""
         return [

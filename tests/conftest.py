@@ -27,3 +27,9 @@ def kernels(request, monkeypatch):
     if request.param == "plain":
         monkeypatch.setattr(GatedProgram, "kernel", lambda *_: None)
     return request.param
+
+
+@pytest.fixture(params=["fused", "plain"])
+def lif_kernels(request):
+    """Run a test of LIF networks over both: the compiled loops, and the plain event queue."""
+    return request.param

@@ -11,7 +11,9 @@ LAYERS = [
     {"integrate"},
     {"adjoints"},
     {"solution"},
-    {"solve_gated", "solve_smooth", "losses"},
+    {"lif_readout", "lif_voltage"},
+    {"lif_solution"},
+    {"solve_gated", "solve_smooth", "solve_lif", "losses"},
     {"solve"},
     {"gradcheck"},
     {"plotting", "training"},
@@ -43,4 +45,4 @@ def test_systems_never_see_a_solver():
 
 
 def test_losses_see_only_a_solution():
-    assert _imports(ROOT / "losses.py") == {"errors", "solution"}
+    assert _imports(ROOT / "losses.py") == {"errors", "lif_solution", "solution", "spikes"}

@@ -1,0 +1,140 @@
+"""The event-exact adjoint of LIF networks (2.5)-(2.10), and its connection to torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from adjsnn.adjoints import lif_plain as plain_adjoint
+from adjsnn.integrate import lif_plain
+from adjsnn.kernels import lif
+from adjsnn.systems.lif_arrays import (
+    Events,
+    LayerCotangents,
+    LayerGradients,
+    LayerRun,
+    Trial,
+    as_array,
+    layer_arrays,
+)
+from adjsnn.systems.lif_network import LIFLayer, LIFState
+
+FIELDS = len(LIFLayer._fields)
+WIDTH = FIELDS + len(LIFState._fields)  # tensors of one layer among the arguments
+
+
+class LIFProblem(NamedTuple):
+    """What a LIF network is solved for, beside its tensors.
+
+    Fields: first (B+1,) and source (S,), the input spikes in flat columns as in Events; t_end, ms; probes (P,), ms; limit, the
+    most spikes of one neuron; kernels, "plain" or "fused".
+    """
+
+    first: np.ndarray
+    source: np.ndarray
+    t_end: float
+    probes: np.ndarray
+    limit: int
+    kernels: str
+
+    def trial(self, layer: int) -> Trial:
+        return Trial(layer, self.t_end, self.probes, self.limit)
+
+
+class LayerResult(NamedTuple):
+    """What a solve gives of one layer: times of its spikes (S,), v and i at the probes (P, B, N), differentiable; its run."""
+
+    time: Tensor
+    v: Tensor
+    i: Tensor
+    run: LayerRun
+
+
+@dataclass(frozen=True)
+class EventAdjoint:
+    """Exact gradient of the true cost, to rounding: the costate jumps at events and is in closed form between them.
+
+    What is stored are the spikes, with the current at each; the cost is proportional to their number.
+    """
+
+    def run(self, problem: LIFProblem, layers: Sequence[LIFLayer], time: Tensor, y0: Sequence[LIFState]) -> list[LayerResult]:
+        """Solve every layer; `time` (S_in,) are the times of the input spikes. Gradients of the results run the adjoint."""
+        runs: list[LayerRun] = []
+        flat = [x for layer, state in zip(layers, y0, strict=True) for x in (*layer, *state)]
+        results = _EventExact.apply(problem, runs, time, *flat)
+        return [LayerResult._make((*results[3 * k : 3 * k + 3], run)) for k, run in enumerate(runs)]
+
+
+class _EventExact(torch.autograd.Function):
+    """Connects the layers' solves and adjoints to torch. Every tensor is an explicit argument."""
+
+    @staticmethod
+    def forward(ctx, problem, runs, time, *flat):
+        inputs = Events(problem.first, as_array(time).copy(), problem.source)
+        forward, _ = _engine(problem.kernels)
+        outputs = []
+        for k, (layer, state) in enumerate(_layers(flat)):
+            arrays, like = layer_arrays(layer), layer.w_in
+            runs.append(forward(arrays, inputs, *(as_array(x) for x in state), problem.trial(k)))
+            inputs = runs[-1].spikes
+            outputs += [torch.from_numpy(x).to(like) for x in (inputs.time, runs[-1].v, runs[-1].i)]
+        ctx.problem, ctx.runs = problem, tuple(runs)
+        ctx.save_for_backward(time, *flat)
+        ctx.set_materialize_grads(False)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        return _backward(ctx, *cotangents)
+
+
+@once_differentiable
+def _backward(ctx, *cotangents):
+    time, *flat = ctx.saved_tensors
+    problem, layers, needs = ctx.problem, _layers(flat), ctx.needs_input_grad[3:]
+    _, backward = _engine(problem.kernels)
+    gradients: list[Tensor | None] = [None] * len(flat)
+    lowest = 0 if ctx.needs_input_grad[2] else next((k for k, need in enumerate(needs) if need), len(flat)) // WIDTH
+    above: np.ndarray | None = None
+    for k in range(len(layers) - 1, lowest - 1, -1):
+        layer, state = layers[k]
+        run, given = ctx.runs[k], [None if c is None else as_array(c) for c in cotangents[3 * k : 3 * k + 3]]
+        if above is None and all(c is None for c in given):
+            continue
+        inputs = ctx.runs[k - 1].spikes if k else Events(problem.first, as_array(time), problem.source)
+        at_spikes = sum((c for c in (above, given[0]) if c is not None), np.zeros_like(run.spikes.time))
+        need = needs[k * WIDTH : (k + 1) * WIDTH]
+        names = frozenset(name for name, n in zip((*LIFLayer._fields, "v", "i"), need, strict=True) if n)
+        states = [as_array(x) for x in state]
+        found = backward(
+            layer_arrays(layer), inputs, *states, problem.trial(k), run, LayerCotangents(at_spikes, *given[1:]), names
+        )
+        gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(found, (*layer, *state), need)
+        above = found.time
+    d_time = torch.from_numpy(above).to(time) if ctx.needs_input_grad[2] and above is not None else None
+    return (None, None, d_time, *gradients)
+
+
+def _engine(kernels: str) -> tuple[Callable[..., LayerRun], Callable[..., LayerGradients]]:
+    """The solve and the adjoint of one layer."""
+    if kernels == "fused":
+        return lif.forward, lif.backward
+    return lif_plain.forward, plain_adjoint.backward
+
+
+def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:
+    rows = [flat[k : k + WIDTH] for k in range(0, len(flat), WIDTH)]
+    return [(LIFLayer(*row[:FIELDS]), LIFState(*row[FIELDS:])) for row in rows]
+
+
+def _tensors(found: LayerGradients, like: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of one layer's arguments as tensors of their shape, dtype and device; None where none is needed."""
+    arrays = (*found.layer, found.v, found.i)
+    return [
+        torch.from_numpy(x).reshape(y.shape).to(y) if need and y is not None else None
+        for x, y, need in zip(arrays, like, needs, strict=True)
+    ]

@@ -1,0 +1,171 @@
+"""The adjoint (2.5)-(2.9) of one sample of a LIF layer, back through the log of its forward run, in plain numpy.
+
+The states are run again from the log, without looking for spikes; nothing is integrated backward but the costate, which decays.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from adjsnn.integrate.lif_flow import double_kernels, flow, kernels
+from adjsnn.integrate.lif_plain import ALL, ARRIVAL, PROBE, RECURRENT, RELEASE, SPIKE, Entry, SampleRun
+from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerCotangents, LayerGradients, LayerRun, Trial, grazing
+
+
+class SampleGradients(NamedTuple):
+    """dC/d of everything one sample of a layer depends on: the fields of LayerArrays, the input times, and v(0), i(0)."""
+
+    layer: LayerArrays
+    times: np.ndarray
+    v: np.ndarray
+    i: np.ndarray
+
+
+def backward(
+    layer: LayerArrays,
+    inputs: Events,
+    v: np.ndarray,
+    i: np.ndarray,
+    trial: Trial,
+    run: LayerRun,
+    cotangents: LayerCotangents,
+    wanted: frozenset[str],
+) -> LayerGradients:
+    """Gradients of a layer, summed over the samples in their order.
+
+    Raises:
+        EventError: the loss depends on a spike that touches its threshold without crossing it.
+    """
+    total = LayerArrays(*(np.zeros_like(x) for x in layer))
+    times, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i)
+    nothing = np.zeros((len(trial.probes), v.shape[1]))
+    for b, record in enumerate(run.record):
+        at, own = inputs.sample(b), run.spikes.sample(b)
+        d_v, d_i = (nothing if x is None else x[:, b] for x in (cotangents.v, cotangents.i))
+        found = adjoint_sample(layer, record, inputs.neuron[at], v[b], i[b], trial, b, cotangents.time[own], d_v, d_i)
+        for whole, part in zip(total, found.layer, strict=True):
+            whole += part
+        times[at], d_v0[b], d_i0[b] = found.times, found.v, found.i
+    return LayerGradients(total, times, d_v0, d_i0)
+
+
+class _Replay:
+    """(v, i) of the target of each log entry just before it, and of every neuron after its last event before that one."""
+
+    def __init__(self, layer: LayerArrays, run: SampleRun, sources: np.ndarray, v: np.ndarray, i: np.ndarray) -> None:
+        n = len(v)
+        v, i, at, held = v.copy(), i.copy(), np.zeros(n), np.zeros(n, bool)
+        self.start: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.before: list[tuple[np.ndarray, np.ndarray]] = []
+        for entry in run.log:
+            who = targets(entry, n)
+            self.start.append((v[who], i[who], at[who], held[who]))
+            moved, i[who] = flow(v[who], i[who], entry.time - at[who], layer.bias[who], layer.tau_mem[who], layer.tau_syn[who])
+            v[who], at[who] = np.where(held[who], v[who], moved), entry.time
+            self.before.append((v[who], i[who]))
+            if entry.kind == ARRIVAL:
+                i[who] += layer.w_in[who, sources[entry.ref]]
+            elif entry.kind == RECURRENT:
+                i[who] += layer.w_rec[who, run.neuron[entry.ref]]
+            elif entry.kind in (SPIKE, RELEASE):
+                held[who] = entry.kind == SPIKE
+                v[who] = layer.v_reset[who]
+        self.start.append((v, i, at, held))
+
+
+def targets(entry: Entry, n: int) -> np.ndarray:
+    return np.arange(n) if entry.target == ALL else np.array([entry.target])
+
+
+def adjoint_sample(
+    layer: LayerArrays,
+    run: SampleRun,
+    sources: np.ndarray,
+    v: np.ndarray,
+    i: np.ndarray,
+    trial: Trial,
+    sample: int,
+    d_times: np.ndarray,
+    d_v: np.ndarray,
+    d_i: np.ndarray,
+) -> SampleGradients:
+    """Gradients from the cotangents of the sample's spike times, (S,), and of (v, i) at the probes, (P, N)."""
+    n, replay = len(v), _Replay(layer, run, sources, v, i)
+    g = LayerArrays(*(np.zeros_like(x) for x in layer))
+    error, d_input = d_times.copy(), np.zeros(len(sources))
+    lam_v, lam_i, held = np.zeros(n), np.zeros(n), replay.start[-1][3].copy()
+    _back(layer, g, lam_v, lam_i, np.arange(n), trial.t_end, replay.start[-1])
+    for k in range(len(run.log) - 1, -1, -1):
+        entry = run.log[k]
+        who = targets(entry, n)
+        if entry.kind == ARRIVAL:
+            source = int(sources[entry.ref])
+            shift = _arrival(layer, g.w_in, g.delays, layer.w_in, source, who, lam_v, lam_i)
+            d_input[entry.ref] += shift
+        elif entry.kind == RECURRENT:
+            shift = _arrival(layer, g.w_rec, g.rec_delays, layer.w_rec, int(run.neuron[entry.ref]), who, lam_v, lam_i)
+            error[entry.ref] += shift
+        elif entry.kind == RELEASE:
+            m = entry.target
+            flow_after = (-layer.v_reset[m] + replay.before[k][1][0] + layer.bias[m]) / layer.tau_mem[m]
+            shift = -lam_v[m] * flow_after
+            g.v_reset[m] += lam_v[m]
+            g.refractory[m] += shift
+            error[entry.ref] += shift
+            lam_v[m], held[m] = 0.0, True
+        elif entry.kind == SPIKE:
+            m = entry.target
+            speed = (-layer.v_th[m] + replay.before[k][1][0] + layer.bias[m]) / layer.tau_mem[m]
+            if error[entry.ref] != 0.0 and not speed > 0.0:
+                raise grazing(trial, sample, m, entry.time)
+            lam_v[m] = -error[entry.ref] / speed if error[entry.ref] != 0.0 else 0.0
+            g.v_th[m] -= lam_v[m]
+            held[m] = False
+        elif entry.kind == PROBE:
+            lam_i += d_i[entry.ref]
+            g.v_reset[held] += d_v[entry.ref][held]
+            lam_v[~held] += d_v[entry.ref][~held]
+        _back(layer, g, lam_v, lam_i, who, entry.time, replay.start[k])
+    return SampleGradients(g, d_input, lam_v, lam_i)
+
+
+def _arrival(
+    layer: LayerArrays,
+    g_weight: np.ndarray,
+    g_delay: np.ndarray,
+    weight: np.ndarray,
+    source: int,
+    who: np.ndarray,
+    lam_v: np.ndarray,
+    lam_i: np.ndarray,
+) -> float:
+    """Equation (2.6): dC/dw and dC/dt_a of an arrival at the neurons `who`; returns Σ dC/dt_a."""
+    g_weight[who, source] += lam_i[who]
+    shift = weight[who, source] * (lam_i[who] / layer.tau_syn[who] - lam_v[who] / layer.tau_mem[who])
+    if len(g_delay) == 1:
+        g_delay[0, source] += shift.sum()
+    else:
+        g_delay[who, source] += shift
+    return float(shift.sum())
+
+
+def _back(
+    layer: LayerArrays,
+    g: LayerArrays,
+    lam_v: np.ndarray,
+    lam_i: np.ndarray,
+    who: np.ndarray,
+    t: float,
+    start: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """The costate of the neurons `who` from time t back to their last event, equations (2.5), (2.8) in closed form (2.10)."""
+    v, i, since, held = start
+    span, tau_mem, tau_syn, bias = t - since, layer.tau_mem[who], layer.tau_syn[who], layer.bias[who]
+    a_v, a_i = lam_v[who], lam_i[who]
+    e_mem, e_syn, k = kernels(span, tau_mem, tau_syn)
+    j_mem, j_syn = double_kernels(span, tau_mem, tau_syn)
+    g.bias[who] -= a_v * np.expm1(-span / tau_mem) * ~held
+    g.tau_syn[who] += i * (a_i * span * e_syn + a_v / tau_mem * j_syn) / tau_syn**2
+    g.tau_mem[who] -= a_v * ((bias - v) * span * e_mem + i * (k - j_mem / tau_mem)) / tau_mem**2
+    lam_i[who] = a_i * e_syn + a_v * k / tau_mem
+    lam_v[who] = a_v * e_mem

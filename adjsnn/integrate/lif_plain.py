@@ -1,0 +1,171 @@
+"""One LIF layer, event by event, in plain numpy: the readable truth that the fused loops are tested against.
+
+Every spike, release, arrival and probe is an entry of a log, in the order in which it was processed; at equal times that order
+is spikes, releases, arrivals, probes. So a neuron's spike at the instant of an arrival does not see it yet, several neurons can
+spike at one instant in any order with the same result, and what is recorded at an instant includes its events.
+"""
+
+import heapq
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+
+from adjsnn.integrate.lif_flow import first_crossing, flow
+from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerRun, Trial, runaway
+
+ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE = range(5)
+ALL = -1
+
+
+class Entry(NamedTuple):
+    """Something that happened in one sample of one layer.
+
+    Fields: time; kind; ref, the spike that arrives, is fired or released, counted within the sample, or the probe; target, the
+    neuron it happens to, or ALL.
+    """
+
+    time: float
+    kind: int
+    ref: int
+    target: int
+
+
+class SampleRun(NamedTuple):
+    """What a sample did: its log; time, neuron and i at each spike; (v, i) at the probes, (P, N)."""
+
+    log: list[Entry]
+    time: np.ndarray
+    neuron: np.ndarray
+    current: np.ndarray
+    v: np.ndarray
+    i: np.ndarray
+
+
+def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, trial: Trial) -> LayerRun:
+    """Solve a layer for every sample, from v and i (B, N) at time 0.
+
+    Raises:
+        EventError: a neuron spikes more often than trial.limit.
+    """
+    runs = [
+        run_sample(layer, inputs.time[at], inputs.neuron[at], v[b], i[b], trial, b)
+        for b, at in enumerate(map(inputs.sample, range(inputs.batch)))
+    ]
+    first = np.cumsum([0, *(len(run.time) for run in runs)])
+    columns = [np.concatenate([run[k] for run in runs]) for k in (1, 2, 3)]
+    states = [np.stack([run[k] for run in runs], 1) for k in (4, 5)]
+    return LayerRun(Events(first, columns[0], columns[1]), columns[2], states[0], states[1], runs)
+
+
+def arrivals(layer: LayerArrays, recurrent: bool, time: float, spike: int, source: int) -> list[Entry]:
+    """Where and when a spike of a source arrives: everywhere at once, or synapse by synapse where delays are per synapse."""
+    kind, delays = (RECURRENT, layer.rec_delays) if recurrent else (ARRIVAL, layer.delays)
+    if len(delays) == 1:
+        return [Entry(time + delays[0, source], kind, spike, ALL)]
+    return [Entry(time + delays[n, source], kind, spike, n) for n in range(len(layer.w_in))]
+
+
+class _Run:
+    """State of a sample on its way: v, i and time of each neuron, when it spikes next, and the arrivals to come."""
+
+    def __init__(self, layer: LayerArrays, v: np.ndarray, i: np.ndarray, t_end: float) -> None:
+        n = len(layer.w_in)
+        self.layer, self.t_end = layer, t_end
+        self.v, self.i, self.at = v.copy(), i.copy(), np.zeros(n)
+        self.release, self.spike_of = np.full(n, inf), np.full(n, -1)
+        self.next_spike = np.full(n, inf)
+        for m in range(n):
+            self.predict(m)
+
+    def advance(self, who: np.ndarray, t: float) -> None:
+        """Carry neurons to time t; those that are held at the reset keep their voltage."""
+        p = self.layer
+        v, i = flow(self.v[who], self.i[who], t - self.at[who], p.bias[who], p.tau_mem[who], p.tau_syn[who])
+        held = self.release[who] < inf
+        self.v[who], self.i[who], self.at[who] = np.where(held, self.v[who], v), i, t
+
+    def predict(self, n: int) -> None:
+        p = self.layer
+        self.next_spike[n] = inf
+        if self.release[n] == inf:
+            wait = first_crossing(
+                self.v[n], self.i[n], p.bias[n], p.tau_mem[n], p.tau_syn[n], p.v_th[n], self.t_end - self.at[n]
+            )
+            self.next_spike[n] = self.at[n] + wait
+
+
+def run_sample(
+    layer: LayerArrays,
+    times: np.ndarray,
+    sources: np.ndarray,
+    v: np.ndarray,
+    i: np.ndarray,
+    trial: Trial,
+    sample: int,
+) -> SampleRun:
+    """Solve one sample of a layer from its input spikes."""
+    n, everyone = len(v), np.arange(len(v))
+    t_end, probes = trial.t_end, trial.probes
+    run = _Run(layer, v, i, t_end)
+    queue: list[tuple[float, int, Entry]] = []
+    log: list[Entry] = []
+    fired_at: list[float] = []
+    fired_by: list[int] = []
+    currents: list[float] = []
+    counts = np.zeros(n, int)
+    recorded = (np.zeros((len(probes), n)), np.zeros((len(probes), n)))
+    done = 0
+
+    def send(recurrent: bool, time: float, spike: int, source: int) -> None:
+        for entry in arrivals(layer, recurrent, time, spike, source):
+            heapq.heappush(queue, (entry.time, len(log) + len(queue), entry))
+
+    for spike, (time, source) in enumerate(zip(times.tolist(), sources.tolist(), strict=True)):
+        send(False, time, spike, source)
+    while True:
+        spiking, releasing = int(run.next_spike.argmin()), int(run.release.argmin())
+        arriving = queue[0][0] if queue else inf
+        t = min(run.next_spike[spiking], run.release[releasing], arriving)
+        while done < len(probes) and probes[done] < t:
+            run.advance(everyone, probes[done])
+            recorded[0][done], recorded[1][done] = run.v, run.i
+            log.append(Entry(probes[done], PROBE, done, ALL))
+            done += 1
+        if t > t_end:
+            return SampleRun(log, np.array(fired_at), np.array(fired_by, int), np.array(currents), *recorded)
+        if run.next_spike[spiking] == t:
+            _fire(run, spiking, t, len(fired_at))
+            log.append(Entry(t, SPIKE, len(fired_at), spiking))
+            if layer.recurrent:
+                send(True, t, len(fired_at), spiking)
+            fired_at.append(t)
+            fired_by.append(spiking)
+            currents.append(float(run.i[spiking]))
+            counts[spiking] += 1
+            if counts[spiking] > trial.limit:
+                raise runaway(trial, sample, spiking, t)
+        elif run.release[releasing] == t:
+            run.advance(everyone[releasing : releasing + 1], t)
+            log.append(Entry(t, RELEASE, run.spike_of[releasing], releasing))
+            run.release[releasing] = inf
+            run.predict(releasing)
+        else:
+            entry = heapq.heappop(queue)[2]
+            _arrive(run, entry, sources, fired_by)
+            log.append(entry)
+
+
+def _fire(run: _Run, n: int, t: float, spike: int) -> None:
+    run.advance(np.array([n]), t)
+    run.v[n] = run.layer.v_reset[n]
+    run.release[n], run.spike_of[n], run.next_spike[n] = t + run.layer.refractory[n], spike, inf
+
+
+def _arrive(run: _Run, entry: Entry, sources: np.ndarray, fired_by: list[int]) -> None:
+    who = np.arange(len(run.v)) if entry.target == ALL else np.array([entry.target])
+    weights = run.layer.w_rec[who, fired_by[entry.ref]] if entry.kind == RECURRENT else run.layer.w_in[who, sources[entry.ref]]
+    run.advance(who, entry.time)
+    run.i[who] += weights
+    for m in who.tolist():
+        run.predict(m)

@@ -1,0 +1,141 @@
+"""Scalar pieces of the LIF loops, compiled by numba: flow, crossing and costate of one neuron between events (2.3)-(2.10).
+
+The same formulas as in `integrate/lif_flow.py`, one number at a time. Rounding must stay what it is written as, so sums are not
+reordered; products and sums may be fused.
+"""
+
+from math import exp, expm1, inf, log1p
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "cache": True, "error_model": "numpy"}
+INLINE: dict[str, Any] = OPTIONS | {"forceinline": True}
+SERIES_BELOW = 0.5
+
+
+@njit(**INLINE)
+def decay(t, tau_mem, tau_syn):
+    """e^{-t/τ_m}, e^{-t/τ_s} and K(t), the faster exponential from the slower one."""
+    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
+    if kappa == 0.0:
+        e = exp(-t / tau_mem)
+        return e, e, t * e
+    if kappa > 0.0:
+        slow, gone = exp(-t / tau_mem), -expm1(-kappa * t)
+        return slow, slow - slow * gone, slow * gone / kappa
+    slow, gone = exp(-t / tau_syn), -expm1(kappa * t)
+    return slow - slow * gone, slow, -slow * gone / kappa
+
+
+@njit(**INLINE)
+def voltage(t, v, i, bias, tau_mem, tau_syn):
+    """v(t) and τ_m v̇(t)."""
+    e_mem, e_syn, k = decay(t, tau_mem, tau_syn)
+    at = bias + (v - bias) * e_mem + i * k / tau_mem
+    return at, i * e_syn + bias - at
+
+
+@njit(**INLINE)
+def extremum(ratio, tau_mem, tau_syn):
+    """Time at which v̇ = 0, with ratio = (i + b - v)/i; inf if there is none."""
+    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
+    x = kappa * tau_syn * ratio
+    if x >= 1.0:
+        return inf
+    return -log1p(-x) / kappa if x != 0.0 else tau_syn * ratio
+
+
+@njit(**INLINE)
+def may_cross(v, i, v_after, i_after, bias, tau_mem, v_th, t):
+    """Whether v can cross within t: a necessary condition from both ends, without exponentials.
+
+    It is above at the end; or its maximum lies inside, below the tangent at the start, since v climbs with decreasing slope.
+    """
+    rise = i + bias - v
+    inside = (i > 0.0) & (rise > 0.0) & (i_after + bias < v_after) & (v + rise * t / tau_mem >= v_th)
+    return (v_after >= v_th) | inside | ((v >= v_th) & (rise > 0.0))
+
+
+@njit(**INLINE)
+def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
+    """An interval on which v only climbs, and outside of which it cannot cross before the horizon; (0, 0) if none."""
+    rise = i + bias - v
+    if i > 0.0:
+        peak = extremum(rise / i, tau_mem, tau_syn) if rise > 0.0 else 0.0
+        touches = 0.0 < peak <= horizon and voltage(peak, v, i, bias, tau_mem, tau_syn)[0] <= v_th
+        return 0.0, 0.0 if touches else min(peak, horizon)
+    if bias <= v_th:
+        return 0.0, 0.0
+    falls = extremum(rise / i, tau_mem, tau_syn) if i < 0.0 else inf
+    return (falls if rise < 0.0 else 0.0), horizon
+
+
+@njit(**OPTIONS)
+def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon):
+    """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `integrate/lif_flow.py`."""
+    rise = i + bias - v
+    if v >= v_th and rise > 0.0:
+        return 0.0
+    low, high = bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
+    if not low < high or voltage(high, v, i, bias, tau_mem, tau_syn)[0] < v_th:
+        return inf
+    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
+    t = low
+    for _ in range(200):
+        at, rise = voltage(t, v, i, bias, tau_mem, tau_syn)
+        gap = at - v_th
+        if gap < 0.0:
+            low = t
+        else:
+            high = t
+        new = t - gap * tau_mem / rise if rise > 0.0 else inf
+        if abs(gap) <= rounding or high - low <= 2.0**-52 * high:
+            return min(max(new, low), high)
+        t = new if low < new < high else 0.5 * (low + high)
+    return t
+
+
+@njit(**INLINE)
+def psi(x):
+    """(x - 1 + e^{-x})/x² as a series."""
+    total = 0.0
+    for k in range(16, 1, -1):
+        total = 1.0 - total * x / (k + 1)
+    return 0.5 * total
+
+
+@njit(**INLINE)
+def double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k):
+    """J_m and J_s of (2.10)."""
+    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
+    x = kappa * t
+    if abs(x) < SERIES_BELOW:
+        return e_mem * t * t * psi(x), e_syn * t * t * psi(-x)
+    return (t * e_mem - k) / kappa, (k - t * e_syn) / kappa
+
+
+@njit(**INLINE)
+def tau_gradients(t, v, i, lam_v, lam_i, bias, tau_mem, tau_syn, e_mem, e_syn, k):
+    """What an interval that starts at (v, i) and ends with the costate (λ_v, λ_i) adds to dC/dτ_m and dC/dτ_s (2.8)."""
+    j_mem, j_syn = double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k)
+    d_mem = -lam_v * ((bias - v) * t * e_mem + i * (k - j_mem / tau_mem)) / (tau_mem * tau_mem)
+    d_syn = i * (lam_i * t * e_syn + lam_v / tau_mem * j_syn) / (tau_syn * tau_syn)
+    return d_mem, d_syn
+
+
+@njit(**OPTIONS)
+def grown(x, size) -> Any:
+    """x, or a longer copy of it that holds `size` entries."""
+    if size <= len(x):
+        return x
+    longer = np.empty(max(size, 2 * len(x)), x.dtype)
+    longer[: len(x)] = x
+    return longer
+
+
+@njit(**OPTIONS)
+def equal(x):
+    """Whether all entries are the same."""
+    return (x == x[0]).all()

@@ -1,0 +1,175 @@
+"""What a solve of a LIF network returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adjsnn.adjoints.event_exact import LayerResult
+from adjsnn.errors import ConfigurationError
+from adjsnn.lif_readout import Readout, filtered_readout
+from adjsnn.lif_voltage import voltage_integral, voltage_max
+from adjsnn.solution import GRAZING_SPEED
+from adjsnn.spikes import SpikeTrains
+from adjsnn.systems.lif_arrays import Events
+from adjsnn.systems.lif_network import LIFLayer, LIFState
+
+
+@dataclass(frozen=True)
+class LIFStats:
+    """Figures about one solve of a LIF network.
+
+    Attributes:
+        spikes: number of spikes of each layer in the whole batch.
+        silent_neurons: number of neurons of each layer that spike in no sample; they get no gradient from spike times.
+        silent: number of (sample, neuron) pairs of each layer without a spike.
+        min_speed_at_spike: smallest dv/dt at a spike, 1/ms; inf without spikes.
+        grazing: (layer, sample, neuron) of spikes slower than GRAZING_SPEED, whose gradient is not to be trusted.
+        stored_bytes: memory held between forward and backward pass.
+    """
+
+    spikes: tuple[int, ...]
+    silent_neurons: tuple[int, ...]
+    silent: tuple[int, ...]
+    min_speed_at_spike: float
+    grazing: list[tuple[int, int, int]]
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class LIFSolution:
+    """Solution of a LIF network, exact to rounding.
+
+    Attributes:
+        t_end: end of the trial, ms.
+        ts: (T,), times at which states were asked for, ms; empty without.
+        v, i: for each layer voltage and current at these times, each (T, B, N_l); differentiable. At the instant of an event
+            they are those after it.
+    """
+
+    t_end: float
+    ts: Float[Tensor, " T"]
+    v: list[Tensor]
+    i: list[Tensor]
+    final_state: list[LIFState]
+    _layers: list[LIFLayer] = field(repr=False)
+    _results: list[LayerResult] = field(repr=False)
+    _inputs: tuple[Tensor, Events] = field(repr=False)
+    _y0: Sequence[LIFState] = field(repr=False)
+    _readout: Readout | None = field(repr=False)
+
+    @cached_property
+    def layer_spikes(self) -> list[SpikeTrains]:
+        """Spikes of each layer, their times differentiable."""
+        return [self._trains(layer, result) for layer, result in zip(self._layers, self._results, strict=True)]
+
+    def spike_times(self, layer: int = -1) -> Float[Tensor, " S"]:
+        """Times of all spikes of a layer in one column, sample by sample, sorted within a sample; differentiable."""
+        return self._results[layer].time
+
+    def first_spike_times(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """First spike time of each neuron, ms; differentiable; inf for a neuron that is silent, without gradient."""
+        time, spikes = self._results[layer].time, self._results[layer].run.spikes
+        n = len(self._layers[layer].v_th)
+        first = np.full(spikes.batch * n, -1)
+        first[_flat(spikes, n)[::-1]] = np.arange(len(spikes.time))[::-1]  # of several, the last to be written is the earliest
+        fired = np.flatnonzero(first >= 0)
+        at, spike = (torch.from_numpy(x).to(time.device) for x in (fired, first[fired]))
+        silent = time.new_full((spikes.batch * n,), float("inf"))
+        return silent.index_put((at,), time[spike]).view(spikes.batch, n)
+
+    def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
+        """Number of spikes of each neuron; a whole number, without gradient."""
+        return torch.from_numpy(self._counts(layer)).to(self._results[layer].time.device)
+
+    @cached_property
+    def readout(self) -> Float[Tensor, "T B C"]:
+        """Filtered linear readout of the last layer's spikes at the times ts, (2.13); differentiable.
+
+        Raises:
+            ConfigurationError: a network without readout, or a solve without ts.
+        """
+        if self._readout is None:
+            raise ConfigurationError("the readout of a network without one", "a network with n_out", "LIFNetwork(..., n_out=1)")
+        if not len(self.ts):
+            raise ConfigurationError("the readout of a solve without ts", "times to read it at", "solve(..., ts=...)")
+        return filtered_readout(self._readout, self._results[-1], self.ts)
+
+    def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """Largest voltage of each neuron over the trial; differentiable. The threshold for a neuron that spikes."""
+        k = range(len(self._layers))[layer]
+        return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end)
+
+    def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """∫ v dt of each neuron over the trial, ms; differentiable.
+
+        Raises:
+            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from.
+        """
+        k = range(len(self._layers))[layer]
+        if bool((self._layers[k].refractory != 0.0).any()):
+            raise ConfigurationError(
+                f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
+            )
+        return voltage_integral(
+            self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.final_state[k], self.t_end
+        )
+
+    def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
+        """Times and events of the spikes that a layer receives."""
+        return (self._results[layer - 1].time, self._results[layer - 1].run.spikes) if layer else self._inputs
+
+    @cached_property
+    def stats(self) -> LIFStats:
+        """Figures about this solve; computed when first asked for."""
+        counts = [self._counts(k) for k in range(len(self._results))]
+        speeds = [_speeds(layer, result) for layer, result in zip(self._layers, self._results, strict=True)]
+        slow = [
+            (k, int(_samples(result)[s]), int(result.run.spikes.neuron[s]))
+            for k, (result, speed) in enumerate(zip(self._results, speeds, strict=True))
+            for s in np.flatnonzero(~(speed >= GRAZING_SPEED))
+        ]
+        return LIFStats(
+            spikes=tuple(len(result.time) for result in self._results),
+            silent_neurons=tuple(int((c.sum(0) == 0).sum()) for c in counts),
+            silent=tuple(int((c == 0).sum()) for c in counts),
+            min_speed_at_spike=min((float(x.min()) for x in speeds if len(x)), default=float("inf")),
+            grazing=slow,
+            stored_bytes=sum(result.run.stored_bytes for result in self._results),
+        )
+
+    def _counts(self, layer: int) -> np.ndarray:
+        spikes, n = self._results[layer].run.spikes, len(self._layers[layer].v_th)
+        return np.bincount(_flat(spikes, n), minlength=spikes.batch * n).reshape(spikes.batch, n)
+
+    def _trains(self, layer: LIFLayer, result: LayerResult) -> SpikeTrains:
+        spikes, time = result.run.spikes, result.time
+        counts = np.diff(spikes.first)
+        sample = np.repeat(np.arange(spikes.batch), counts)
+        place = np.arange(len(sample)) - spikes.first[sample]
+        shape = (spikes.batch, int(counts.max(initial=0)))
+        at = tuple(torch.from_numpy(x).to(time.device) for x in (sample, place))
+        neuron = torch.from_numpy(spikes.neuron).to(time.device)
+        idx = neuron.new_full(shape, -1).index_put(at, neuron)
+        return SpikeTrains(idx, time.new_full(shape, float("inf")).index_put(at, time), len(layer.v_th), self.t_end)
+
+
+def _flat(spikes: Events, n: int) -> np.ndarray:
+    """sample · N + neuron of each spike."""
+    return np.repeat(np.arange(spikes.batch), np.diff(spikes.first)) * n + spikes.neuron
+
+
+def _samples(result: LayerResult) -> np.ndarray:
+    spikes = result.run.spikes
+    return np.repeat(np.arange(spikes.batch), np.diff(spikes.first))
+
+
+def _speeds(layer: LIFLayer, result: LayerResult) -> np.ndarray:
+    """v̇ just before each spike, 1/ms, (2.7)."""
+    n = result.run.spikes.neuron
+    v_th, bias, tau_mem = (x.detach().double().cpu().numpy() for x in (layer.v_th, layer.bias, layer.tau_mem))
+    return (result.run.current + bias[n] - v_th[n]) / tau_mem[n]

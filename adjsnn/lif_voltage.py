@@ -1,0 +1,141 @@
+"""Voltages of LIF layers as explicit sums over arrivals: their maximum and their integral, differentiable on torch's tape.
+
+A neuron that never spikes has no reset, so its voltage is the sum (2.11) of the responses to its arrivals. The times of those
+are results of the event-exact solve, and pass their cotangents on to it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.adjoints.event_exact import LayerResult
+from adjsnn.integrate.lif_flow import flow, turning_point
+from adjsnn.systems.lif_arrays import Events, as_array
+from adjsnn.systems.lif_network import LIFLayer, LIFState
+
+SERIES_BELOW = 0.5
+
+
+class Arrivals(NamedTuple):
+    """Arrivals at P (sample, neuron) pairs: time (P, K), inf in the padding, and weight (P, K)."""
+
+    time: Tensor
+    weight: Tensor
+
+
+def voltage_max(
+    layer: LIFLayer, inputs: tuple[Tensor, Events], own: LayerResult, start: LIFState, t_end: float
+) -> Float[Tensor, "B N"]:
+    """max v over 0 … t_end of each neuron in each sample: its threshold if it spikes, or else the largest value of (2.11).
+
+    At a smooth maximum the time is stationary. A maximum at an arrival that turns v down is a cusp and moves with the arrival.
+    """
+    batch, n = start.v.shape
+    counts = np.bincount(_samples(own.run.spikes) * n + own.run.spikes.neuron, minlength=batch * n)
+    silent = torch.from_numpy(np.flatnonzero(counts == 0)).to(start.v.device)
+    sample, neuron = silent // n, silent % n
+    arrivals = _arrivals(layer, inputs, own, sample, neuron)
+    when, cusp = _where_largest(layer, arrivals, sample, neuron, start, t_end)
+    moving = arrivals.time.gather(1, cusp.clamp(min=0)[:, None])[:, 0] if arrivals.time.shape[1] else when
+    t = torch.where(cusp >= 0, moving, when)
+    found = _voltage(layer, arrivals, sample, neuron, start, t)
+    return layer.v_th.expand(batch, n).reshape(-1).index_put((silent,), found).view(batch, n)
+
+
+def voltage_integral(
+    layer: LIFLayer, inputs: tuple[Tensor, Events], own: LayerResult, start: LIFState, end: LIFState, t_end: float
+) -> Float[Tensor, "B N"]:
+    """∫ v dt over 0 … t_end of each neuron in each sample, from the balance (2.12) of charge; without refractory times."""
+    batch, n = start.v.shape
+    pairs = torch.arange(batch * n, device=start.v.device)
+    time, weight = _arrivals(layer, inputs, own, pairs // n, pairs % n)
+    arrived = torch.where(time <= t_end, weight, 0.0).sum(1).view(batch, n)
+    counts = np.bincount(_samples(own.run.spikes) * n + own.run.spikes.neuron, minlength=batch * n).reshape(batch, n)
+    resets = torch.from_numpy(counts).to(start.v) * (layer.v_th - layer.v_reset)
+    current = layer.tau_syn * (start.i + arrived - end.i)
+    return current + layer.bias * t_end - layer.tau_mem * (end.v - start.v + resets)
+
+
+def _samples(spikes: Events) -> np.ndarray:
+    return np.repeat(np.arange(spikes.batch), np.diff(spikes.first))
+
+
+def _padded(time: Tensor, spikes: Events) -> tuple[Tensor, Tensor]:
+    """Times (B, K), inf in the padding, and neurons (B, K), 0 there."""
+    sample, counts = _samples(spikes), np.diff(spikes.first)
+    at = tuple(torch.from_numpy(x).to(time.device) for x in (sample, np.arange(len(sample)) - spikes.first[sample]))
+    shape = (spikes.batch, int(counts.max(initial=0)))
+    neuron = torch.from_numpy(spikes.neuron).to(time.device)
+    return time.new_full(shape, float("inf")).index_put(at, time), neuron.new_zeros(shape).index_put(at, neuron)
+
+
+def _arrivals(layer: LIFLayer, inputs: tuple[Tensor, Events], own: LayerResult, sample: Tensor, neuron: Tensor) -> Arrivals:
+    found = [_from(_padded(*inputs), layer.w_in, layer.delays, sample, neuron)]
+    if layer.w_rec is not None:
+        found.append(_from(_padded(own.time, own.run.spikes), layer.w_rec, layer.rec_delays, sample, neuron))
+    time, weight = (torch.cat(x, 1) for x in zip(*found, strict=True))
+    time, order = time.sort(dim=1, stable=True)
+    return Arrivals(time, weight.gather(1, order))
+
+
+def _from(
+    spikes: tuple[Tensor, Tensor], weights: Tensor, delays: Tensor | None, sample: Tensor, neuron: Tensor
+) -> tuple[Tensor, Tensor]:
+    time, source = (x[sample] for x in spikes)
+    if delays is not None:
+        time = time + (delays[source] if delays.dim() == 1 else delays[neuron[:, None], source])
+    return time.to(weights), weights[neuron[:, None], source]
+
+
+def _where_largest(
+    layer: LIFLayer, arrivals: Arrivals, sample: Tensor, neuron: Tensor, start: LIFState, t_end: float
+) -> tuple[Tensor, Tensor]:
+    """Time of the largest v of silent pairs, and the arrival at which it is a cusp, or -1: from arrival to arrival."""
+    at, to = sample.cpu().numpy(), neuron.cpu().numpy()
+    time, weight = (as_array(x) for x in arrivals)
+    v, i = (as_array(x)[at, to] for x in start)
+    c, tau_mem, tau_syn = (as_array(x)[to] for x in (layer.bias, layer.tau_mem, layer.tau_syn))
+    now, best, when, cusp = np.zeros_like(v), v.copy(), np.zeros_like(v), np.full(len(v), -1)
+
+    def better(value: np.ndarray, at: np.ndarray, arrival: int, valid: np.ndarray) -> None:
+        take = valid & (value > best)
+        best[take], when[take], cusp[take] = value[take], at[take], arrival
+
+    for k in range(time.shape[1] + 1):
+        until = np.minimum(time[:, k], t_end) if k < time.shape[1] else np.full_like(v, t_end)
+        peak = turning_point(v, i, c, tau_mem, tau_syn)
+        inside = (i > 0.0) & (peak > 0.0) & (now + peak < until)
+        span = np.where(inside, peak, 0.0)
+        better(flow(v, i, span, c, tau_mem, tau_syn)[0], now + span, -1, inside)
+        v, i = flow(v, i, until - now, c, tau_mem, tau_syn)
+        here = time[:, k] <= t_end if k < time.shape[1] else np.zeros(len(v), bool)
+        better(v, until, k, here)
+        better(v, until, -1, ~here)
+        now = until
+        i = i + np.where(here, weight[:, k] if k < time.shape[1] else 0.0, 0.0)
+    return torch.from_numpy(when).to(start.v), torch.from_numpy(cusp).to(start.v.device)
+
+
+def _voltage(layer: LIFLayer, arrivals: Arrivals, sample: Tensor, neuron: Tensor, start: LIFState, t: Tensor) -> Tensor:
+    """v(t) of pairs that did not spike before, equation (2.11)."""
+    tau_mem, tau_syn, bias = (x[neuron][:, None] for x in (layer.tau_mem, layer.tau_syn, layer.bias))
+    age = torch.cat([t[:, None], torch.where(arrivals.time < t[:, None], t[:, None] - arrivals.time, 0.0)], 1)
+    weight = torch.cat([start.i[sample, neuron][:, None], arrivals.weight], 1)
+    decay = torch.exp(-t / tau_mem[:, 0])
+    v = bias[:, 0] + (start.v[sample, neuron] - bias[:, 0]) * decay
+    return v + (weight * _response(age, tau_mem, tau_syn)).sum(1)
+
+
+def _response(t: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
+    """K(t)/τ_m, with right derivatives also where the time constants are equal."""
+    x = t * (tau_mem - tau_syn) / (tau_mem * tau_syn)
+    small = x.abs() < SERIES_BELOW
+    near, far = torch.where(small, x, 0.0), torch.where(small, 1.0, x)
+    series = torch.ones_like(near)
+    for k in range(16, 1, -1):  # (1 - e^{-x})/x
+        series = 1.0 - near / k * series
+    slow, fast = torch.exp(-t / tau_mem), torch.exp(-t / tau_syn)
+    return t / tau_mem * torch.where(small, slow * series, (slow - fast) / far)

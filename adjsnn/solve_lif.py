@@ -1,0 +1,188 @@
+"""Solve a LIF network, event by event: every check of the arguments."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
+from adjsnn.errors import ConfigurationError
+from adjsnn.lif_readout import Readout
+from adjsnn.lif_solution import LIFSolution
+from adjsnn.spikes import SpikeTrains
+from adjsnn.systems.lif_arrays import Events, as_array
+from adjsnn.systems.lif_network import LIFLayer, LIFNetwork, LIFState
+
+RATE_LIMIT = 10.0  # spikes per ms of one neuron, over a whole trial, beyond which firing counts as run away
+KERNELS = {"auto": "fused", "fused": "fused", "plain": "plain"}
+
+
+def solve_lif(
+    system: LIFNetwork,
+    inputs: SpikeTrains,
+    *,
+    t_end: float | None = None,
+    ts: Tensor | Sequence[float] | None = None,
+    adjoint: EventAdjoint | None = None,
+    y0: Sequence[LIFState] | None = None,
+    max_spikes: int | None = None,
+    kernels: Literal["auto", "plain", "fused"] = "auto",
+) -> LIFSolution:
+    """Every spike of `system` in answer to the input spikes, located to rounding; no time grid.
+
+    Args:
+        system: the network.
+        inputs: spikes of its n_in inputs; those after t_end do nothing. If `inputs.time` requires a gradient it gets one.
+        t_end: end of the trial, ms; default inputs.t_max.
+        ts: sorted times in 0 … t_end at which voltages and currents are recorded, (T,), ms.
+        adjoint: EventAdjoint(), the default.
+        y0: initial state of each layer, each field (B, N_l); default all zero.
+        max_spikes: the most spikes of one neuron in one sample; default 1000 + 10 per ms.
+        kernels: "auto", compiled loops; "plain", the same in plain numpy, event by event, slow and readable.
+
+    Returns:
+        LIFSolution. Gradients reach the network's parameters, input spike times and y0, as far as they require one.
+
+    Raises:
+        ConfigurationError: arguments that cannot be right; says which.
+        EventError: a neuron spikes more than max_spikes times; in the backward pass, the loss depends on a spike that touches
+            its threshold without crossing it.
+    """
+    adjoint = EventAdjoint() if adjoint is None else adjoint
+    if not isinstance(adjoint, EventAdjoint):
+        raise ConfigurationError(f"adjoint={adjoint!r} for a LIF network", "EventAdjoint()", "adjoint=adjsnn.EventAdjoint()")
+    if kernels not in KERNELS:
+        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
+    layers = system.tensors()
+    _check_layers(layers)
+    _check_inputs(system, inputs)
+    t_end = _end(inputs.t_max if t_end is None else t_end)
+    probes = _times(ts, t_end)
+    limit = _limit(max_spikes, t_end)
+    y0 = system.initial_state(inputs.batch) if y0 is None else y0
+    _check_state(system, layers, y0, inputs.batch)
+    real = inputs.idx >= 0
+    first = np.concatenate([[0], real.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
+    source = inputs.idx[real].cpu().numpy().astype(np.int64)
+    time = inputs.time[real]
+    problem = LIFProblem(first, source, t_end, np.append(probes, t_end), limit, KERNELS[kernels])
+    results = adjoint.run(problem, layers, time, y0)
+    return LIFSolution(
+        t_end,
+        torch.from_numpy(probes).to(layers[0].w_in),
+        [r.v[:-1] for r in results],
+        [r.i[:-1] for r in results],
+        [LIFState(r.v[-1], r.i[-1]) for r in results],
+        layers,
+        results,
+        (time, Events(first, as_array(time), source)),
+        y0,
+        None if system.w_out is None else Readout(system.w_out, system.tau_out),
+    )
+
+
+def _check_layers(layers: list[LIFLayer]) -> None:
+    like = layers[0].w_in
+    for k, layer in enumerate(layers):
+        for name, x in layer._asdict().items():
+            if x is None:
+                continue
+            if x.dtype != like.dtype or x.device != like.device:
+                raise ConfigurationError(
+                    f"{name}[{k}] is {x.dtype} on {x.device} while w_in[0] is {like.dtype} on {like.device}",
+                    "one dtype and device for the whole network",
+                    "lif.to(dtype) or lif.to(device)",
+                )
+            if not bool(x.detach().isfinite().all()):
+                raise ConfigurationError(
+                    f"{name}[{k}] has entries that are not finite",
+                    "finite parameters",
+                    "a smaller learning rate or gradient clipping, if this happened in training",
+                )
+        rules = {
+            "tau_mem": (layer.tau_mem > 0.0, "positive times"),
+            "tau_syn": (layer.tau_syn > 0.0, "positive times"),
+            "refractory": (layer.refractory >= 0.0, "times ≥ 0"),
+            "v_reset": (layer.v_reset < layer.v_th, "a reset below v_th"),
+            "delays": (True if layer.delays is None else layer.delays >= 0.0, "times ≥ 0"),
+            "rec_delays": (True if layer.rec_delays is None else layer.rec_delays >= 0.0, "times ≥ 0"),
+        }
+        for name, (fine, expected) in rules.items():
+            if not bool(torch.as_tensor(fine).all()):
+                values = getattr(layer, name).detach()
+                raise ConfigurationError(
+                    f"{name}[{k}] from {float(values.min()):g} to {float(values.max()):g}",
+                    expected,
+                    f"a bound on {name} in training, for example a clamp after each step of the optimiser",
+                )
+
+
+def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:
+    if not isinstance(x, SpikeTrains):
+        raise ConfigurationError(
+            f"inputs of type {type(x).__name__} for a LIF network", "adjsnn.SpikeTrains", "SpikeTrains.from_list or from_dense"
+        )
+    if x.n_neurons != system.n_in:
+        raise ConfigurationError(
+            f"input spikes of {x.n_neurons} neurons", f"n_in = {system.n_in}", "a network with as many inputs"
+        )
+    if x.batch < 1:
+        raise ConfigurationError("an empty batch", "at least one sample", "leaving empty batches out")
+    if bool((x.sign < 0).any()):
+        raise ConfigurationError("input spikes of negative sign", "spikes of sign +1", "a second set of inputs for them")
+
+
+def _end(t_end: float) -> float:
+    if isinstance(t_end, bool) or not isinstance(t_end, (int, float)) or not 0.0 <= t_end < math.inf:
+        raise ConfigurationError(f"t_end={t_end!r}", "a finite time ≥ 0 in ms", "t_end=60.0")
+    return float(t_end)
+
+
+def _times(ts: Tensor | Sequence[float] | None, t_end: float) -> np.ndarray:
+    if ts is None:
+        return np.zeros(0)
+    times = torch.as_tensor(ts).detach().to("cpu", torch.float64)
+    if times.dim() != 1 or not bool((times[1:] >= times[:-1]).all()):
+        raise ConfigurationError(f"ts of shape {tuple(times.shape)}", "sorted times, (T,)", "ts=torch.linspace(0.0, t_end, 61)")
+    if len(times) and not 0.0 <= float(times.min()) <= float(times.max()) <= t_end:
+        raise ConfigurationError(
+            f"ts from {float(times.min()):g} to {float(times.max()):g} ms",
+            f"times from 0 to t_end = {t_end:g} ms",
+            "a larger t_end",
+        )
+    return times.numpy().copy()
+
+
+def _limit(max_spikes: int | None, t_end: float) -> int:
+    if max_spikes is None:
+        return int(1000 + RATE_LIMIT * t_end)
+    if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
+        raise ConfigurationError(f"max_spikes={max_spikes!r}", "an integer ≥ 1, or None", "max_spikes=1000")
+    return max_spikes
+
+
+def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[LIFState], batch: int) -> None:
+    if not isinstance(y0, Sequence) or len(y0) != len(layers) or not all(isinstance(state, LIFState) for state in y0):
+        raise ConfigurationError(f"y0 of type {type(y0).__name__}", "a LIFState for each layer", "lif.initial_state(batch)")
+    like = layers[0].w_in
+    for k, (state, layer) in enumerate(zip(y0, layers, strict=True)):
+        shape = (batch, system.layers[k])
+        for name, x in state._asdict().items():
+            if not isinstance(x, Tensor) or x.shape != shape or x.dtype != like.dtype or x.device != like.device:
+                seen = f"{tuple(x.shape)}, {x.dtype}, {x.device}" if isinstance(x, Tensor) else type(x).__name__
+                raise ConfigurationError(
+                    f"y0[{k}].{name} is {seen}", f"a tensor {shape}, {like.dtype}, {like.device}", "lif.initial_state(batch)"
+                )
+            if not bool(x.detach().isfinite().all()):
+                raise ConfigurationError(f"y0[{k}].{name} is not finite", "finite states", "lif.initial_state(batch)")
+        above = (state.v >= layer.v_th).nonzero()
+        if len(above):
+            sample, neuron = (int(n) for n in above[0])
+            raise ConfigurationError(
+                f"y0[{k}].v[{sample}, {neuron}] = {float(state.v[sample, neuron]):g}, at or above its threshold",
+                "voltages below the threshold at the start",
+                "clipping the initial voltages",
+            )

@@ -1,0 +1,264 @@
+"""Layered networks of LIF neurons with exponential synapses and jumps, equations (2.1), (2.2): parameters, no solver."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from adjsnn.errors import ConfigurationError
+
+PerNeuron: TypeAlias = float | Tensor | Sequence[float] | tuple[Tensor, ...]
+Delays: TypeAlias = float | Tensor | tuple[float | Tensor | None, ...] | None
+LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays")
+
+
+class LIFState(NamedTuple):
+    """State of one layer at one time: v membrane voltage, i synaptic current, each (B, N), dimensionless."""
+
+    v: Tensor
+    i: Tensor
+
+
+class LIFLayer(NamedTuple):
+    """Everything the flow and the jumps of one layer depend on, as explicit tensors.
+
+    Fields: w_in (N, M), w_rec (N, N) or None, bias, tau_mem, tau_syn, v_th, v_reset and refractory (N,), delays (M,) or (N, M)
+    or None, rec_delays (N,) or (N, N) or None. Times in ms.
+    """
+
+    w_in: Tensor
+    w_rec: Tensor | None
+    bias: Tensor
+    tau_mem: Tensor
+    tau_syn: Tensor
+    v_th: Tensor
+    v_reset: Tensor
+    refractory: Tensor
+    delays: Tensor | None
+    rec_delays: Tensor | None
+
+
+class LIFNetwork(nn.Module):
+    """Layers of LIF neurons that jump: a spike resets its neuron and adds a weight to the currents it reaches.
+
+        τ_m v̇ = -v + i + b      τ_s i̇ = -i                        between events (2.1)
+        v_n reaches v_th:        v_n ← v_reset, held there for the refractory time; i_m ← i_m + W_mn a delay later (2.2)
+
+    Args:
+        n_in: number of input neurons, whose spikes are given to `adjsnn.solve`.
+        layers: number of neurons in each layer; layer l is fed by layer l-1.
+        recurrent: whether the neurons of a layer project to each other; a bool, or one per layer.
+        tau_mem, tau_syn: τ_m and τ_s, ms. Here and below: a number; N numbers where there is one layer; or a tuple with one
+            of these for each layer.
+        v_th, v_reset: threshold and reset, v_reset < v_th.
+        bias: b. False: zero; True: zero and learnt; or values as above, learnt if `learn` says so.
+        delays: of the connections into a layer, ms. None; a number; per axon (M,) or per synapse (N, M) where there is one
+            layer; or a tuple with one of these for each layer.
+        rec_delays: of the recurrent connections, likewise, (N,) or (N, N).
+        refractory: for how long v stays at v_reset after a spike, ms, while the current goes on.
+        n_out: number of channels of a filtered linear readout of the last layer's spikes; None for none.
+        tau_out: time constant of that filter, ms.
+        learn: what requires a gradient, among "weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory",
+            "delays".
+        generator: source of the random initial weights; default torch's global one.
+        dtype, device: of all parameters; default torch's defaults.
+
+    Attributes:
+        w_in[l] (N_l, N_{l-1}), w_rec[l] (N_l, N_l) or None, bias[l], tau_mem[l], tau_syn[l], v_th[l], v_reset[l],
+        refractory[l], each (N_l,), delays[l] and rec_delays[l] (None, per axon or per synapse); w_out (n_out, N_last) or None.
+        All are Parameters. Input weights start Gaussian, in units of the weight whose single spike lifts a neuron from reset
+        to threshold: mean 2/fan-in, standard deviation 0.5/√fan-in; recurrent ones with mean 0, standard deviation
+        0.2/√fan-in.
+
+    Raises:
+        ConfigurationError: sizes, values or names in `learn` that cannot be right.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        layers: Sequence[int] = (120, 3),
+        recurrent: bool | Sequence[bool] = False,
+        tau_mem: PerNeuron = 20.0,
+        tau_syn: PerNeuron = 5.0,
+        v_th: PerNeuron = 1.0,
+        v_reset: PerNeuron = 0.0,
+        bias: bool | PerNeuron = False,
+        delays: Delays = None,
+        rec_delays: Delays = None,
+        refractory: PerNeuron = 0.0,
+        n_out: int | None = None,
+        tau_out: float = 20.0,
+        learn: Sequence[str] = ("weights",),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        layers = (layers,) if isinstance(layers, int) else tuple(layers)
+        _check_sizes(n_in, layers, n_out)
+        self.n_in, self.layers, self.n_out = n_in, layers, n_out
+        self.recurrent = _recurrent(recurrent, len(layers))
+        self.tau_out = _positive("tau_out", tau_out)
+        self.learn = _learn(learn)
+        if bias is True:
+            self.learn = (*self.learn, "bias") if "bias" not in self.learn else self.learn
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ConfigurationError(f"dtype={dtype}", "torch.float32 or torch.float64", "torch.float32")
+
+        def listed(name: str, values: Sequence[Tensor | None]) -> nn.ParameterList:
+            learnt = name.removeprefix("rec_") in self.learn or (name.startswith("w_") and "weights" in self.learn)
+            return nn.ParameterList(
+                [None if x is None else nn.Parameter(x.to(device=device, dtype=dtype), requires_grad=learnt) for x in values]
+            )
+
+        per_neuron = {"tau_mem": tau_mem, "tau_syn": tau_syn, "v_th": v_th, "v_reset": v_reset, "refractory": refractory}
+        per_neuron["bias"] = 0.0 if isinstance(bias, bool) else bias
+        values = {name: _per_layer(name, value, layers, dtype) for name, value in per_neuron.items()}
+        _check_values(values)
+        fan_in = (n_in, *layers[:-1])
+        self.tau_mem, self.tau_syn = listed("tau_mem", values["tau_mem"]), listed("tau_syn", values["tau_syn"])
+        self.v_th, self.v_reset = listed("v_th", values["v_th"]), listed("v_reset", values["v_reset"])
+        self.bias, self.refractory = listed("bias", values["bias"]), listed("refractory", values["refractory"])
+        self.delays = listed("delays", _delays("delays", delays, layers, fan_in, dtype))
+        sources = tuple(n if rec else None for n, rec in zip(layers, self.recurrent, strict=True))
+        self.rec_delays = listed("rec_delays", _delays("rec_delays", rec_delays, layers, sources, dtype))
+        if "delays" in self.learn and all(d is None for d in (*self.delays, *self.rec_delays)):
+            raise ConfigurationError('learn names "delays", but there are none', "delays to start from", "delays=1.0")
+
+        def weight(layer: int, sources: int, mean: float, spread: float) -> Tensor:
+            noise = torch.randn(layers[layer], sources, generator=generator, dtype=dtype)
+            scaled = mean / max(sources, 1) + spread / max(sources, 1) ** 0.5 * noise
+            return (
+                scaled * _single_spike_weight(*(values[k][layer] for k in ("tau_mem", "tau_syn", "v_th", "v_reset")))[:, None]
+            )
+
+        self.w_in = listed("w_in", [weight(k, m, 2.0, 0.5) for k, m in enumerate(fan_in)])
+        self.w_rec = listed("w_rec", [None if m is None else weight(k, m, 0.0, 0.2) for k, m in enumerate(sources)])
+        self.w_out: nn.Parameter | None = None
+        if n_out is not None:
+            start = torch.randn(n_out, layers[-1], generator=generator, dtype=dtype) / layers[-1] ** 0.5
+            self.w_out = nn.Parameter(start.to(device), requires_grad="weights" in self.learn)
+
+    def tensors(self) -> list[LIFLayer]:
+        """The tensors of each layer, fetched so that parametrizations are applied and gradients flow through them."""
+        lists = (getattr(self, name) for name in LIFLayer._fields)
+        return [LIFLayer(*row) for row in zip(*(list(x) for x in lists), strict=True)]
+
+    def initial_state(self, batch: int) -> list[LIFState]:
+        """State of rest of each layer: voltages and currents zero, each (B, N)."""
+        zeros = [w.new_zeros(batch, len(w)) for w in self.w_in]
+        return [LIFState(x, x.clone()) for x in zeros]
+
+    def extra_repr(self) -> str:
+        return f"n_in={self.n_in}, layers={self.layers}, recurrent={self.recurrent}, n_out={self.n_out}"
+
+
+def _single_spike_weight(tau_mem: Tensor, tau_syn: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
+    """Weight whose single spike lifts v by v_th - v_reset: 1/peak of the response to a weight of one, for b = 0."""
+    ratio = tau_mem / tau_syn
+    near = (ratio - 1.0).abs() < 1e-6
+    power = torch.where(near, 1.0, ratio.log() / torch.where(near, 1.0, ratio - 1.0) * ratio)  # peak = exp(-power)
+    return (v_th - v_reset) * power.exp()
+
+
+def _check_sizes(n_in: int, layers: tuple[int, ...], n_out: int | None) -> None:
+    sizes = {"n_in": n_in, **{f"layers[{k}]": n for k, n in enumerate(layers)}, **({} if n_out is None else {"n_out": n_out})}
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ConfigurationError(f"{name}={size!r}", "an integer ≥ 1", f"{name}=1")
+    if not layers:
+        raise ConfigurationError("no layers", "at least one number of neurons", "layers=(120, 3)")
+
+
+def _recurrent(recurrent: bool | Sequence[bool], count: int) -> tuple[bool, ...]:
+    flags = (recurrent,) * count if isinstance(recurrent, bool) else tuple(recurrent)
+    if len(flags) != count or not all(isinstance(flag, bool) for flag in flags):
+        raise ConfigurationError(f"recurrent={recurrent!r}", f"a bool, or {count} of them", "recurrent=False")
+    return flags
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
+        raise ConfigurationError(f"{name}={value!r}", "a positive finite time in ms", f"{name}=20.0")
+    return float(value)
+
+
+def _learn(learn: Sequence[str]) -> tuple[str, ...]:
+    learn = (learn,) if isinstance(learn, str) else tuple(learn)
+    if unknown := [name for name in learn if name not in LEARNABLE]:
+        raise ConfigurationError(f"learn names {unknown}", f"names among {list(LEARNABLE)}", "one of these")
+    return learn
+
+
+def _per_layer(name: str, value: PerNeuron, layers: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    """One (N,) tensor per layer from a number, N numbers, or a tuple of these."""
+    rows = value if isinstance(value, tuple) else (value,) * len(layers)
+    if len(rows) != len(layers):
+        raise ConfigurationError(
+            f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
+        )
+    found = []
+    for layer, (row, n) in enumerate(zip(rows, layers, strict=True)):
+        x = torch.as_tensor(row, dtype=dtype).detach().cpu()
+        if x.shape not in ((), (1,), (n,)):
+            raise ConfigurationError(
+                f"{name} of shape {tuple(x.shape)} for layer {layer}", f"a number or {n}", f"{name} of {n}"
+            )
+        if not bool(x.isfinite().all()):
+            raise ConfigurationError(f"{name} of layer {layer} is not finite", "finite numbers", "checking where it comes from")
+        found.append(x.expand(n).clone())
+    return found
+
+
+def _delays(
+    name: str, value: Delays, layers: tuple[int, ...], sources: Sequence[int | None], dtype: torch.dtype
+) -> list[Tensor | None]:
+    """One delay tensor per layer, (M,) or (N, M), or None."""
+    rows = value if isinstance(value, tuple) else (value,) * len(layers)
+    if len(rows) != len(layers):
+        raise ConfigurationError(
+            f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
+        )
+    found: list[Tensor | None] = []
+    for layer, (row, n, m) in enumerate(zip(rows, layers, sources, strict=True)):
+        if row is None or (m is None and isinstance(value, (int, float))):
+            found.append(None)
+            continue
+        if m is None:
+            raise ConfigurationError(f"{name} for layer {layer}, which is not recurrent", "None there", "recurrent=True")
+        x = torch.as_tensor(row, dtype=dtype).detach().cpu()
+        if x.shape not in ((), (m,), (n, m)):
+            raise ConfigurationError(
+                f"{name} of shape {tuple(x.shape)} for layer {layer}",
+                f"a number, ({m},) per axon or ({n}, {m}) per synapse",
+                f"{name}=1.0",
+            )
+        if not bool((x >= 0.0).all() and x.isfinite().all()):
+            raise ConfigurationError(
+                f"{name} from {float(x.min()):g} ms in layer {layer}", "finite times ≥ 0 in ms", f"{name}=1.0"
+            )
+        found.append(x.expand(m).clone() if x.dim() == 0 else x.clone())
+    return found
+
+
+def _check_values(values: dict[str, list[Tensor]]) -> None:
+    rules: tuple[tuple[str, Callable[[Tensor], Tensor], str, str], ...] = (
+        ("tau_mem", lambda x: x > 0.0, "positive times in ms", "tau_mem=20.0"),
+        ("tau_syn", lambda x: x > 0.0, "positive times in ms", "tau_syn=5.0"),
+        ("refractory", lambda x: x >= 0.0, "times ≥ 0 in ms", "refractory=0.0"),
+    )
+    for name, rule, expected, remedy in rules:
+        for layer, x in enumerate(values[name]):
+            if not bool(rule(x).all()):
+                raise ConfigurationError(f"{name} of layer {layer} from {float(x.min()):g}", expected, remedy)
+    for layer, (reset, threshold) in enumerate(zip(values["v_reset"], values["v_th"], strict=True)):
+        if not bool((reset < threshold).all()):
+            raise ConfigurationError(
+                f"v_reset up to {float(reset.max()):g} with v_th from {float(threshold.min()):g} in layer {layer}",
+                "a reset below the threshold",
+                "v_reset=0.0, v_th=1.0",
+            )
