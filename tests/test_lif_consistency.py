@@ -1,4 +1,4 @@
-"""What must not change the result: the code that runs, batch mates, the order of samples and neurons, precision, a longer trial."""
+"""What must not change a result: the code that runs, batch mates, the order of samples and neurons, precision, a long trial."""
 
 import os
 import subprocess
@@ -126,12 +126,8 @@ def test_longer_trials_do_not_worsen_the_gradient(ratio):
     for length in (5.0, 20.0, 80.0, 200.0):
         t_end = length * tau
         # An early pair of spikes, a silence of the whole trial, a late pair: the costate comes back through the silence.
-        x = SpikeTrains.from_list(
-            [[(0.0, 0), (1.0, 1), (t_end - 3.0 * tau, 0), (t_end - 2.9 * tau, 1)]],
-            n_neurons=2,
-            t_max=t_end,
-            dtype=torch.float64,
-        )
+        events = [(0.0, 0), (1.0, 1), (t_end - 3.0 * tau, 0), (t_end - 2.9 * tau, 1)]
+        x = SpikeTrains.from_list([events], n_neurons=2, t_max=t_end, dtype=torch.float64)
         run = lambda x=x, t_end=t_end: adjsnn.solve(lif, x, t_end=t_end)  # noqa: E731
         times = run().spike_times()
         weights = torch.ones_like(times)

@@ -1,5 +1,6 @@
 """What happens where it could be unclear: coinciding events, the ends of a trial, grazing, silence, runaway firing."""
 
+import itertools
 import math
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_cascade_without_delays(lif_kernels):
     (row,) = sol.layer_spikes[0].to_list()
     assert [n for _, n in row] == [0, 1, 2]
     step = crossing(one_layer([[400.0]]), lif_kernels)
-    assert [b - a for (a, _), (b, _) in zip(row[:-1], row[1:], strict=True)] == pytest.approx([step, step], rel=1e-12)
+    assert [b - a for (a, _), (b, _) in itertools.pairwise(row)] == pytest.approx([step, step], rel=1e-12)
 
 
 def test_a_spike_at_the_instant_of_an_input_does_not_hear_it(lif_kernels):
@@ -77,7 +78,7 @@ def test_a_spike_at_an_output_time_and_at_the_end_counts(lif_kernels):
 
 @pytest.mark.parametrize("ratio", [4.0, 2.0, 1.0, 0.5])
 def test_the_threshold_bracketed_by_the_critical_weight(ratio, lif_kernels):
-    """Peak of the response to a weight of one: exp(-q log(r)/(r-1)) with r = τ_m/τ_s; just below it silence, just above a spike."""
+    """Peak of the response to a weight of one: exp(-q log(r)/(r-1)) with r = τ_m/τ_s; below it silence, above a spike."""
     peak = math.exp(-ratio * math.log(ratio) / (ratio - 1.0)) if ratio != 1.0 else math.exp(-1.0)
     for factor, count in ((1.0 - 1e-12, 0), (1.0 + 1e-12, 1), (1.001, 1)):
         lif = one_layer([[factor / peak]], tau_mem=5.0 * ratio)
@@ -158,9 +159,9 @@ def test_the_voltage_is_held_for_the_refractory_time(lif_kernels):
 def test_time_constants_that_are_nearly_equal_cost_no_digits(lif_kernels):
     """Spike times as a function of τ_m have no kink or noise at τ_m = τ_s: second differences stay at rounding."""
     times = [crossing(one_layer([[4.0]], tau_mem=5.0 * (1.0 + k * 1e-9)), lif_kernels) for k in range(-3, 4)]
-    steps = [b - a for a, b in zip(times[:-1], times[1:], strict=True)]
+    steps = [b - a for a, b in itertools.pairwise(times)]
     assert min(steps) > 0.0
-    assert max(abs(b - a) for a, b in zip(steps[:-1], steps[1:], strict=True)) < 1e-14
+    assert max(abs(b - a) for a, b in itertools.pairwise(steps)) < 1e-14
 
 
 def test_the_state_at_the_end_goes_on_where_it_stopped(lif_kernels):
