@@ -3,8 +3,8 @@
     python benchmarks/lif_gradient.py [--threads 2] [--recurrent] [--repeats 50]
 
 Batch 150 of 5-120-3, τ_m = 20, τ_s = 5, five input spikes within 30 ms as in the Yin-Yang task, weights such that there are
-about 28,000 hidden spikes in 60 ms; gradient of the first-spike cross-entropy with respect to all weights. The plain code runs a
-tenth of the batch, once, and its time is multiplied by ten.
+about 28,000 hidden spikes in 60 ms; gradient of the first-spike cross-entropy with respect to all weights. The plain code runs
+a tenth of the batch, once, and its time is multiplied by ten.
 """
 
 import argparse
@@ -62,10 +62,9 @@ def main() -> None:
     fused = timed(options.repeats, lif, x, labels, "fused")
     plain = 10 * min(timed(1, lif, few, labels[: BATCH // 10], "plain"))
     print(f"{stats.spikes[0]} hidden and {stats.spikes[1]} output spikes, {stats.stored_bytes / 1e6:.1f} MB stored")
-    print(
-        f"fused loops: median {statistics.median(fused):.1f} ms, fastest {min(fused):.1f} ms, of {options.repeats}, {options.threads} threads"
-    )
-    print(f"plain code: {plain:.0f} ms, {plain / statistics.median(fused):.0f} times as long")
+    median = statistics.median(fused)
+    print(f"fused loops, {options.threads} threads: median {median:.1f} ms, fastest {min(fused):.1f} ms, of {options.repeats}")
+    print(f"plain code: {plain:.0f} ms, {plain / median:.0f} times as long")
 
 
 if __name__ == "__main__":
