@@ -180,3 +180,38 @@ for kind in ("feedforward", "per_axon", "per_synapse", "no_delay"):
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("only", ["w_in.1", "bias.0", "tau_syn.1", "time"])
+def test_a_gradient_does_not_depend_on_what_else_is_asked_for(kind, only):
+    lif, x = network(kind), random_spikes(5)
+    _, expected = gradients(lif, x)
+    for name, p in lif.named_parameters():
+        p.requires_grad_(name == only)
+    time = x.time.clone().requires_grad_(only == "time")
+    sol = adjsnn.solve(lif, SpikeTrains(x.idx, time, x.n_neurons, x.t_max), t_end=T_END, ts=[20.0, 50.0])
+    total = sum(sol.spike_times(k).square().sum() * 1e-3 + sol.v[k].sum() for k in range(2))
+    (found,) = torch.autograd.grad(total, time if only == "time" else dict(lif.named_parameters())[only])
+    assert torch.equal(found, expected[only])
+
+
+def test_nothing_is_recorded_without_gradients():
+    lif, x = network("per_axon"), random_spikes(5)
+    with torch.no_grad():
+        sol = adjsnn.solve(lif, x, t_end=T_END)
+    assert not sol.spike_times().requires_grad
+    assert torch.equal(sol.spike_times(), adjsnn.solve(lif, x, t_end=T_END).spike_times().detach())
+
+
+@pytest.mark.parametrize("kind", ["feedforward", "per_axon"])
+def test_a_spike_without_speed_has_no_derivative(kind):
+    """No network is known that rounds to one, so its stored current is made that of a spike with dv/dt = 0."""
+    lif, x = network(kind), random_spikes(5)
+    sol = adjsnn.solve(lif, x, t_end=T_END)
+    run = sol._results[0].run
+    neuron = int(run.spikes.neuron[4])
+    run.current[4] = float(lif.v_th[0][neuron].detach() - lif.bias[0][neuron].detach())
+    assert sol.stats.grazing == [(0, 0, neuron)]
+    with pytest.raises(adjsnn.EventError, match=f"the spike of neuron {neuron} of layer 0 in sample 0"):
+        sol.spike_times(0).sum().backward()
