@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_solution import LIFSolution
@@ -98,7 +97,7 @@ def first_spike_cross_entropy(
         )
     time = torch.where(first.isinf(), sol.t_end, first)
     right = time.gather(1, labels.long()[:, None])[:, 0]
-    return cross_entropy(-time / tau0, labels.long()) + alpha * torch.expm1(right / tau1).mean()
+    return (right / tau0 + torch.logsumexp(-time / tau0, 1) + alpha * torch.expm1(right / tau1)).mean()
 
 
 def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int = -1) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Figures of gated-synapse networks. Needs matplotlib, in the extra `experiments`. Each function draws into given axes."""
+"""Figures of networks and trainings. Needs matplotlib, in the extra `experiments`. Each function draws into given axes."""
 
 import matplotlib as mpl
 import numpy as np
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from adjsnn.solution import GatedSolution
+from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 
 COLOURS = (
@@ -76,6 +77,27 @@ def raster(axes: Axes, sol: GatedSolution, sample: int = 0, order: Tensor | None
         axes.legend(ncols=2, fontsize=7, **ABOVE)
 
 
+def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: int = 0) -> None:
+    """Spikes of one sample of several populations above each other, the first at the bottom, one row per neuron.
+
+    A population of few neurons has taller rows.
+    """
+    base, t_max, ticks = 0.0, 0.0, []
+    for colour, (name, spikes) in zip((COLOURS[2], INK, COLOURS[1], *COLOURS[3:]), trains.items(), strict=False):
+        height = max(1.0, 30.0 / spikes.n_neurons)
+        here = spikes.idx[sample] >= 0
+        rows = base + (spikes.idx[sample][here].cpu() + 0.5) * height
+        size, width = (14.0, 0.8) if height == 1.0 else (60.0, 1.4)
+        axes.scatter(_numpy(spikes.time[sample][here]), _numpy(rows), marker="|", color=colour, s=size, lw=width)
+        ticks.append((base + 0.5 * height * spikes.n_neurons, f"{name}\n({spikes.n_neurons})"))
+        base += height * spikes.n_neurons
+        axes.axhline(base, color=INK, lw=0.4)
+        t_max = max(t_max, spikes.t_max)
+    axes.set(xlabel="time (ms)", xlim=(-0.01 * t_max, t_max), ylim=(0.0, base))
+    axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
+    axes.tick_params(axis="y", length=0)
+
+
 def balanced_currents(
     axes: Axes,
     net: GatedSynapseNetwork,
@@ -123,14 +145,20 @@ def learnt_against_predicted(axes: Axes, learnt: Tensor, predicted: Tensor, name
 
 
 def learning_curves(
-    axes: Axes, metrics: dict[str, list[float]], columns: dict[str, str], *, ylabel: str, log: bool = True
+    axes: Axes,
+    metrics: dict[str, list[float]],
+    columns: dict[str, str],
+    *,
+    ylabel: str,
+    log: bool = True,
+    step: str = "iteration",
 ) -> None:
-    """Columns of a metrics.csv against the iteration; `columns` maps a column to its label."""
+    """Columns of a metrics.csv against the iteration, or what `step` calls it; `columns` maps a column to its label."""
     for colour, (column, label) in zip(COLOURS, columns.items(), strict=False):
         axes.plot(metrics["iteration"], metrics[column], color=colour, lw=1.2, label=label)
     if log:
         axes.set_yscale("log")
-    axes.set(xlabel="iteration", ylabel=ylabel)
+    axes.set(xlabel=step, ylabel=ylabel)
     axes.legend(fontsize=7)
 
 

@@ -144,7 +144,7 @@ def _end(t_end: float) -> float:
 def _times(ts: Tensor | Sequence[float] | None, t_end: float) -> np.ndarray:
     if ts is None:
         return np.zeros(0)
-    times = torch.as_tensor(ts).detach().to("cpu", torch.float64)
+    times = torch.as_tensor(ts, dtype=torch.float64).detach().cpu()
     if times.dim() != 1 or not bool((times[1:] >= times[:-1]).all()):
         raise ConfigurationError(f"ts of shape {tuple(times.shape)}", "sorted times, (T,)", "ts=torch.linspace(0.0, t_end, 61)")
     if len(times) and not 0.0 <= float(times.min()) <= float(times.max()) <= t_end:

@@ -36,7 +36,7 @@ CASES += [("plain", kind, ratio) for kind, ratio in zip(KINDS, [4.0, 2.0, 1.0, 0
 
 
 @pytest.mark.parametrize(("kernels", "kind", "ratio"), CASES)
-def test_gradients_are_those_of_central_differences(kernels, kind, ratio):
+def test_gradients_are_those_of_central_differences(kernels, kind, ratio, unchecked_shapes):
     lif, x = network(kind, ratio), random_spikes(3, batch=2)
     time, y0 = x.time.clone().requires_grad_(), start(lif, 2)
     leaves = dict(lif.named_parameters()) | {"time": time}

@@ -122,6 +122,11 @@ def _newton(low: float, high: float, v: float, i: float, bias: float, tau_mem: f
             high = t
         new = t - gap * tau_mem / rise if rise > 0.0 else inf
         if abs(gap) <= rounding or high - low <= 2.0**-52 * high:
-            return min(max(new, low), high)
+            t = min(max(new, low), high)
+            break
         t = new if low < new < high else 0.5 * (low + high)
+    # To the side of rounding where the threshold is reached, so that an interval that ends at a spike contains it.
+    step = 2.0**-52 * high
+    while t < high and _voltage(t, v, i, bias, tau_mem, tau_syn)[0] < v_th:
+        t, step = min(t + step, high), 2.0 * step
     return t

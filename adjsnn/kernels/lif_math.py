@@ -92,8 +92,12 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon):
             high = t
         new = t - gap * tau_mem / rise if rise > 0.0 else inf
         if abs(gap) <= rounding or high - low <= 2.0**-52 * high:
-            return min(max(new, low), high)
+            t = min(max(new, low), high)
+            break
         t = new if low < new < high else 0.5 * (low + high)
+    step = 2.0**-52 * high  # to the side of rounding where the threshold is reached
+    while t < high and voltage(t, v, i, bias, tau_mem, tau_syn)[0] < v_th:
+        t, step = min(t + step, high), 2.0 * step
     return t
 
 

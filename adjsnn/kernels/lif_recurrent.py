@@ -2,7 +2,8 @@
 
 The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, probes. Every neuron carries
 its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches all neurons, that is up to
-the next arrival, for then all are looked at again; where delays differ from synapse to synapse it is up to the end.
+the next arrival, or the next spike where it arrives at once, for then all are looked at again; where delays differ from synapse
+to synapse it is up to the end.
 """
 
 from math import exp, inf
@@ -93,8 +94,12 @@ def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcomi
 
 
 @njit(**OPTIONS)
-def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, upcoming):
-    """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first."""
+def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming):
+    """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
+
+    With `instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the horizon comes closer
+    with every crossing that is found, and few neurons are left to look at in detail.
+    """
     span = horizon - t
     e_mem, e_syn, conv = decay(span, tau_mem[0], tau_syn[0])
     for n in range(len(v)):
@@ -108,6 +113,9 @@ def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, u
             wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span)
             if wait < inf:
                 upcoming[n] = min(t + wait, horizon)
+                if instant:
+                    span = wait
+                    e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
 
 
 @njit(**OPTIONS)
@@ -151,6 +159,7 @@ def forward(
     n_neurons = len(bias)
     broadcast = len(delays) == 1 and len(rec_delays) == 1
     uniform = equal(tau_mem) and equal(tau_syn)
+    instant = broadcast and not rec_delays.any()
     w_in_t, w_rec_t = np.ascontiguousarray(w_in.T), np.ascontiguousarray(w_rec.T)
     counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
     size = max(64, 2 * n_neurons * (last - first))
@@ -177,7 +186,7 @@ def forward(
         ext_time, ext_ref, ext_target = _inputs(delays, in_time, in_source, in_first[b], in_first[b + 1], t_end)
         v[:], i[:], at[:], release[:], mine[:] = v0[b], i0[b], 0.0, inf, 0
         horizon = min(ext_time[0], t_end) if broadcast and len(ext_time) > 0 else t_end
-        _foresee(0.0, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, upcoming)
+        _foresee(0.0, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
         while True:
             spiking, releasing = 0, 0
             for n in range(n_neurons):
@@ -263,7 +272,7 @@ def forward(
                     if broadcast:
                         external = ext_time[coming] if coming < len(ext_time) else inf
                         horizon = min(external, heap_time[0] if heap > 0 else inf, t_end)
-                    _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, upcoming)
+                    _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
                 else:
                     _advance(target, t, v, i, at, release, bias, tau_mem, tau_syn)
                     i[target] += weights[target]
