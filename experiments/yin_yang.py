@@ -1,7 +1,7 @@
 """Yin-Yang: which part of a yin-yang figure is a point in? Told and answered by the times of single spikes.
 
     python experiments/yin_yang.py                                    train, under a minute
-    python experiments/yin_yang.py --quick                            ten seconds of it
+    python experiments/yin_yang.py --quick                            ten seconds
     python experiments/yin_yang.py --learn weights delays             transmission delays as well
 
 Three classes of points in a disc (yin, yang, the two eyes; Kriener, Göltz and Petrovici 2022) reach a layer of LIF neurons as
@@ -59,8 +59,8 @@ class Config:
     """of Adam, for weights"""
     times_learning_rate: float = 0.05
     """for delays and time constants, ms"""
-    decay: float = 0.94
-    """of the learning rates, each epoch"""
+    rising: float = 0.1
+    """share of the training in which the learning rates rise to these values; then they fall by a half cosine"""
     tau0: float = 0.5
     alpha: float = 0.003
     tau1: float = 6.4
@@ -175,7 +175,13 @@ def train(net: adjsnn.LIFNetwork, data: dict[str, Points], config: Config, run: 
     others = [p for name, p in parameters.items() if not name.startswith(("delays", "tau"))]
     groups = [{"params": others, "lr": config.learning_rate}, {"params": times, "lr": config.times_learning_rate}]
     optimiser = torch.optim.Adam([group for group in groups if group["params"]])
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, config.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser,
+        [group["lr"] for group in optimiser.param_groups],
+        epochs=config.epochs,
+        steps_per_epoch=-(-TRAIN // config.batch),
+        pct_start=config.rising,
+    )
     generator = torch.Generator().manual_seed(config.seed)
     _, x, labels = data["train"]
     found: dict[str, float] = {"seconds": 0.0, "seconds_to_95": math.nan, "seconds_to_98": math.nan}
@@ -192,7 +198,7 @@ def train(net: adjsnn.LIFNetwork, data: dict[str, Points], config: Config, run: 
             total += loss.item() * len(samples) / TRAIN
             wake(net, sol, labels[samples], config.wake * optimiser.param_groups[0]["lr"])
             keep_in_bounds(net)
-        schedule.step()
+            schedule.step()
         found["seconds"] += time.perf_counter() - started
         row = evaluate(net, data["validation"], config)
         for percent in (95, 98):
@@ -282,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(Config, args=argv)
     torch.set_num_threads(config.threads)
     if config.quick:
-        config = replace(config, epochs=12, decay=0.8)
+        config = replace(config, epochs=12)
     try:
         sizes = {"train": (TRAIN, 0), "validation": (HELD_OUT, 1_000_000), "held_out": (HELD_OUT, 2_000_000)}
         data = {name: draw_points(count, config.seed + offset, config.span) for name, (count, offset) in sizes.items()}

@@ -1,4 +1,4 @@
-"""The predictive-coding script from end to end, and the example that the README prints."""
+"""The experiments from end to end, and the examples that the README prints."""
 
 import json
 import re
@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import adjsnn
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import predictive_coding  # noqa: E402  the folder of scripts is not a package
+import yin_yang  # noqa: E402
 
 SHORT = ["--iterations", "4", "--neurons", "8", "--batch", "4", "--window", "20", "--held-out-window", "30", "--log-every", "2"]
 
@@ -73,11 +77,51 @@ def test_unknown_flags_end_with_a_message(capsys):
     assert caught.value.code != 0
 
 
-def test_the_readme_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(example.strip().splitlines()) <= 25
-    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
-    assert "w_rec" in capsys.readouterr().out
+@pytest.mark.parametrize(("number", "printed"), [(0, "w_rec"), (1, "SpikeTrains")])
+def test_the_readme_examples_run(number, printed, capsys):
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(examples) == 2
+    assert len(examples[number].strip().splitlines()) <= 25
+    exec(compile(examples[number], "README.md", "exec"), {"__name__": "readme"})
+    assert printed in capsys.readouterr().out
+
+
+def test_yin_yang_leaves_its_folder_and_the_same_numbers(tmp_path, capsys):
+    results = []
+    for name in ("first", "second"):
+        options = ["--epochs", "1", "--hidden", "30", "--batch", "100", "--learn", "weights", "delays", "tau_mem"]
+        assert yin_yang.main([*options, "--runs", str(tmp_path / name)]) == 0
+        (run,) = (tmp_path / name / "yin_yang").iterdir()
+        names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+        figures = {f"figures/{figure}.png" for figure in ("decision_map", "raster", "learning")}
+        assert names == {"config.json", "metrics.csv", "summary.json", "best.pt"} | figures
+        results.append(json.loads((run / "summary.json").read_text())["held_out"])
+    assert results[0] == results[1]
+    assert results[0]["accuracy"] > 0.5  # a third by chance
+    assert "held-out points:" in capsys.readouterr().out
+
+
+def test_yin_yang_points():
+    data = yin_yang.draw_points(999, 0, 30.0)
+    assert torch.bincount(data.labels).tolist() == [333, 333, 333]
+    # A half turn around the centre swaps yin and yang, and eyes with each other.
+    turned = yin_yang.classes_of(1.0 - data.points)
+    assert torch.equal(turned, torch.tensor([1, 0, 2])[data.labels])
+    assert torch.equal(data.x.idx.sort(1).values, torch.arange(5).expand(999, 5))
+
+
+def test_waking_is_no_part_of_the_gradient():
+    """A silent output neuron of the right class: its weights rise after the step, and their gradient is zero before."""
+    config = yin_yang.Config(hidden=10, wake=1.0)
+    net, data = yin_yang.new_network(config), yin_yang.draw_points(30, 0, 30.0)
+    with torch.no_grad():
+        net.w_in[1][2] = -1.0
+    sol = adjsnn.solve(net, data.x, t_end=60.0)
+    adjsnn.losses.first_spike_cross_entropy(sol, data.labels).backward()
+    before = net.w_in[1].detach().clone()
+    yin_yang.wake(net, sol, data.labels, 0.5)
+    assert not net.w_in[1].grad[2].any()
+    assert torch.equal(net.w_in[1][2], before[2] + 0.5)
 
 
 @pytest.mark.slow
