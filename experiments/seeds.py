@@ -52,9 +52,9 @@ TABLES = {
         },
     ),
     "yin_yang": Columns(
-        "Yin-Yang, 5-120-3 LIF neurons with jumps, 1000 held-out points",
+        "Yin-Yang, LIF neurons with jumps, 1000 held-out points",
         lambda summary: (
-            f"EventAdjoint, {summary['epochs']} epochs of 5000 points. The network kept is the one best on 1000 other points, "
+            f"EventAdjoint, 5-{summary['hidden']}-3, {summary['epochs']} epochs of 5000 points. The network kept is the one best on 1000 other points, "
             "which also say when 95 and 98 % were reached; nan: not."
         ),
         {
@@ -77,7 +77,9 @@ class Config:
     """further flags of the experiment"""
     seeds: int = 5
     parallel: int = 2
-    """processes at a time, one thread each"""
+    """processes at a time"""
+    threads: int = 1
+    """of each"""
     runs: Path = Path("runs")
 
 
@@ -85,7 +87,8 @@ def one(seed: int, config: Config) -> dict[str, Any]:
     """Train with one seed; its summary.json."""
     root = config.runs / f"seed-{seed}"
     script = HERE / f"{config.experiment}.py"
-    command = [sys.executable, str(script), "--seed", str(seed), "--runs", str(root), *shlex.split(config.flags)]
+    command = [sys.executable, str(script), "--seed", str(seed), "--runs", str(root)]
+    command += ["--threads", str(config.threads), *shlex.split(config.flags)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode != 0:
         raise SystemExit(f"seed {seed} failed:\n{found.stderr}")
@@ -103,7 +106,7 @@ def section(summaries: list[dict[str, Any]], config: Config) -> tuple[str, str]:
     table, rows = TABLES[config.experiment], [flat(summary) for summary in summaries]
     title = table.title + (f", `{config.flags}`" if config.flags else "")
     lines = [
-        f"{table.about(summaries[0])} {processor()}, {config.parallel} runs at a time, one thread each; "
+        f"{table.about(summaries[0])} {processor()}, {config.parallel} runs at a time, {config.threads} thread(s) each; "
         f"torch {torch.__version__}; {date.today()}. Written by `experiments/seeds.py`.",
         "",
         "| seed | " + " | ".join(label for label, _ in table.numbers.values()) + " |",

@@ -43,7 +43,7 @@ class Config:
     """Yin-Yang with LIF neurons that jump. Times in ms."""
 
     seed: int = 0
-    hidden: int = 120
+    hidden: int = 200
     tau_mem: float = 20.0
     tau_syn: float = 5.0
     learn: tuple[str, ...] = ("weights",)
@@ -56,13 +56,13 @@ class Config:
     epochs: int = 60
     batch: int = 32
     learning_rate: float = 0.01
-    """of Adam, for weights"""
+    """of Adam with betas 0.9 and 0.99, for weights"""
     times_learning_rate: float = 0.05
     """for delays and time constants, ms"""
     rising: float = 0.1
     """share of the training in which the learning rates rise to these values; then they fall by a half cosine"""
     tau0: float = 0.5
-    alpha: float = 0.003
+    alpha: float = 0.001
     tau1: float = 6.4
     """of the loss"""
     wake: float = 5.0
@@ -174,13 +174,14 @@ def train(net: adjsnn.LIFNetwork, data: dict[str, Points], config: Config, run: 
     times = [p for name, p in parameters.items() if name.startswith(("delays", "tau"))]
     others = [p for name, p in parameters.items() if not name.startswith(("delays", "tau"))]
     groups = [{"params": others, "lr": config.learning_rate}, {"params": times, "lr": config.times_learning_rate}]
-    optimiser = torch.optim.Adam([group for group in groups if group["params"]])
+    optimiser = torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
         [group["lr"] for group in optimiser.param_groups],
         epochs=config.epochs,
         steps_per_epoch=-(-TRAIN // config.batch),
         pct_start=config.rising,
+        cycle_momentum=False,
     )
     generator = torch.Generator().manual_seed(config.seed)
     _, x, labels = data["train"]
@@ -304,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     result = evaluate(net, data["held_out"], config)
-    run.write_json("summary.json", {"held_out": result, "training": found, "epochs": config.epochs})
+    run.write_json("summary.json", {"held_out": result, "training": found, "epochs": config.epochs, "hidden": config.hidden})
     paths = draw(net, data["held_out"], config, run)
     print(
         f"\nheld-out points: {100 * result['accuracy']:.1f} % right, {result['hidden_spikes']:.2f} spikes per hidden neuron"
