@@ -54,8 +54,8 @@ TABLES = {
     "yin_yang": Columns(
         "Yin-Yang, LIF neurons with jumps, 1000 held-out points",
         lambda summary: (
-            f"EventAdjoint, 5-{summary['hidden']}-3, {summary['epochs']} epochs of 5000 points. The network kept is the one best on 1000 other points, "
-            "which also say when 95 and 98 % were reached; nan: not."
+            f"EventAdjoint, 5-{summary['hidden']}-3, {summary['epochs']} epochs of 5000 points. The network kept is the one "
+            "best on 1000 other points, which also say when 95 and 98 % were reached; nan: not."
         ),
         {
             "accuracy": ("accuracy", ".4f"),
