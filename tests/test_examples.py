@@ -5,20 +5,28 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+FOLDER = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.parametrize("name", ["fitzhugh_nagumo", "morris_lecar", "neural_ode"])
+EXAMPLES = ("fitzhugh_nagumo", "morris_lecar", "neural_ode", "adaptive_neuron")
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_loss_falls(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     losses = module.main()
     assert losses[-1] < 0.1 * losses[0]
 
 
-@pytest.mark.parametrize("name", ["fitzhugh_nagumo", "morris_lecar", "neural_ode"])
+EXAMPLES = ("fitzhugh_nagumo", "morris_lecar", "neural_ode", "adaptive_neuron")
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_they_are_short(name):
-    lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
+    lines = (FOLDER / f"{name}.py").read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.strip().startswith(("#", '"""'))]
     assert len(code) < 40

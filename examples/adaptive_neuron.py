@@ -1,0 +1,50 @@
+"""An adaptive exponential integrate-and-fire neuron learns to spike at given times: a system with events of one's own.
+
+python examples/adaptive_neuron.py
+"""
+
+import torch
+from torch import Tensor, nn
+
+import adjsnn
+
+
+class AdaptiveNeuron(adjsnn.HybridSystem):
+    """τ v̇ = -(v - E) + Δ e^{(v-θ)/Δ} - w + I,  τ_w ẇ = a (v - E) - w;  at v = v_peak: v ← v_r, w ← w + b.  mV, ms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drive = nn.Parameter(torch.tensor(45.0))
+        self.tau_w = nn.Parameter(torch.tensor(60.0))
+        self.b = nn.Parameter(torch.tensor(3.0))
+
+    def vector_field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
+        v, w = y.unbind(1)
+        upstroke = 2.0 * torch.exp((v.clamp(max=-30.0) + 50.0) / 2.0)
+        return torch.stack([(-(v + 70.0) + upstroke - w + self.drive) / 10.0, (0.2 * (v + 70.0) - w) / self.tau_w], 1)
+
+    def guard(self, t: Tensor, y: Tensor) -> Tensor:
+        return y[:, :1] + 30.0  # the peak, -30 mV
+
+    def jump(self, t: Tensor, y: Tensor, fired: Tensor) -> Tensor:
+        return torch.where(fired, torch.stack([-58.0 + 0.0 * y[:, 0], y[:, 1] + self.b], 1), y)
+
+
+def main(iterations: int = 40) -> list[float]:
+    """Train, and return the loss, ms², of each iteration. It starts with spikes enough: one that is missing has no gradient."""
+    neuron, wanted = AdaptiveNeuron().double(), torch.tensor([[12.0, 22.0, 36.0, 54.0]], dtype=torch.float64)
+    y0, ts = torch.tensor([[-70.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 65.0])
+    optimizer, losses = torch.optim.Adam(neuron.parameters(), lr=0.7), []
+    for _ in range(iterations):
+        sol = adjsnn.solve(neuron, None, y0=y0, ts=ts, method="dopri5", rtol=1e-5, atol=1e-5)
+        loss = (sol.event_times[:, :4] - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    print("drive, τ_w and b:", [round(x.item(), 2) for x in neuron.parameters()])
+    return losses
+
+
+if __name__ == "__main__":
+    print(*(f"{loss:.4f}" for loss in main()), sep="\n")
