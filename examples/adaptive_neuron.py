@@ -12,11 +12,10 @@ import adjsnn
 class AdaptiveNeuron(adjsnn.HybridSystem):
     """τ v̇ = -(v - E) + Δ e^{(v-θ)/Δ} - w + I,  τ_w ẇ = a (v - E) - w;  at v = v_peak: v ← v_r, w ← w + b.  mV, ms."""
 
-    def __init__(self) -> None:
+    def __init__(self, drive: float, b: float) -> None:
         super().__init__()
-        self.drive = nn.Parameter(torch.tensor(45.0))
-        self.tau_w = nn.Parameter(torch.tensor(60.0))
-        self.b = nn.Parameter(torch.tensor(3.0))
+        self.drive, self.b = (nn.Parameter(torch.tensor(x, dtype=torch.float64)) for x in (drive, b))
+        self.tau_w = 60.0
 
     def vector_field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
         v, w = y.unbind(1)
@@ -32,17 +31,18 @@ class AdaptiveNeuron(adjsnn.HybridSystem):
 
 def main(iterations: int = 40) -> list[float]:
     """Train, and return the loss, ms², of each iteration. It starts with spikes enough: one that is missing has no gradient."""
-    neuron, wanted = AdaptiveNeuron().double(), torch.tensor([[12.0, 22.0, 36.0, 54.0]], dtype=torch.float64)
-    y0, ts = torch.tensor([[-70.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 65.0])
-    optimizer, losses = torch.optim.Adam(neuron.parameters(), lr=0.7), []
+    y0, ts = torch.tensor([[-70.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 100.0])
+    options = {"y0": y0, "ts": ts, "method": "dopri5", "rtol": 1e-5, "atol": 1e-5}
+    wanted = adjsnn.solve(AdaptiveNeuron(40.0, 3.0), None, **options).event_times[:, :4].detach()
+    neuron = AdaptiveNeuron(50.0, 5.0)
+    optimizer, losses = torch.optim.Adam(neuron.parameters(), lr=0.5), []
     for _ in range(iterations):
-        sol = adjsnn.solve(neuron, None, y0=y0, ts=ts, method="dopri5", rtol=1e-5, atol=1e-5)
-        loss = (sol.event_times[:, :4] - wanted).square().mean()
+        loss = (adjsnn.solve(neuron, None, **options).event_times[:, :4] - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    print("drive, τ_w and b:", [round(x.item(), 2) for x in neuron.parameters()])
+    print("drive and b:", [round(x.item(), 2) for x in neuron.parameters()], "of", [40.0, 3.0])
     return losses
 
 
