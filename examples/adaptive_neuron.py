@@ -29,15 +29,15 @@ class AdaptiveNeuron(adjsnn.HybridSystem):
         return torch.where(fired, torch.stack([-58.0 + 0.0 * y[:, 0], y[:, 1] + self.b], 1), y)
 
 
-def main(iterations: int = 40) -> list[float]:
+def main(iterations: int = 25) -> list[float]:
     """Train, and return the loss, ms², of each iteration. It starts with spikes enough: one that is missing has no gradient."""
-    y0, ts = torch.tensor([[-70.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 100.0])
+    y0, ts = torch.tensor([[-70.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 60.0])
     options = {"y0": y0, "ts": ts, "method": "dopri5", "rtol": 1e-5, "atol": 1e-5}
-    wanted = adjsnn.solve(AdaptiveNeuron(40.0, 3.0), None, **options).event_times[:, :4].detach()
+    wanted = adjsnn.solve(AdaptiveNeuron(40.0, 3.0), None, **options).event_times[:, :3].detach()
     neuron = AdaptiveNeuron(50.0, 5.0)
-    optimizer, losses = torch.optim.Adam(neuron.parameters(), lr=0.5), []
+    optimizer, losses = torch.optim.Adam(neuron.parameters(), lr=1.0), []
     for _ in range(iterations):
-        loss = (adjsnn.solve(neuron, None, **options).event_times[:, :4] - wanted).square().mean()
+        loss = (adjsnn.solve(neuron, None, **options).event_times[:, :3] - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
