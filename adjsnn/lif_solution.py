@@ -117,7 +117,9 @@ class LIFSolution:
         k = range(len(self._layers))[layer]
         if k == 0 and self._drive is not None:
             raise ConfigurationError(
-                "the largest voltage of the first layer under analog currents", "spikes alone as inputs", "the voltages at times ts"
+                "the largest voltage of the first layer under analog currents",
+                "spikes alone as inputs",
+                "the voltages at times ts",
             )
         return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end)
 

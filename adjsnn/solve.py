@@ -40,8 +40,9 @@ def solve(
         inputs: u, (T, B, C_in), held constant over each step; also an `adjsnn.signals.Stream` for gated networks, and a
             function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains, or u.
         options: for gated networks those of `adjsnn.solve_gated.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
-            networks those of `adjsnn.solve_lif.solve_lif` (dt, currents, t_end, ts, adjoint, y0, max_spikes, kernels), for systems of one's
-            own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint, y0, substeps).
+            networks those of `adjsnn.solve_lif.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
+            systems of one's own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint,
+            y0, substeps).
 
     Returns:
         GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, or SmoothSolution. Gradients

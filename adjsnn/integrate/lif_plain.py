@@ -1,7 +1,7 @@
 """One LIF layer, event by event, in plain numpy: the readable truth that the fused loops are tested against.
 
-Every spike, release, arrival, change of the drive and probe is an entry of a log, in the order in which it was processed; at equal
-times that is the order too. So a neuron's spike at the instant of an arrival does not see it yet, several neurons can
+Every spike, release, arrival, change of the drive and probe is an entry of a log, in the order in which it was processed; at
+equal times that is the order too. So a neuron's spike at the instant of an arrival does not see it yet, several neurons can
 spike at one instant in any order with the same result, and what is recorded at an instant includes its events.
 """
 
@@ -69,9 +69,9 @@ def arrivals(layer: LayerArrays, recurrent: bool, time: float, spike: int, sourc
 class _Run:
     """State of a sample on its way: v, i and time of each neuron, when it spikes next, and the arrivals to come."""
 
-    def __init__(self, layer: LayerArrays, v: np.ndarray, i: np.ndarray, t_end: float, bias: np.ndarray) -> None:
+    def __init__(self, layer: LayerArrays, v: np.ndarray, i: np.ndarray, ends: float, bias: np.ndarray) -> None:
         n = len(layer.w_in)
-        self.layer, self.t_end, self.bias = layer, t_end, bias
+        self.layer, self.ends, self.bias = layer, ends, bias  # the step of the drive ends
         self.v, self.i, self.at = v.copy(), i.copy(), np.zeros(n)
         self.release, self.spike_of = np.full(n, inf), np.full(n, -1)
         self.next_spike = np.full(n, inf)
@@ -90,9 +90,10 @@ class _Run:
         self.next_spike[n] = inf
         if self.release[n] == inf:
             wait = first_crossing(
-                self.v[n], self.i[n], self.bias[n], p.tau_mem[n], p.tau_syn[n], p.v_th[n], self.t_end - self.at[n]
+                self.v[n], self.i[n], self.bias[n], p.tau_mem[n], p.tau_syn[n], p.v_th[n], self.ends - self.at[n]
             )
-            self.next_spike[n] = self.at[n] + wait
+            if wait < inf:
+                self.next_spike[n] = min(self.at[n] + wait, self.ends)
 
 
 def run_sample(
@@ -107,8 +108,8 @@ def run_sample(
     """Solve one sample of a layer from its input spikes."""
     n, everyone = len(v), np.arange(len(v))
     t_end, probes = trial.t_end, trial.probes
-    run = _Run(layer, v, i, t_end, trial.bias(layer, sample, 0))
     edges, step = [*trial.edges.tolist(), inf], 0
+    run = _Run(layer, v, i, min(edges[0], t_end), trial.bias(layer, sample, 0))
     queue: list[tuple[float, int, Entry]] = []
     log: list[Entry] = []
     fired_at: list[float] = []
@@ -155,7 +156,7 @@ def run_sample(
             step += 1
             run.advance(everyone, t)
             log.append(Entry(t, DRIVE, step, ALL))
-            run.bias = trial.bias(layer, sample, step)
+            run.ends, run.bias = min(edges[step], t_end), trial.bias(layer, sample, step)
             for m in range(n):
                 run.predict(m)
         else:

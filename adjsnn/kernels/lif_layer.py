@@ -76,8 +76,9 @@ def forward(
             there or which step -k of the drive begins.   drive: (T, B, N), T = 0 for none.   v_out, i_out: (P, B, N), written.
 
     Returns:
-        spikes of each sample (last-first,); time, neuron, current (i and the drive), released (the same at the release, or NaN), at (stops before the
-        spike), free (stops before the release, or -1), each (S,); what went wrong, and sample, neuron and time.
+        spikes of each sample (last-first,); time, neuron, current (i and the drive), released (the same at the release, or
+        NaN), at (stops before the spike), free (stops before the release, or -1), each (S,); what went wrong, and sample,
+        neuron and time.
     """
     n_neurons, shared = len(bias), len(delays) == 1
     uniform = shared and equal(tau_mem) and equal(tau_syn)

@@ -24,15 +24,15 @@ def _by_neuron(neuron, start, stop, n_neurons, own_first, own):
 
 @njit(**OPTIONS)
 def _replay(
-    w_row, tau_mem, tau_syn, bias, v_reset, refractory, v, i, stop_time, ref, count, in_source, t_end, what, extra,
+    w_row, tau_mem, tau_syn, bias, v_reset, refractory, v, i, stop_time, ref, count, in_source, t_end, what, drive, b, n,
     time, at, free, own, states,
 ):  # fmt: skip
-    """(v, i) at the start of every move of one neuron, in order: a move ends at a stop, a spike, a release or t_end.
+    """(v, i) at the start of every move of neuron n in sample b, in order.
 
-    `extra` (T,) is the neuron's drive.
+    A move ends at a stop, a spike, a release or t_end.
     """
     moves, s, t, held = 0, 0, 0.0, False
-    c = bias + extra[0] if len(extra) > 0 else bias
+    c = bias + drive[0, b, n] if len(drive) > 0 else bias
     for k in range(count + 1):
         to = stop_time[k] if k < count else t_end
         while True:
@@ -53,14 +53,14 @@ def _replay(
         if k < count and ref[k] >= 0:
             i += w_row[in_source[ref[k]]]
         elif k < count and what[-1 - ref[k]] < 0:
-            c = bias + extra[-what[-1 - ref[k]]]
+            c = bias + drive[-what[-1 - ref[k]], b, n]
     return moves
 
 
 @njit(**OPTIONS)
 def backward(
-    w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0, t_end, marks, what, drive,
-    first, last, own_all, time, neuron, current, released, at, free, d_time, d_v, d_i, want_tau,
+    w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0, t_end,
+    marks, what, drive, first, last, own_all, time, neuron, current, released, at, free, d_time, d_v, d_i, want_tau,
     d_w, d_bias, d_tau_mem, d_tau_syn, d_v_th, d_v_reset, d_refractory, d_delays, d_in_time, d_v0, d_i0, d_drive,
 ):  # fmt: skip
     """Gradients of samples first … last-1, added to d_w … d_delays and written to d_in_time, d_v0, d_i0, d_drive.
@@ -100,7 +100,7 @@ def backward(
             if want_tau:
                 move = _replay(
                     w[n], tm, ts, c, v_reset[n], refractory[n], v0[b, n], i0[b, n], stop_time, ref, count, in_source, t_end,
-                    what, drive[:, b, n], time, at, free, own, states,
+                    what, drive, b, n, time, at, free, own, states,
                 )  # fmt: skip
             lam_v, lam_i, t, s, carried = 0.0, 0.0, t_end, len(own) - 1, 0.0
             held = s >= 0 and free[own[s]] < 0

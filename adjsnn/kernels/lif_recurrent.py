@@ -1,9 +1,9 @@
 """A recurrent LIF layer in one fused loop: each sample event by event, with a queue of the arrivals to come.
 
-The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, changes of the drive, probes. Every neuron carries
-its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches all neurons, that is up to
-the next arrival, or the next spike where it arrives at once, for then all are looked at again; where delays differ from synapse
-to synapse it is up to the end.
+The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, changes of the drive, then
+probes. Every neuron carries its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches all
+neurons, that is up to the next arrival, or the next spike where it arrives at once, for then all are looked at again; where
+delays differ from synapse to synapse it is up to the end. Nowhere is it beyond the present step of the drive.
 """
 
 from math import exp, inf
@@ -160,9 +160,9 @@ def forward(
     probes (P,), edges (T-1,), at which the later steps of the drive (T, B, N) begin.
 
     Returns:
-        spikes of each sample; time, neuron, current (i and the drive), released (the same at the release, or NaN), each (S,); number of log entries of
-        each sample, and time, kind, ref and target of each entry; what went wrong, and sample, neuron and time. `ref` counts
-        spikes within their sample, input spikes within the batch, steps of the drive.
+        spikes of each sample; time, neuron, current (i and the drive), released (the same at the release, or NaN), each (S,);
+        number of log entries of each sample, and time, kind, ref and target of each entry; what went wrong, and sample, neuron
+        and time. `ref` counts spikes within their sample, input spikes within the batch, steps of the drive.
     """
     n_neurons = len(bias)
     broadcast = len(delays) == 1 and len(rec_delays) == 1
@@ -263,9 +263,7 @@ def forward(
                 _advance(n, t, v, i, at, release, c, tau_mem, tau_syn)
                 released[spike_of[n]], release[n] = i[n] + (c[n] - bias[n]), inf
                 log_kind[logged], log_ref[logged], log_target[logged] = RELEASE, spike_of[n] - begin, n
-                _predict(
-                    n, v, i, at, release, c, tau_mem, tau_syn, v_th, min(arriving, ends) if broadcast else ends, upcoming
-                )
+                _predict(n, v, i, at, release, c, tau_mem, tau_syn, v_th, min(arriving, ends) if broadcast else ends, upcoming)
             elif arriving > t:
                 advance_all(t, v, i, at, release, c, tau_mem, tau_syn, uniform)
                 step += 1

@@ -13,7 +13,8 @@ from adjsnn.kernels.lif_recurrent import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, 
 
 @njit(**OPTIONS)
 def _replay(
-    w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0, i0, drive, b, neuron, log_time, log_kind, log_ref, log_target, states
+    w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0, i0, drive, b, neuron,
+    log_time, log_kind, log_ref, log_target, states,
 ):  # fmt: skip
     """(v, i) of the targets of each log entry just after it, in the order of the log, after those at the start."""
     n_neurons = len(bias)
@@ -81,7 +82,8 @@ def _arrival(start, stop, source, w_t, d_w_t, d_delays, lam_v, lam_i, tau_mem, t
 @njit(**OPTIONS)
 def backward(
     w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
-    t_end, probes, edges, drive, first, last, own_first, time, neuron, current, released, entries, log_time, log_kind, log_ref, log_target,
+    t_end, probes, edges, drive, first, last, own_first, time, neuron, current, released, entries,
+    log_time, log_kind, log_ref, log_target,
     d_time, d_v, d_i, want_tau,
     d_w_in, d_w_rec, d_bias, d_tau_mem, d_tau_syn, d_v_th, d_v_reset, d_refractory, d_delays, d_rec_delays,
     d_in_time, d_v0, d_i0, d_drive,

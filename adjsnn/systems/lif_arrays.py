@@ -81,7 +81,8 @@ class Trial(NamedTuple):
 class LayerRun(NamedTuple):
     """What a batch of one layer did.
 
-    Fields: spikes; current (S,), i at each spike, and the drive there; v and i at the probes, (P, B, N); record, what the adjoint reads beside.
+    Fields: spikes; current (S,), i at each spike, and the drive there; v and i at the probes, (P, B, N); record, what the
+    adjoint reads beside.
     """
 
     spikes: Events
