@@ -1,8 +1,8 @@
 """A recurrent LIF layer in one fused loop: each sample event by event, with a queue of the arrivals to come.
 
 The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, changes of the drive, then
-probes. Every neuron carries its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches all
-neurons, that is up to the next arrival, or the next spike where it arrives at once, for then all are looked at again; where
+probes. Every neuron carries its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches
+all neurons, that is up to the next arrival, or the next spike where it arrives at once, for then all are looked at again; where
 delays differ from synapse to synapse it is up to the end. Nowhere is it beyond the present step of the drive.
 """
 
