@@ -12,7 +12,7 @@ import adjsnn
 from adjsnn import ConfigurationError, SpikeTrains
 
 STEPS, DT = 24, 2.5
-T_SCAN = 30.0
+T_SCAN = 20.0
 KINDS = ["feedforward", "feedforward_per_synapse", "per_axon", "per_synapse", "no_delay"]
 TOLERANCE = 1e-6  # relative, of a directional derivative; the extrapolated differences are good to 1e-8 or so
 
@@ -52,7 +52,7 @@ def test_spikes_are_those_of_a_dense_scan(kind, ratio, lif_kernels):
             # The scan's exponentials of long times round, and a slow crossing divides by its speed.
             assert max(abs(s - t) for (t, _), (s, _) in zip(row, other, strict=True)) < 1e-9
         assert not torch.equal(found.time, without.layer_spikes[k].time)
-    assert min(sol.stats.spikes) > 10
+    assert min(sol.stats.spikes) > 5
 
 
 @pytest.mark.parametrize("analog_only", [False, True])
