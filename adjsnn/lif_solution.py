@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,13 @@ from adjsnn.solution import GRAZING_SPEED
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.lif_arrays import Events
 from adjsnn.systems.lif_network import LIFLayer, LIFState
+
+
+class Drive(NamedTuple):
+    """What analog inputs add to the bias of the first layer, (2.16): values (T, B, N) in steps of length dt, ms."""
+
+    values: Tensor
+    dt: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class LIFSolution:
     _inputs: tuple[Tensor, Events] = field(repr=False)
     _y0: Sequence[LIFState] = field(repr=False)
     _readout: Readout | None = field(repr=False)
+    _drive: Drive | None = field(repr=False, default=None)
 
     @cached_property
     def layer_spikes(self) -> list[SpikeTrains]:
@@ -100,8 +109,18 @@ class LIFSolution:
         return filtered_readout(self._readout, self._results[-1], self.ts)
 
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
-        """Largest voltage of each neuron over the trial; differentiable. The threshold for a neuron that spikes."""
+        """Largest voltage of each neuron over the trial; differentiable. The threshold for a neuron that spikes.
+
+        Raises:
+            ConfigurationError: the first layer under analog input currents.
+        """
         k = range(len(self._layers))[layer]
+        if k == 0 and self._drive is not None:
+            raise ConfigurationError(
+                "the largest voltage of the first layer under analog currents",
+                "spikes alone as inputs",
+                "the voltages at times ts",
+            )
         return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end)
 
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
@@ -115,9 +134,12 @@ class LIFSolution:
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
             )
-        return voltage_integral(
+        found = voltage_integral(
             self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.final_state[k], self.t_end
         )
+        if k == 0 and self._drive is not None:
+            return found + (self._drive.values.sum(0) * self._drive.dt).to(found)
+        return found
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""
@@ -139,7 +161,8 @@ class LIFSolution:
             silent=tuple(int((c == 0).sum()) for c in counts),
             min_speed_at_spike=min((float(x.min()) for x in speeds if len(x)), default=float("inf")),
             grazing=slow,
-            stored_bytes=sum(result.run.stored_bytes for result in self._results),
+            stored_bytes=sum(result.run.stored_bytes for result in self._results)
+            + (0 if self._drive is None else self._drive.values.nbytes),
         )
 
     def _counts(self, layer: int) -> np.ndarray:

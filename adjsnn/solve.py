@@ -17,11 +17,11 @@ from adjsnn.systems.lif_network import LIFNetwork
 
 GATED = ("dt", "method", "adjoint", "y0", "kernels")
 SMOOTH = ("dt", "ts", "method", "rtol", "atol", "max_steps", "adjoint", "y0", "substeps")
-LIF_EVENTS = ("t_end", "ts", "adjoint", "y0", "max_spikes", "kernels")
+LIF_EVENTS = ("dt", "currents", "t_end", "ts", "adjoint", "y0", "max_spikes", "kernels")
 
 
 @overload
-def solve(system: LIFNetwork, inputs: SpikeTrains, **options: Any) -> LIFSolution: ...
+def solve(system: LIFNetwork, inputs: SpikeTrains | Tensor, **options: Any) -> LIFSolution: ...
 @overload
 def solve(system: GatedSynapseNetwork, inputs: Tensor, **options: Any) -> GatedSolution: ...
 @overload
@@ -38,10 +38,11 @@ def solve(
     Args:
         system: a GatedSynapseNetwork, a LIFNetwork, or a HybridSystem of one's own.
         inputs: u, (T, B, C_in), held constant over each step; also an `adjsnn.signals.Stream` for gated networks, and a
-            function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains.
+            function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains, or u.
         options: for gated networks those of `adjsnn.solve_gated.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
-            networks those of `adjsnn.solve_lif.solve_lif` (t_end, ts, adjoint, y0, max_spikes, kernels), for systems of one's
-            own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint, y0, substeps).
+            networks those of `adjsnn.solve_lif.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
+            systems of one's own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint,
+            y0, substeps).
 
     Returns:
         GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, or SmoothSolution. Gradients

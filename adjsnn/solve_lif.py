@@ -11,9 +11,9 @@ from torch import Tensor
 from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_readout import Readout
-from adjsnn.lif_solution import LIFSolution
+from adjsnn.lif_solution import Drive, LIFSolution
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.lif_arrays import Events, as_array
+from adjsnn.systems.lif_arrays import NO_TIMES, Events, as_array
 from adjsnn.systems.lif_network import LIFLayer, LIFNetwork, LIFState
 
 RATE_LIMIT = 10.0  # spikes per ms of one neuron, over a whole trial, beyond which firing counts as run away
@@ -22,8 +22,10 @@ KERNELS = {"auto": "fused", "fused": "fused", "plain": "plain"}
 
 def solve_lif(
     system: LIFNetwork,
-    inputs: SpikeTrains,
+    inputs: SpikeTrains | Tensor,
     *,
+    dt: float | None = None,
+    currents: Tensor | None = None,
     t_end: float | None = None,
     ts: Tensor | Sequence[float] | None = None,
     adjoint: EventAdjoint | None = None,
@@ -31,12 +33,16 @@ def solve_lif(
     max_spikes: int | None = None,
     kernels: Literal["auto", "plain", "fused"] = "auto",
 ) -> LIFSolution:
-    """Every spike of `system` in answer to the input spikes, located to rounding; no time grid.
+    """Every spike of `system` in answer to input spikes, sampled input currents, or both, located to rounding; no time grid.
 
     Args:
         system: the network.
         inputs: spikes of its n_in inputs; those after t_end do nothing. If `inputs.time` requires a gradient it gets one.
-        t_end: end of the trial, ms; default inputs.t_max.
+            Or u, (T, B, n_in), analog currents held constant over each of T steps of dt, (2.16): W_in u is added to the bias of
+            the first layer. Delays do not apply to it. Spikes are located inside the steps as without them.
+        dt: length of the steps of the currents, ms; for analog currents only.
+        currents: u where `inputs` are spikes.
+        t_end: end of the trial, ms; default inputs.t_max, or with currents T dt, the only one possible.
         ts: sorted times in 0 … t_end at which voltages and currents are recorded, (T,), ms.
         adjoint: EventAdjoint(), the default.
         y0: initial state of each layer, each field (B, N_l); default all zero.
@@ -44,7 +50,7 @@ def solve_lif(
         kernels: "auto", compiled loops; "plain", the same in plain numpy, event by event, slow and readable.
 
     Returns:
-        LIFSolution. Gradients reach the network's parameters, input spike times and y0, as far as they require one.
+        LIFSolution. Gradients reach the network's parameters, input spike times, currents and y0, as far as they require one.
 
     Raises:
         ConfigurationError: arguments that cannot be right; says which.
@@ -58,7 +64,18 @@ def solve_lif(
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
     layers = system.tensors()
     _check_layers(layers)
+    if isinstance(inputs, Tensor):
+        if currents is not None:
+            raise ConfigurationError("two tensors of currents", "spikes and currents, or one of them", "their sum")
+        inputs, currents = _no_spikes(system, inputs), inputs
     _check_inputs(system, inputs)
+    drive, edges = None, NO_TIMES
+    if currents is not None:
+        t_end, step = _check_currents(system, layers[0].w_in, currents, inputs.batch, dt, t_end)
+        drive = Drive(currents.double() @ layers[0].w_in.double().T, step)
+        edges = np.arange(1, len(currents)) * step
+    elif dt is not None:
+        raise ConfigurationError("dt for a LIF network without analog currents", "none: it has no grid", "leaving it out")
     t_end = _end(inputs.t_max if t_end is None else t_end)
     probes = _times(ts, t_end)
     limit = _limit(max_spikes, t_end)
@@ -68,8 +85,8 @@ def solve_lif(
     first = np.concatenate([[0], real.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
     source = inputs.idx[real].cpu().numpy().astype(np.int64)
     time = inputs.time[real]
-    problem = LIFProblem(first, source, t_end, np.append(probes, t_end), limit, KERNELS[kernels])
-    results = adjoint.run(problem, layers, time, y0)
+    problem = LIFProblem(first, source, t_end, np.append(probes, t_end), limit, KERNELS[kernels], edges)
+    results = adjoint.run(problem, layers, time, y0, None if drive is None else drive.values)
     return LIFSolution(
         t_end,
         torch.from_numpy(probes).to(layers[0].w_in),
@@ -81,6 +98,7 @@ def solve_lif(
         (time, Events(first, as_array(time), source)),
         y0,
         None if system.w_out is None else Readout(system.w_out, system.tau_out),
+        drive,
     )
 
 
@@ -123,7 +141,9 @@ def _check_layers(layers: list[LIFLayer]) -> None:
 def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:
     if not isinstance(x, SpikeTrains):
         raise ConfigurationError(
-            f"inputs of type {type(x).__name__} for a LIF network", "adjsnn.SpikeTrains", "SpikeTrains.from_list or from_dense"
+            f"inputs of type {type(x).__name__} for a LIF network",
+            "adjsnn.SpikeTrains, or a tensor (T, B, n_in) of currents",
+            "SpikeTrains.from_list or from_dense",
         )
     if x.n_neurons != system.n_in:
         raise ConfigurationError(
@@ -133,6 +153,45 @@ def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:
         raise ConfigurationError("an empty batch", "at least one sample", "leaving empty batches out")
     if bool((x.sign < 0).any()):
         raise ConfigurationError("input spikes of negative sign", "spikes of sign +1", "a second set of inputs for them")
+
+
+def _no_spikes(system: LIFNetwork, u: Tensor) -> SpikeTrains:
+    """The absent input spikes of a solve whose inputs are currents alone."""
+    if u.dim() != 3:
+        raise ConfigurationError(f"currents of shape {tuple(u.shape)}", "(T, B, n_in): time first", "u.unsqueeze(1)")
+    idx = torch.full((u.shape[1], 0), -1, dtype=torch.long, device=u.device)
+    return SpikeTrains(idx, torch.zeros(idx.shape, dtype=torch.float64, device=u.device), system.n_in, 0.0)
+
+
+def _check_currents(
+    system: LIFNetwork, like: Tensor, u: Tensor, batch: int, dt: float | None, t_end: float | None
+) -> tuple[float, float]:
+    """t_end and dt, ms."""
+    if not isinstance(u, Tensor):
+        raise ConfigurationError(f"currents of type {type(u).__name__}", "a tensor (T, B, n_in)", "torch.as_tensor(currents)")
+    if u.dim() != 3 or u.shape[0] < 1 or u.shape[1:] != (batch, system.n_in):
+        raise ConfigurationError(
+            f"currents of shape {tuple(u.shape)}", f"(T, B, n_in) = (T, {batch}, {system.n_in}), T ≥ 1", "u.unsqueeze(1)"
+        )
+    if u.dtype != like.dtype or u.device != like.device:
+        raise ConfigurationError(
+            f"currents of {u.dtype} on {u.device}", f"{like.dtype} on {like.device}, as the network", "u.to(lif.w_in[0])"
+        )
+    if not bool(u.detach().isfinite().all()):
+        step, sample, channel = (int(k) for k in (~u.detach().isfinite()).nonzero()[0])
+        raise ConfigurationError(
+            f"currents that are not finite, first at step {step}, sample {sample}, channel {channel}",
+            "finite currents",
+            "checking where they come from",
+        )
+    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0.0 < dt < math.inf:
+        raise ConfigurationError(f"dt={dt!r} for analog currents", "the length of their steps, a positive time in ms", "dt=0.5")
+    whole = len(u) * dt
+    if t_end is not None and not math.isclose(_end(t_end), whole, rel_tol=1e-9):
+        raise ConfigurationError(
+            f"t_end={t_end!r} for {len(u)} steps of {dt:g} ms", f"T dt = {whole:g} ms", "leaving it out, or other currents"
+        )
+    return whole if t_end is None else float(t_end), float(dt)
 
 
 def _end(t_end: float) -> float:

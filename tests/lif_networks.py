@@ -85,19 +85,33 @@ def random_spikes(seed: int, *, batch: int = 3, n_in: int = 5, count: int = 12, 
     return adjsnn.SpikeTrains(idx, time, n_in, t_end)
 
 
-def scanned_spikes(lif: adjsnn.LIFNetwork, x: adjsnn.SpikeTrains, t_end: float, step: float = 0.01) -> list[list[list]]:
+def scanned_spikes(
+    lif: adjsnn.LIFNetwork,
+    x: adjsnn.SpikeTrains,
+    t_end: float,
+    step: float = 0.01,
+    currents: Tensor | None = None,
+    dt: float = 1.0,
+) -> list[list[list]]:
     """Spikes of every layer and sample, [(time, neuron), ...], without the library's flow, kernels or event queue."""
     found = []
     inputs = x.to_list()
+    w = lif.w_in[0].detach().double()
+    drives = [None] * x.batch if currents is None else [(currents[:, b].double() @ w.T).numpy() for b in range(x.batch)]
     for layer in lif.tensors():
         p = {name: None if value is None else value.detach().double().numpy() for name, value in layer._asdict().items()}
-        inputs = [_scan(p, row, t_end, step) for row in inputs]
+        inputs = [_scan(p, row, t_end, step, drive, dt) for row, drive in zip(inputs, drives, strict=True)]
         found.append(inputs)
+        drives = [None] * x.batch
     return found
 
 
-def _scan(p: dict, inputs: list, t_end: float, step: float) -> list:
-    """One sample of one layer: v as a sum of responses to all arrivals since the last release, looked at every `step`."""
+def _scan(p: dict, inputs: list, t_end: float, step: float, drive: np.ndarray | None, dt: float) -> list:
+    """One sample of one layer: v as a sum of responses to all arrivals since the last release, looked at every `step`.
+
+    To it comes the response to each step of the drive (T, N) since then.
+    """
+    begin = None if drive is None else dt * np.arange(len(drive))[:, None]
     n = len(p["v_th"])
     when, weight = [], []  # one row of arrival times and weights per spike, each (N,)
 
@@ -119,6 +133,9 @@ def _scan(p: dict, inputs: list, t_end: float, step: float) -> list:
             old, new = arrived <= start, (arrived > start) & (arrived < t)
             left = np.where(old, w * np.exp(-np.where(old, start - arrived, 0.0) / p["tau_syn"]), 0.0).sum(0)
             v = v + left * _response(age, p) + np.where(new, w * _response(np.where(new, t - arrived, 0.0), p), 0.0).sum(0)
+        if drive is not None:
+            low, high = np.clip(begin, start, max(t, 0.0)), np.clip(begin + dt, start, max(t, 0.0))
+            v = v + (drive * (np.exp((high - t) / p["tau_mem"]) - np.exp((low - t) / p["tau_mem"]))).sum(0)
         return np.where(t < start, p["v_reset"], v)
 
     while now < t_end:

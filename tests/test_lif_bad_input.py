@@ -63,7 +63,9 @@ def test_networks_that_cannot_be(options, message):
         ({"y0": [LIFState(torch.zeros(2, 2), torch.zeros(2, 3))]}, r"y0\[0\]\.v is \(2, 2\)"),
         ({"y0": [LIFState(torch.zeros(2, 3), torch.full((2, 3), NAN))]}, r"y0\[0\]\.i is not finite"),
         ({"y0": [LIFState(torch.eye(3)[:2], torch.zeros(2, 3))]}, r"y0\[0\]\.v\[0, 0\] = 1, at or above its threshold"),
-        ({"dt": 0.1}, "dt for a LIF network"),
+        ({"dt": 0.1}, "dt for a LIF network without analog currents"),
+        ({"currents": torch.zeros(20, 2, 2)}, "dt=None for analog currents"),
+        ({"method": "rk4"}, "method for a LIF network"),
     ],
 )
 def test_solves_that_cannot_be(options, message):
@@ -74,7 +76,6 @@ def test_solves_that_cannot_be(options, message):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (torch.zeros(5, 2, 2), "type Tensor"),
         (None, "type NoneType"),
         (SpikeTrains.from_list([[]], n_neurons=3, t_max=1.0), "3 neurons"),
         (SpikeTrains.from_list([], n_neurons=2, t_max=1.0), "empty batch"),

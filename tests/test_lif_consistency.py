@@ -176,6 +176,9 @@ for kind in ("feedforward", "per_axon", "per_synapse", "no_delay"):
     sol = adjsnn.solve(lif, random_spikes(5), t_end=40.0, ts=[0.0, 20.0, 40.0])
     assert min(sol.stats.spikes) > 10
     (sol.spike_times(0).sum() + sol.spike_times(1).sum() + sol.v[0].sum()).backward()
+    u = torch.randn(8, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    sol = adjsnn.solve(lif, random_spikes(5), currents=u, dt=5.0, ts=[0.0, 20.0, 40.0])
+    (sol.spike_times(0).sum() + sol.spike_times(1).sum() + sol.v[0].sum()).backward()
 """
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)

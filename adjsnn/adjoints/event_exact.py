@@ -13,6 +13,8 @@ from adjsnn.adjoints import lif_plain as plain_adjoint
 from adjsnn.integrate import lif_plain
 from adjsnn.kernels import lif
 from adjsnn.systems.lif_arrays import (
+    NO_DRIVE,
+    NO_TIMES,
     Events,
     LayerCotangents,
     LayerGradients,
@@ -31,7 +33,7 @@ class LIFProblem(NamedTuple):
     """What a LIF network is solved for, beside its tensors.
 
     Fields: first (B+1,) and source (S,), the input spikes in flat columns as in Events; t_end, ms; probes (P,), ms; limit, the
-    most spikes of one neuron; kernels, "plain" or "fused".
+    most spikes of one neuron; kernels, "plain" or "fused"; edges (T-1,), at which the later steps of the drive begin, ms.
     """
 
     first: np.ndarray
@@ -40,9 +42,13 @@ class LIFProblem(NamedTuple):
     probes: np.ndarray
     limit: int
     kernels: str
+    edges: np.ndarray = NO_TIMES
 
-    def trial(self, layer: int) -> Trial:
-        return Trial(layer, self.t_end, self.probes, self.limit)
+    def trial(self, layer: int, drive: Tensor | None) -> Trial:
+        """What a layer is solved over; the drive is that of the first."""
+        if drive is None or layer:
+            return Trial(layer, self.t_end, self.probes, self.limit, NO_DRIVE, NO_TIMES)
+        return Trial(layer, self.t_end, self.probes, self.limit, as_array(drive), self.edges)
 
 
 class LayerResult(NamedTuple):
@@ -61,11 +67,21 @@ class EventAdjoint:
     What is stored are the spikes, with the current at each; the cost is proportional to their number.
     """
 
-    def run(self, problem: LIFProblem, layers: Sequence[LIFLayer], time: Tensor, y0: Sequence[LIFState]) -> list[LayerResult]:
-        """Solve every layer; `time` (S_in,) are the times of the input spikes. Gradients of the results run the adjoint."""
+    def run(
+        self,
+        problem: LIFProblem,
+        layers: Sequence[LIFLayer],
+        time: Tensor,
+        y0: Sequence[LIFState],
+        drive: Tensor | None = None,
+    ) -> list[LayerResult]:
+        """Solve every layer; `time` (S_in,) are the times of the input spikes, `drive` (T, B, N) is added to the first bias.
+
+        Gradients of the results run the adjoint.
+        """
         runs: list[LayerRun] = []
         flat = [x for layer, state in zip(layers, y0, strict=True) for x in (*layer, *state)]
-        results = _EventExact.apply(problem, runs, time, *flat)
+        results = _EventExact.apply(problem, runs, time, drive, *flat)
         return [LayerResult._make((*results[3 * k : 3 * k + 3], run)) for k, run in enumerate(runs)]
 
 
@@ -73,17 +89,17 @@ class _EventExact(torch.autograd.Function):
     """Connects the layers' solves and adjoints to torch. Every tensor is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, problem, runs, time, *flat):
+    def forward(ctx, problem, runs, time, drive, *flat):
         inputs = Events(problem.first, as_array(time).copy(), problem.source)
         forward, _ = _engine(problem.kernels)
         outputs = []
         for k, (layer, state) in enumerate(_layers(flat)):
             arrays, like = layer_arrays(layer), layer.w_in
-            runs.append(forward(arrays, inputs, *(as_array(x) for x in state), problem.trial(k)))
+            runs.append(forward(arrays, inputs, *(as_array(x) for x in state), problem.trial(k, drive)))
             inputs = runs[-1].spikes
             outputs += [torch.from_numpy(x).to(like) for x in (inputs.time, runs[-1].v, runs[-1].i)]
         ctx.problem, ctx.runs = problem, tuple(runs)
-        ctx.save_for_backward(time, *flat)
+        ctx.save_for_backward(time, drive, *flat)
         ctx.set_materialize_grads(False)
         return tuple(outputs)
 
@@ -94,12 +110,13 @@ class _EventExact(torch.autograd.Function):
 
 @once_differentiable
 def _backward(ctx, *cotangents):
-    time, *flat = ctx.saved_tensors
-    problem, layers, needs = ctx.problem, _layers(flat), ctx.needs_input_grad[3:]
+    time, drive, *flat = ctx.saved_tensors
+    problem, layers, needs = ctx.problem, _layers(flat), ctx.needs_input_grad[4:]
     _, backward = _engine(problem.kernels)
     gradients: list[Tensor | None] = [None] * len(flat)
-    lowest = 0 if ctx.needs_input_grad[2] else next((k for k, need in enumerate(needs) if need), len(flat)) // WIDTH
+    lowest = 0 if any(ctx.needs_input_grad[2:4]) else next((k for k, need in enumerate(needs) if need), len(flat)) // WIDTH
     above: np.ndarray | None = None
+    d_drive: Tensor | None = None
     for k in range(len(layers) - 1, lowest - 1, -1):
         layer, state = layers[k]
         run, given = ctx.runs[k], [None if c is None else as_array(c) for c in cotangents[3 * k : 3 * k + 3]]
@@ -111,12 +128,14 @@ def _backward(ctx, *cotangents):
         names = frozenset(name for name, n in zip((*LIFLayer._fields, "v", "i"), need, strict=True) if n)
         states = [as_array(x) for x in state]
         found = backward(
-            layer_arrays(layer), inputs, *states, problem.trial(k), run, LayerCotangents(at_spikes, *given[1:]), names
+            layer_arrays(layer), inputs, *states, problem.trial(k, drive), run, LayerCotangents(at_spikes, *given[1:]), names
         )
+        if k == 0 and ctx.needs_input_grad[3]:
+            d_drive = torch.from_numpy(found.drive).to(drive)
         gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(found, (*layer, *state), need)
         above = found.time
     d_time = torch.from_numpy(above).to(time) if ctx.needs_input_grad[2] and above is not None else None
-    return (None, None, d_time, *gradients)
+    return (None, None, d_time, d_drive, *gradients)
 
 
 def _engine(kernels: str) -> tuple[Callable[..., LayerRun], Callable[..., LayerGradients]]:

@@ -8,17 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.integrate.lif_flow import double_kernels, flow, kernels
-from adjsnn.integrate.lif_plain import ALL, ARRIVAL, PROBE, RECURRENT, RELEASE, SPIKE, Entry, SampleRun
+from adjsnn.integrate.lif_plain import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, Entry, SampleRun
 from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerCotangents, LayerGradients, LayerRun, Trial, grazing
 
 
 class SampleGradients(NamedTuple):
-    """dC/d of everything one sample of a layer depends on: the fields of LayerArrays, the input times, and v(0), i(0)."""
+    """dC/d of everything one sample of a layer depends on: the fields of LayerArrays, the input times, v(0), i(0), and
+    the drive (T, N)."""
 
     layer: LayerArrays
     times: np.ndarray
     v: np.ndarray
     i: np.ndarray
+    drive: np.ndarray
 
 
 def backward(
@@ -38,6 +40,7 @@ def backward(
     """
     total = LayerArrays(*(np.zeros_like(x) for x in layer))
     times, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i)
+    d_drive = np.zeros_like(trial.drive)
     nothing = np.zeros((len(trial.probes), v.shape[1]))
     for b, record in enumerate(run.record):
         at, own = inputs.sample(b), run.spikes.sample(b)
@@ -46,21 +49,36 @@ def backward(
         for whole, part in zip(total, found.layer, strict=True):
             whole += part
         times[at], d_v0[b], d_i0[b] = found.times, found.v, found.i
-    return LayerGradients(total, times, d_v0, d_i0)
+        if trial.driven:
+            d_drive[:, b] = found.drive
+    return LayerGradients(total, times, d_v0, d_i0, d_drive)
+
+
+class Start(NamedTuple):
+    """Neurons after their last event: v, i, the time, whether held at the reset, b with the drive, and the drive's step."""
+
+    v: np.ndarray
+    i: np.ndarray
+    at: np.ndarray
+    held: np.ndarray
+    bias: np.ndarray
+    step: int
 
 
 class _Replay:
     """(v, i) of the target of each log entry just before it, and of every neuron after its last event before that one."""
 
-    def __init__(self, layer: LayerArrays, run: SampleRun, sources: np.ndarray, v: np.ndarray, i: np.ndarray) -> None:
-        n = len(v)
+    def __init__(
+        self, layer: LayerArrays, run: SampleRun, sources: np.ndarray, v: np.ndarray, i: np.ndarray, trial: Trial, sample: int
+    ) -> None:
+        n, step, bias = len(v), 0, trial.bias(layer, sample, 0)
         v, i, at, held = v.copy(), i.copy(), np.zeros(n), np.zeros(n, bool)
-        self.start: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.start: list[Start] = []
         self.before: list[tuple[np.ndarray, np.ndarray]] = []
         for entry in run.log:
             who = targets(entry, n)
-            self.start.append((v[who], i[who], at[who], held[who]))
-            moved, i[who] = flow(v[who], i[who], entry.time - at[who], layer.bias[who], layer.tau_mem[who], layer.tau_syn[who])
+            self.start.append(Start(v[who], i[who], at[who], held[who], bias[who], step))
+            moved, i[who] = flow(v[who], i[who], entry.time - at[who], bias[who], layer.tau_mem[who], layer.tau_syn[who])
             v[who], at[who] = np.where(held[who], v[who], moved), entry.time
             self.before.append((v[who], i[who]))
             if entry.kind == ARRIVAL:
@@ -70,7 +88,9 @@ class _Replay:
             elif entry.kind in (SPIKE, RELEASE):
                 held[who] = entry.kind == SPIKE
                 v[who] = layer.v_reset[who]
-        self.start.append((v, i, at, held))
+            elif entry.kind == DRIVE:
+                step, bias = entry.ref, trial.bias(layer, sample, entry.ref)
+        self.start.append(Start(v, i, at, held, bias, step))
 
 
 def targets(entry: Entry, n: int) -> np.ndarray:
@@ -90,11 +110,12 @@ def adjoint_sample(
     d_i: np.ndarray,
 ) -> SampleGradients:
     """Gradients from the cotangents of the sample's spike times, (S,), and of (v, i) at the probes, (P, N)."""
-    n, replay = len(v), _Replay(layer, run, sources, v, i)
+    n, replay = len(v), _Replay(layer, run, sources, v, i, trial, sample)
+    d_drive = np.zeros((len(trial.drive), n))
     g = LayerArrays(*(np.zeros_like(x) for x in layer))
     error, d_input = d_times.copy(), np.zeros(len(sources))
-    lam_v, lam_i, held = np.zeros(n), np.zeros(n), replay.start[-1][3].copy()
-    _back(layer, g, lam_v, lam_i, np.arange(n), trial.t_end, replay.start[-1])
+    lam_v, lam_i, held = np.zeros(n), np.zeros(n), replay.start[-1].held.copy()
+    _back(layer, g, d_drive, lam_v, lam_i, np.arange(n), trial.t_end, replay.start[-1])
     for k in range(len(run.log) - 1, -1, -1):
         entry = run.log[k]
         who = targets(entry, n)
@@ -107,7 +128,7 @@ def adjoint_sample(
             error[entry.ref] += shift
         elif entry.kind == RELEASE:
             m = entry.target
-            flow_after = (-layer.v_reset[m] + replay.before[k][1][0] + layer.bias[m]) / layer.tau_mem[m]
+            flow_after = (-layer.v_reset[m] + replay.before[k][1][0] + replay.start[k].bias[0]) / layer.tau_mem[m]
             shift = -lam_v[m] * flow_after
             g.v_reset[m] += lam_v[m]
             g.refractory[m] += shift
@@ -115,7 +136,7 @@ def adjoint_sample(
             lam_v[m], held[m] = 0.0, True
         elif entry.kind == SPIKE:
             m = entry.target
-            speed = (-layer.v_th[m] + replay.before[k][1][0] + layer.bias[m]) / layer.tau_mem[m]
+            speed = (-layer.v_th[m] + replay.before[k][1][0] + replay.start[k].bias[0]) / layer.tau_mem[m]
             if error[entry.ref] != 0.0 and not speed > 0.0:
                 raise grazing(trial, sample, m, entry.time)
             lam_v[m] = -error[entry.ref] / speed if error[entry.ref] != 0.0 else 0.0
@@ -125,8 +146,8 @@ def adjoint_sample(
             lam_i += d_i[entry.ref]
             g.v_reset[held] += d_v[entry.ref][held]
             lam_v[~held] += d_v[entry.ref][~held]
-        _back(layer, g, lam_v, lam_i, who, entry.time, replay.start[k])
-    return SampleGradients(g, d_input, lam_v, lam_i)
+        _back(layer, g, d_drive, lam_v, lam_i, who, entry.time, replay.start[k])
+    return SampleGradients(g, d_input, lam_v, lam_i, d_drive)
 
 
 def _arrival(
@@ -152,19 +173,23 @@ def _arrival(
 def _back(
     layer: LayerArrays,
     g: LayerArrays,
+    d_drive: np.ndarray,
     lam_v: np.ndarray,
     lam_i: np.ndarray,
     who: np.ndarray,
     t: float,
-    start: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    start: Start,
 ) -> None:
     """The costate of the neurons `who` from time t back to their last event, equations (2.5), (2.8) in closed form (2.10)."""
-    v, i, since, held = start
-    span, tau_mem, tau_syn, bias = t - since, layer.tau_mem[who], layer.tau_syn[who], layer.bias[who]
+    v, i, since, held, bias, step = start
+    span, tau_mem, tau_syn = t - since, layer.tau_mem[who], layer.tau_syn[who]
     a_v, a_i = lam_v[who], lam_i[who]
     e_mem, e_syn, k = kernels(span, tau_mem, tau_syn)
     j_mem, j_syn = double_kernels(span, tau_mem, tau_syn)
-    g.bias[who] -= a_v * np.expm1(-span / tau_mem) * ~held
+    lost = -a_v * np.expm1(-span / tau_mem) * ~held
+    g.bias[who] += lost
+    if len(d_drive):
+        d_drive[step, who] += lost
     g.tau_syn[who] += i * (a_i * span * e_syn + a_v / tau_mem * j_syn) / tau_syn**2
     g.tau_mem[who] -= a_v * ((bias - v) * span * e_mem + i * (k - j_mem / tau_mem)) / tau_mem**2
     lam_i[who] = a_i * e_syn + a_v * k / tau_mem

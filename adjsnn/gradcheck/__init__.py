@@ -1,6 +1,7 @@
-"""Check a gradient against its judges: backpropagation through time, forward sensitivities and central differences.
+"""Check a gradient against its judges: backpropagation through time, forward sensitivities, central differences.
 
     python -m adjsnn.gradcheck --neuron qif
+    python -m adjsnn.gradcheck --family lif
 
 checks a built-in random network and prints the table; --convergence shows how the error falls with the step and the tolerance.
 """
@@ -14,19 +15,31 @@ from torch import Tensor
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.errors import ConfigurationError, GradientCheckError
 from adjsnn.gradcheck.convergence import Convergence, convergence
+from adjsnn.gradcheck.lif_probe import LIFProbe
 from adjsnn.gradcheck.probes import GatedProbe, Probe, SmoothProbe
 from adjsnn.gradcheck.report import NEGLIGIBLE, GradcheckReport, GradcheckRow, relative
+from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
 from adjsnn.integrate.tableaus import TABLEAUS
+from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.lif_network import LIFNetwork
 
-__all__ = ["Convergence", "GradcheckReport", "GradcheckRow", "convergence", "gradcheck"]
-JUDGES = ("bptt", "forward", "finite_difference")
+__all__ = [
+    "Convergence",
+    "GradcheckReport",
+    "GradcheckRow",
+    "ThresholdBracket",
+    "convergence",
+    "gradcheck",
+    "threshold_bracket",
+]
+JUDGES = ("bptt", "forward", "plain", "finite_difference")
 Loss = Callable[[Any], Tensor]
 
 
 def gradcheck(
-    system: GatedSynapseNetwork | HybridSystem,
+    system: GatedSynapseNetwork | HybridSystem | LIFNetwork,
     inputs: Any,
     loss: Loss,
     against: Sequence[str] | None = None,
@@ -46,26 +59,31 @@ def gradcheck(
     too, even where fused loops compute the gradient: a chaotic network would turn another order of rounding into other
     states, and hide what is asked. The system itself is not touched.
 
+    LIF networks are event-exact, so differences are taken where every layer's spikes come from the same neurons in the same
+    order; entries whose perturbed value would not be accepted, such as an input spike that would overtake the next one, are
+    skipped. In the place of BPTT there is the other of their two engines, fused loops or plain code.
+
     Adaptive steps depend on the parameters, while a gradient takes where they end as constants, events excepted. So there a
     perturbed solution takes the steps of the one that is checked, and locates each of its events anew. Methods of torchdiffeq,
     whose steps are not known, cannot be judged by differences. The judges
     know the gradient of the computed loss; for ContinuousAdjoint and Backsolve, which compute another, see `convergence`.
 
     Args:
-        system: a gated network or a system of one's own; a float64 copy is checked.
-        inputs: u, (T, B, C_in); for systems of one's own also u(t) or None.
+        system: a gated network, a LIF network or a system of one's own; a float64 copy is checked.
+        inputs: u, (T, B, C_in); for LIF networks their input spikes; for systems of one's own also u(t) or None.
         loss: a scalar function of the solution.
-        against: judges, any of "bptt", "finite_difference" and, for systems of one's own, "forward". None: "bptt", and
-            "finite_difference" unless the method is one of torchdiffeq's.
+        against: judges, any of "bptt", "finite_difference" and, for systems of one's own, "forward"; for LIF networks "plain"
+            and "finite_difference". None: "bptt" or "plain", and "finite_difference" unless the method is torchdiffeq's.
         entries: entries probed by central differences in each tensor: the largest gradient and random others.
         seed: of the choice of entries.
         verbose: print the table.
-        solve_kwargs: passed on to `solve`: dt, method, adjoint, y0; ts, rtol, atol, substeps for systems of one's own.
+        solve_kwargs: passed on to `solve`: dt, method, adjoint, y0; ts, rtol, atol, substeps for systems of one's own;
+            t_end, ts, kernels for LIF networks.
 
     Raises:
         ConfigurationError: unknown judge, one that does not fit the system or method, or a loss that is not a scalar.
-        GradientCheckError: a relative difference above 1e-10 (BPTT), 1e-9 (forward) or 1e-6 (central differences), or a tensor
-            of which central differences could judge no entry.
+        GradientCheckError: a relative difference above 1e-10 (BPTT), 1e-9 (forward, plain) or 1e-6 (central differences), or
+            a tensor of which central differences could judge no entry.
     """
     against = _judges(system, against, solve_kwargs.get("method"))
     probe = _probe(system, inputs, loss, solve_kwargs)
@@ -73,17 +91,19 @@ def gradcheck(
     value, spikes, gradients = probe.gradients(adjoint)
     own, judged = probe.on_the_same_states(adjoint) if "bptt" in against else (None, None)
     carried = probe.gradients(ForwardSensitivity())[2] if "forward" in against else None
+    other = probe.by_the_other_engine() if isinstance(probe, LIFProbe) and "plain" in against else None
     generator = torch.Generator().manual_seed(seed)
     floor = NEGLIGIBLE * max(float(gradient.norm()) for gradient in gradients.values())
     rows = []
     for name, gradient in gradients.items():
         bptt = None if own is None or judged is None else relative(own[name], judged[name], floor)
         forward = None if carried is None else relative(gradient, carried[name], floor)
+        plain = None if other is None else relative(gradient, other[name], floor)
         difference, probed, skipped = None, 0, 0
         if "finite_difference" in against:
             difference, probed, skipped = probe.finite_difference(name, gradient, entries, generator, floor)
         size = float(gradient.norm())
-        rows.append(GradcheckRow(name, tuple(gradient.shape), size, bptt, difference, probed, skipped, forward))
+        rows.append(GradcheckRow(name, tuple(gradient.shape), size, bptt, difference, probed, skipped, forward, plain))
     failures = tuple(failure for row in rows for failure in row.failures())
     report = GradcheckReport(tuple(rows), value, spikes, failures)
     if verbose:
@@ -99,13 +119,19 @@ def gradcheck(
 
 def _judges(system: Any, against: Sequence[str] | None, method: Any) -> Sequence[str]:
     """The judges to ask, checked."""
-    smooth = isinstance(system, HybridSystem)
+    smooth, lif = isinstance(system, HybridSystem), isinstance(system, LIFNetwork)
     # What is in no tableau is torchdiffeq's, or refused by solve.
     foreign = smooth and method is not None and method not in TABLEAUS
     if against is None:
-        return ("bptt",) if foreign else ("bptt", "finite_difference")
+        return ("bptt",) if foreign else ("plain" if lif else "bptt", "finite_difference")
     if unknown := [judge for judge in against if judge not in JUDGES]:
-        raise ConfigurationError(f"against={unknown}", f"judges among {list(JUDGES)}", 'against=("bptt",)')
+        raise ConfigurationError(f"against={unknown}", f"judges among {list(JUDGES)}", 'against=("finite_difference",)')
+    if lif and (unfit := [judge for judge in against if judge in ("bptt", "forward")]):
+        raise ConfigurationError(
+            f"against={unfit} for a LIF network", '"plain" and "finite_difference"', 'against=("plain", "finite_difference")'
+        )
+    if "plain" in against and not lif:
+        raise ConfigurationError('against="plain"', "the other engine of LIF networks only", 'against=("bptt",)')
     if "forward" in against and not smooth:
         raise ConfigurationError(
             'against="forward" for a gated network', "forward sensitivities for systems of one's own only", 'against=("bptt",)'
@@ -122,10 +148,16 @@ def _judges(system: Any, against: Sequence[str] | None, method: Any) -> Sequence
 def _probe(system: Any, inputs: Any, loss: Loss, solve_kwargs: dict[str, Any]) -> Probe:
     if isinstance(system, HybridSystem):
         return SmoothProbe(system, inputs, loss, solve_kwargs)
+    if isinstance(system, LIFNetwork):
+        if not isinstance(inputs, (SpikeTrains, Tensor)):
+            raise ConfigurationError(
+                f"inputs of type {type(inputs).__name__}", "adjsnn.SpikeTrains", "SpikeTrains.from_list or from_dense"
+            )
+        return LIFProbe(system, inputs, loss, solve_kwargs)
     if not isinstance(system, GatedSynapseNetwork):
         raise ConfigurationError(
             f"a system of type {type(system).__name__}",
-            "a GatedSynapseNetwork or a HybridSystem",
+            "a GatedSynapseNetwork, a LIFNetwork or a HybridSystem",
             "building or subclassing one",
         )
     if not isinstance(inputs, Tensor):

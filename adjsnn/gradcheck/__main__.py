@@ -11,8 +11,9 @@ from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import DiscreteAdjoint
 from adjsnn.errors import AdjsnnError
 from adjsnn.gradcheck import convergence, gradcheck
-from adjsnn.gradcheck.built_in import LeakyNetwork, initial_states
+from adjsnn.gradcheck.built_in import LeakyNetwork, initial_states, lif_problem
 from adjsnn.gradcheck.convergence import Convergence, picture
+from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.solve_smooth import SmoothSolution
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
@@ -62,14 +63,16 @@ def convergences(seed: int) -> list[Convergence]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 1 if a gradient disagrees."""
     parser = argparse.ArgumentParser(
-        prog="python -m adjsnn.gradcheck", description="Check adjoint gradients against BPTT and central differences."
+        prog="python -m adjsnn.gradcheck", description="Check adjoint gradients against independent judges."
     )
-    parser.add_argument("--neuron", choices=("nif", "lif", "qif"), default="qif")
+    parser.add_argument("--family", choices=("gated", "lif"), default="gated", help="gated synapses, or LIF layers with jumps")
+    parser.add_argument("--neuron", choices=("nif", "lif", "qif"), default="qif", help="of the gated family")
     parser.add_argument("--gate", choices=("raised_cosine", "rectangular"), default="raised_cosine")
     parser.add_argument("--hidden", type=int, default=12, help="number of neurons")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--dt", type=float, default=0.5, help="step, ms")
+    parser.add_argument("--t-end", type=float, default=60.0, help="length of a trial of the lif family, ms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--convergence", action="store_true", help="errors against step and tolerance, on a smooth network")
     parser.add_argument("--picture", metavar="FILE", help="with --convergence: save a log–log picture; needs matplotlib")
@@ -83,19 +86,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.picture:
             picture(found, options.picture)
         return 0
+    try:
+        (check_lif if options.family == "lif" else check_gated)(options)
+    except AdjsnnError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("the adjoint agrees with every judge")
+    return 0
+
+
+def check_gated(options: argparse.Namespace) -> None:
+    """Check a gated network by Euler steps; prints the table, raises AdjsnnError."""
     net, u, y0 = built_in(options.neuron, options.gate, options.hidden, options.steps, options.batch, options.seed)
 
     def loss(sol: GatedSolution) -> Tensor:
         return sol.readout.square().mean() + sol.v.mean() * 0.1 + sol.charge.abs().sum() * 1e-3
 
     print(f"{options.neuron} network of {options.hidden} neurons, {options.steps} steps of {options.dt:g} ms, float64")
-    try:
-        gradcheck(net, u, loss, dt=options.dt, y0=y0, seed=options.seed)
-    except AdjsnnError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print("the adjoint agrees with every judge")
-    return 0
+    gradcheck(net, u, loss, dt=options.dt, y0=y0, seed=options.seed)
+
+
+def check_lif(options: argparse.Namespace) -> None:
+    """Check a LIF network of everything; prints the table, raises AdjsnnError."""
+    lif, x = lif_problem(options.hidden, options.batch, options.t_end, options.seed)
+    t_end = options.t_end
+
+    def loss(sol: LIFSolution) -> Tensor:
+        late = sum((sol.spike_times(k).square().mean() / t_end**2 for k in range(2)), sol.v[0].mean() * 0.1)
+        return late + sol.v[1].square().mean() + sol.i[1].mean()
+
+    print(f"LIF layers of {options.hidden} recurrent and 3 neurons, {t_end:g} ms, event-exact, float64")
+    gradcheck(lif, x, loss, t_end=t_end, ts=[0.3 * t_end, 0.6 * t_end, t_end], seed=options.seed)
 
 
 if __name__ == "__main__":

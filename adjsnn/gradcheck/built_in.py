@@ -1,11 +1,13 @@
-"""A random smooth network to try things on: a leaky, coupled one with a time constant that is known."""
+"""Random networks to try things on: a smooth, leaky one with a time constant that is known, and a LIF network of everything."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.lif_network import LEARNABLE, LIFNetwork
 
 DRIVE = 2.0 * math.pi / 30.0  # of the input that every unit gets at a phase of its own, rad/ms
 
@@ -40,3 +42,23 @@ def initial_states(batch: int, width: int, seed: int = 0) -> Tensor:
     """Random initial states, (B, D), float64."""
     random = torch.Generator().manual_seed(1000 + seed)
     return 0.5 * torch.randn(batch, width, generator=random, dtype=torch.float64)
+
+
+def lif_problem(n_hidden: int, batch: int, t_end: float, seed: int = 0) -> tuple[LIFNetwork, SpikeTrains]:
+    """A recurrent layer and three readout neurons in which everything is learnt, and its input spikes, in float64."""
+    random = torch.Generator().manual_seed(seed)
+
+    def between(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=random, dtype=torch.float64)
+
+    n_in, sizes = 5, (n_hidden, 3)
+    lif = LIFNetwork(
+        n_in, sizes, recurrent=(True, False), tau_mem=tuple(between(10.0, 20.0, n) for n in sizes),
+        tau_syn=tuple(between(4.0, 6.0, n) for n in sizes), v_th=tuple(between(0.9, 1.1, n) for n in sizes),
+        v_reset=tuple(between(-0.3, 0.1, n) for n in sizes), bias=tuple(between(0.1, 0.6, n) for n in sizes),
+        refractory=tuple(between(0.5, 2.0, n) for n in sizes), delays=(between(0.5, 4.0, n_in), between(0.5, 4.0, 3, n_hidden)),
+        rec_delays=(between(0.5, 4.0, n_hidden), None), learn=LEARNABLE, generator=random, dtype=torch.float64,
+    )  # fmt: skip
+    count = max(4, int(t_end / 5.0))
+    time = between(0.0, 0.8 * t_end, batch, count).sort(1).values
+    return lif, SpikeTrains(torch.randint(0, n_in, (batch, count), generator=random), time, n_in, t_end)

@@ -100,7 +100,8 @@ class Probe:
     def _slope(self, name: str, entry: int, size: float) -> float | None:
         """Fourth-order central difference, once two steps ten times apart agree on it to CONSISTENT times `size` or its own.
 
-        None where none do, or spikes move to other steps however small the perturbation.
+        None where none do, or spikes move to other steps, or a perturbed value is none that `solve` accepts, however small the
+        perturbation.
         """
         previous = None
         with torch.no_grad():
@@ -111,11 +112,14 @@ class Probe:
                 values, grids = [], []
                 for shift in (-2, -1, 1, 2):
                     flat[entry] = original + shift * h
-                    value, sol = self.solve(self.judged)
+                    try:
+                        value, sol = self.solve(self.judged)
+                    except ConfigurationError:  # a delay below zero, input spikes out of their order
+                        break
                     values.append(float(value))
                     grids.append(self._branches(sol))
                 flat[entry] = original
-                if not all(grid is None or torch.equal(grids[0], grid) for grid in grids[1:]):
+                if len(values) < 4 or not all(grid is None or torch.equal(grids[0], grid) for grid in grids[1:]):
                     previous = None
                     continue
                 # Differences first: exactly 0 where the loss does not depend on the entry.

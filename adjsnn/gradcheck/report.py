@@ -6,6 +6,7 @@ from torch import Tensor
 
 BPTT_TOLERANCE = 1e-10  # the same program, so only the order of float64 sums differs
 FORWARD_TOLERANCE = 1e-9  # the same derivative carried forward: another order, and directions that a long trial amplifies
+PLAIN_TOLERANCE = 1e-9  # the same formulas in another order; rounding of a spike's time is 1/v̇ times that of v
 FINITE_DIFFERENCE_TOLERANCE = 1e-6  # of the judge's own error, see probes.CONSISTENT, and some
 NEGLIGIBLE = 1e-4  # share of the largest gradient below which a gradient is judged against that share: rounding is no error
 
@@ -22,6 +23,7 @@ class GradcheckRow:
         probed, skipped: entries compared with central differences, and entries given up because a spike moved to another
             step under every perturbation tried, or because no two step lengths agreed.
         forward: the same as bptt with forward sensitivities, None if not asked for.
+        plain: the same as bptt with the other engine of LIF networks, None if not asked for.
     """
 
     name: str
@@ -32,12 +34,14 @@ class GradcheckRow:
     probed: int
     skipped: int
     forward: float | None = None
+    plain: float | None = None
 
     def failures(self) -> list[str]:
         """What is above its tolerance, or was asked of central differences and could not be judged at all, in words."""
         found = (
             ("BPTT", self.bptt, BPTT_TOLERANCE),
             ("forward sensitivities", self.forward, FORWARD_TOLERANCE),
+            ("the other engine", self.plain, PLAIN_TOLERANCE),
             ("central differences", self.finite_difference, FINITE_DIFFERENCE_TOLERANCE),
         )
         unjudged = [f"{self.name}: none of {self.skipped} entries could be judged by central differences"]
@@ -58,15 +62,16 @@ class GradcheckReport:
     failures: tuple[str, ...]
 
     def __str__(self) -> str:
-        forward = any(row.forward is not None for row in self.rows)
+        judges = [("vs BPTT", "bptt"), ("vs forward", "forward"), ("vs plain", "plain")]
+        shown = [(title, name) for title, name in judges if any(getattr(row, name) is not None for row in self.rows)]
         wide = max([12, *(len(row.name) + 2 for row in self.rows)])
-        head = f"{'tensor':<{wide}}{'shape':>14}{'|gradient|':>14}{'vs BPTT':>12}" + (f"{'vs forward':>12}" if forward else "")
+        head = f"{'tensor':<{wide}}{'shape':>14}{'|gradient|':>14}" + "".join(f"{title:>12}" for title, _ in shown)
         head += f"{'vs differences':>16}{'probed':>8}{'skipped':>9}"
         lines = [f"loss {self.loss:.6g}, {self.spikes} spikes", head, "-" * len(head)]
         for row in self.rows:
             shape = "x".join(str(n) for n in row.shape) or "number"
-            line = f"{row.name:<{wide}}{shape:>14}{row.norm:>14.4e}{_error(row.bptt):>12}"
-            line += f"{_error(row.forward):>12}" if forward else ""
+            line = f"{row.name:<{wide}}{shape:>14}{row.norm:>14.4e}"
+            line += "".join(f"{_error(getattr(row, name)):>12}" for _, name in shown)
             lines.append(f"{line}{_error(row.finite_difference):>16}{row.probed:>8}{row.skipped:>9}")
         return "\n".join([*lines, *(f"FAILED {failure}" for failure in self.failures)])
 

@@ -1,7 +1,7 @@
 """One LIF layer, event by event, in plain numpy: the readable truth that the fused loops are tested against.
 
-Every spike, release, arrival and probe is an entry of a log, in the order in which it was processed; at equal times that order
-is spikes, releases, arrivals, probes. So a neuron's spike at the instant of an arrival does not see it yet, several neurons can
+Every spike, release, arrival, change of the drive and probe is an entry of a log, in the order in which it was processed; at
+equal times that is the order too. So a neuron's spike at the instant of an arrival does not see it yet, several neurons can
 spike at one instant in any order with the same result, and what is recorded at an instant includes its events.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 from adjsnn.integrate.lif_flow import first_crossing, flow
 from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerRun, Trial, runaway
 
-ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE = range(5)
+ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = range(6)
 ALL = -1
 
 
 class Entry(NamedTuple):
     """Something that happened in one sample of one layer.
 
-    Fields: time; kind; ref, the spike that arrives, is fired or released, counted within the sample, or the probe; target, the
-    neuron it happens to, or ALL.
+    Fields: time; kind; ref, the spike that arrives, is fired or released, counted within the sample, or the probe, or the step
+    that begins; target, the neuron it happens to, or ALL.
     """
 
     time: float
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 class SampleRun(NamedTuple):
-    """What a sample did: its log; time, neuron and i at each spike; (v, i) at the probes, (P, N)."""
+    """What a sample did: its log; time, neuron and i at each spike, with the drive; (v, i) at the probes, (P, N)."""
 
     log: list[Entry]
     time: np.ndarray
@@ -69,9 +69,9 @@ def arrivals(layer: LayerArrays, recurrent: bool, time: float, spike: int, sourc
 class _Run:
     """State of a sample on its way: v, i and time of each neuron, when it spikes next, and the arrivals to come."""
 
-    def __init__(self, layer: LayerArrays, v: np.ndarray, i: np.ndarray, t_end: float) -> None:
+    def __init__(self, layer: LayerArrays, v: np.ndarray, i: np.ndarray, ends: float, bias: np.ndarray) -> None:
         n = len(layer.w_in)
-        self.layer, self.t_end = layer, t_end
+        self.layer, self.ends, self.bias = layer, ends, bias  # the step of the drive ends
         self.v, self.i, self.at = v.copy(), i.copy(), np.zeros(n)
         self.release, self.spike_of = np.full(n, inf), np.full(n, -1)
         self.next_spike = np.full(n, inf)
@@ -81,7 +81,7 @@ class _Run:
     def advance(self, who: np.ndarray, t: float) -> None:
         """Carry neurons to time t; those that are held at the reset keep their voltage."""
         p = self.layer
-        v, i = flow(self.v[who], self.i[who], t - self.at[who], p.bias[who], p.tau_mem[who], p.tau_syn[who])
+        v, i = flow(self.v[who], self.i[who], t - self.at[who], self.bias[who], p.tau_mem[who], p.tau_syn[who])
         held = self.release[who] < inf
         self.v[who], self.i[who], self.at[who] = np.where(held, self.v[who], v), i, t
 
@@ -90,9 +90,10 @@ class _Run:
         self.next_spike[n] = inf
         if self.release[n] == inf:
             wait = first_crossing(
-                self.v[n], self.i[n], p.bias[n], p.tau_mem[n], p.tau_syn[n], p.v_th[n], self.t_end - self.at[n]
+                self.v[n], self.i[n], self.bias[n], p.tau_mem[n], p.tau_syn[n], p.v_th[n], self.ends - self.at[n]
             )
-            self.next_spike[n] = self.at[n] + wait
+            if wait < inf:
+                self.next_spike[n] = min(self.at[n] + wait, self.ends)
 
 
 def run_sample(
@@ -107,7 +108,8 @@ def run_sample(
     """Solve one sample of a layer from its input spikes."""
     n, everyone = len(v), np.arange(len(v))
     t_end, probes = trial.t_end, trial.probes
-    run = _Run(layer, v, i, t_end)
+    edges, step = [*trial.edges.tolist(), inf], 0
+    run = _Run(layer, v, i, min(edges[0], t_end), trial.bias(layer, sample, 0))
     queue: list[tuple[float, int, Entry]] = []
     log: list[Entry] = []
     fired_at: list[float] = []
@@ -126,7 +128,7 @@ def run_sample(
     while True:
         spiking, releasing = int(run.next_spike.argmin()), int(run.release.argmin())
         arriving = queue[0][0] if queue else inf
-        t = min(run.next_spike[spiking], run.release[releasing], arriving)
+        t = min(run.next_spike[spiking], run.release[releasing], arriving, edges[step])
         while done < len(probes) and probes[done] < t:
             run.advance(everyone, probes[done])
             recorded[0][done], recorded[1][done] = run.v, run.i
@@ -141,7 +143,7 @@ def run_sample(
                 send(True, t, len(fired_at), spiking)
             fired_at.append(t)
             fired_by.append(spiking)
-            currents.append(float(run.i[spiking]))
+            currents.append(float(run.i[spiking] + (run.bias[spiking] - layer.bias[spiking])))
             counts[spiking] += 1
             if counts[spiking] > trial.limit:
                 raise runaway(trial, sample, spiking, t)
@@ -150,6 +152,13 @@ def run_sample(
             log.append(Entry(t, RELEASE, run.spike_of[releasing], releasing))
             run.release[releasing] = inf
             run.predict(releasing)
+        elif arriving > t:
+            step += 1
+            run.advance(everyone, t)
+            log.append(Entry(t, DRIVE, step, ALL))
+            run.ends, run.bias = min(edges[step], t_end), trial.bias(layer, sample, step)
+            for m in range(n):
+                run.predict(m)
         else:
             entry = heapq.heappop(queue)[2]
             _arrive(run, entry, sources, fired_by)

@@ -29,8 +29,8 @@ def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, tr
     """
     loop = _loop("lif_recurrent" if layer.recurrent else "lif_layer", "forward")
     states = np.empty((2, len(trial.probes), *v.shape))
-    head = (*_head(layer), *inputs, v, i, trial.t_end, trial.probes, trial.limit)
-    groups = _groups(inputs.batch, _work(layer, inputs), v.shape[1])
+    head = (*_head(layer), *inputs, v, i, trial.t_end, *_stops(layer, trial), trial.drive, trial.limit)
+    groups = _groups(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     parts: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
@@ -61,13 +61,14 @@ def backward(
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
     loop = _loop("lif_recurrent_adjoint" if layer.recurrent else "lif_layer_adjoint", "backward")
-    groups = _groups(inputs.batch, _work(layer, inputs), v.shape[1])
+    groups = _groups(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *v.shape))
     d_states = [nothing if x is None else x for x in (cotangents.v, cotangents.i)]
-    head = (*_head(layer), *inputs, v, i, trial.t_end, trial.probes)
+    head = (*_head(layer), *inputs, v, i, trial.t_end, *_stops(layer, trial), trial.drive)
     middle = (run.spikes.first, *run.spikes[1:], run.current, *run.record, cotangents.time, *d_states)
     want_tau = bool(wanted & {"tau_mem", "tau_syn"})
     d_time, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i)
+    d_drive = np.zeros_like(trial.drive)
     sums = [LayerArrays(*(np.zeros_like(x) for x in layer)) for _ in groups]
     outcomes: list[Any] = [None] * len(groups)
 
@@ -76,7 +77,7 @@ def backward(
         weights = (d.w_in, d.w_rec) if layer.recurrent else (d.w_in,)
         delays = (d.delays, d.rec_delays) if layer.recurrent else (d.delays,)
         per_neuron = (d.bias, d.tau_mem, d.tau_syn, d.v_th, d.v_reset, d.refractory)
-        outcomes[k] = loop(*head, first, last, *middle, want_tau, *weights, *per_neuron, *delays, d_time, d_v0, d_i0)
+        outcomes[k] = loop(*head, first, last, *middle, want_tau, *weights, *per_neuron, *delays, d_time, d_v0, d_i0, d_drive)
 
     _run(work, groups)
     for where, time in outcomes:
@@ -85,7 +86,7 @@ def backward(
     for part in sums[1:]:
         for whole, x in zip(total, part, strict=True):
             whole += x
-    return LayerGradients(total, d_time, d_v0, d_i0)
+    return LayerGradients(total, d_time, d_v0, d_i0, d_drive)
 
 
 def _head(layer: LayerArrays) -> tuple[np.ndarray, ...]:
@@ -95,9 +96,24 @@ def _head(layer: LayerArrays) -> tuple[np.ndarray, ...]:
     return layer.w_in, *layer[2:9]
 
 
-def _work(layer: LayerArrays, inputs: Events) -> int:
+def _stops(layer: LayerArrays, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """Times of probes and of changes of the drive in the form of each loop.
+
+    For a feed-forward layer both in one column, sorted, and what each is: probe p ≥ 0, or -k for the beginning of step k of the
+    drive. For a recurrent one probes and edges.
+    """
+    if layer.recurrent:
+        return trial.probes, trial.edges
+    times = np.concatenate([trial.edges, trial.probes])
+    what = np.concatenate([-1 - np.arange(len(trial.edges)), np.arange(len(trial.probes))])
+    order = np.argsort(times, kind="stable")
+    return times[order], what[order]
+
+
+def _work(layer: LayerArrays, inputs: Events, trial: Trial) -> int:
     """Steps of a neuron per sample, about."""
-    return int(len(layer.bias) * (1 + len(inputs.time) / inputs.batch) * (4 if layer.recurrent else 1))
+    arrivals = len(inputs.time) / inputs.batch * (4 if layer.recurrent else 1)
+    return int(len(layer.bias) * (1 + len(trial.drive) + arrivals))
 
 
 def _raise(trial: Trial, where: tuple[int, int, int], time: float) -> None:

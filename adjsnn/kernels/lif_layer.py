@@ -16,12 +16,14 @@ FINE, RUNAWAY, GRAZING = 0, 1, 2
 
 
 @njit(**OPTIONS)
-def stops(delays, in_time, in_source, start, stop, t_end, probes, time, ref, scratch):
-    """Where a walk through a sample stops: its arrivals by t_end and the probes, sorted in time, arrivals first.
+def stops(delays, in_time, in_source, start, stop, t_end, marks, time, ref, scratch):
+    """Where a walk through a sample stops: its arrivals by t_end and the marks, sorted in time, arrivals first.
+
+    Marks are probes and changes of the drive.
 
     Args:
         delays: (M,) of one neuron.   in_time, in_source: the batch's input spikes, of which start … stop-1 are the sample's.
-        time, ref: memory for the result; ref is the input spike ≥ 0, or -1-p for probe p.   scratch: as many floats.
+        time, ref: memory for the result; ref is the input spike ≥ 0, or -1-p for mark p.   scratch: as many floats.
 
     Returns:
         their number.
@@ -40,15 +42,15 @@ def stops(delays, in_time, in_source, start, stop, t_end, probes, time, ref, scr
             time[k], ref[k] = scratch[order[k]], spikes[order[k]]
     else:
         time[:count] = scratch[:count]
-    k, p = count - 1, len(probes) - 1
-    for at in range(count + len(probes) - 1, -1, -1):  # merge from the end, in place
-        if p < 0 or (k >= 0 and time[k] > probes[p]):
+    k, p = count - 1, len(marks) - 1
+    for at in range(count + len(marks) - 1, -1, -1):  # merge from the end, in place
+        if p < 0 or (k >= 0 and time[k] > marks[p]):
             time[at], ref[at] = time[k], ref[k]
             k -= 1
         else:
-            time[at], ref[at] = probes[p], -1 - p
+            time[at], ref[at] = marks[p], -1 - p
             p -= 1
-    return count + len(probes)
+    return count + len(marks)
 
 
 @njit(**OPTIONS)
@@ -64,17 +66,19 @@ def tabulate(time, count, t_end, tau_mem, tau_syn, table):
 @njit(**OPTIONS)
 def forward(
     w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0,
-    t_end, probes, limit, first, last, v_out, i_out,
+    t_end, marks, what, drive, limit, first, last, v_out, i_out,
 ):  # fmt: skip
     """Solve samples first … last-1.
 
     Args:
         w: (N, M).   bias … refractory: (N,).   delays: (1, M) or (N, M).   in_first, in_time, in_source: input spikes as in
-            Events.   v0, i0: (B, N).   probes: (P,).   v_out, i_out: (P, B, N), written.
+            Events.   v0, i0: (B, N).   marks, what: times at which the walk stops, and which probe p ≥ 0 is asked for
+            there or which step -k of the drive begins.   drive: (T, B, N), T = 0 for none.   v_out, i_out: (P, B, N), written.
 
     Returns:
-        spikes of each sample (last-first,); time, neuron, current, released (i at the release, or NaN), at (stops before the
-        spike), free (stops before the release, or -1), each (S,); what went wrong, and sample, neuron and time.
+        spikes of each sample (last-first,); time, neuron, current (i and the drive), released (the same at the release, or
+        NaN), at (stops before the spike), free (stops before the release, or -1), each (S,); what went wrong, and sample,
+        neuron and time.
     """
     n_neurons, shared = len(bias), len(delays) == 1
     uniform = shared and equal(tau_mem) and equal(tau_syn)
@@ -82,9 +86,9 @@ def forward(
     size = max(64, 2 * n_neurons * (last - first))
     time, current, released = np.empty(size), np.empty(size), np.empty(size)
     neuron, at, free = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
-    longest = len(probes) + 1
+    longest, driven, extra = len(marks) + 1, len(drive) > 0, 0.0
     for b in range(first, last):
-        longest = max(longest, in_first[b + 1] - in_first[b] + len(probes) + 1)
+        longest = max(longest, in_first[b + 1] - in_first[b] + len(marks) + 1)
     stop_time, scratch, ref, table = np.empty(longest), np.empty(longest), np.empty(longest, np.int64), np.empty((longest, 3))
     total, count = 0, 0
     for b in range(first, last):
@@ -92,11 +96,13 @@ def forward(
         for n in range(n_neurons):
             if n == 0 or not shared:
                 row = delays[0] if shared else delays[n]
-                count = stops(row, in_time, in_source, in_first[b], in_first[b + 1], t_end, probes, stop_time, ref, scratch)
+                count = stops(row, in_time, in_source, in_first[b], in_first[b + 1], t_end, marks, stop_time, ref, scratch)
                 if uniform:
                     tabulate(stop_time, count, t_end, tau_mem[0], tau_syn[0], table)
             v, i, t, release, mine = v0[b, n], i0[b, n], 0.0, inf, 0
-            tm, ts, c, threshold = tau_mem[n], tau_syn[n], bias[n], v_th[n]
+            if driven:
+                extra = drive[0, b, n]
+            tm, ts, c, threshold = tau_mem[n], tau_syn[n], bias[n] + extra, v_th[n]
             for k in range(count + 1):
                 to = stop_time[k] if k < count else t_end
                 whole = uniform
@@ -107,7 +113,7 @@ def forward(
                             break
                         i *= exp(-(release - t) / ts)
                         t, release = release, inf
-                        released[total - 1], free[total - 1] = i, k
+                        released[total - 1], free[total - 1] = i + extra, k
                         whole = False
                     if whole:
                         e_mem, e_syn, conv = table[k, 0], table[k, 1], table[k, 2]
@@ -127,7 +133,7 @@ def forward(
                         neuron, at, free = grown(neuron, total + 1), grown(at, total + 1), grown(free, total + 1)
                     t, i, v, whole = min(t + wait, to), i * exp(-wait / ts), v_reset[n], False
                     release = t + refractory[n]
-                    time[total], neuron[total], current[total], at[total] = t, n, i, k
+                    time[total], neuron[total], current[total], at[total] = t, n, i + extra, k
                     released[total], free[total] = np.nan, -1
                     total += 1
                     mine += 1
@@ -135,8 +141,11 @@ def forward(
                 if k < count:
                     if ref[k] >= 0:
                         i += w[n, in_source[ref[k]]]
+                    elif what[-1 - ref[k]] < 0:
+                        extra = drive[-what[-1 - ref[k]], b, n]
+                        c = bias[n] + extra
                     else:
-                        v_out[-1 - ref[k], b, n], i_out[-1 - ref[k], b, n] = v, i
+                        v_out[what[-1 - ref[k]], b, n], i_out[what[-1 - ref[k]], b, n] = v, i
         counts[b - first] = total - begin
         order = np.argsort(time[begin:total], kind="mergesort")
         for x in (time, current, released):

@@ -24,11 +24,15 @@ def _by_neuron(neuron, start, stop, n_neurons, own_first, own):
 
 @njit(**OPTIONS)
 def _replay(
-    w_row, tau_mem, tau_syn, bias, v_reset, refractory, v, i, stop_time, ref, count, in_source, t_end,
+    w_row, tau_mem, tau_syn, bias, v_reset, refractory, v, i, stop_time, ref, count, in_source, t_end, what, drive, b, n,
     time, at, free, own, states,
 ):  # fmt: skip
-    """(v, i) at the start of every move of one neuron, in order: a move ends at a stop, a spike, a release or t_end."""
+    """(v, i) at the start of every move of neuron n in sample b, in order.
+
+    A move ends at a stop, a spike, a release or t_end.
+    """
     moves, s, t, held = 0, 0, 0.0, False
+    c = bias + drive[0, b, n] if len(drive) > 0 else bias
     for k in range(count + 1):
         to = stop_time[k] if k < count else t_end
         while True:
@@ -38,7 +42,7 @@ def _replay(
             states[moves, 0], states[moves, 1] = v, i
             moves += 1
             e_mem, e_syn, conv = decay(until - t, tau_mem, tau_syn)
-            v, i, t = (v if held else bias + (v - bias) * e_mem + i * conv / tau_mem), i * e_syn, until
+            v, i, t = (v if held else c + (v - c) * e_mem + i * conv / tau_mem), i * e_syn, until
             if spikes:
                 v, held = v_reset, True
                 s += 1
@@ -48,16 +52,18 @@ def _replay(
                 break
         if k < count and ref[k] >= 0:
             i += w_row[in_source[ref[k]]]
+        elif k < count and what[-1 - ref[k]] < 0:
+            c = bias + drive[-what[-1 - ref[k]], b, n]
     return moves
 
 
 @njit(**OPTIONS)
 def backward(
-    w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0, t_end, probes,
-    first, last, own_all, time, neuron, current, released, at, free, d_time, d_v, d_i, want_tau,
-    d_w, d_bias, d_tau_mem, d_tau_syn, d_v_th, d_v_reset, d_refractory, d_delays, d_in_time, d_v0, d_i0,
+    w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0, t_end,
+    marks, what, drive, first, last, own_all, time, neuron, current, released, at, free, d_time, d_v, d_i, want_tau,
+    d_w, d_bias, d_tau_mem, d_tau_syn, d_v_th, d_v_reset, d_refractory, d_delays, d_in_time, d_v0, d_i0, d_drive,
 ):  # fmt: skip
-    """Gradients of samples first … last-1, added to d_w … d_delays and written to d_in_time, d_v0 and d_i0.
+    """Gradients of samples first … last-1, added to d_w … d_delays and written to d_in_time, d_v0, d_i0, d_drive.
 
     Args:
         as in `lif_layer.forward`, and own_all: (B+1,), where each sample's spikes begin.   time … free: (S,) of the batch.
@@ -69,9 +75,9 @@ def backward(
     """
     n_neurons, shared = len(bias), len(delays) == 1
     uniform = shared and equal(tau_mem) and equal(tau_syn)
-    longest, most = len(probes) + 1, 1
+    longest, most, steps = len(marks) + 1, 1, len(drive)
     for b in range(first, last):
-        longest = max(longest, in_first[b + 1] - in_first[b] + len(probes) + 1)
+        longest = max(longest, in_first[b + 1] - in_first[b] + len(marks) + 1)
         most = max(most, own_all[b + 1] - own_all[b])
     stop_time, scratch, ref, table = np.empty(longest), np.empty(longest), np.empty(longest, np.int64), np.empty((longest, 3))
     own_first, grouped = np.empty(n_neurons + 1, np.int64), np.empty(most, np.int64)
@@ -82,17 +88,19 @@ def backward(
         for n in range(n_neurons):
             if n == 0 or not shared:
                 row = delays[0] if shared else delays[n]
-                count = stops(row, in_time, in_source, in_first[b], in_first[b + 1], t_end, probes, stop_time, ref, scratch)
+                count = stops(row, in_time, in_source, in_first[b], in_first[b + 1], t_end, marks, stop_time, ref, scratch)
                 if uniform:
                     tabulate(stop_time, count, t_end, tau_mem[0], tau_syn[0], table)
             own = grouped[own_first[n] : own_first[n + 1]]
             delay_row = 0 if shared else n
             tm, ts, c = tau_mem[n], tau_syn[n], bias[n]
-            move = 0
+            move, step, now = 0, steps - 1, c
+            if steps > 0:
+                now = c + drive[step, b, n]
             if want_tau:
                 move = _replay(
                     w[n], tm, ts, c, v_reset[n], refractory[n], v0[b, n], i0[b, n], stop_time, ref, count, in_source, t_end,
-                    time, at, free, own, states,
+                    what, drive, b, n, time, at, free, own, states,
                 )  # fmt: skip
             lam_v, lam_i, t, s, carried = 0.0, 0.0, t_end, len(own) - 1, 0.0
             held = s >= 0 and free[own[s]] < 0
@@ -111,13 +119,15 @@ def backward(
                     if want_tau:
                         move -= 1
                         d_mem, d_syn = tau_gradients(
-                            t - until, states[move, 0], states[move, 1], lam_v, lam_i, c, tm, ts, e_mem, e_syn, conv
+                            t - until, states[move, 0], states[move, 1], lam_v, lam_i, now, tm, ts, e_mem, e_syn, conv
                         )
                         d_tau_mem[n] += d_mem
                         d_tau_syn[n] += d_syn
                     before = lam_v
                     lam_i, lam_v, t = lam_i * e_syn + lam_v * conv / tm, lam_v * e_mem, until
                     d_bias[n] += before - lam_v
+                    if steps > 0:
+                        d_drive[step, b, n] += before - lam_v
                     if frees:
                         carried = -lam_v * (released[own[s]] + c - v_reset[n]) / tm
                         d_v_reset[n] += lam_v
@@ -143,12 +153,16 @@ def backward(
                     d_w[n, source] += lam_i
                     d_delays[delay_row, source] += shift
                     d_in_time[ref[k - 1]] += shift
+                elif what[-1 - ref[k - 1]] < 0:
+                    step -= 1
+                    now = c + drive[step, b, n]
                 else:
-                    lam_i += d_i[-1 - ref[k - 1], b, n]
+                    probe = what[-1 - ref[k - 1]]
+                    lam_i += d_i[probe, b, n]
                     if held:
-                        d_v_reset[n] += d_v[-1 - ref[k - 1], b, n]
+                        d_v_reset[n] += d_v[probe, b, n]
                     else:
-                        lam_v += d_v[-1 - ref[k - 1], b, n]
+                        lam_v += d_v[probe, b, n]
             d_v0[b, n], d_i0[b, n] = lam_v, lam_i
     return (FINE, 0, 0), 0.0
 

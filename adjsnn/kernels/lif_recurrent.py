@@ -1,9 +1,9 @@
 """A recurrent LIF layer in one fused loop: each sample event by event, with a queue of the arrivals to come.
 
-The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, probes. Every neuron carries
-its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches all neurons, that is up to
-the next arrival, or the next spike where it arrives at once, for then all are looked at again; where delays differ from synapse
-to synapse it is up to the end.
+The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, changes of the drive, then
+probes. Every neuron carries its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches
+all neurons, that is up to the next arrival, or the next spike where it arrives at once, for then all are looked at again; where
+delays differ from synapse to synapse it is up to the end. Nowhere is it beyond the present step of the drive.
 """
 
 from math import exp, inf
@@ -16,7 +16,7 @@ from adjsnn.kernels.cache import renew
 from adjsnn.kernels.lif_layer import FINE, RUNAWAY
 from adjsnn.kernels.lif_math import OPTIONS, decay, equal, first_crossing, grown, may_cross
 
-ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE = 0, 1, 2, 3, 4
+ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = 0, 1, 2, 3, 4, 5
 ALL = -1
 
 
@@ -145,16 +145,24 @@ def advance_all(t, v, i, at, release, bias, tau_mem, tau_syn, uniform):
 
 
 @njit(**OPTIONS)
+def set_bias(bias, drive, step, b, c):
+    """c ← b and the drive of a step in sample b together, (2.16)."""
+    for n in range(len(c)):
+        c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
+
+
+@njit(**OPTIONS)
 def forward(
     w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
-    t_end, probes, limit, first, last, v_out, i_out,
+    t_end, probes, edges, drive, limit, first, last, v_out, i_out,
 ):  # fmt: skip
-    """Solve samples first … last-1; arguments as in `lif_layer.forward`, and w_rec (N, N), rec_delays (1, N) or (N, N).
+    """Solve samples first … last-1; arguments as in `lif_layer.forward`, and w_rec (N, N), rec_delays (1, N) or (N, N),
+    probes (P,), edges (T-1,), at which the later steps of the drive (T, B, N) begin.
 
     Returns:
-        spikes of each sample; time, neuron, current, released (i at the release, or NaN), each (S,); number of log entries of
-        each sample, and time, kind, ref and target of each entry; what went wrong, and sample, neuron and time. `ref` counts
-        spikes within their sample, input spikes within the batch.
+        spikes of each sample; time, neuron, current (i and the drive), released (the same at the release, or NaN), each (S,);
+        number of log entries of each sample, and time, kind, ref and target of each entry; what went wrong, and sample, neuron
+        and time. `ref` counts spikes within their sample, input spikes within the batch, steps of the drive.
     """
     n_neurons = len(bias)
     broadcast = len(delays) == 1 and len(rec_delays) == 1
@@ -172,7 +180,8 @@ def forward(
     )
     heap_time, heap_order = np.empty(64), np.empty(64, np.int64)
     heap_ref, heap_target = np.empty(64, np.int64), np.empty(64, np.int64)
-    v, i, at, release, upcoming = (
+    v, i, at, release, upcoming, c = (
+        np.empty(n_neurons),
         np.empty(n_neurons),
         np.empty(n_neurons),
         np.empty(n_neurons),
@@ -185,8 +194,11 @@ def forward(
         begin, log_begin, pushed, heap, probe, coming = total, logged, 0, 0, 0, 0
         ext_time, ext_ref, ext_target = _inputs(delays, in_time, in_source, in_first[b], in_first[b + 1], t_end)
         v[:], i[:], at[:], release[:], mine[:] = v0[b], i0[b], 0.0, inf, 0
-        horizon = min(ext_time[0], t_end) if broadcast and len(ext_time) > 0 else t_end
-        _foresee(0.0, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
+        step = 0
+        set_bias(bias, drive, 0, b, c)
+        ends = min(edges[0], t_end) if len(edges) > 0 else t_end  # of the step of the drive
+        horizon = min(ext_time[0], ends) if broadcast and len(ext_time) > 0 else ends
+        _foresee(0.0, v, i, release, c, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
         while True:
             spiking, releasing = 0, 0
             for n in range(n_neurons):
@@ -196,12 +208,13 @@ def forward(
                     releasing = n
             external = ext_time[coming] if coming < len(ext_time) else inf
             arriving = min(external, heap_time[0] if heap > 0 else inf)
-            t = min(upcoming[spiking], release[releasing], arriving)
+            changing = edges[step] if step < len(edges) else inf
+            t = min(upcoming[spiking], release[releasing], arriving, changing)
             if logged + len(probes) + 2 >= len(log_time):
                 log_time, log_kind = grown(log_time, logged + len(probes) + 3), grown(log_kind, logged + len(probes) + 3)
                 log_ref, log_target = grown(log_ref, len(log_time)), grown(log_target, len(log_time))
             while probe < len(probes) and probes[probe] < t:
-                advance_all(probes[probe], v, i, at, release, bias, tau_mem, tau_syn, uniform)
+                advance_all(probes[probe], v, i, at, release, c, tau_mem, tau_syn, uniform)
                 v_out[probe, b], i_out[probe, b] = v, i
                 log_time[logged], log_kind[logged], log_ref[logged], log_target[logged] = probes[probe], PROBE, probe, ALL
                 logged += 1
@@ -229,8 +242,8 @@ def forward(
                 if total == len(time):
                     time, current = grown(time, total + 1), grown(current, total + 1)
                     released, neuron = grown(released, total + 1), grown(neuron, total + 1)
-                _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn)
-                time[total], neuron[total], current[total], released[total] = t, n, i[n], np.nan
+                _advance(n, t, v, i, at, release, c, tau_mem, tau_syn)
+                time[total], neuron[total], current[total], released[total] = t, n, i[n] + (c[n] - bias[n]), np.nan
                 v[n], release[n], upcoming[n], spike_of[n] = v_reset[n], t + refractory[n], inf, total
                 mine[n] += 1
                 log_kind[logged], log_ref[logged], log_target[logged] = SPIKE, total - begin, n
@@ -247,12 +260,18 @@ def forward(
                 total += 1
             elif release[releasing] == t:
                 n = releasing
-                _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn)
-                released[spike_of[n]], release[n] = i[n], inf
+                _advance(n, t, v, i, at, release, c, tau_mem, tau_syn)
+                released[spike_of[n]], release[n] = i[n] + (c[n] - bias[n]), inf
                 log_kind[logged], log_ref[logged], log_target[logged] = RELEASE, spike_of[n] - begin, n
-                _predict(
-                    n, v, i, at, release, bias, tau_mem, tau_syn, v_th, min(arriving, t_end) if broadcast else t_end, upcoming
-                )
+                _predict(n, v, i, at, release, c, tau_mem, tau_syn, v_th, min(arriving, ends) if broadcast else ends, upcoming)
+            elif arriving > t:
+                advance_all(t, v, i, at, release, c, tau_mem, tau_syn, uniform)
+                step += 1
+                log_kind[logged], log_ref[logged], log_target[logged] = DRIVE, step, ALL
+                set_bias(bias, drive, step, b, c)
+                ends = edges[step] if step < len(edges) else t_end
+                horizon = min(arriving, ends) if broadcast else ends
+                _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
             else:
                 if external == t:
                     ref, target, weights = ext_ref[coming], ext_target[coming], w_in_t[in_source[ext_ref[coming]]]
@@ -265,18 +284,18 @@ def forward(
                     log_kind[logged] = RECURRENT
                 log_ref[logged], log_target[logged] = ref, target
                 if target == ALL:
-                    advance_all(t, v, i, at, release, bias, tau_mem, tau_syn, uniform)
+                    advance_all(t, v, i, at, release, c, tau_mem, tau_syn, uniform)
                     for n in range(n_neurons):
                         i[n] += weights[n]
-                    horizon = t_end
+                    horizon = ends
                     if broadcast:
                         external = ext_time[coming] if coming < len(ext_time) else inf
-                        horizon = min(external, heap_time[0] if heap > 0 else inf, t_end)
-                    _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
+                        horizon = min(external, heap_time[0] if heap > 0 else inf, ends)
+                    _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
                 else:
-                    _advance(target, t, v, i, at, release, bias, tau_mem, tau_syn)
+                    _advance(target, t, v, i, at, release, c, tau_mem, tau_syn)
                     i[target] += weights[target]
-                    _predict(target, v, i, at, release, bias, tau_mem, tau_syn, v_th, t_end, upcoming)
+                    _predict(target, v, i, at, release, c, tau_mem, tau_syn, v_th, ends, upcoming)
             logged += 1
         counts[b - first], entries[b - first] = total - begin, logged - log_begin
     return (

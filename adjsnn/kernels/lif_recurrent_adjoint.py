@@ -8,23 +8,25 @@ from numba import njit
 from adjsnn.kernels.cache import renew
 from adjsnn.kernels.lif_layer import FINE, GRAZING
 from adjsnn.kernels.lif_math import OPTIONS, decay, equal, tau_gradients
-from adjsnn.kernels.lif_recurrent import ALL, ARRIVAL, PROBE, RECURRENT, RELEASE, SPIKE, advance_all
+from adjsnn.kernels.lif_recurrent import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, advance_all, set_bias
 
 
 @njit(**OPTIONS)
 def _replay(
-    w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0, i0, neuron, log_time, log_kind, log_ref, log_target, states
+    w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0, i0, drive, b, neuron,
+    log_time, log_kind, log_ref, log_target, states,
 ):  # fmt: skip
     """(v, i) of the targets of each log entry just after it, in the order of the log, after those at the start."""
     n_neurons = len(bias)
     v, i, at, release = v0.copy(), i0.copy(), np.zeros(n_neurons), np.full(n_neurons, inf)
     states[:n_neurons, 0], states[:n_neurons, 1] = v, i
-    row, uniform = n_neurons, equal(tau_mem) and equal(tau_syn)
+    row, uniform, c = n_neurons, equal(tau_mem) and equal(tau_syn), np.empty(n_neurons)
+    set_bias(bias, drive, 0, b, c)
     for e in range(len(log_time)):
         kind, ref = log_kind[e], log_ref[e]
         start, stop = (0, n_neurons) if log_target[e] == ALL else (log_target[e], log_target[e] + 1)
         who = slice(start, stop)
-        advance_all(log_time[e], v[who], i[who], at[who], release[who], bias[who], tau_mem[who], tau_syn[who], uniform)
+        advance_all(log_time[e], v[who], i[who], at[who], release[who], c[who], tau_mem[who], tau_syn[who], uniform)
         if kind == ARRIVAL:
             i[who] += w_in_t[in_source[ref]][who]
         elif kind == RECURRENT:
@@ -33,6 +35,8 @@ def _replay(
             v[start], release[start] = v_reset[start], 0.0
         elif kind == RELEASE:
             release[start] = inf
+        elif kind == DRIVE:
+            set_bias(bias, drive, ref, b, c)
         states[row : row + stop - start, 0], states[row : row + stop - start, 1] = v[who], i[who]
         row += stop - start
     return row
@@ -40,9 +44,10 @@ def _replay(
 
 @njit(**OPTIONS)
 def _back(
-    start, stop, t, states, row, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, uniform, d_bias, d_tau_mem, d_tau_syn
+    start, stop, t, states, row, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, uniform, d_bias, d_tau_mem, d_tau_syn,
+    d_drive, step, b,
 ):  # fmt: skip
-    """The costate of neurons start … stop-1 back to time t, where their states were states[row:]."""
+    """The costate of neurons start … stop-1 back to time t, where their states were states[row:]; `bias` with the drive."""
     since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
     for n in range(start, stop):
         tm, ts, span = tau_mem[n], tau_syn[n], at[n] - t
@@ -57,6 +62,8 @@ def _back(
         before = lam_v[n]
         lam_i[n], lam_v[n], at[n] = lam_i[n] * e_syn + before * conv / tm, before * e_mem, t
         d_bias[n] += before - lam_v[n]
+        if len(d_drive) > 0:
+            d_drive[step, b, n] += before - lam_v[n]
 
 
 @njit(**OPTIONS)
@@ -75,10 +82,11 @@ def _arrival(start, stop, source, w_t, d_w_t, d_delays, lam_v, lam_i, tau_mem, t
 @njit(**OPTIONS)
 def backward(
     w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
-    t_end, probes, first, last, own_first, time, neuron, current, released, entries, log_time, log_kind, log_ref, log_target,
+    t_end, probes, edges, drive, first, last, own_first, time, neuron, current, released, entries,
+    log_time, log_kind, log_ref, log_target,
     d_time, d_v, d_i, want_tau,
     d_w_in, d_w_rec, d_bias, d_tau_mem, d_tau_syn, d_v_th, d_v_reset, d_refractory, d_delays, d_rec_delays,
-    d_in_time, d_v0, d_i0,
+    d_in_time, d_v0, d_i0, d_drive,
 ):  # fmt: skip
     """Gradients of samples first … last-1; arguments as in `lif_layer_adjoint.backward`.
 
@@ -89,6 +97,7 @@ def backward(
     w_in_t, w_rec_t = np.ascontiguousarray(w_in.T), np.ascontiguousarray(w_rec.T)
     d_w_in_t, d_w_rec_t = np.zeros_like(w_in_t), np.zeros_like(w_rec_t)
     lam_v, lam_i, at, held = np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons, np.bool_)
+    c = np.empty(n_neurons)
     log_first = entries[:first].sum()
     states = np.empty((0, 2))
     for b in range(first, last):
@@ -101,10 +110,11 @@ def backward(
             if row > len(states):
                 states = np.empty((2 * row, 2))
             _replay(
-                w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0[b], i0[b], neuron[of],
+                w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0[b], i0[b], drive, b, neuron[of],
                 log_time[log], log_kind[log], log_ref[log], log_target[log], states,
             )  # fmt: skip
-        error = d_time[of].copy()
+        error, step = d_time[of].copy(), len(edges)
+        set_bias(bias, drive, step, b, c)
         lam_v[:], lam_i[:], at[:], held[:] = 0.0, 0.0, t_end, False
         for s in range(own_first[b], own_first[b + 1]):  # those that are not released by the end stay held
             held[neuron[s]] = np.isnan(released[s])
@@ -113,8 +123,8 @@ def backward(
             start, stop = (0, n_neurons) if n == ALL else (n, n + 1)
             row -= stop - start
             _back(
-                start, stop, log_time[e], states, row, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, uniform,
-                d_bias, d_tau_mem, d_tau_syn,
+                start, stop, log_time[e], states, row, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, uniform,
+                d_bias, d_tau_mem, d_tau_syn, d_drive, step, b,
             )  # fmt: skip
             if kind == ARRIVAL:
                 d_in_time[ref] += _arrival(
@@ -137,6 +147,9 @@ def backward(
                         return (GRAZING, b, n), log_time[e]
                     lam_v[n] = -error[ref] / speed
                     d_v_th[n] -= lam_v[n]
+            elif kind == DRIVE:
+                step -= 1
+                set_bias(bias, drive, step, b, c)
             elif kind == PROBE:
                 for m in range(n_neurons):
                     lam_i[m] += d_i[ref, b, m]
@@ -145,8 +158,8 @@ def backward(
                     else:
                         lam_v[m] += d_v[ref, b, m]
         _back(
-            0, n_neurons, 0.0, states, 0, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, uniform,
-            d_bias, d_tau_mem, d_tau_syn,
+            0, n_neurons, 0.0, states, 0, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, uniform,
+            d_bias, d_tau_mem, d_tau_syn, d_drive, step, b,
         )  # fmt: skip
         d_v0[b], d_i0[b] = lam_v, lam_i
         log_first = log_last

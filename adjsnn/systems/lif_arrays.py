@@ -51,23 +51,38 @@ class Events(NamedTuple):
         return len(self.first) - 1
 
 
+NO_TIMES, NO_DRIVE = np.zeros(0), np.zeros((0, 0, 0))
+
+
 class Trial(NamedTuple):
     """What a layer is solved over.
 
     Fields: layer, its number, for messages; t_end, ms; probes (P,), sorted times at which v and i are asked for, ms; limit,
-    the most spikes of one neuron in one sample.
+    the most spikes of one neuron in one sample; drive (T, B, N), what is added to b in each of T steps, or no steps at all;
+    edges (T-1,), times at which the second and every later step begin, ms.
     """
 
     layer: int
     t_end: float
     probes: np.ndarray
     limit: int
+    drive: np.ndarray = NO_DRIVE
+    edges: np.ndarray = NO_TIMES
+
+    @property
+    def driven(self) -> bool:
+        return len(self.drive) > 0
+
+    def bias(self, layer: LayerArrays, sample: int, step: int) -> np.ndarray:
+        """b and the drive of a step together, (N,), equation (2.16)."""
+        return layer.bias + self.drive[step, sample] if self.driven else layer.bias
 
 
 class LayerRun(NamedTuple):
     """What a batch of one layer did.
 
-    Fields: spikes; current (S,), i at each spike; v and i at the probes, (P, B, N); record, what the adjoint reads beside.
+    Fields: spikes; current (S,), i at each spike, and the drive there; v and i at the probes, (P, B, N); record, what the
+    adjoint reads beside.
     """
 
     spikes: Events
@@ -90,12 +105,14 @@ class LayerCotangents(NamedTuple):
 
 
 class LayerGradients(NamedTuple):
-    """dC/d of all that a layer depends on: its arrays, the times of its input spikes (S_in,), v(0) and i(0), each (B, N)."""
+    """dC/d of all that a layer depends on: its arrays, the times of its input spikes (S_in,), v(0) and i(0), each (B, N),
+    and its drive (T, B, N)."""
 
     layer: LayerArrays
     time: np.ndarray
     v: np.ndarray
     i: np.ndarray
+    drive: np.ndarray
 
 
 def _bytes(record: Any) -> int:
