@@ -109,8 +109,7 @@ class Probe:
         """Fourth-order central difference along a direction, once two steps ten times apart agree on it.
 
         They have to agree to CONSISTENT times `size` or times their own size. None where none do, or spikes move to other
-        steps, or a perturbed value is none that `solve` accepts, however small the
-        perturbation.
+        steps, or a perturbed value is none that `solve` accepts, however small the perturbation.
         """
         previous = None
         with torch.no_grad():
