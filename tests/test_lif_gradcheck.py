@@ -96,6 +96,19 @@ def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch):
         check(random_lif(3, layers=(6,)), random_spikes(3, batch=2), against=("finite_difference",))
 
 
+def test_a_zero_gradient_is_looked_at_along_all_entries(monkeypatch):
+    """One input of five hardly spikes: entries alone would have to be lucky to find the delay that matters."""
+
+    def wrong(*arguments):
+        found = RIGHT["fused"](*arguments)
+        return found._replace(layer=WRONG["delays"](found.layer))
+
+    monkeypatch.setattr(fused, "backward", wrong)
+    lif, x = random_lif(3, recurrent=False), random_spikes(3, batch=1, count=6)
+    with pytest.raises(GradientCheckError, match=r"delays\.0: 1\.0e\+00 from central differences"):
+        check(lif, x, against=("finite_difference",), t_end=30.0, entries=1)
+
+
 def test_silence_is_no_failure():
     """Nothing spikes, nothing has a gradient, and every quotient is exactly zero."""
     lif, x = random_lif(3), random_spikes(3, batch=2)

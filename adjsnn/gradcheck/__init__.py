@@ -78,7 +78,7 @@ def gradcheck(
         seed: of the choice of entries.
         verbose: print the table.
         solve_kwargs: passed on to `solve`: dt, method, adjoint, y0; ts, rtol, atol, substeps for systems of one's own;
-            t_end, ts, kernels for LIF networks.
+            t_end, ts, currents, dt, kernels for LIF networks.
 
     Raises:
         ConfigurationError: unknown judge, one that does not fit the system or method, or a loss that is not a scalar.

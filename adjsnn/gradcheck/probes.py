@@ -84,41 +84,49 @@ class Probe:
     def finite_difference(
         self, name: str, gradient: Tensor, entries: int, generator: torch.Generator, floor: float
     ) -> tuple[float | None, int, int]:
-        """Relative difference over the probed entries, their number, and the number of skipped ones."""
+        """Relative difference over the probed entries, their number, and the number of skipped ones.
+
+        A gradient that is zero throughout gives no hint where to look, so it is judged along a random direction too.
+        """
         flat = gradient.flatten()
         chosen = [int(flat.abs().argmax())]
         chosen += torch.randperm(len(flat), generator=generator)[: entries - 1].tolist()
         size = max(floor, float(flat.abs().max()))
-        slopes = {k: self._slope(name, k, size) for k in dict.fromkeys(chosen)}
+        slopes = {k: self._slope(name, _unit(flat, k), size) for k in dict.fromkeys(chosen)}
         found = {k: slope for k, slope in slopes.items() if slope is not None}
         skipped = len(slopes) - len(found)
         if not found:
             return None, 0, skipped
         expected = flat.new_tensor(list(found.values()))
-        return relative(flat[list(found)], expected, size), len(found), skipped
+        error = relative(flat[list(found)], expected, size)
+        if not flat.any() and len(found) < len(flat):
+            signs = torch.randint(0, 2, (len(flat),), generator=generator).to(flat) * 2.0 - 1.0
+            along = self._slope(name, signs, size)
+            error = max(error, 0.0 if along is None else relative(flat[:1], flat.new_tensor([along]), size))
+        return error, len(found), skipped
 
-    def _slope(self, name: str, entry: int, size: float) -> float | None:
-        """Fourth-order central difference, once two steps ten times apart agree on it to CONSISTENT times `size` or its own.
+    def _slope(self, name: str, direction: Tensor, size: float) -> float | None:
+        """Fourth-order central difference along a direction, once two steps ten times apart agree on it.
 
-        None where none do, or spikes move to other steps, or a perturbed value is none that `solve` accepts, however small the
-        perturbation.
+        They have to agree to CONSISTENT times `size` or times their own size. None where none do, or spikes move to other
+        steps, or a perturbed value is none that `solve` accepts, however small the perturbation.
         """
         previous = None
         with torch.no_grad():
             flat = self.leaves[name].view(-1)
-            original = flat[entry].clone()
+            original = flat.clone()
             for step in STEPS:
-                h = step * max(1.0, float(original.abs()))
+                h = step * max(1.0, float((original * direction).abs().max()))
                 values, grids = [], []
                 for shift in (-2, -1, 1, 2):
-                    flat[entry] = original + shift * h
+                    flat.copy_(original + shift * h * direction)
                     try:
                         value, sol = self.solve(self.judged)
                     except ConfigurationError:  # a delay below zero, input spikes out of their order
                         break
                     values.append(float(value))
                     grids.append(self._branches(sol))
-                flat[entry] = original
+                flat.copy_(original)
                 if len(values) < 4 or not all(grid is None or torch.equal(grids[0], grid) for grid in grids[1:]):
                     previous = None
                     continue
@@ -129,6 +137,12 @@ class Probe:
                     return slope
                 previous = slope
         return None
+
+
+def _unit(like: Tensor, entry: int) -> Tensor:
+    direction = torch.zeros_like(like)
+    direction[entry] = 1.0
+    return direction
 
 
 class GatedProbe(Probe):
