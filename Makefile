@@ -9,7 +9,7 @@ demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow

@@ -2,7 +2,7 @@
 
     python experiments/seeds.py                                       predictive coding
     python experiments/seeds.py --experiment yin_yang
-    python experiments/seeds.py --experiment yin_yang --flags "--learn weights delays"
+    python experiments/seeds.py --experiment yin_yang --flags="--learn weights delays"
 
 trains from that many random starts and writes the table into its section of experiments/RESULTS.md.
 """

@@ -72,7 +72,7 @@ class Config:
     threads: int = 1
     """torch threads, also those of the compiled loops"""
     quick: bool = False
-    """a short training"""
+    """12 epochs with 120 hidden neurons"""
 
 
 def classes_of(points: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(Config, args=argv)
     torch.set_num_threads(config.threads)
     if config.quick:
-        config = replace(config, epochs=12)
+        config = replace(config, epochs=12, hidden=120)
     try:
         sizes = {"train": (TRAIN, 0), "validation": (HELD_OUT, 1_000_000), "held_out": (HELD_OUT, 2_000_000)}
         data = {name: draw_points(count, config.seed + offset, config.span) for name, (count, offset) in sizes.items()}
