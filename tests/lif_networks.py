@@ -30,6 +30,14 @@ def derivative(run: Callable[[], Tensor], weights: Tensor, leaf: Tensor, directi
     return (9 * quotients[1] - quotients[0]) / 8
 
 
+def direction_along(g: Tensor, generator: torch.Generator) -> Tensor:
+    """Random, of a gradient's signs, so that no two terms cancel and rounding stays a small part of a difference.
+
+    Entries whose gradient is zero move too: one that is wrongly zero shows in the difference.
+    """
+    return torch.rand(g.shape, generator=generator, dtype=torch.float64) * torch.where(g < 0.0, -1.0, 1.0)
+
+
 def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lif_networks import RATIOS, T_END, derivative, random_lif, random_spikes
+from lif_networks import RATIOS, T_END, derivative, direction_along, random_lif, random_spikes
 from torch import Tensor
 
 import adjsnn
@@ -53,8 +53,7 @@ def test_gradients_are_those_of_central_differences(kernels, kind, ratio, unchec
     weights = torch.randn(outputs(sol).shape, generator=generator, dtype=torch.float64)
     found = torch.autograd.grad(weights @ outputs(sol), list(leaves.values()))
     for (name, leaf), g in zip(leaves.items(), found, strict=True):
-        # Random, but so that no two terms cancel: what is left of a difference after rounding is then a small part of it.
-        direction = torch.rand(leaf.shape, generator=generator, dtype=torch.float64) * g.sign()
+        direction = direction_along(g, generator)
         expected = derivative(lambda name=name: outputs(checked(solve(), neurons, name)), weights, leaf, direction)
         assert float((g * direction).sum()) == pytest.approx(expected, rel=TOLERANCE), name
 

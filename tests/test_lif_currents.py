@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from lif_networks import RATIOS, T_END, derivative, random_lif, random_spikes, scanned_spikes
+from lif_networks import RATIOS, T_END, derivative, direction_along, random_lif, random_spikes, scanned_spikes
 from torch import Tensor
 
 import adjsnn
@@ -86,7 +86,7 @@ def test_gradients_are_those_of_central_differences(kind, analog_only, lif_kerne
         return outputs(again)
 
     for (name, leaf), g in zip(leaves.items(), found, strict=True):
-        direction = torch.rand(leaf.shape, generator=generator, dtype=torch.float64) * g.sign()
+        direction = direction_along(g, generator)
         assert float((g * direction).sum()) == pytest.approx(derivative(checked, weights, leaf, direction), rel=TOLERANCE), name
 
 

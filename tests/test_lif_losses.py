@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lif_networks import RATIOS, STEP, T_END, derivative, random_lif, random_spikes, uniform
+from lif_networks import RATIOS, STEP, T_END, derivative, direction_along, random_lif, random_spikes, uniform
 from torch import Tensor
 
 import adjsnn
@@ -47,7 +47,7 @@ def check_gradients(
         return value().reshape(-1)
 
     for (name, leaf), g in zip(leaves.items(), found, strict=True):
-        direction = torch.rand(leaf.shape, generator=generator, dtype=torch.float64) * g.sign()
+        direction = direction_along(g, generator)
         expected = derivative(checked, weights, leaf, direction, step)
         assert float((g * direction).sum()) == pytest.approx(expected, rel=1e-6, abs=rounding), name
 
