@@ -12,6 +12,7 @@ from networks import GATES, MEMBRANES, gradients, random_network, random_trial, 
 import adjsnn
 from adjsnn import GatedState
 from adjsnn.kernels import cache
+from adjsnn.kernels.threads import run_groups
 
 METHODS = ("euler", "heun", "rk4")
 
@@ -92,14 +93,12 @@ def test_silent_channels_and_no_channels():
 
 
 def test_an_error_in_a_thread_is_raised():
-    from adjsnn.kernels.fused import _run  # noqa: PLC0415
-
     def work(k, first, last):
         if k == 5:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        _run(work, [(k, k + 1) for k in range(8)])
+        run_groups(work, [(k, k + 1) for k in range(8)])
 
 
 def test_kept_code_is_dropped_when_any_source_changes(tmp_path):

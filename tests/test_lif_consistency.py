@@ -11,6 +11,7 @@ from torch import Tensor
 
 import adjsnn
 from adjsnn import SpikeTrains
+from adjsnn.kernels import threads
 
 KINDS = ["feedforward", "per_axon", "per_synapse"]
 
@@ -147,8 +148,10 @@ def two_threads():
     torch.set_num_threads(1)
 
 
-def test_threads_do_not_change_a_bit(two_threads):
+def test_threads_do_not_change_a_bit(two_threads, monkeypatch):
     """From run to run on as many threads; another number of them adds the samples' gradients in other groups."""
+    monkeypatch.setattr(threads, "SHARE", 1)  # so few samples would be one group, for one thread
+    assert len(threads.groups_of(40, 294, 6)) == 8
     lif, x = network("per_axon"), random_spikes(5, batch=40)
     (a, g), (b, h) = gradients(lif, x), gradients(lif, x)
     torch.set_num_threads(1)

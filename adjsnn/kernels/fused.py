@@ -1,7 +1,5 @@
 """Connects the fused CPU loops to tensors: which networks they cover, threads, and gradients by name."""
 
-import itertools
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adjsnn.kernels.threads import groups_of, run_groups
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
@@ -19,8 +18,6 @@ MEMBRANES: dict[type, int] = {NIF: 0, LIF: 1, QIF: 2}
 GATES: dict[type, int] = {RectangularGate: 0, RaisedCosineGate: 1}
 MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
 BLOCK_ELEMENTS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
-SHARE = 1 << 14  # neuron-steps a group of samples must have to be worth a call
-GROUPS_PER_THREAD = 4  # so that a thread whose core is busy otherwise does not hold the others up
 
 
 class Carry(NamedTuple):
@@ -120,7 +117,7 @@ class FusedGated:
         head = (*self._head(dtype, "forward"), _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out))
         arrays = [_array(x) for x in (u, v, a_fast, a_slow, readout, current, crossings)]
         length = block_length(v[0].numel())
-        groups = _groups(u.shape[1], v.shape[2] * min(len(u), length), v.shape[2])
+        groups = groups_of(u.shape[1], v.shape[2] * min(len(u), length), v.shape[2])
         bad = np.full((len(groups), 2), -1, np.int64)
         extremes = np.zeros((len(groups), 2), np.int64)
         for start, stop in _blocks(len(u), length):
@@ -131,7 +128,7 @@ class FusedGated:
             def work(k: int, first: int, last: int, x=x[at], tail=tail) -> None:
                 loop(*head, x, *tail, first, last, *self._memory(v.shape[2], dtype), channels, bad[k], extremes[k])
 
-            _run(work, groups)
+            run_groups(work, groups)
             if (bad[:, 0] >= 0).any():
                 return Progress(start + int(bad[bad[:, 0] >= 0, 0].min()), *_range(extremes))
         return Progress(-1, *_range(extremes))
@@ -141,7 +138,8 @@ class FusedGated:
         _function("gated_euler", "products")(_array(matrix.T), _array(a), index, weight, out)
 
     def _loop(self, direction: str) -> Callable[..., Any]:
-        return _function("gated_rk" if self.tableau else "gated_euler", direction)
+        module = "gated_rk" if self.tableau else "gated_euler"
+        return _function(module if direction == "forward" else f"{module}_adjoint", direction)
 
     def _head(self, dtype: Any, direction: str) -> tuple[Any, ...]:
         """What comes first among a loop's arguments: which membrane and gate, the step, the filters, the constants."""
@@ -216,7 +214,7 @@ class FusedSweep:
         ext_slow /= self.dtype(self.scales[1])
         self.state = (lam_v, np.zeros_like(lam_v), eta, ext_fast, ext_slow)
         self.c_count = _array(new(0, 0)) if c_count is None else _array(c_count)
-        self.groups = _groups(batch, n_hidden * min(n_steps, self.length), n_hidden)
+        self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
         self.total = [[np.zeros(size, self.dtype) for size in self.shapes] for _ in self.groups]
         self.d_tau = np.zeros((len(self.groups), 2))
@@ -246,7 +244,7 @@ class FusedSweep:
                 for whole, part in zip(self.total[k], sums, strict=True):
                     whole += part
 
-            _run(work, self.groups)
+            run_groups(work, self.groups)
 
     def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
         """Gradients by name, and of the initial state; a_fast and a_slow are that state's."""
@@ -287,34 +285,3 @@ def block_length(width: int) -> int:
 
 def _blocks(n_steps: int, length: int) -> list[tuple[int, int]]:
     return [(start, min(start + length, n_steps)) for start in range(0, n_steps, length)]
-
-
-def _groups(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int, int]]:
-    """Samples (first, last) of each call. The gradient's sums are taken group by group, so their order is always the same."""
-    threads = torch.get_num_threads()
-    most = threads * GROUPS_PER_THREAD if n_hidden <= MOST_NEURONS // 4 else threads  # each group has a dW_rec of its own
-    count = max(1, min(most, batch, batch * work_per_sample // SHARE))
-    edges = [batch * k // count for k in range(count + 1)]
-    return list(itertools.pairwise(edges))
-
-
-def _run(work: Callable[[int, int, int], None], groups: list[tuple[int, int]]) -> None:
-    """work(k, first, last) for each group, in as many threads as torch uses; the loops release the interpreter."""
-    failures: list[BaseException] = []
-    order = itertools.count()
-
-    def share() -> None:
-        try:
-            while (k := next(order)) < len(groups):
-                work(k, *groups[k])
-        except BaseException as error:
-            failures.append(error)
-
-    others = [threading.Thread(target=share) for _ in range(min(torch.get_num_threads(), len(groups)) - 1)]
-    for thread in others:
-        thread.start()
-    share()
-    for thread in others:
-        thread.join()
-    if failures:
-        raise failures[0]

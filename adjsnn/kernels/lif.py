@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from adjsnn.errors import EventError
-from adjsnn.kernels.fused import _groups, _run
+from adjsnn.kernels.threads import groups_of, run_groups
 from adjsnn.systems.lif_arrays import (
     Events,
     LayerArrays,
@@ -30,13 +30,13 @@ def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, tr
     loop = _loop("lif_recurrent" if layer.recurrent else "lif_layer", "forward")
     states = np.empty((2, len(trial.probes), *v.shape))
     head = (*_head(layer), *inputs, v, i, trial.t_end, *_stops(layer, trial), trial.drive, trial.limit)
-    groups = _groups(inputs.batch, _work(layer, inputs, trial), v.shape[1])
+    groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     parts: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
         parts[k] = loop(*head, first, last, *states)
 
-    _run(work, groups)
+    run_groups(work, groups)
     for *_, where, time in parts:
         _raise(trial, where, time)
     counts, *columns = (np.concatenate(x) for x in list(zip(*parts, strict=True))[:-2])
@@ -61,7 +61,7 @@ def backward(
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
     loop = _loop("lif_recurrent_adjoint" if layer.recurrent else "lif_layer_adjoint", "backward")
-    groups = _groups(inputs.batch, _work(layer, inputs, trial), v.shape[1])
+    groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *v.shape))
     d_states = [nothing if x is None else x for x in (cotangents.v, cotangents.i)]
     head = (*_head(layer), *inputs, v, i, trial.t_end, *_stops(layer, trial), trial.drive)
@@ -79,7 +79,7 @@ def backward(
         per_neuron = (d.bias, d.tau_mem, d.tau_syn, d.v_th, d.v_reset, d.refractory)
         outcomes[k] = loop(*head, first, last, *middle, want_tau, *weights, *per_neuron, *delays, d_time, d_v0, d_i0, d_drive)
 
-    _run(work, groups)
+    run_groups(work, groups)
     for where, time in outcomes:
         _raise(trial, where, time)
     total = sums[0]

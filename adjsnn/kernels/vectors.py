@@ -166,3 +166,49 @@ def dot_rows(matrix, index, count, row, out):
         for n in range(row.shape[0]):
             p += a[n] * row[n]
         out[k] = p
+
+
+@njit(**OPTIONS)
+def add_drive(w_in_t, bias, u, current):
+    """current += W_in u + b."""
+    for n in range(current.shape[0]):
+        current[n] += bias[n]
+    for c in range(u.shape[0]):
+        x = u[c]
+        if x != 0:
+            row = w_in_t[c]
+            for n in range(current.shape[0]):
+                current[n] += x * row[n]
+
+
+@njit(**OPTIONS)
+def dot(a, b):
+    total = a.dtype.type(0.0)
+    for n in range(a.shape[0]):
+        total += a[n] * b[n]
+    return total
+
+
+@njit(**OPTIONS)
+def add(x, total):
+    for n in range(x.shape[0]):
+        total[n] += x[n]
+
+
+@njit(**OPTIONS)
+def decay(p, keep, gain, source):
+    """p ← keep p + gain source; an empty source is zero."""
+    for n in range(p.shape[0]):
+        p[n] *= keep
+    for n in range(source.shape[0]):
+        p[n] += gain * source[n]
+
+
+@njit(**OPTIONS)
+def add_outer(u, w, total):
+    """total += u wᵀ, over the channels that are not silent."""
+    for j in range(u.shape[0]):
+        if u[j] != 0:
+            x, row = u[j], total[j]
+            for n in range(w.shape[0]):
+                row[n] += x * w[n]

@@ -1,0 +1,42 @@
+"""Samples shared out over plain Python threads; the compiled loops release the interpreter."""
+
+import itertools
+import threading
+from collections.abc import Callable
+
+import torch
+
+MANY_NEURONS = 256  # above, one group for each thread: every group has a gradient of the weights of its own
+SHARE = 1 << 14  # neuron-steps a group of samples must have to be worth a call
+GROUPS_PER_THREAD = 4  # so that a thread whose core is busy otherwise does not hold the others up
+
+
+def groups_of(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int, int]]:
+    """Samples (first, last) of each call. The gradient's sums are taken group by group, so their order is always the same."""
+    threads = torch.get_num_threads()
+    most = threads * GROUPS_PER_THREAD if n_hidden <= MANY_NEURONS else threads  # each group has a dW_rec of its own
+    count = max(1, min(most, batch, batch * work_per_sample // SHARE))
+    edges = [batch * k // count for k in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def run_groups(work: Callable[[int, int, int], None], groups: list[tuple[int, int]]) -> None:
+    """work(k, first, last) for each group, in as many threads as torch uses; the loops release the interpreter."""
+    failures: list[BaseException] = []
+    order = itertools.count()
+
+    def share() -> None:
+        try:
+            while (k := next(order)) < len(groups):
+                work(k, *groups[k])
+        except BaseException as error:
+            failures.append(error)
+
+    others = [threading.Thread(target=share) for _ in range(min(torch.get_num_threads(), len(groups)) - 1)]
+    for thread in others:
+        thread.start()
+    share()
+    for thread in others:
+        thread.join()
+    if failures:
+        raise failures[0]
