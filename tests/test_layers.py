@@ -11,7 +11,7 @@ LAYERS = [
     {"integrate"},
     {"adjoints"},
     {"solution"},
-    {"lif_readout", "lif_voltage"},
+    {"lif_readout", "lif_voltage", "smooth_arguments"},
     {"lif_solution"},
     {"solve_gated", "solve_smooth", "solve_lif", "losses"},
     {"solve"},

@@ -193,8 +193,10 @@ class Watch:
         """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
         before, after = _levels(self.system, t, minus), _levels(self.system, t, plus)
         own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
+        # What rounding of the state and of the time leaves of φ, with some operations' room.
         of_y, _ = guard_slopes(self.system, t, minus, guard)
-        rounding = 1e4 * torch.finfo(minus.dtype).eps * (1.0 + (of_y * minus).abs().sum(1))
+        sizes = 1.0 + (of_y * minus).abs().sum(1) + speed.abs() * t.squeeze(1).abs()
+        rounding = 64.0 * torch.finfo(minus.dtype).eps * sizes
         off = before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
         missed = here & ~((off.abs() <= rounding.clamp(min=TIE)) & (speed > 0.0))
         if bool(missed.any()):

@@ -36,7 +36,8 @@ class HybridSystem(nn.Module):
 
         They are looked at eight times in every step, then located on the step itself to rounding; one that is above zero for a
         shorter time can be missed, and wants output times or tolerances that keep steps short. An event ends a step, so guards
-        need adaptive steps. Guards that reach zero in the same instant fire one after the other in it.
+        need adaptive steps. Guards that reach zero in the same instant fire one after the other in it. On a GPU every step of a
+        system with guards waits for the answer whether one fired.
         """
         del t, y
         return None
