@@ -145,6 +145,11 @@ class LIFSolution:
         """Times and events of the spikes that a layer receives."""
         return (self._results[layer - 1].time, self._results[layer - 1].run.spikes) if layer else self._inputs
 
+    def spike_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
+        """dv/dt just before each spike of a layer, 1/ms, sample by sample in order of time, equation (2.7)."""
+        k = range(len(self._layers))[layer]
+        return torch.from_numpy(_speeds(self._layers[k], self._results[k]))
+
     @cached_property
     def stats(self) -> LIFStats:
         """Figures about this solve; computed when first asked for."""

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
@@ -160,6 +161,69 @@ def learning_curves(
         axes.set_yscale("log")
     axes.set(xlabel=step, ylabel=ylabel)
     axes.legend(fontsize=7)
+
+
+def event_diagnostics(sol: GatedSolution | LIFSolution, layer: int = -1) -> Figure:
+    """What the spikes of a solution are like: how fast they cross the threshold, how far apart, and who spikes.
+
+    The gradient of a spike time goes as 1 / |dv/dt|, so a tail to the left of the first panel is what makes gradients large.
+    """
+    trains = sol.layer_spikes[layer] if isinstance(sol, LIFSolution) else sol.spikes
+    length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
+    speed, intervals = _numpy(sol.spike_speeds(layer) if isinstance(sol, LIFSolution) else sol.spike_speeds), _intervals(trains)
+    rates = _numpy(trains.counts().double().mean(0)) * 1000.0 / length
+    figure = new_figure(7.0, 2.4)
+    left, middle, right = figure.subplots(1, 3)
+    for axes, values, label in (
+        (left, speed[speed > 0.0], "|dv/dt| at the spike (1/ms)"),
+        (middle, intervals[intervals > 0.0], "interval between spikes (ms)"),
+    ):
+        if len(values):
+            axes.hist(values, bins=np.geomspace(values.min(), values.max() * 1.001, 40).tolist(), color=COLOURS[0])
+            axes.set_xscale("log")
+        axes.set(xlabel=label, ylabel="spikes")
+    right.bar(np.arange(len(rates)), np.sort(rates)[::-1], width=1.0, color=COLOURS[0])
+    right.set(xlabel="neuron, by rate", ylabel="spikes/s", xlim=(-0.5, len(rates) - 0.5))
+    right.set_title(f"{int((rates == 0.0).sum())} of {len(rates)} silent", loc="left")
+    return figure
+
+
+def _intervals(trains: SpikeTrains) -> np.ndarray:
+    """Intervals between successive spikes of each neuron in each sample, ms."""
+    sample, place = (trains.idx >= 0).nonzero(as_tuple=True)
+    which = _numpy(sample * trains.n_neurons + trains.idx[sample, place])
+    order = np.argsort(which, kind="stable")
+    times = _numpy(trains.time[sample, place])[order]
+    return np.diff(times)[np.diff(which[order]) == 0]
+
+
+def history(metrics: dict[str, list[float]]) -> Figure:
+    """How a training went, from a metrics.csv: task, cost, gradient norm, spikes, and the slowest spike met."""
+    shown = {name: np.asarray(values) for name, values in metrics.items()}
+    if "accuracy" in shown:
+        shown["wrong"] = np.maximum(100.0 * (1.0 - shown["accuracy"]), 0.02)  # a logarithm has no 0
+    panels = [
+        (("wrong",), "wrong on validation (%)", True),
+        (("r2",), "R² on validation", False),
+        (("train_cost", "cost", "loss"), "cost", True),
+        (("gradient_norm",), "norm of the gradient", True),
+        (("spikes_per_s",), "spikes/s per neuron", False),
+        (("hidden_spikes",), "spikes per trial and neuron", False),
+        (("min_speed_at_spike",), "smallest |dv/dt|\nat a spike (1/ms)", True),
+    ]
+    present = [([name for name in names if name in shown], label, log) for names, label, log in panels]
+    present = [panel for panel in present if any(np.isfinite(shown[name]).any() for name in panel[0])]
+    figure = new_figure(2.3 * max(len(present), 1), 2.4)
+    labels = {"train_cost": "training objective", "cost": "validation", "loss": "validation"}
+    for axes, (names, label, log) in zip(np.atleast_1d(figure.subplots(1, max(len(present), 1))), present, strict=False):
+        for colour, name in zip(COLOURS, names, strict=False):
+            axes.plot(shown["iteration"], shown[name], color=colour, lw=1.0, label=labels.get(name))
+        if log and all(np.nanmin(shown[name]) > 0.0 for name in names):
+            axes.set_yscale("log")
+        axes.set(xlabel="step", ylabel=label)
+        if len(names) > 1:
+            axes.legend(fontsize=7)
+    return figure
 
 
 def _numpy(x: Tensor) -> np.ndarray:

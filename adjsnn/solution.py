@@ -100,6 +100,11 @@ class GatedSolution:
         batch, n_neurons = self.v.shape[1:]
         return SpikeTrains.from_events(sample, neuron, times, crossings.sign(), batch=batch, n_neurons=n_neurons, t_max=t_max)
 
+    @property
+    def spike_speeds(self) -> Float[Tensor, " S"]:
+        """|dv/dt| of each step that crosses a threshold, 1/ms, in no order."""
+        return self._located.speed.abs()
+
     @cached_property
     def stats(self) -> Stats:
         """Figures about this solve; computed when first asked for."""

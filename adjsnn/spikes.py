@@ -256,6 +256,15 @@ class SpikeTrains:
         idx, sign = torch.where(kept, self.idx, -1).gather(1, order), torch.where(kept, self.sign, 0).gather(1, order)
         return self._trimmed(idx, time, sign, stop - start)
 
+    def samples(self, which: Tensor | slice) -> "SpikeTrains":
+        """Some of the samples: a slice, or indices (K,)."""
+        return SpikeTrains(self.idx[which], self.time[which], self.n_neurons, self.t_max, self.sign[which])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeTrains":
+        """The spikes on another device, their times in another floating-point dtype."""
+        idx, sign = self.idx.to(device), self.sign.to(device)
+        return SpikeTrains(idx, self.time.to(device, dtype), self.n_neurons, self.t_max, sign)
+
     def _trimmed(self, idx: Tensor, time: Tensor, sign: Tensor, t_max: float) -> "SpikeTrains":
         width = int((idx >= 0).sum(1).max()) if len(idx) else 0
         return SpikeTrains(idx[:, :width], time[:, :width], self.n_neurons, t_max, sign[:, :width])

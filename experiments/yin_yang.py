@@ -1,7 +1,7 @@
 """Yin-Yang: which part of a yin-yang figure is a point in? Told and answered by the times of single spikes.
 
-    python experiments/yin_yang.py                                    train, under a minute
-    python experiments/yin_yang.py --quick                            ten seconds
+    python experiments/yin_yang.py --threads 2                        train, under a minute
+    python experiments/yin_yang.py --threads 2 --quick                ten seconds
     python experiments/yin_yang.py --learn weights delays             transmission delays as well
 
 Three classes of points in a disc (yin, yang, the two eyes; Kriener, Göltz and Petrovici 2022) reach a layer of LIF neurons as
@@ -14,23 +14,22 @@ an output neuron rise by `wake` times the learning rate times the share of its o
 
 import math
 import sys
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import one_hot
-from tqdm import tqdm
 
 import adjsnn
 from adjsnn import plotting
 from adjsnn.losses import first_spike_cross_entropy
-from adjsnn.training.runs import RunFolder
+from adjsnn.training import Column, Cost, Experiment, Metrics, Split, TrainingConfig, main
+from adjsnn.training.batches import samples_of
+from adjsnn.training.processes import mean_over_processes
 
 CLASSES = ("yin", "yang", "eyes")
 RADIUS, EYE = 0.5, 0.1
@@ -39,10 +38,10 @@ SHORTEST, LONGEST = 1.0, 100.0  # bounds of a learnt time constant, ms
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TrainingConfig):
     """Yin-Yang with LIF neurons that jump. Times in ms."""
 
-    seed: int = 0
+    network: Literal["lif"] = "lif"
     hidden: int = 200
     tau_mem: float = 20.0
     tau_syn: float = 5.0
@@ -53,26 +52,30 @@ class Config:
     span: float = 30.0
     """time over which a coordinate from 0 to 1 is spread"""
     t_end: float = 60.0
-    epochs: int = 60
+    iterations: int = 6552
+    """156 are an epoch of the training points"""
     batch: int = 32
     learning_rate: float = 0.01
     """of Adam with betas 0.9 and 0.99, for weights"""
     times_learning_rate: float = 0.05
     """for delays and time constants, ms"""
-    rising: float = 0.1
+    rising: float = 0.05
     """share of the training in which the learning rates rise to these values; then they fall by a half cosine"""
+    clip: float = 0.0
+    averaging: float = 0.98
+    log_every: int = 156
+    save_every: int = 780
     tau0: float = 0.5
     alpha: float = 0.001
     tau1: float = 6.4
     """of the loss"""
     wake: float = 5.0
     """how fast silent output neurons are woken, in learning rates; 0: not at all"""
-    runs: Path = Path("runs")
-    """where run folders are made"""
-    threads: int = 1
-    """torch threads, also those of the compiled loops"""
     quick: bool = False
-    """12 epochs with 120 hidden neurons"""
+    """1872 iterations with 120 hidden neurons"""
+
+    def settled(self) -> Self:
+        return replace(self, iterations=1872, hidden=120) if self.quick else self
 
 
 def classes_of(points: Tensor) -> Tensor:
@@ -114,43 +117,13 @@ def encode(points: Tensor, span: float) -> adjsnn.SpikeTrains:
     return adjsnn.SpikeTrains(idx, times, 5, span)
 
 
-def chosen(trains: adjsnn.SpikeTrains, samples: Tensor) -> adjsnn.SpikeTrains:
-    """Some of the samples."""
-    return adjsnn.SpikeTrains(trains.idx[samples], trains.time[samples], trains.n_neurons, trains.t_max)
-
-
-def new_network(config: Config) -> adjsnn.LIFNetwork:
-    return adjsnn.LIFNetwork(
-        5,
-        (config.hidden, 3),
-        tau_mem=config.tau_mem,
-        tau_syn=config.tau_syn,
-        delays=config.delay if "delays" in config.learn else None,
-        learn=config.learn,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-
-
-@torch.no_grad()
-def evaluate(net: adjsnn.LIFNetwork, data: Points, config: Config) -> dict[str, float]:
-    """Accuracy, loss, hidden spikes and silence."""
-    sol, labels = adjsnn.solve(net, data.x, t_end=config.t_end), data.labels
-    first = sol.first_spike_times()
-    right = first.gather(1, labels[:, None]).isinf()
-    return {
-        "accuracy": float((first.argmin(1) == labels).double().mean()),
-        "loss": float(first_spike_cross_entropy(sol, labels, tau0=config.tau0, alpha=config.alpha, tau1=config.tau1)),
-        "hidden_spikes": sol.stats.spikes[0] / (data.x.batch * config.hidden),
-        "silent": float(right.double().mean()),
-    }
-
-
 @torch.no_grad()
 def wake(net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, labels: Tensor, rise: float) -> None:
     """Raise the weights into output neurons that are silent when their own class is shown."""
     own = one_hot(labels, 3).bool()
-    silent = (sol.first_spike_times().isinf() & own).sum(0) / own.sum(0).clamp(min=1)
-    net.w_in[-1].add_(rise * silent[:, None])
+    silent = sol.first_spike_times().isinf() & own
+    counts = mean_over_processes(torch.stack([silent.sum(0), own.sum(0)]).to(net.w_in[-1]))
+    net.w_in[-1].add_(rise * (counts[0] / counts[1].clamp(min=1e-9))[:, None])
 
 
 @torch.no_grad()
@@ -162,92 +135,6 @@ def keep_in_bounds(net: adjsnn.LIFNetwork) -> None:
         for tau in (net.tau_mem[layer], net.tau_syn[layer]):
             tau.clamp_(SHORTEST, LONGEST)
         net.v_reset[layer].copy_(torch.minimum(net.v_reset[layer], net.v_th[layer] - 0.1))
-
-
-def train(net: adjsnn.LIFNetwork, data: dict[str, Points], config: Config, run: RunFolder) -> dict[str, float]:
-    """Train, log every epoch, keep the network that is best on the validation set.
-
-    Returns:
-        seconds of training, without evaluations, in all and until 95 and 98 % of the validation set were right.
-    """
-    parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    times = [p for name, p in parameters.items() if name.startswith(("delays", "tau"))]
-    others = [p for name, p in parameters.items() if not name.startswith(("delays", "tau"))]
-    groups = [{"params": others, "lr": config.learning_rate}, {"params": times, "lr": config.times_learning_rate}]
-    optimiser = torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        [group["lr"] for group in optimiser.param_groups],
-        epochs=config.epochs,
-        steps_per_epoch=-(-TRAIN // config.batch),
-        pct_start=config.rising,
-        cycle_momentum=False,
-    )
-    generator = torch.Generator().manual_seed(config.seed)
-    _, x, labels = data["train"]
-    found: dict[str, float] = {"seconds": 0.0, "seconds_to_95": math.nan, "seconds_to_98": math.nan}
-    best = -math.inf
-    progress = tqdm(range(1, config.epochs + 1), unit="epoch", file=sys.stdout, mininterval=0.5)
-    for epoch in progress:
-        started, total = time.perf_counter(), 0.0
-        for samples in torch.randperm(TRAIN, generator=generator).split(config.batch):
-            sol = adjsnn.solve(net, chosen(x, samples), t_end=config.t_end)
-            loss = first_spike_cross_entropy(sol, labels[samples], tau0=config.tau0, alpha=config.alpha, tau1=config.tau1)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total += loss.item() * len(samples) / TRAIN
-            wake(net, sol, labels[samples], config.wake * optimiser.param_groups[0]["lr"])
-            keep_in_bounds(net)
-            schedule.step()
-        found["seconds"] += time.perf_counter() - started
-        row = evaluate(net, data["validation"], config)
-        for percent in (95, 98):
-            if row["accuracy"] >= percent / 100 and math.isnan(found[f"seconds_to_{percent}"]):
-                found[f"seconds_to_{percent}"] = found["seconds"]
-        if row["accuracy"] > best:
-            best = row["accuracy"]
-            run.save_best(net)
-        run.log({"iteration": epoch, "train_loss": total, **row, "seconds": found["seconds"]})
-        progress.set_description(f"accuracy {row['accuracy']:.3f}  {row['hidden_spikes']:.1f} spikes per hidden neuron")
-    return found
-
-
-@torch.no_grad()
-def draw(net: adjsnn.LIFNetwork, held_out: Points, config: Config, run: RunFolder) -> list[Path]:
-    """The figures of the run."""
-    figures = {}
-    figure = figures["decision_map"] = plotting.new_figure(7.0, 3.4)
-    left, right = figure.subplots(1, 2)
-    first = adjsnn.solve(net, held_out.x, t_end=config.t_end).first_spike_times()
-    draw_map(left, net, held_out, first, config)
-    draw_first_spikes(right, held_out.labels, first, config)
-
-    figure = figures["raster"] = plotting.new_figure(7.0, 3.6)
-    axes = figure.subplots()
-    sol = adjsnn.solve(net, held_out.x, t_end=config.t_end)
-    plotting.layers_raster(axes, {"input": held_out.x, "hidden": sol.layer_spikes[0], "output": sol.layer_spikes[1]})
-    (x, y), name, answer = held_out.points[0].tolist(), CLASSES[int(held_out.labels[0])], CLASSES[int(first[0].argmin())]
-    axes.set_title(
-        f"one held-out point, ({x:.2f}, {y:.2f}), of class {name}; {answer} fires first, at {float(first[0].amin()):.1f} ms",
-        loc="left",
-    )
-    axes.axvline(float(first[0].amin()), color=plotting.COLOURS[1], lw=0.6, ls=":")
-
-    figure = figures["learning"] = plotting.new_figure(7.0, 2.6)
-    left, middle, right = figure.subplots(1, 3)
-    metrics = run.metrics()
-    metrics["error"] = [max(100.0 * (1.0 - a), 0.05) for a in metrics["accuracy"]]
-    plotting.learning_curves(left, metrics, {"error": "validation"}, ylabel="wrong (%)", step="epoch")
-    plotting.learning_curves(middle, metrics, {"loss": "validation"}, ylabel="loss", step="epoch")
-    plotting.learning_curves(
-        right, metrics, {"hidden_spikes": "per hidden neuron"}, ylabel="spikes per trial", log=False, step="epoch"
-    )
-    paths = []
-    for name, figure in figures.items():
-        paths.append(run.path / "figures" / f"{name}.png")
-        figure.savefig(paths[-1])
-    return paths
 
 
 def draw_map(axes: Axes, net: adjsnn.LIFNetwork, held_out: Points, first: Tensor, config: Config) -> None:
@@ -285,36 +172,113 @@ def draw_first_spikes(axes: Axes, labels: Tensor, first: Tensor, config: Config)
     axes.set_title("above the line: answered right", loc="left")
 
 
-def main(argv: list[str] | None = None) -> int:
-    config = tyro.cli(Config, args=argv)
-    torch.set_num_threads(config.threads)
-    if config.quick:
-        config = replace(config, epochs=12, hidden=120)
-    try:
+class YinYang(Experiment[Config]):
+    config_type = Config
+    columns = {
+        "accuracy": Column("accuracy", ".4f"),
+        "hidden_spikes": Column("spikes per hidden neuron", ".2f"),
+        "seconds_to_95": Column("s to 95 %", ".1f"),
+        "seconds_to_98": Column("s to 98 %", ".1f"),
+    }
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         sizes = {"train": (TRAIN, 0), "validation": (HELD_OUT, 1_000_000), "held_out": (HELD_OUT, 2_000_000)}
-        data = {name: draw_points(count, config.seed + offset, config.span) for name, (count, offset) in sizes.items()}
-        net = new_network(config)
-        run = RunFolder(config.runs, "yin_yang", config, sys.argv if argv is None else argv)
-        found: dict[str, float] = {"seconds": math.nan}
-        try:
-            found = train(net, data, config, run)
-        except KeyboardInterrupt:
-            print("\nstopped; going on with the best network so far")
-        run.load_best(net)
-    except adjsnn.AdjsnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    result = evaluate(net, data["held_out"], config)
-    run.write_json("summary.json", {"held_out": result, "training": found, "epochs": config.epochs, "hidden": config.hidden})
-    paths = draw(net, data["held_out"], config, run)
-    print(
-        f"\nheld-out points: {100 * result['accuracy']:.1f} % right, {result['hidden_spikes']:.2f} spikes per hidden neuron"
-        f"\ntrained in {found['seconds']:.0f} s; pictures:"
-    )
-    for path in paths:
-        print(f"  {path}")
-    return 0
+        self.data = {
+            name: self.place(draw_points(count, config.seed + offset, config.span)) for name, (count, offset) in sizes.items()
+        }
+
+    def network(self) -> adjsnn.LIFNetwork:
+        config = self.config
+        return adjsnn.LIFNetwork(
+            5,
+            (config.hidden, 3),
+            tau_mem=config.tau_mem,
+            tau_syn=config.tau_syn,
+            delays=config.delay if "delays" in config.learn else None,
+            learn=config.learn,
+            generator=self.generator(),
+        )
+
+    def optimiser(self, net: adjsnn.LIFNetwork) -> torch.optim.Optimizer:
+        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        times = [p for name, p in parameters.items() if name.startswith(("delays", "tau"))]
+        others = [p for name, p in parameters.items() if not name.startswith(("delays", "tau"))]
+        rates = self.config.learning_rate, self.config.times_learning_rate
+        groups = [{"params": group, "lr": rate} for group, rate in zip((others, times), rates, strict=True) if group]
+        return torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def schedule(self, progress: float) -> float:
+        rising = self.config.rising
+        if progress < rising:
+            return 0.04 + 0.96 * 0.5 * (1.0 - math.cos(math.pi * progress / rising))
+        return 0.5 * (1.0 + math.cos(math.pi * (progress - rising) / (1.0 - rising)))
+
+    def batch(self, generator: torch.Generator, step: int) -> Points:
+        """The next points of an epoch, which shows each once, in an order that the seed and its number give."""
+        size = min(self.config.batch, TRAIN)
+        epoch, place = divmod(step, TRAIN // size)
+        order = torch.randperm(TRAIN, generator=self.generator(3_000_000 + epoch))
+        return samples_of(self.data["train"], order[place * size : (place + 1) * size])
+
+    def loss(self, sol: adjsnn.LIFSolution, labels: Tensor) -> Tensor:
+        config = self.config
+        return first_spike_cross_entropy(sol, labels, tau0=config.tau0, alpha=config.alpha, tau1=config.tau1)
+
+    def solve(self, net: adjsnn.LIFNetwork, x: adjsnn.SpikeTrains) -> adjsnn.LIFSolution:
+        return adjsnn.solve(net, x, t_end=self.config.t_end)
+
+    def cost(self, net: adjsnn.LIFNetwork, batch: Points) -> Cost:
+        sol = self.solve(net, batch.x)
+        return Cost(self.loss(sol, batch.labels), sol)
+
+    def after_step(self, net: adjsnn.LIFNetwork, batch: Points, cost: Cost, rate: float) -> None:
+        wake(net, cost.sol, batch.labels, self.config.wake * rate)
+        keep_in_bounds(net)
+
+    def evaluate(self, net: adjsnn.LIFNetwork, split: Split) -> dict[str, float]:
+        """Accuracy, loss, hidden spikes and silence."""
+        data = self.data[split]
+        sol, labels = self.solve(net, data.x), data.labels
+        first = sol.first_spike_times()
+        return {
+            "accuracy": float((first.argmin(1) == labels).double().mean()),
+            "loss": float(self.loss(sol, labels)),
+            "hidden_spikes": sol.stats.spikes[0] / (data.x.batch * self.config.hidden),
+            "silent": float(first.gather(1, labels[:, None]).isinf().double().mean()),
+        }
+
+    def objective(self, found: dict[str, float]) -> float:
+        return -found["accuracy"]
+
+    def summary(self, metrics: Metrics) -> dict[str, float]:
+        """Seconds of training, without evaluations, until 95 and 98 % of the validation set were right; nan: never."""
+        rows = list(zip(metrics["accuracy"], metrics["seconds"], strict=True))
+        return {
+            f"seconds_to_{percent}": next((time for accuracy, time in rows if accuracy >= percent / 100), math.nan)
+            for percent in (95, 98)
+        }
+
+    def figures(self, net: adjsnn.LIFNetwork) -> dict[str, Figure]:
+        config, held_out = self.config, self.data["held_out"]
+        sol = self.solve(net, held_out.x)
+        first = sol.first_spike_times()
+        decisions = plotting.new_figure(7.0, 3.4)
+        left, right = decisions.subplots(1, 2)
+        draw_map(left, net, held_out, first, config)
+        draw_first_spikes(right, held_out.labels, first, config)
+
+        raster = plotting.new_figure(7.0, 3.6)
+        axes = raster.subplots()
+        plotting.layers_raster(axes, {"input": held_out.x, "hidden": sol.layer_spikes[0], "output": sol.layer_spikes[1]})
+        (x, y), name, answer = held_out.points[0].tolist(), CLASSES[int(held_out.labels[0])], CLASSES[int(first[0].argmin())]
+        earliest = float(first[0].amin())
+        axes.set_title(
+            f"one held-out point, ({x:.2f}, {y:.2f}), of class {name}; {answer} fires first, at {earliest:.1f} ms", loc="left"
+        )
+        axes.axvline(earliest, color=plotting.COLOURS[1], lw=0.6, ls=":")
+        return {"decision_map": decisions, "raster": raster, "events": plotting.event_diagnostics(sol, 0)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(YinYang))

@@ -1,0 +1,86 @@
+"""Work with runs.
+
+python -m adjsnn.training sweep experiments/predictive_coding.py --seeds 5      several seeds, in parallel
+python -m adjsnn.training sweep experiments/predictive_coding.py --grid activity-cost=0.01,0.03
+python -m adjsnn.training compare runs/predictive_coding                         mean ± sd, and curves
+python -m adjsnn.training results runs/sweeps/... --page experiments/RESULTS.md  into a page of results
+python -m adjsnn.training report runs/predictive_coding/...                      report.html again
+"""
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import tyro
+
+from adjsnn.errors import AdjsnnError
+from adjsnn.training.compare import compare
+from adjsnn.training.report import write_report
+from adjsnn.training.results import record
+from adjsnn.training.sweep import Sweep, sweep
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Print a table of finished runs, mean ± sd over seeds, and draw their curves over each other."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """run folders, or folders of them"""
+    figure: Path = Path("compare.png")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Add finished runs to a page of results."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """run folders, or folders of them"""
+    page: Path = Path("experiments/RESULTS.md")
+    heading: str = ""
+    """what is special about these runs"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report.html of a finished run again."""
+
+    run: tyro.conf.Positional[Path]
+
+
+Command = (
+    Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Results, tyro.conf.subcommand("results")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    command = tyro.cli(Command, args=argv, description=__doc__)  # type: ignore[arg-type]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        match command:
+            case Sweep():
+                return sweep(command)
+            case Compare():
+                compare(command.runs, command.figure)
+            case Results():
+                record(command.runs, command.page, command.heading)
+                print(command.page)
+            case Report():
+                print(write_report(command.run))
+    except (AdjsnnError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

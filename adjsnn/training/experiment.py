@@ -1,0 +1,178 @@
+"""What an experiment is: a configuration, a network, batches, a cost and an evaluation. Everything else is written once."""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+import adjsnn
+from adjsnn.training.batches import moved
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Split = Literal["validation", "held_out"]
+Metrics = dict[str, list[float]]
+ADJOINTS = {
+    "discrete": adjsnn.DiscreteAdjoint,
+    "continuous": adjsnn.ContinuousAdjoint,
+    "bptt": adjsnn.BPTT,
+    "event": adjsnn.EventAdjoint,
+}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What every training has. An experiment's configuration derives from it and may give other defaults.
+
+    Each field becomes a command-line flag; a string under a field is its help.
+    """
+
+    seed: int = 0
+    iterations: int = 200
+    """steps of the optimiser"""
+    batch: int = 32
+    learning_rate: float = 0.01
+    """of Adam with betas 0.9 and 0.99; how it changes is the experiment's schedule"""
+    clip: float = 1.0
+    """largest norm of the gradient; 0: any"""
+    averaging: float = 0.0
+    """if not 0, the network judged and kept is the exponential average of the weights over about 1 / (1 - this) steps"""
+    log_every: int = 10
+    """steps between evaluations on the validation set, each a row of metrics.csv"""
+    save_every: int = 50
+    """steps between checkpoints"""
+    adjoint: Literal["default", "discrete", "continuous", "bptt", "event"] = "default"
+    """method of the gradient; default: discrete for gated networks, event for LIF networks with jumps"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where there is one"""
+    dtype: Literal["float32", "float64"] = "float32"
+    threads: int = 1
+    """torch threads, also those of the compiled loops; the arrays of one step are mostly too small to share out"""
+    tensorboard: bool = False
+    """write TensorBoard events beside metrics.csv"""
+    runs: Path = Path("runs")
+    """where run folders are made"""
+    resume: Path | None = None
+    """a run folder to go on with from its last checkpoint; no other flag is needed or allowed"""
+
+    def settled(self) -> Self:
+        """The configuration that is meant: for flags that stand for several others. Default: itself."""
+        return self
+
+
+class Cost(NamedTuple):
+    """The cost of one batch, and the solution it was taken from."""
+
+    value: Tensor
+    sol: Any
+
+
+class Column(NamedTuple):
+    """How a number of a summary is shown in tables."""
+
+    label: str
+    format: str
+
+
+C = TypeVar("C", bound=TrainingConfig)
+
+
+class Experiment(ABC, Generic[C]):
+    """A task for a spiking network. `adjsnn.training.main(MyExperiment)` makes a command of it.
+
+    A subclass must give `config_type`, `network`, `batch`, `cost` and `evaluate`; the rest has defaults.
+
+    Attributes:
+        config_type: its configuration, a frozen dataclass derived from TrainingConfig.
+        columns: numbers of `evaluate("held_out")`, `summary` and `seconds` that tables show, in order; default all.
+        config: the configuration.
+        device, dtype: where and in what the networks run, from the configuration.
+    """
+
+    config_type: ClassVar[type[TrainingConfig]] = TrainingConfig
+    columns: ClassVar[Mapping[str, Column]] = {}
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+        self.dtype = getattr(torch, config.dtype)
+        cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda" if cuda else "cpu")
+
+    @classmethod
+    def name(cls) -> str:
+        """Name of its folder of runs: the class's name in snake case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    @property
+    def title(self) -> str:
+        """Heading of its tables and reports."""
+        return self.name().replace("_", " ").capitalize()
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """A new network at its random start, which depends on `config.seed` alone. It is moved to device and dtype."""
+
+    @abstractmethod
+    def batch(self, generator: torch.Generator, step: int) -> Any:
+        """Training trials of a step, 0 to `config.iterations` - 1. All randomness comes from `generator`, or is seeded by `step`,
+        so that a resumed run draws the same.
+
+        Tensors, SpikeTrains, and tuples of them; they are moved to device and dtype. Of a tensor with three dimensions or more
+        the second counts samples (time first), of others the first; see `adjsnn.training.batches`.
+        """
+
+    @abstractmethod
+    def cost(self, net: Any, batch: Any) -> Cost:
+        """The cost of a batch: a mean over its samples, or a function of `batch_mean`s, so that processes can share a batch."""
+
+    @abstractmethod
+    def evaluate(self, net: Any, split: Split) -> dict[str, float]:
+        """Numbers on trials that are never trained on; the same names and trials at every call."""
+
+    def objective(self, found: dict[str, float]) -> float:
+        """Of `evaluate("validation")`: the network with the lowest is kept. Default: its `cost`."""
+        return found["cost"]
+
+    def optimiser(self, net: Any) -> torch.optim.Optimizer:
+        """Default: Adam on every parameter that learns."""
+        learnt = [p for p in net.parameters() if p.requires_grad]
+        return torch.optim.Adam(learnt, lr=self.config.learning_rate, betas=(0.9, 0.99))
+
+    def schedule(self, progress: float) -> float:
+        """Factor of the learning rates at a progress from 0 to 1. Default: a half cosine down to 1 %."""
+        return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def after_step(self, net: Any, batch: Any, cost: Cost, rate: float) -> None:
+        """What is done to the network after a step of the optimiser whose learning rate was `rate`. Default: nothing."""
+
+    def summary(self, metrics: Metrics) -> dict[str, float]:
+        """Further numbers of a finished training, from the columns of its metrics.csv. Default: none."""
+        return {}
+
+    def figures(self, net: Any) -> "dict[str, Figure]":
+        """Figures of the kept network, by name. Default: none."""
+        return {}
+
+    def adjoint(self) -> Any:
+        """The adjoint that the configuration names, for `adjsnn.solve(..., adjoint=...)`; None: the solver's own choice."""
+        return None if self.config.adjoint == "default" else ADJOINTS[self.config.adjoint]()
+
+    @property
+    def in_charge_form(self) -> bool:
+        """Whether gated networks are solved in the charge form, which the continuous adjoint needs."""
+        return self.config.adjoint == "continuous"
+
+    def place(self, batch: Any) -> Any:
+        """A batch on the experiment's device, floating-point tensors in its dtype."""
+        return moved(batch, self.device, self.dtype)
+
+    def generator(self, offset: int = 0) -> torch.Generator:
+        """A source of randomness seeded by `config.seed` + `offset`."""
+        return torch.Generator().manual_seed(self.config.seed + offset)

@@ -1,0 +1,264 @@
+"""The training loop, once for all experiments: step, judge, save, stop, go on to the bit."""
+
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from adjsnn.errors import ConfigurationError, IntegrationError
+from adjsnn.training.batches import share_of
+from adjsnn.training.experiment import Cost, Experiment
+from adjsnn.training.processes import Processes, mean_over_processes
+from adjsnn.training.runs import RunFolder, load_checkpoint
+from adjsnn.training.stopping import Stop
+
+
+class _CostOf(nn.Module):
+    """An experiment's cost as a module of the network, for DistributedDataParallel to look at."""
+
+    def __init__(self, experiment: Experiment[Any], net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self._experiment = experiment
+        self.found: Cost | None = None
+
+    def forward(self, batch: Any) -> Tensor:
+        self.found = self._experiment.cost(self.net, batch)
+        return self.found.value
+
+
+@dataclass
+class Training:
+    """A training between two steps: what a checkpoint holds.
+
+    Attributes:
+        net: the network that learns.
+        average: its exponential average, if the configuration asks for one.
+        generator: source of all training trials.
+        done: steps done.
+        seconds: time these steps took, without evaluations.
+        best: lowest objective so far, whose network is in best.safetensors.
+        sums: sums since the last row of metrics.csv.
+    """
+
+    net: nn.Module
+    average: AveragedModel | None
+    optimiser: torch.optim.Optimizer
+    generator: torch.Generator
+    done: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    sums: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.net if self.average is None else self.average.module
+
+    @property
+    def weights(self) -> dict[str, nn.Module]:
+        return {"weights": self.net} if self.average is None else {"weights": self.net, "average": self.average}
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights."""
+        return {
+            "done": self.done,
+            "seconds": self.seconds,
+            "best": self.best,
+            "sums": self.sums,
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_generator": torch.get_rng_state(),
+        }
+
+    def load(self, path: Path) -> None:
+        """Go back to the last checkpoint of a run folder.
+
+        Raises:
+            ConfigurationError: no checkpoint, a damaged one, or one of another network.
+        """
+        try:
+            state = load_checkpoint(path, self.weights)
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(
+                f"the checkpoint of {path} does not fit: {error}", "one of the same network", "the version that made the run"
+            ) from error
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_generator"])
+        self.done, self.seconds, self.best, self.sums = (state[name] for name in ("done", "seconds", "best", "sums"))
+
+
+def new_training(experiment: Experiment[Any]) -> Training:
+    """A training before its first step."""
+    config = experiment.config
+    torch.manual_seed(config.seed)
+    net = experiment.network().to(experiment.device, experiment.dtype)
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
+    return Training(net, average, experiment.optimiser(net), experiment.generator())
+
+
+def train(experiment: Experiment[Any], training: Training, run: RunFolder | None, team: Processes, stop: Stop) -> None:
+    """Take the steps that are left; the first process writes metrics, the best network and checkpoints into `run`.
+
+    Returns early, with a checkpoint of the last step, if a stop is asked for.
+
+    Raises:
+        IntegrationError: the cost is not finite.
+    """
+    config = experiment.config
+    costs = _CostOf(experiment, training.net)
+    shared = team.shared(costs)
+    rates = [group["lr"] for group in training.optimiser.param_groups]
+    if training.done:  # the optimiser's state holds the rates of its last step
+        rates = [group["initial_lr"] for group in training.optimiser.param_groups]
+    for group, rate in zip(training.optimiser.param_groups, rates, strict=True):
+        group["initial_lr"] = rate
+    writer = _Writer(experiment, run, training.done)
+    if training.done == 0:
+        _judge(experiment, training, run, writer, costs)
+        _save(training, run)
+    while training.done < config.iterations:
+        started = time.perf_counter()
+        _step(experiment, training, shared, costs, team)
+        training.seconds += time.perf_counter() - started
+        last = training.done == config.iterations
+        if training.done % config.log_every == 0 or last:
+            _judge(experiment, training, run, writer, costs)
+        asked = team.agree(stop.signal)
+        if training.done % config.save_every == 0 or last or asked:
+            _save(training, run)
+        if asked:
+            stop.signal = asked
+            break
+        writer.tick()
+    writer.close()
+    team.wait()
+
+
+def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, costs: _CostOf, team: Processes) -> None:
+    config, optimiser = experiment.config, training.optimiser
+    factor = experiment.schedule(training.done / config.iterations)
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    batch = share_of(experiment.place(experiment.batch(training.generator, training.done)), team.rank, team.count)
+    optimiser.zero_grad()
+    value = shared(batch)
+    value.backward()
+    learnt = [p for p in training.net.parameters() if p.grad is not None]
+    norm = float(nn.utils.clip_grad_norm_(learnt, config.clip or math.inf))
+    cost = float(mean_over_processes(value.detach()))
+    if not (math.isfinite(cost) and math.isfinite(norm)):
+        raise IntegrationError(
+            f"cost {cost:g} with a gradient of norm {norm:g} in step {training.done + 1}",
+            "finite numbers",
+            "a smaller --learning-rate or --clip; --resume goes back to the last checkpoint",
+        )
+    optimiser.step()
+    assert costs.found is not None
+    with torch.no_grad():
+        experiment.after_step(training.net, batch, costs.found, optimiser.param_groups[0]["lr"])
+    if training.average is not None:
+        training.average.update_parameters(training.net)
+    training.done += 1
+    for name, number in (("steps", 1.0), ("cost", cost), ("norm", norm)):
+        training.sums[name] = training.sums.get(name, 0.0) + number
+
+
+def _judge(experiment: Experiment[Any], training: Training, run: RunFolder | None, writer: "_Writer", costs: _CostOf) -> None:
+    """Evaluate on the validation set, write a row, keep the network if it is the best; by the first process alone."""
+    sums, training.sums = training.sums, {}
+    if run is None:
+        return
+    with torch.no_grad():
+        found = experiment.evaluate(training.judged, "validation")
+    steps = sums.get("steps", math.nan)
+    row = {
+        "iteration": training.done,
+        "seconds": training.seconds,
+        "train_cost": sums.get("cost", math.nan) / steps,
+        "gradient_norm": sums.get("norm", math.nan) / steps,
+        "min_speed_at_spike": math.nan if costs.found is None else slowest(costs.found.sol),
+        **found,
+    }
+    objective = experiment.objective(found)
+    if objective < training.best or training.done == 0:
+        training.best = objective
+        run.save_best(training.judged)
+    run.log(row)
+    writer.row(row)
+
+
+def _save(training: Training, run: RunFolder | None) -> None:
+    if run is not None:
+        run.save_checkpoint(training.done, training.weights, training.state())
+
+
+def slowest(sol: Any) -> float:
+    """Smallest |dv/dt| at a spike of a solution, 1/ms; nan where it has none to tell."""
+    return float(getattr(getattr(sol, "stats", None), "min_speed_at_spike", math.nan))
+
+
+class _Writer:
+    """Rows to a progress line on a terminal, as lines elsewhere, to log.txt, and to TensorBoard if asked for."""
+
+    def __init__(self, experiment: Experiment[Any], run: RunFolder | None, done: int) -> None:
+        self._run, self._columns, self._board, self._bar = run, experiment.columns, None, None
+        if run is None:
+            return
+        if experiment.config.tensorboard:
+            self._board = _board(run.path / "tensorboard", done)
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=experiment.config.iterations, initial=done, unit="it", dynamic_ncols=True)
+        self._iterations = experiment.config.iterations
+
+    def row(self, row: dict[str, float]) -> None:
+        assert self._run is not None
+        told = [f"{name.replace('_', ' ')} {_short(row[name])}" for name in row if name in self._columns or not self._columns]
+        text = "  ".join(
+            (
+                f"loss {_short(row['train_cost'])}",
+                *told,
+                f"|grad| {_short(row['gradient_norm'])}",
+                f"min |dv/dt| {_short(row['min_speed_at_spike'])}",
+            )
+        )
+        self._run.note(f"step {row['iteration']:.0f}  {text}")
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            left = row["seconds"] / row["iteration"] * (self._iterations - row["iteration"]) if row["iteration"] else math.nan
+            print(f"step {row['iteration']:.0f} of {self._iterations}  {text}  {left:.0f} s left", flush=True)
+        if self._board is not None:
+            for name, number in row.items():
+                self._board.add_scalar(name, number, int(row["iteration"]))
+
+    def tick(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def close(self) -> None:
+        for part in (self._bar, self._board):
+            if part is not None:
+                part.close()
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}"
+
+
+def _board(path: Path, done: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  optional
+    except ImportError as error:
+        raise ConfigurationError("--tensorboard without the package tensorboard", "it", "pip install tensorboard") from error
+    return SummaryWriter(str(path), purge_step=done)

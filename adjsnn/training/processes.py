@@ -1,0 +1,120 @@
+"""Several processes that train one network, each on its part of every batch: started by torchrun."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from adjsnn.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a training and this one's place.
+
+    Attributes:
+        rank: number of this process; 0 writes the run folder.
+        count: number of processes.
+        device: this process's device.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, value: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.count == 1:
+            return value
+        found = torch.tensor([value], device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def told(self, text: str) -> str:
+        """The text that the first process gives."""
+        if self.count == 1:
+            return text
+        box = [text]
+        dist.broadcast_object_list(box, 0, device=self.device)
+        return str(box[0])
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def shared(self, module: nn.Module) -> nn.Module:
+        """A module whose gradients become their mean over processes (DistributedDataParallel)."""
+        if self.count == 1:
+            return module
+        devices = [self.device] if self.device.type == "cuda" else None
+        # A network may hold weights that its cost does not use; buffers are constants, the same in every process.
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False
+        )
+
+
+def batch_mean(x: Tensor) -> Tensor:
+    """Mean over the first dimension, the samples; over those of all processes if several share a batch. Differentiable.
+
+    A cost that is not a mean over samples, such as the square of a mean rate, is the same for any number of processes if it is
+    a function of such means.
+    """
+    return mean_over_processes(x.mean(0))
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """Mean of a tensor over the processes of a training; itself where there is one. Differentiable."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    # Its own adjoint: each process's cost depends on x, so the sum of their cotangents comes back.
+    return _Sum.apply(x) / dist.get_world_size()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Tensor:  # type: ignore[override]
+        total = cotangent.clone()
+        dist.all_reduce(total)
+        return total
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """The processes that torchrun started (gloo on the CPU, nccl on GPUs), or this one alone.
+
+    Raises:
+        ConfigurationError: more processes than GPUs on this machine.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes(0, 1, device)
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ConfigurationError(
+                f"process {local} on a machine with {torch.cuda.device_count()} GPUs", "a GPU for each", "fewer processes"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count, device)
+    finally:
+        dist.destroy_process_group()

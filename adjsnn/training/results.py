@@ -1,0 +1,109 @@
+"""A page of results, written from run folders: what was trained, how, with which seeds, on what, and what it reached."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adjsnn.errors import ConfigurationError
+from adjsnn.training.compare import Finished, Group, finished, grouped, shown_columns, spread, table
+
+FAMILIES = {"gated": "gated synapses", "lif": "LIF with jumps"}
+
+
+def record(paths: Sequence[Path], page: Path, heading: str) -> None:
+    """Add finished runs to the records beside a page of results, and write the page again.
+
+    The records are JSON files in a folder named like the page, one for each group of runs that differ in their seed alone.
+
+    Args:
+        paths: run folders, or folders of them.
+        page: for example experiments/RESULTS.md.
+        heading: what is special about these runs, for their heading; may be empty.
+
+    Raises:
+        ConfigurationError: no finished runs, or runs of one group on several machines or versions.
+    """
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = grouped(finished(paths))
+    for group in groups:
+        _check_alike(group)
+        parts = [group.runs[0].summary["title"], heading, group.label if len(groups) > 1 else ""]
+        title = ", ".join(part for part in parts if part)
+        content = {"title": title, "runs": [{"about": run.about, "summary": run.summary} for run in group.runs]}
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_page(page)
+
+
+def write_page(page: Path) -> None:
+    """Write a page of results from the records in the folder beside it."""
+    records = [json.loads(path.read_text()) for path in sorted(page.with_suffix("").glob("*.json"))]
+    overview, sections = {}, []
+    for found in records:
+        runs = [Finished(Path(), run["about"], run["summary"]) for run in found["runs"]]
+        overview[found["title"]] = _line(runs)
+        sections.append(_section(found["title"], runs))
+    top = table(overview, "task", ["network", "adjoint", "seeds", "reached (mean ± sd)", "spikes/s", "training s", "hardware"])
+    head = "# Results\n\nOn held-out trials. Written by `python -m adjsnn.training results`."
+    page.write_text("\n\n".join([head, top, "\n".join(sections)]))
+
+
+def _line(runs: Sequence[Finished]) -> list[str]:
+    config, columns = runs[0].about["config"], shown_columns(runs)
+    name, (label, form) = next(iter(columns.items()))
+    rate = [run.numbers["spikes_per_s"] for run in runs if "spikes_per_s" in run.numbers]
+    return [
+        FAMILIES.get(config.get("network", ""), ""),
+        _adjoint(config),
+        str(len(runs)),
+        f"{label} {spread([run.numbers[name] for run in runs], form)}",
+        spread(rate, ".1f") if rate else "",
+        spread([run.numbers["seconds"] for run in runs], ".0f"),
+        _hardware(runs[0]),
+    ]
+
+
+def _section(title: str, runs: Sequence[Finished]) -> str:
+    columns, about = shown_columns(runs), runs[0].about
+    rows = {
+        str(run.about["config"]["seed"]): [format(run.numbers[name], form) for name, (_, form) in columns.items()]
+        for run in runs
+    }
+    if len(runs) > 1:
+        rows["mean ± sd"] = [spread([run.numbers[name] for run in runs], form) for name, (_, form) in columns.items()]
+    command = re.sub(r" --(seed|runs) \S+", "", about["command"])
+    versions = runs[0].summary["versions"]
+    started = min(run.about["started"] for run in runs)
+    date = f"{started[:4]}-{started[4:6]}-{started[6:8]}"
+    return (
+        f"## {title}\n\n`{command}`: {about['config']['iterations']} steps of {about['config']['batch']} trials, "
+        f"{FAMILIES.get(about['config'].get('network', ''), 'network')}, {_adjoint(about['config'])}. {_hardware(runs[0])}; "
+        f"torch {versions['torch']}; {date}.\n\n" + table(rows, "seed", [label for label, _ in columns.values()]) + "\n"
+    )
+
+
+def _adjoint(config: dict[str, Any]) -> str:
+    default = "event" if config.get("network") == "lif" else "discrete"
+    return default if config["adjoint"] == "default" else config["adjoint"]
+
+
+def _hardware(run: Finished) -> str:
+    versions, device = run.summary["versions"], run.about["config"]["device"]
+    together = int(versions["runs at a time"])
+    beside = f", {together} runs at a time" if together > 1 else ""
+    threads = f"{versions['machine']}, {versions['threads']} thread(s){beside}"
+    return versions["gpu"] if device != "cpu" and versions["gpu"] != "none" else threads
+
+
+def _check_alike(group: Group) -> None:
+    kinds = {json.dumps(run.summary["versions"], sort_keys=True) for run in group.runs}
+    seeds = [run.about["config"]["seed"] for run in group.runs]
+    if len(kinds) > 1 or len(set(seeds)) < len(seeds):
+        raise ConfigurationError(
+            f"{group.label}: seeds {seeds} from {len(kinds)} kinds of machine or version",
+            "one run for each seed, all alike",
+            "a sweep, which makes them in one go",
+        )

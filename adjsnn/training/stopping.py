@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM as a wish to stop after the step under way, so that a run can save and end."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """Whether, and by which signal, a stop was asked for.
+
+    Attributes:
+        signal: number of the signal; 0: none.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __bool__(self) -> bool:
+        return self.signal != 0
+
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        """Ask for a stop; a second Ctrl-C stops at once."""
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Within it, SIGINT and SIGTERM only set the Stop; outside the main thread they do what they did before."""
+    stop, before = Stop(), {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, stop.ask)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

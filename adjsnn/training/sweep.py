@@ -1,0 +1,143 @@
+"""Many runs of one experiment: several seeds, a grid of settings, in parallel processes."""
+
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+import tyro
+
+from adjsnn.errors import ConfigurationError
+from adjsnn.training.compare import compare
+from adjsnn.training.runs import TOGETHER
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run an experiment script with several seeds, and with each combination of settings of a grid."""
+
+    script: tyro.conf.Positional[Path]
+    """for example experiments/predictive_coding.py"""
+    seeds: int = 5
+    first_seed: int = 0
+    grid: tuple[str, ...] = ()
+    """settings to combine, each flag=value,value,... for example activity-cost=0.01,0.03 learning-rate=0.01"""
+    flags: str = ""
+    """further flags of every run"""
+    parallel: int = os.cpu_count() or 1
+    """processes at a time; each has one thread unless --flags says otherwise"""
+    runs: Path = Path("runs")
+    """the sweep is collected in a new folder <runs>/sweeps/<utc>-<experiment>"""
+
+
+def combinations(grid: Sequence[str]) -> list[list[str]]:
+    """Flags of each combination of a grid.
+
+    Raises:
+        ConfigurationError: a setting that is not flag=value,value.
+    """
+    axes = []
+    for setting in grid:
+        name, equals, values = setting.partition("=")
+        if not (name and equals and values):
+            raise ConfigurationError(f"--grid {setting}", "flag=value,value", "--grid activity-cost=0.01,0.03")
+        axes.append([[f"--{name.lstrip('-')}", value] for value in values.split(",")])
+    return [list(itertools.chain.from_iterable(choice)) for choice in itertools.product(*axes)]
+
+
+def sweep(settings: Sweep) -> int:
+    """Start the runs, tell when each ends, and compare those that finished.
+
+    A run that fails is told with the end of its output and does not stop the others. Ctrl-C and SIGTERM are passed on to the
+    running processes, which save and end.
+
+    Returns:
+        exit status: 0; 1 if a run failed; 128 + the signal's number after a stop.
+
+    Raises:
+        ConfigurationError: no script, a grid that cannot be read, or numbers below 1.
+    """
+    if not settings.script.is_file():
+        raise ConfigurationError(f"{settings.script}: no such script", "an experiment", "experiments/predictive_coding.py")
+    if settings.seeds < 1 or settings.parallel < 1:
+        raise ConfigurationError(
+            f"seeds={settings.seeds}, parallel={settings.parallel}", "1 or more of each", "--seeds 5 --parallel 2"
+        )
+    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    root = settings.runs / "sweeps" / f"{started}-{settings.script.stem}"
+    root.mkdir(parents=True)
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    jobs = [
+        [sys.executable, str(settings.script), *shlex.split(settings.flags), *flags, "--seed", str(seed), "--runs", str(root)]
+        for flags in combinations(settings.grid)
+        for seed in seeds
+    ]
+    pool = _Pool(root, min(settings.parallel, len(jobs)))
+    print(f"{len(jobs)} runs, {settings.parallel} at a time, in {root}", flush=True)
+    with ThreadPoolExecutor(settings.parallel) as threads:
+        futures = [threads.submit(pool.run, number, job) for number, job in enumerate(jobs)]
+        stopped = pool.wait(futures)
+    failed = sum(future.result() != 0 for future in futures)
+    finished = sorted(path.parent for path in root.glob("*/*/summary.json"))
+    if finished:
+        print()
+        compare(finished, root / "compare.png")
+    if stopped:
+        return 128 + stopped
+    return 1 if failed else 0
+
+
+class _Pool:
+    """Processes under way, so that signals can be passed on."""
+
+    def __init__(self, root: Path, together: int) -> None:
+        self._together = str(together)
+        self._root, self._running, self._lock, self._stopped = root, set[subprocess.Popen[bytes]](), Lock(), 0
+
+    def run(self, number: int, job: list[str]) -> int:
+        """Run one job to its end; its exit status."""
+        output = self._root / f"{number:03d}.txt"
+        with open(output, "wb") as file:
+            with self._lock:
+                if self._stopped:
+                    return 128 + self._stopped
+                # A session of its own: Ctrl-C on the terminal reaches it once, through this process.
+                process = subprocess.Popen(
+                    job,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, TOGETHER: self._together},
+                )
+                self._running.add(process)
+            status = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        print(f"{'ended' if status == 0 else f'FAILED ({status})'}: {shlex.join(job[1:])}", flush=True)
+        if status not in (0, 128 + self._stopped):
+            print("".join(f"    {line}\n" for line in output.read_text().splitlines()[-5:]), end="", flush=True)
+        return status
+
+    def wait(self, futures: Sequence[object]) -> int:
+        """Until all are done; the signal that stopped them, or 0."""
+        while not all(future.done() for future in futures):  # type: ignore[attr-defined]
+            try:
+                time.sleep(0.2)
+            except KeyboardInterrupt:
+                self.stop(signal.SIGINT)
+        return self._stopped
+
+    def stop(self, number: int) -> None:
+        with self._lock:
+            self._stopped = number
+            for process in self._running:
+                process.send_signal(signal.SIGTERM)
