@@ -8,8 +8,9 @@ Three classes of points in a disc (yin, yang, the two eyes; Kriener, Göltz and 
 spikes at x, y, 1-x, 1-y and a fifth at 0. The class is the output neuron that spikes first. Spikes are located and gradients
 computed event by event, without a time grid; the loss is the cross-entropy of first spike times (docs/equations.md, 2.14).
 
-A neuron that stays silent has no spike time and so no gradient. Remedy, outside the gradient: after each step the weights into
-an output neuron rise by `wake` times the learning rate times the share of its own class in which it was silent.
+A neuron that stays silent has no spike time and so no gradient. Remedy, outside the gradient: after each step, weights into an
+output neuron that was silent though its own class was shown rise by `wake` times the learning rate, if their hidden neurons
+spiked.
 """
 
 import math
@@ -69,7 +70,7 @@ class Config(TrainingConfig):
     alpha: float = 0.001
     tau1: float = 6.4
     """of the loss"""
-    wake: float = 5.0
+    wake: float = 1.0
     """how fast silent output neurons are woken, in learning rates; 0: not at all"""
     quick: bool = False
     """1872 iterations with 120 hidden neurons"""
@@ -119,11 +120,14 @@ def encode(points: Tensor, span: float) -> adjsnn.SpikeTrains:
 
 @torch.no_grad()
 def wake(net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, labels: Tensor, rise: float) -> None:
-    """Raise the weights into output neurons that are silent when their own class is shown."""
-    own = one_hot(labels, 3).bool()
-    silent = sol.first_spike_times().isinf() & own
-    counts = mean_over_processes(torch.stack([silent.sum(0), own.sum(0)]).to(net.w_in[-1]))
-    net.w_in[-1].add_(rise * (counts[0] / counts[1].clamp(min=1e-9))[:, None])
+    """Where an output neuron is silent though its own class is shown, raise its weights from hidden neurons that did spike.
+
+    A weight rises by `rise` times the share of such points in which its hidden neuron spiked.
+    """
+    silent = (sol.first_spike_times().isinf() & one_hot(labels, 3).bool()).to(net.w_in[-1])
+    spiked = (sol.spike_counts(0) > 0).to(silent)
+    shares = mean_over_processes(torch.cat([silent.T @ spiked, silent.sum(0)[:, None]], 1))
+    net.w_in[-1].add_(rise * shares[:, :-1] / shares[:, -1:].clamp(min=1e-9))
 
 
 @torch.no_grad()

@@ -121,11 +121,12 @@ class Experiment(ABC, Generic[C]):
 
     @abstractmethod
     def batch(self, generator: torch.Generator, step: int) -> Any:
-        """Training trials of a step, 0 to `config.iterations` - 1. All randomness comes from `generator`, or is seeded by `step`,
-        so that a resumed run draws the same.
+        """Training trials of a step, 0 to `config.iterations` - 1.
 
-        Tensors, SpikeTrains, and tuples of them; they are moved to device and dtype. Of a tensor with three dimensions or more
-        the second counts samples (time first), of others the first; see `adjsnn.training.batches`.
+        All randomness comes from `generator`, or is seeded by `step`, so that a resumed run draws the same.
+
+        Trials are tensors, SpikeTrains, and tuples of them; they are moved to device and dtype. Of a tensor with three
+        dimensions or more the second counts samples (time first), of others the first; see `adjsnn.training.batches`.
         """
 
     @abstractmethod

@@ -19,6 +19,8 @@ from adjsnn.training.processes import Processes, mean_over_processes
 from adjsnn.training.runs import RunFolder, load_checkpoint
 from adjsnn.training.stopping import Stop
 
+MOST_SKIPPED = 10  # steps in a row
+
 
 class _CostOf(nn.Module):
     """An experiment's cost as a module of the network, for DistributedDataParallel to look at."""
@@ -45,6 +47,7 @@ class Training:
         done: steps done.
         seconds: time these steps took, without evaluations.
         best: lowest objective so far, whose network is in best.safetensors.
+        skipped: steps in a row whose gradient overflowed.
         sums: sums since the last row of metrics.csv.
     """
 
@@ -55,6 +58,7 @@ class Training:
     done: int = 0
     seconds: float = 0.0
     best: float = math.inf
+    skipped: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -72,6 +76,7 @@ class Training:
             "done": self.done,
             "seconds": self.seconds,
             "best": self.best,
+            "skipped": self.skipped,
             "sums": self.sums,
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -95,7 +100,8 @@ class Training:
             ) from error
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])
-        self.done, self.seconds, self.best, self.sums = (state[name] for name in ("done", "seconds", "best", "sums"))
+        self.done, self.seconds, self.best = state["done"], state["seconds"], state["best"]
+        self.skipped, self.sums = state["skipped"], state["sums"]
 
 
 def new_training(experiment: Experiment[Any]) -> Training:
@@ -112,17 +118,17 @@ def train(experiment: Experiment[Any], training: Training, run: RunFolder | None
 
     Returns early, with a checkpoint of the last step, if a stop is asked for.
 
+    A gradient that overflows, as those of chaotic stretches can, is not followed; `skipped_steps` in metrics.csv counts them.
+
     Raises:
-        IntegrationError: the cost is not finite.
+        IntegrationError: the cost is not finite, or the gradient overflows several times in a row.
     """
     config = experiment.config
     costs = _CostOf(experiment, training.net)
     shared = team.shared(costs)
     rates = [group["lr"] for group in training.optimiser.param_groups]
-    if training.done:  # the optimiser's state holds the rates of its last step
-        rates = [group["initial_lr"] for group in training.optimiser.param_groups]
     for group, rate in zip(training.optimiser.param_groups, rates, strict=True):
-        group["initial_lr"] = rate
+        group.setdefault("initial_lr", rate)  # the state of a resumed one has it, beside the rate of its last step
     writer = _Writer(experiment, run, training.done)
     if training.done == 0:
         _judge(experiment, training, run, writer, costs)
@@ -157,20 +163,24 @@ def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, co
     learnt = [p for p in training.net.parameters() if p.grad is not None]
     norm = float(nn.utils.clip_grad_norm_(learnt, config.clip or math.inf))
     cost = float(mean_over_processes(value.detach()))
-    if not (math.isfinite(cost) and math.isfinite(norm)):
+    overflow = math.isfinite(cost) and not math.isfinite(norm)
+    training.skipped = training.skipped + 1 if overflow else 0
+    if not math.isfinite(cost) or training.skipped > MOST_SKIPPED:
         raise IntegrationError(
             f"cost {cost:g} with a gradient of norm {norm:g} in step {training.done + 1}",
             "finite numbers",
-            "a smaller --learning-rate or --clip; --resume goes back to the last checkpoint",
+            "a shorter dt, weaker weights at the start, a smaller --learning-rate, or --dtype float64",
         )
-    optimiser.step()
-    assert costs.found is not None
-    with torch.no_grad():
-        experiment.after_step(training.net, batch, costs.found, optimiser.param_groups[0]["lr"])
+    if not overflow:
+        optimiser.step()
+        assert costs.found is not None
+        with torch.no_grad():
+            experiment.after_step(training.net, batch, costs.found, optimiser.param_groups[0]["lr"])
     if training.average is not None:
         training.average.update_parameters(training.net)
     training.done += 1
-    for name, number in (("steps", 1.0), ("cost", cost), ("norm", norm)):
+    found = {"steps": 1.0, "cost": cost, "skipped": float(overflow), "norm": 0.0 if overflow else norm}
+    for name, number in found.items():
         training.sums[name] = training.sums.get(name, 0.0) + number
 
 
@@ -186,7 +196,8 @@ def _judge(experiment: Experiment[Any], training: Training, run: RunFolder | Non
         "iteration": training.done,
         "seconds": training.seconds,
         "train_cost": sums.get("cost", math.nan) / steps,
-        "gradient_norm": sums.get("norm", math.nan) / steps,
+        "gradient_norm": sums.get("norm", math.nan) / (steps - sums.get("skipped", 0.0) or math.nan),
+        "skipped_steps": sums.get("skipped", 0.0),
         "min_speed_at_spike": math.nan if costs.found is None else slowest(costs.found.sol),
         **found,
     }

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import adjsnn
@@ -171,7 +172,7 @@ class RunFolder:
     def save_best(self, net: nn.Module) -> None:
         """Write the network's weights to best.safetensors."""
         with self._replacing("best.safetensors") as path:
-            save_file(tensors_of(net), path)
+            path.write_bytes(save(tensors_of(net)))
 
     def load_best(self, net: nn.Module) -> None:
         """Load best.safetensors into `net`."""
@@ -190,14 +191,16 @@ class RunFolder:
         beside.mkdir()
         try:
             for name, net in weights.items():
-                save_file(tensors_of(net), beside / f"{name}.safetensors")
-            torch.save(state, beside / "state.pt")
+                (beside / f"{name}.safetensors").write_bytes(save(tensors_of(net)))
+            packed = BytesIO()  # torch reports a full disk as a RuntimeError
+            torch.save(state, packed)
+            (beside / "state.pt").write_bytes(packed.getvalue())
             digests = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(beside.iterdir())}
             (beside / "manifest.json").write_text(json.dumps({"step": step, "sha256": digests}, indent=2) + "\n")
             place = self.path / "checkpoints" / f"{step:08d}"
             shutil.rmtree(place, ignore_errors=True)
             os.replace(beside, place)
-        except (OSError, RuntimeError):  # torch reports a full disk as a RuntimeError
+        except OSError:
             shutil.rmtree(beside, ignore_errors=True)
             raise
         for old in checkpoints(self.path)[:-KEPT_CHECKPOINTS]:
