@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import adjsnn
+from adjsnn.training import main
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -20,26 +20,33 @@ import yin_yang  # noqa: E402
 SHORT = ["--iterations", "4", "--neurons", "8", "--batch", "4", "--window", "20", "--held-out-window", "30", "--log-every", "2"]
 
 
-def _only_run(root: Path) -> Path:
-    (run,) = (root / "predictive_coding").iterdir()
+def _only_run(root: Path, experiment: str = "predictive_coding") -> Path:
+    (run,) = (root / experiment).iterdir()
     return run
 
 
+def _figures(run: Path) -> set[str]:
+    assert (run / "report.html").exists()
+    return {path.stem for path in (run / "figures").iterdir()}
+
+
+def _predictive_coding(*options) -> int:
+    return main(predictive_coding.PredictiveCoding, argv=options)
+
+
 def test_a_short_run_leaves_its_folder(tmp_path, capsys):
-    assert predictive_coding.main([*SHORT, "--runs", str(tmp_path)]) == 0
+    assert _predictive_coding(*SHORT, "--runs", str(tmp_path)) == 0
     run = _only_run(tmp_path)
-    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.png" for name in ("readout", "weights", "learning")}
-    assert names == {"config.json", "metrics.csv", "summary.json", "best.pt"} | figures
+    assert _figures(run) == {"readout", "weights", "events", "history"}
     summary = json.loads((run / "summary.json").read_text())
     assert 0 < summary["held_out"]["cost"] < 10
-    assert "held-out signals: cost" in capsys.readouterr().out
+    assert "held out: cost / silent" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     results = []
     for name in ("first", "second"):
-        assert predictive_coding.main([*SHORT, "--runs", str(tmp_path / name)]) == 0
+        assert _predictive_coding(*SHORT, "--runs", str(tmp_path / name)) == 0
         results.append(json.loads((_only_run(tmp_path / name) / "summary.json").read_text())["held_out"])
     assert results[0] == results[1]
 
@@ -48,7 +55,7 @@ def test_a_recording_of_three_channels(tmp_path):
     times = np.arange(600)[:, None]
     np.save(tmp_path / "recording.npy", np.sin(2 * np.pi * times / np.array([90.0, 70.0, 50.0])))
     options = ["--signal", str(tmp_path / "recording.npy"), "--signal-dt", "1.0", "--runs", str(tmp_path)]
-    assert predictive_coding.main([*SHORT, *options]) == 0
+    assert _predictive_coding(*SHORT, *options) == 0
 
 
 @pytest.mark.parametrize(
@@ -61,19 +68,19 @@ def test_a_recording_of_three_channels(tmp_path):
     ],
 )
 def test_bad_options_end_with_a_message(options, message, tmp_path, capsys):
-    assert predictive_coding.main([*SHORT, *options, "--runs", str(tmp_path)]) == 1
+    assert _predictive_coding(*SHORT, *options, "--runs", str(tmp_path)) == 1
     assert message in capsys.readouterr().err
 
 
 def test_a_recording_too_short_to_hold_out(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.sin(np.arange(100.0)))
-    assert predictive_coding.main([*SHORT, "--signal", str(tmp_path / "x.npy"), "--runs", str(tmp_path)]) == 1
+    assert _predictive_coding(*SHORT, "--signal", str(tmp_path / "x.npy"), "--runs", str(tmp_path)) == 1
     assert "at least one held-out trial" in capsys.readouterr().err
 
 
 def test_unknown_flags_end_with_a_message(capsys):
     with pytest.raises(SystemExit) as caught:
-        predictive_coding.main(["--learning-rat", "1"])
+        _predictive_coding("--learning-rat", "1")
     assert caught.value.code != 0
 
 
@@ -89,16 +96,24 @@ def test_the_readme_examples_run(number, printed, capsys):
 def test_yin_yang_leaves_its_folder_and_the_same_numbers(tmp_path, capsys):
     results = []
     for name in ("first", "second"):
-        options = ["--epochs", "1", "--hidden", "30", "--batch", "100", "--learn", "weights", "delays", "tau_mem"]
-        assert yin_yang.main([*options, "--runs", str(tmp_path / name)]) == 0
-        (run,) = (tmp_path / name / "yin_yang").iterdir()
-        names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-        figures = {f"figures/{figure}.png" for figure in ("decision_map", "raster", "learning")}
-        assert names == {"config.json", "metrics.csv", "summary.json", "best.pt"} | figures
-        results.append(json.loads((run / "summary.json").read_text())["held_out"])
-    assert results[0] == results[1]
-    assert results[0]["accuracy"] > 0.5  # a third by chance
-    assert "held-out points:" in capsys.readouterr().out
+        options = ["--iterations", "50", "--log-every", "25", "--hidden", "30", "--batch", "100", "--averaging", "0"]
+        learnt = ["--learn", "weights", "delays", "tau_mem", "--runs", str(tmp_path / name)]
+        assert main(yin_yang.YinYang, argv=[*options, *learnt]) == 0
+        run = _only_run(tmp_path / name, "yin_yang")
+        assert _figures(run) == {"decision_map", "raster", "events", "history"}
+        results.append(json.loads((run / "summary.json").read_text()))
+    assert results[0]["held_out"] == results[1]["held_out"]
+    assert results[0]["held_out"]["accuracy"] > 0.5  # a third by chance
+    assert np.isnan(results[0]["training"]["seconds_to_98"])
+    assert "held out: accuracy" in capsys.readouterr().out
+
+
+def test_an_epoch_of_yin_yang_shows_each_point_once():
+    experiment = yin_yang.YinYang(yin_yang.Config(batch=100))
+    shown = torch.cat([experiment.batch(torch.Generator(), step).points for step in range(50)])
+    assert torch.equal(shown.unique(dim=0), experiment.data["train"].points.unique(dim=0))
+    first, again = (experiment.batch(torch.Generator(), step).points for step in (0, 50))
+    assert not torch.equal(first, again)
 
 
 def test_yin_yang_points():
@@ -112,22 +127,25 @@ def test_yin_yang_points():
 
 def test_waking_is_no_part_of_the_gradient():
     """A silent output neuron of the right class: its weights rise after the step, and their gradient is zero before."""
-    config = yin_yang.Config(hidden=10, wake=1.0)
-    net, data = yin_yang.new_network(config), yin_yang.draw_points(30, 0, 30.0)
+    experiment = yin_yang.YinYang(yin_yang.Config(hidden=10))
+    net, data = experiment.network(), yin_yang.draw_points(30, 0, 30.0)
     with torch.no_grad():
         net.w_in[1][2] = -1.0
-    sol = adjsnn.solve(net, data.x, t_end=60.0)
-    adjsnn.losses.first_spike_cross_entropy(sol, data.labels).backward()
+    cost = experiment.cost(net, data)
+    cost.value.backward()
     before = net.w_in[1].detach().clone()
-    yin_yang.wake(net, sol, data.labels, 0.5)
+    yin_yang.wake(net, cost.sol, data.labels, 0.5)
     assert not net.w_in[1].grad[2].any()
-    assert torch.equal(net.w_in[1][2], before[2] + 0.5)
+    eyes = data.labels == 2
+    spiked = (cost.sol.layer_spikes[0].counts()[eyes] > 0).float().mean(0)
+    torch.testing.assert_close(net.w_in[1][2].detach(), before[2] + 0.5 * spiked)
+    assert torch.equal(net.w_in[1][:2], before[:2])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_predictive_coding_reaches_its_targets(seed, tmp_path):
-    assert predictive_coding.main(["--seed", str(seed), "--runs", str(tmp_path)]) == 0
+    assert _predictive_coding("--seed", str(seed), "--runs", str(tmp_path)) == 0
     found = json.loads((_only_run(tmp_path) / "summary.json").read_text())["held_out"]
     assert found["cost"] <= 0.003
     assert found["spikes_per_s"] <= 60

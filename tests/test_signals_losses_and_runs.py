@@ -87,10 +87,11 @@ class _Config:
 
 
 def test_a_run_folder_keeps_everything(tmp_path):
-    run = RunFolder(tmp_path, "trial", _Config(), ["python", "trial.py"])
+    run = RunFolder.new(tmp_path, "trial", _Config(), "python trial.py", ["--rate", "0.1"])
     assert "-s3-" in run.path.name
     about = json.loads((run.path / "config.json").read_text())
     assert about["config"] == {"seed": 3, "rate": 0.1}
+    assert about["command"] == "python trial.py --rate 0.1"
     assert about["versions"]["torch"] == torch.__version__
     run.log({"iteration": 0, "cost": 1.5})
     run.log({"iteration": 1, "cost": 0.5})
@@ -103,8 +104,30 @@ def test_a_run_folder_keeps_everything(tmp_path):
     assert not [path for path in run.path.iterdir() if "partial" in path.name]
 
 
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path):
+    runs = {RunFolder.new(tmp_path, "trial", _Config(), "python trial.py", []).path for _ in range(3)}
+    assert len(runs) == 3
+
+
+def test_a_row_of_other_columns(tmp_path):
+    run = RunFolder.new(tmp_path, "trial", _Config(), "python trial.py", [])
+    run.log({"iteration": 0, "cost": 1.0})
+    with pytest.raises(adjsnn.ConfigurationError, match="those of the first row"):
+        run.log({"iteration": 1, "loss": 1.0})
+
+
+def test_rows_after_a_step_are_dropped(tmp_path):
+    run = RunFolder.new(tmp_path, "trial", _Config(), "python trial.py", [])
+    for step in range(4):
+        run.log({"iteration": step, "cost": 0.5})
+    with open(run.path / "metrics.csv", "a") as file:
+        file.write("2,0.")  # killed while it wrote
+    run.keep_rows_up_to(2)
+    assert run.metrics()["iteration"] == [0.0, 1.0, 2.0]
+
+
 def test_a_failed_write_leaves_the_last_one(tmp_path):
-    run = RunFolder(tmp_path, "trial", _Config(), [])
+    run = RunFolder.new(tmp_path, "trial", _Config(), "python trial.py", [])
     run.write_json("summary.json", {"cost": 1})
     loop: dict = {}
     loop["loop"] = loop
@@ -116,4 +139,4 @@ def test_a_failed_write_leaves_the_last_one(tmp_path):
 def test_a_run_folder_in_an_impossible_place(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(adjsnn.ConfigurationError, match="cannot be made"):
-        RunFolder(tmp_path / "file", "trial", _Config(), [])
+        RunFolder.new(tmp_path / "file", "trial", _Config(), "python trial.py", [])

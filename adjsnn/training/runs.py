@@ -9,6 +9,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -52,18 +53,19 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = open(path / ".lock", "w")  # noqa: SIM115  held as long as the folder
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
+        self._unlock = weakref.finalize(self, os.close, lock)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
+            self.close()
             raise ConfigurationError(
                 f"run folder {path} is in use by another process", "one process at a time", "waiting for it, or stopping it"
             ) from error
 
     def close(self) -> None:
         """Let other processes write into the folder."""
-        self._lock.close()
+        self._unlock()
 
     @classmethod
     def new(cls, root: str | Path, experiment: str, config: Any, command: str, arguments: Sequence[str]) -> "RunFolder":

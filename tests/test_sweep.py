@@ -1,0 +1,146 @@
+"""Many runs: sweeps, their comparison, and pages of results."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from adjsnn.training.__main__ import main
+from adjsnn.training.sweep import combinations
+
+ROOT = Path(__file__).parent.parent
+LINE = '''
+import sys
+from dataclasses import dataclass
+import torch
+from adjsnn.training import Column, Cost, Experiment, TrainingConfig, main
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    """Fit a slope."""
+    slope: float = 2.0
+    fail: int = -1
+
+class Line(Experiment[Config]):
+    config_type = Config
+    columns = {"cost": Column("cost", ".3f"), "slope": Column("slope", ".2f")}
+
+    def network(self):
+        if self.config.seed == self.config.fail:
+            raise RuntimeError("this seed fails")
+        torch.manual_seed(self.config.seed)
+        return torch.nn.Linear(1, 1)
+
+    def batch(self, generator, step):
+        return torch.randn(self.config.batch, 1, generator=generator)
+
+    def cost(self, net, x):
+        return Cost((net(x) - self.config.slope * x).square().mean(), None)
+
+    def evaluate(self, net, split):
+        return {"cost": float((net.weight - self.config.slope).square()), "slope": float(net.weight)}
+
+if __name__ == "__main__":
+    sys.exit(main(Line))
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "line.py"
+    path.write_text(LINE)
+    return path
+
+
+def _sweep(script, *options):
+    return main(["sweep", str(script), "--runs", str(script.parent / "runs"), *options])
+
+
+def test_a_sweep_is_compared_and_recorded(script, capsys, monkeypatch):
+    options = ["--seeds", "2", "--parallel", "2", "--grid", "slope=1,2", "learning-rate=0.05"]
+    assert _sweep(script, *options, "--flags=--iterations 300 --log-every 100 --threads 1") == 0
+    out = capsys.readouterr().out
+    assert out.count("ended: ") == 4
+    rows = re.findall(r"^\| slope=(\S+) \| 2 \| \S+ ± \S+ \| (\S+) ± \S+ \|", out, re.MULTILINE)
+    assert [(slope, round(float(found))) for slope, found in rows] == [("1.0", 1), ("2.0", 2)]
+    (root,) = (script.parent / "runs" / "sweeps").iterdir()
+    assert (root / "compare.png").exists()
+
+    page = script.parent / "RESULTS.md"
+    assert main(["results", str(root), "--page", str(page), "--heading", "a test"]) == 0
+    text = page.read_text()
+    assert "| Line, a test, slope=1.0 |" in text
+    assert "## Line, a test, slope=2.0" in text
+    assert "2 runs at a time" in text
+    assert len(list((script.parent / "RESULTS").glob("*.json"))) == 2
+    assert main(["results", str(root), "--page", str(page), "--heading", "a test"]) == 0
+    assert page.read_text() == text
+
+    (run, *_) = root.glob("line/*")
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").exists()
+    monkeypatch.chdir(script.parent)
+    assert main(["compare", str(run)]) == 0
+    assert (script.parent / "compare.png").exists()
+
+
+def test_a_run_that_fails_is_told_and_stops_no_other(script, capsys):
+    assert _sweep(script, "--seeds", "3", "--flags=--iterations 5 --fail 1") == 1
+    out = capsys.readouterr().out
+    assert "FAILED (1)" in out
+    assert "this seed fails" in out
+    assert len(list(script.parent.glob("runs/sweeps/*/line/*/summary.json"))) == 2
+
+
+def test_a_stopped_sweep_stops_its_runs_which_save(script):
+    command = [sys.executable, "-m", "adjsnn.training", "sweep", str(script), "--seeds", "2", "--parallel", "1"]
+    flags = ["--flags=--iterations 1000000 --save-every 1000000", "--runs", str(script.parent / "runs")]
+    process = subprocess.Popen([*command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(script.parent.glob("runs/sweeps/*/line/*/checkpoints/0*")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, err
+    assert not err
+    (run,) = script.parent.glob("runs/sweeps/*/line/*")  # the second never started
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["sweep", "nothing.py"], "no such script"),
+        (["sweep", __file__, "--grid", "rate"], "flag=value,value"),
+        (["sweep", __file__, "--seeds", "0"], "1 or more"),
+        (["compare", "."], "no run in it"),
+        (["results", "."], "no run in it"),
+        (["report", "."], "is no run folder"),
+    ],
+)
+def test_what_cannot_be_done_is_told(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_runs_that_are_not_alike_are_not_one_record(script, capsys, tmp_path):
+    assert _sweep(script, "--seeds", "2", "--flags=--iterations 5") == 0
+    (root,) = (script.parent / "runs" / "sweeps").iterdir()
+    path = next(root.glob("line/*/summary.json"))
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps({**summary, "versions": {**summary["versions"], "torch": "1.0"}}))
+    assert main(["results", str(root), "--page", str(tmp_path / "R.md")]) == 1
+    assert "2 kinds of machine or version" in capsys.readouterr().err
+
+
+def test_combinations_of_a_grid():
+    assert combinations([]) == [[]]
+    assert combinations(["a=1,2", "--b=x"]) == [["--a", "1", "--b", "x"], ["--a", "2", "--b", "x"]]
