@@ -1,4 +1,4 @@
-"""Filtered linear readout of a layer's spikes: its values at given times, and exact integrals over time."""
+"""Filtered spikes of a layer: the linear readout at given times, and exact integrals over time of it and of its square."""
 
 from typing import NamedTuple
 
@@ -74,6 +74,16 @@ def readout_integral(
     return w_out.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, share[:, None] * columns)
 
 
+def squared_activity(result: LayerResult, neurons: int, tau: float) -> Float[Tensor, "B N"]:
+    """∫ a² dt of each neuron's spikes filtered with `tau`, past the end of the trial too, 1/ms, equation (2.19), in float64."""
+    spikes = result.run.spikes
+    flat = np.repeat(np.arange(spikes.batch), np.diff(spikes.first)) * neurons + spikes.neuron
+    order = np.argsort(flat, kind="stable")
+    first = np.searchsorted(flat[order], np.arange(spikes.batch * neurons + 1)).astype(np.int64)
+    time = result.time.double()[torch.from_numpy(order).to(result.time.device)]
+    return _Pairs.apply(time, torch.ones_like(time)[:, None], first, tau).view(spikes.batch, neurons) / tau
+
+
 def target_square(ts: Float[Tensor, " T"], target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
     """∫ ‖o_d‖² dt of a target that is linear between the times ts."""
     y, z = target[:-1], target[1:]
@@ -81,7 +91,7 @@ def target_square(ts: Float[Tensor, " T"], target: Float[Tensor, "T B C"]) -> Fl
 
 
 def _target_ahead(ts: Tensor, target: Tensor, tau: float, time: Tensor, sample: Tensor) -> Tensor:
-    """h = ∫_t^{ts[-1]} e^{-(s-t)/τ} o_d(s) ds/τ at the time of each spike, (S, C): what a unit of charge there overlaps with."""
+    """h = ∫_t^{ts[-1]} e^{-(s-t)/τ} o_d(s) ds/τ at the time of each spike, (S, C)."""
     slope = (target.diff(dim=0) / ts.diff()[:, None, None]).detach()
     ahead = target.new_zeros(target.shape)
     for k in range(len(ts) - 2, -1, -1):
@@ -112,10 +122,14 @@ class _Pairs(torch.autograd.Function):
         return w.new_zeros(len(first) - 1).index_add(0, group, (w * (0.5 * w + before)).sum(1))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, cotangent):
-        time, w, before = ctx.saved_tensors
-        t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
-        after = torch.from_numpy(lif_pairs.later(ctx.first, t, x, ctx.tau)).to(w)
-        share = cotangent[ctx.group]
-        return share * (w * (after - before)).sum(1) / ctx.tau, share[:, None] * (w + before + after), None, None
+    def backward(ctx, *cotangents):
+        return _pairs_backward(ctx, *cotangents)
+
+
+@once_differentiable
+def _pairs_backward(ctx, cotangent):
+    time, w, before = ctx.saved_tensors
+    t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
+    after = torch.from_numpy(lif_pairs.later(ctx.first, t, x, ctx.tau)).to(w)
+    share = cotangent[ctx.group]
+    return share * (w * (after - before)).sum(1) / ctx.tau, share[:, None] * (w + before + after), None, None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral
+from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity
 from adjsnn.lif_voltage import voltage_integral, voltage_max
 from adjsnn.solution import GRAZING_SPEED
 from adjsnn.spikes import SpikeTrains
@@ -119,7 +119,9 @@ class LIFSolution:
         readout = self._read(2)
         shape = (len(self.ts), self._results[-1].run.spikes.batch, len(readout.w_out))
         if target.shape != shape:
-            raise ConfigurationError(f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts")
+            raise ConfigurationError(
+                f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
+            )
         return readout_error(readout, self._results[-1], self.ts, target.detach()).to(readout.w_out)
 
     def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
@@ -134,7 +136,9 @@ class LIFSolution:
         readout, batch = self._read(0), self._results[-1].run.spikes.batch
         if start.shape != (batch,) or stop.shape != (batch,) or bool((stop < start).any()):
             raise ConfigurationError(
-                f"windows of shapes {tuple(start.shape)} and {tuple(stop.shape)}", f"two of ({batch},), start ≤ stop", "one for each sample"
+                f"windows of shapes {tuple(start.shape)} and {tuple(stop.shape)}",
+                f"two of ({batch},), start ≤ stop",
+                "one for each sample",
             )
         return readout_integral(readout, self._results[-1], start.detach(), stop.detach())
 
@@ -147,6 +151,24 @@ class LIFSolution:
                 f"the readout of a solve with {len(self.ts)} times ts", f"at least {times} to read it at", "solve(..., ts=...)"
             )
         return self._readout
+
+    def squared_rate(self, tau: float = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
+        """Mean over time of the square of each neuron's filtered rate, (spikes/s)², exact (2.19); differentiable.
+
+        A price on activity that has a gradient, which a count of spikes has not: it pushes the spikes of a neuron apart. For a
+        neuron of rate r it is about r² + 500 r/τ.
+
+        Args:
+            tau: time constant of the filter, ms.
+
+        Raises:
+            ConfigurationError: tau not positive.
+        """
+        if not 0.0 < tau < float("inf"):
+            raise ConfigurationError(f"tau={tau!r}", "a positive time in ms", "tau=20.0")
+        k = range(len(self._layers))[layer]
+        energy = squared_activity(self._results[k], len(self._layers[k].v_th), tau)
+        return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)
 
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Largest voltage of each neuron over the trial; differentiable. The threshold for a neuron that spikes.

@@ -244,8 +244,27 @@ def test_integral_of_the_readout_over_a_window_of_each_sample():
             expected = torch.trapezoid(run(fine).readout[:, b], fine, dim=0)
         assert torch.allclose(run().readout_integral(start, stop)[b], expected, rtol=1e-3, atol=1e-5)
     check_gradients(
-        lif, lambda: run().readout_integral(start, stop), lambda: [s.idx.tolist() for s in run().layer_spikes], skip="refractory"
+        lif,
+        lambda: run().readout_integral(start, stop),
+        lambda: [s.idx.tolist() for s in run().layer_spikes],
+        skip="refractory",
     )
+
+
+def test_squared_rate_is_that_of_filtered_spikes():
+    lif, tau = random_lif(8), 6.0
+    run = lambda: adjsnn.solve(lif, random_spikes(8), t_end=T_END)  # noqa: E731
+    fine = torch.linspace(0.0, T_END + 20.0 * tau, 200001, dtype=torch.float64)
+    for layer in (0, 1):
+        found = run().squared_rate(tau, layer)
+        for b, row in enumerate(run().layer_spikes[layer].to_list()):
+            for n in range(lif.layers[layer]):
+                a = sum(
+                    (torch.where(fine >= t, torch.exp((t - fine) / tau), 0.0) / tau for t, m in row if m == n), torch.zeros(())
+                )
+                expected = 1e6 * torch.trapezoid((a + torch.zeros_like(fine)).square(), fine).item() / T_END
+                assert found[b, n].item() == pytest.approx(expected, rel=1e-3)  # half a step at each jump
+        check_gradients(lif, lambda k=layer: run().squared_rate(tau, k), lambda: [s.idx.tolist() for s in run().layer_spikes])
 
 
 def test_counts_and_rates():

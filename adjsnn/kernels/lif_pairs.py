@@ -1,4 +1,4 @@
-"""Sums over earlier spikes of a sample, by recursion along its spikes, equation (2.17)."""
+"""Sums over earlier spikes or later spikes of a group, by recursion along them, equation (2.17)."""
 
 from math import exp
 from typing import Any
@@ -12,7 +12,10 @@ from adjsnn.kernels.lif_math import OPTIONS, equal
 
 @njit(**OPTIONS)
 def earlier(first, time, w, tau) -> Any:
-    """Σ_{l<k} w_l e^{-(t_k-t_l)/τ} for each spike k of each group, w (S, C); spikes first[g] … first[g+1]-1 are group g's, sorted."""
+    """Σ_{l<k} w_l e^{-(t_k-t_l)/τ} for each spike k within its group, w (S, C).
+
+    Spikes first[g] … first[g+1]-1 are those of group g, sorted by time.
+    """
     total = np.zeros_like(w)
     for g in range(len(first) - 1):
         for k in range(first[g] + 1, first[g + 1]):
