@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity
+from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
 from adjsnn.lif_voltage import voltage_integral, voltage_max
 from adjsnn.solution import GRAZING_SPEED
 from adjsnn.spikes import SpikeTrains
@@ -116,13 +116,13 @@ class LIFSolution:
         Raises:
             ConfigurationError: a network without readout, fewer than two times ts, or a target of another shape.
         """
-        readout = self._read(2)
-        shape = (len(self.ts), self._results[-1].run.spikes.batch, len(readout.w_out))
-        if target.shape != shape:
-            raise ConfigurationError(
-                f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
-            )
+        readout = self._read_against(target)
         return readout_error(readout, self._results[-1], self.ts, target.detach()).to(readout.w_out)
+
+    def error_of_silence(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
+        """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
+        readout = self._read_against(target)
+        return target_square(self.ts.double(), target.detach().double()).to(readout.w_out)
 
     def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
         """∫ o dt over a window of each sample, exact (2.18); needs no times ts; differentiable in all but the window.
@@ -151,6 +151,16 @@ class LIFSolution:
                 f"the readout of a solve with {len(self.ts)} times ts", f"at least {times} to read it at", "solve(..., ts=...)"
             )
         return self._readout
+
+    def _read_against(self, target: Tensor) -> Readout:
+        """The readout, where the target has its shape."""
+        readout = self._read(2)
+        shape = (len(self.ts), self._results[-1].run.spikes.batch, len(readout.w_out))
+        if target.shape != shape:
+            raise ConfigurationError(
+                f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
+            )
+        return readout
 
     def squared_rate(self, tau: float = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
         """Mean over time of the square of each neuron's filtered rate, (spikes/s)², exact (2.19); differentiable.

@@ -5,7 +5,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif_readout import target_square
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.spikes import SpikeTrains
@@ -43,7 +42,7 @@ def normalised_cost(
         ConfigurationError: target and readout differ in shape.
     """
     if isinstance(sol, LIFSolution):
-        return sol.readout_error(target).sum() / target_square(sol.ts, target).sum()
+        return sol.readout_error(target).sum() / sol.error_of_silence(target).sum()
     _check_target(sol, target)
     return (sol.readout - target).square().sum() / target.square().sum()
 

@@ -201,10 +201,16 @@ def test_cross_entropy_of_first_spikes_with_a_silent_neuron():
     assert bool((g[:2] != 0.0).all())
 
 
+def read_out(lif: adjsnn.LIFNetwork) -> None:
+    """Give a network of three last neurons a readout of two channels."""
+    w_out = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    lif.w_out, lif.n_out, lif.tau_out = torch.nn.Parameter(w_out), 2, 8.0
+
+
 @pytest.mark.parametrize(("start", "stop"), [(0.0, T_END), (17.3, 41.9)])
 def test_error_of_the_readout_is_its_integral(start, stop):
     lif = random_lif(3)
-    lif.w_out, lif.n_out, lif.tau_out = torch.nn.Parameter(torch.randn(2, 3, dtype=torch.float64)), 2, 8.0
+    read_out(lif)
     ts = start + (stop - start) * torch.linspace(0.0, 1.0, 9, dtype=torch.float64) ** 2
     target = torch.randn(9, 3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -232,7 +238,7 @@ def test_error_of_the_readout_is_its_integral(start, stop):
 
 def test_integral_of_the_readout_over_a_window_of_each_sample():
     lif = random_lif(5)
-    lif.w_out, lif.n_out, lif.tau_out = torch.nn.Parameter(torch.randn(2, 3, dtype=torch.float64)), 2, 8.0
+    read_out(lif)
     start, stop = torch.tensor([0.0, 20.0, 33.3], dtype=torch.float64), torch.tensor([T_END, 50.0, 33.9], dtype=torch.float64)
 
     def run(ts=()) -> adjsnn.LIFSolution:
