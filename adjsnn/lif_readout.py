@@ -1,4 +1,4 @@
-"""Filtered linear readout of a layer's spikes at given times, in closed form between them."""
+"""Filtered spikes of a layer: the linear readout at given times, and exact integrals over time of it and of its square."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.event_exact import LayerResult
+from adjsnn.kernels import lif_pairs
 
 
 class Readout(NamedTuple):
@@ -36,3 +38,98 @@ def filtered_readout(readout: Readout, result: LayerResult, ts: Float[Tensor, " 
     for decay, row in zip(decays[1:], new.unbind()[1:], strict=True):
         rows.append(decay * rows[-1] + row)
     return torch.stack(rows)
+
+
+def readout_error(
+    readout: Readout, result: LayerResult, ts: Float[Tensor, " T"], target: Float[Tensor, "T B C"]
+) -> Float[Tensor, " B"]:
+    """∫ ‖o - o_d‖² dt over ts[0] … ts[-1] for each sample, equation (2.17), in float64; the target is linear between ts."""
+    w_out, tau = readout[0].double(), readout.tau_out
+    ts, target = ts.double(), target.double()
+    spikes = result.run.spikes
+    sample = torch.from_numpy(np.repeat(np.arange(spikes.batch), np.diff(spikes.first))).to(ts.device)
+    neuron = torch.from_numpy(spikes.neuron).to(ts.device)
+    early = (ts[0] - result.time).clamp(min=0.0)  # a spike before ts[0] is there what it has decayed to
+    time = result.time.double() + early
+    inside = time <= ts[-1]
+    w = w_out.T[neuron] * (torch.exp(-early.double() / tau) * inside)[:, None]
+    time = time.clamp(max=float(ts[-1]))
+    pairs = _Pairs.apply(time, w, spikes.first, tau)
+    last = w.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, w * torch.exp((time - ts[-1]) / tau)[:, None])
+    overlap = w.new_zeros(spikes.batch).index_add(0, sample, (w * _target_ahead(ts, target, tau, time, sample)).sum(1))
+    return pairs / tau - last.square().sum(1) / (2.0 * tau) - 2.0 * overlap + target_square(ts, target)
+
+
+def readout_integral(
+    readout: Readout, result: LayerResult, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]
+) -> Float[Tensor, "B C"]:
+    """∫ o dt from `start` to `stop` of each sample, equation (2.18)."""
+    w_out, tau = readout
+    spikes, time = result.run.spikes, result.time
+    sample = torch.from_numpy(np.repeat(np.arange(spikes.batch), np.diff(spikes.first))).to(time.device)
+    begin, end = start[sample].to(time), stop[sample].to(time)
+    share = torch.exp((time - torch.maximum(begin, time)) / tau) - torch.exp(((time - end) / tau).clamp(max=0.0))
+    share = torch.where(time < end, share, 0.0)
+    columns = w_out.T[torch.from_numpy(spikes.neuron).to(time.device)]
+    return w_out.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, share[:, None] * columns)
+
+
+def squared_activity(result: LayerResult, neurons: int, tau: float) -> Float[Tensor, "B N"]:
+    """∫ a² dt of each neuron's spikes filtered with `tau`, past the end of the trial too, 1/ms, equation (2.19), in float64."""
+    spikes = result.run.spikes
+    flat = np.repeat(np.arange(spikes.batch), np.diff(spikes.first)) * neurons + spikes.neuron
+    order = np.argsort(flat, kind="stable")
+    first = np.searchsorted(flat[order], np.arange(spikes.batch * neurons + 1)).astype(np.int64)
+    time = result.time.double()[torch.from_numpy(order).to(result.time.device)]
+    return _Pairs.apply(time, torch.ones_like(time)[:, None], first, tau).view(spikes.batch, neurons) / tau
+
+
+def target_square(ts: Float[Tensor, " T"], target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
+    """∫ ‖o_d‖² dt of a target that is linear between the times ts."""
+    y, z = target[:-1], target[1:]
+    return ts.diff() @ (y.square() + y * z + z.square()).sum(2) / 3.0
+
+
+def _target_ahead(ts: Tensor, target: Tensor, tau: float, time: Tensor, sample: Tensor) -> Tensor:
+    """h = ∫_t^{ts[-1]} e^{-(s-t)/τ} o_d(s) ds/τ at the time of each spike, (S, C)."""
+    slope = (target.diff(dim=0) / ts.diff()[:, None, None]).detach()
+    ahead = target.new_zeros(target.shape)
+    for k in range(len(ts) - 2, -1, -1):
+        ahead[k] = _over_step(ts[k + 1] - ts[k], target[k], slope[k], ahead[k + 1], tau)
+    step = (torch.searchsorted(ts, time.detach(), right=True) - 1).clamp(0, len(ts) - 2)
+    left = (ts[step + 1] - time)[:, None]
+    rate = slope[step, sample]
+    return _over_step(left, target[step + 1, sample] - rate * left, rate, ahead[step + 1, sample], tau)
+
+
+def _over_step(length: Tensor, target: Tensor, slope: Tensor, after: Tensor, tau: float) -> Tensor:
+    """h at the start of an interval on which o_d is linear, from h at its end."""
+    decay = torch.exp(-length / tau)
+    return decay * after + (target + slope * tau) * (1.0 - decay) - slope * length * decay
+
+
+class _Pairs(torch.autograd.Function):
+    """½ Σ_{k,l} w_k·w_l e^{-|t_k-t_l|/τ} over the spikes of each group, (G,), from time (S,) and w (S, C)."""
+
+    @staticmethod
+    def forward(ctx, time, w, first, tau):
+        t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
+        before = torch.from_numpy(lif_pairs.earlier(first, t, x, tau)).to(w)
+        ctx.first, ctx.tau = first, tau
+        ctx.save_for_backward(time, w, before)
+        group = torch.from_numpy(np.repeat(np.arange(len(first) - 1), np.diff(first))).to(w.device)
+        ctx.group = group
+        return w.new_zeros(len(first) - 1).index_add(0, group, (w * (0.5 * w + before)).sum(1))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        return _pairs_backward(ctx, *cotangents)
+
+
+@once_differentiable
+def _pairs_backward(ctx, cotangent):
+    time, w, before = ctx.saved_tensors
+    t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
+    after = torch.from_numpy(lif_pairs.later(ctx.first, t, x, ctx.tau)).to(w)
+    share = cotangent[ctx.group]
+    return share * (w * (after - before)).sum(1) / ctx.tau, share[:, None] * (w + before + after), None, None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif_readout import Readout, filtered_readout
+from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
 from adjsnn.lif_voltage import voltage_integral, voltage_max
 from adjsnn.solution import GRAZING_SPEED
 from adjsnn.spikes import SpikeTrains
@@ -102,11 +102,83 @@ class LIFSolution:
         Raises:
             ConfigurationError: a network without readout, or a solve without ts.
         """
+        return filtered_readout(self._read(1), self._results[-1], self.ts)
+
+    def readout_error(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
+        """∫ ‖o - o_d‖² dt over ts[0] … ts[-1] for each sample, exact (2.17); differentiable.
+
+        The gradient of a sum over sampled values is another: between samples it does not see a spike move, and it does not see
+        one pass a sample at all. This integral changes smoothly with every spike time.
+
+        Args:
+            target: o_d at the times ts, linear between them; without gradient.
+
+        Raises:
+            ConfigurationError: a network without readout, fewer than two times ts, or a target of another shape.
+        """
+        readout = self._read_against(target)
+        return readout_error(readout, self._results[-1], self.ts, target.detach()).to(readout.w_out)
+
+    def error_of_silence(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
+        """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
+        readout = self._read_against(target)
+        return target_square(self.ts.double(), target.detach().double()).to(readout.w_out)
+
+    def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """∫ o dt over a window of each sample, exact (2.18); needs no times ts; differentiable in all but the window.
+
+        Args:
+            start, stop: when the windows begin and end, ms, start ≤ stop.
+
+        Raises:
+            ConfigurationError: a network without readout, or windows of another shape or backward in time.
+        """
+        readout, batch = self._read(0), self._results[-1].run.spikes.batch
+        if start.shape != (batch,) or stop.shape != (batch,) or bool((stop < start).any()):
+            raise ConfigurationError(
+                f"windows of shapes {tuple(start.shape)} and {tuple(stop.shape)}",
+                f"two of ({batch},), start ≤ stop",
+                "one for each sample",
+            )
+        return readout_integral(readout, self._results[-1], start.detach(), stop.detach())
+
+    def _read(self, times: int) -> Readout:
+        """The readout, where there is one and as many times ts as needed."""
         if self._readout is None:
             raise ConfigurationError("the readout of a network without one", "a network with n_out", "LIFNetwork(..., n_out=1)")
-        if not len(self.ts):
-            raise ConfigurationError("the readout of a solve without ts", "times to read it at", "solve(..., ts=...)")
-        return filtered_readout(self._readout, self._results[-1], self.ts)
+        if len(self.ts) < times:
+            raise ConfigurationError(
+                f"the readout of a solve with {len(self.ts)} times ts", f"at least {times} to read it at", "solve(..., ts=...)"
+            )
+        return self._readout
+
+    def _read_against(self, target: Tensor) -> Readout:
+        """The readout, where the target has its shape."""
+        readout = self._read(2)
+        shape = (len(self.ts), self._results[-1].run.spikes.batch, len(readout.w_out))
+        if target.shape != shape:
+            raise ConfigurationError(
+                f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
+            )
+        return readout
+
+    def squared_rate(self, tau: float = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
+        """Mean over time of the square of each neuron's filtered rate, (spikes/s)², exact (2.19); differentiable.
+
+        A price on activity that has a gradient, which a count of spikes has not: it pushes the spikes of a neuron apart. For a
+        neuron of rate r it is about r² + 500 r/τ.
+
+        Args:
+            tau: time constant of the filter, ms.
+
+        Raises:
+            ConfigurationError: tau not positive.
+        """
+        if not 0.0 < tau < float("inf"):
+            raise ConfigurationError(f"tau={tau!r}", "a positive time in ms", "tau=20.0")
+        k = range(len(self._layers))[layer]
+        energy = squared_activity(self._results[k], len(self._layers[k].v_th), tau)
+        return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)
 
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Largest voltage of each neuron over the trial; differentiable. The threshold for a neuron that spikes.

@@ -26,8 +26,13 @@ def readout_mse(sol: GatedSolution | CheckpointedSolution, target: Float[Tensor,
     return (sol.readout - target).square().mean()
 
 
-def normalised_cost(sol: GatedSolution | CheckpointedSolution, target: Float[Tensor, "T1 B C"]) -> Float[Tensor, ""]:
+def normalised_cost(
+    sol: GatedSolution | CheckpointedSolution | LIFSolution, target: Float[Tensor, "T1 B C"]
+) -> Float[Tensor, ""]:
     """∫‖o - o_d‖² dt / ∫‖o_d‖² dt over the whole batch: 0 is perfect, 1 is a silent network.
+
+    For gated networks a sum over the steps. For LIF networks the exact integral with o_d linear between the times sol.ts, since
+    a sum would not see spikes pass the samples (2.17).
 
     Args:
         sol: the solution.
@@ -36,6 +41,8 @@ def normalised_cost(sol: GatedSolution | CheckpointedSolution, target: Float[Ten
     Raises:
         ConfigurationError: target and readout differ in shape.
     """
+    if isinstance(sol, LIFSolution):
+        return sol.readout_error(target).sum() / sol.error_of_silence(target).sum()
     _check_target(sol, target)
     return (sol.readout - target).square().sum() / target.square().sum()
 

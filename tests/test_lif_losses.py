@@ -201,6 +201,78 @@ def test_cross_entropy_of_first_spikes_with_a_silent_neuron():
     assert bool((g[:2] != 0.0).all())
 
 
+def read_out(lif: adjsnn.LIFNetwork) -> None:
+    """Give a network of three last neurons a readout of two channels."""
+    w_out = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    lif.w_out, lif.n_out, lif.tau_out = torch.nn.Parameter(w_out), 2, 8.0
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0.0, T_END), (17.3, 41.9)])
+def test_error_of_the_readout_is_its_integral(start, stop):
+    lif = random_lif(3)
+    read_out(lif)
+    ts = start + (stop - start) * torch.linspace(0.0, 1.0, 9, dtype=torch.float64) ** 2
+    target = torch.randn(9, 3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def run() -> adjsnn.LIFSolution:
+        return adjsnn.solve(lif, random_spikes(3), t_end=T_END, ts=ts)
+
+    fine = torch.linspace(start, stop, 200001, dtype=torch.float64)
+    part = torch.searchsorted(ts, fine).clamp(1, 8)
+    share = ((fine - ts[part - 1]) / (ts[part] - ts[part - 1]))[:, None, None]
+    wanted = target[part - 1] + share * (target[part] - target[part - 1])
+    with torch.no_grad():
+        error = (adjsnn.solve(lif, random_spikes(3), t_end=T_END, ts=fine).readout - wanted).square().sum(2)
+    expected = torch.trapezoid(error, fine, dim=0)
+    # The trapezoid misses half a step of each jump: 60 ms/200000 of jumps of order 0.1 at some 20 spikes.
+    assert torch.allclose(run().readout_error(target), expected, rtol=1e-4)
+    normalised = losses.normalised_cost(run(), target)
+    of_silence = torch.trapezoid(wanted.square().sum(2), fine, dim=0).sum()
+    assert normalised.item() == pytest.approx((expected.sum() / of_silence).item(), rel=1e-4)
+    check_gradients(
+        lif, lambda: run().readout_error(target), lambda: [s.idx.tolist() for s in run().layer_spikes], skip="refractory"
+    )
+    with pytest.raises(ConfigurationError, match="target of shape"):
+        run().readout_error(target[1:])
+
+
+def test_integral_of_the_readout_over_a_window_of_each_sample():
+    lif = random_lif(5)
+    read_out(lif)
+    start, stop = torch.tensor([0.0, 20.0, 33.3], dtype=torch.float64), torch.tensor([T_END, 50.0, 33.9], dtype=torch.float64)
+
+    def run(ts=()) -> adjsnn.LIFSolution:
+        return adjsnn.solve(lif, random_spikes(5), t_end=T_END, ts=ts)
+
+    for b in range(3):
+        fine = torch.linspace(float(start[b]), float(stop[b]), 100001, dtype=torch.float64)
+        with torch.no_grad():
+            expected = torch.trapezoid(run(fine).readout[:, b], fine, dim=0)
+        assert torch.allclose(run().readout_integral(start, stop)[b], expected, rtol=1e-3, atol=1e-5)
+    check_gradients(
+        lif,
+        lambda: run().readout_integral(start, stop),
+        lambda: [s.idx.tolist() for s in run().layer_spikes],
+        skip="refractory",
+    )
+
+
+def test_squared_rate_is_that_of_filtered_spikes():
+    lif, tau = random_lif(8), 6.0
+    run = lambda: adjsnn.solve(lif, random_spikes(8), t_end=T_END)  # noqa: E731
+    fine = torch.linspace(0.0, T_END + 20.0 * tau, 200001, dtype=torch.float64)
+    for layer in (0, 1):
+        found = run().squared_rate(tau, layer)
+        for b, row in enumerate(run().layer_spikes[layer].to_list()):
+            for n in range(lif.layers[layer]):
+                a = sum(
+                    (torch.where(fine >= t, torch.exp((t - fine) / tau), 0.0) / tau for t, m in row if m == n), torch.zeros(())
+                )
+                expected = 1e6 * torch.trapezoid((a + torch.zeros_like(fine)).square(), fine).item() / T_END
+                assert found[b, n].item() == pytest.approx(expected, rel=1e-3)  # half a step at each jump
+        check_gradients(lif, lambda k=layer: run().squared_rate(tau, k), lambda: [s.idx.tolist() for s in run().layer_spikes])
+
+
 def test_counts_and_rates():
     sol = adjsnn.solve(random_lif(8), random_spikes(8), t_end=T_END)
     assert torch.equal(losses.spike_count(sol, 0), sol.layer_spikes[0].counts().double())
