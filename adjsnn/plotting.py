@@ -10,7 +10,6 @@ from torch import Tensor
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.gated_network import GatedSynapseNetwork
 
 COLOURS = (
     "#0072B2",
@@ -42,7 +41,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
-def readout(axes: Axes, sol: GatedSolution, target: Tensor, sample: int = 0) -> None:
+def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample: int = 0) -> None:
     """Readout against target of one sample, one colour per channel."""
     times = _numpy(sol.ts)
     for channel in range(target.shape[2]):
@@ -60,9 +59,10 @@ def readout(axes: Axes, sol: GatedSolution, target: Tensor, sample: int = 0) -> 
     axes.legend(ncols=target.shape[2] + 1, fontsize=7, **ABOVE)
 
 
-def raster(axes: Axes, sol: GatedSolution, sample: int = 0, order: Tensor | None = None) -> None:
-    """Spikes of one sample: one row per neuron, sorted by `order`; spikes from a lower threshold in another colour."""
-    spikes = sol.spikes
+def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: int = 0, order: Tensor | None = None) -> None:
+    """Spikes of one sample, of the last layer: one row per neuron, sorted by `order`; those at a lower threshold in another
+    colour."""
+    spikes = spikes_of(sol)
     here = spikes.idx[sample] >= 0
     idx, times, sign = (x[sample][here].cpu() for x in (spikes.idx, spikes.time, spikes.sign))
     rows = idx if order is None else torch.argsort(order.cpu())[idx]
@@ -76,6 +76,11 @@ def raster(axes: Axes, sol: GatedSolution, sample: int = 0, order: Tensor | None
     axes.set_title(f"spikes, {rate:.0f} per second and neuron", loc="left")
     if two_sided:
         axes.legend(ncols=2, fontsize=7, **ABOVE)
+
+
+def spikes_of(sol: GatedSolution | LIFSolution, layer: int = -1) -> SpikeTrains:
+    """Spikes of a solution of either family, of a layer where it has several."""
+    return sol.layer_spikes[layer] if isinstance(sol, LIFSolution) else sol.spikes
 
 
 def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: int = 0) -> None:
@@ -101,33 +106,30 @@ def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: int = 0) -
 
 def balanced_currents(
     axes: Axes,
-    net: GatedSynapseNetwork,
-    sol: GatedSolution,
-    u: Tensor,
-    neuron: int,
-    sample: int = 0,
+    ts: Tensor,
+    external: Tensor,
+    recurrent: Tensor,
+    *,
     window: float = 5.0,
+    title: str = "currents into a neuron",
 ) -> float:
-    """External and recurrent current into one neuron and their sum, each averaged over `window` ms.
+    """External and recurrent current into one neuron at times ts, each (T,), and their sum, averaged over `window` ms.
 
     Returns:
         The correlation of the two averaged currents: -1 is perfect balance.
     """
-    dt = float(sol.ts[1] - sol.ts[0])
-    with torch.no_grad():
-        external = u[:, sample] @ net.w_in[neuron] + net.bias[neuron]
-        recurrent = sol.a_fast[:-1, sample] @ net.w_rec[neuron]
+    dt = float(ts[1] - ts[0])
     kernel = np.ones(max(1, round(window / dt)))
     kernel /= kernel.sum()
     smooth = [np.convolve(_numpy(x), kernel, mode="valid") for x in (external, recurrent)]
-    times = _numpy(sol.ts)[: len(smooth[0])] + (len(kernel) - 1) / 2 * dt
+    times = _numpy(ts)[: len(smooth[0])] + (len(kernel) - 1) / 2 * dt
     axes.plot(times, smooth[0], color=COLOURS[0], lw=1.2, label="external")
-    axes.plot(times, smooth[1], color=COLOURS[1], lw=1.2, label="recurrent, fast")
+    axes.plot(times, smooth[1], color=COLOURS[1], lw=1.2, label="recurrent")
     axes.plot(times, smooth[0] + smooth[1], color=INK, lw=1.0, label="sum")
     correlation = float(np.corrcoef(smooth[0], smooth[1])[0, 1])
     axes.axhline(0.0, color=INK, lw=0.4)
-    axes.set(xlabel="time (ms)", ylabel="current (1/ms)", xlim=(0.0, float(sol.ts[-1])))
-    axes.set_title(loc="left", label=f"currents into neuron {neuron}, {window:g} ms averages: correlation {correlation:.2f}")
+    axes.set(xlabel="time (ms)", ylabel="current", xlim=(0.0, float(ts[-1])))
+    axes.set_title(loc="left", label=f"{title}, {window:g} ms averages: correlation {correlation:.2f}")
     axes.legend(ncols=3, fontsize=7, **ABOVE)
     return correlation
 
@@ -168,7 +170,7 @@ def event_diagnostics(sol: GatedSolution | LIFSolution, layer: int = -1) -> Figu
 
     The gradient of a spike time goes as 1 / |dv/dt|, so a tail to the left of the first panel is what makes gradients large.
     """
-    trains = sol.layer_spikes[layer] if isinstance(sol, LIFSolution) else sol.spikes
+    trains = spikes_of(sol, layer)
     length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
     speed, intervals = _numpy(sol.spike_speeds(layer) if isinstance(sol, LIFSolution) else sol.spike_speeds), _intervals(trains)
     rates = _numpy(trains.counts().double().mean(0)) * 1000.0 / length

@@ -31,7 +31,7 @@ def _figures(run: Path) -> set[str]:
 
 
 def _predictive_coding(*options) -> int:
-    return main(predictive_coding.PredictiveCoding, argv=options)
+    return main(predictive_coding.GatedPredictiveCoding, argv=options)
 
 
 def test_a_short_run_leaves_its_folder(tmp_path, capsys):

@@ -150,6 +150,11 @@ class Experiment(ABC, Generic[C]):
         """Factor of the learning rates at a progress from 0 to 1. Default: a half cosine down to 1 %."""
         return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
 
+    def limit_gradient(self, net: Any) -> float:
+        """Scale the gradient if it is too large; returns its norm before. Default: to the norm `config.clip`."""
+        learnt = [p for p in net.parameters() if p.grad is not None]
+        return float(nn.utils.clip_grad_norm_(learnt, self.config.clip or math.inf))
+
     def after_step(self, net: Any, batch: Any, cost: Cost, rate: float) -> None:
         """What is done to the network after a step of the optimiser whose learning rate was `rate`. Default: nothing."""
 

@@ -160,8 +160,7 @@ def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, co
     optimiser.zero_grad()
     value = shared(batch)
     value.backward()
-    learnt = [p for p in training.net.parameters() if p.grad is not None]
-    norm = float(nn.utils.clip_grad_norm_(learnt, config.clip or math.inf))
+    norm = experiment.limit_gradient(training.net)
     cost = float(mean_over_processes(value.detach()))
     overflow = math.isfinite(cost) and not math.isfinite(norm)
     training.skipped = training.skipped + 1 if overflow else 0

@@ -1,0 +1,254 @@
+"""What predictive coding and autoencoding share: a network whose readout follows its low-passed input with few spikes.
+
+The readout o must follow τ ȯ_d = -o_d + u. The cost is ∫‖o - o_d‖² over that of a silent network, plus λ times the mean over
+neurons of (spikes/s / 60)². A class for each family of networks; `predictive_coding.py` and `autoencoding.py` build on them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import adjsnn
+from adjsnn import plotting
+from adjsnn.losses import firing_rate, normalised_cost
+from adjsnn.signals import lowpass
+from adjsnn.training import Cost, Experiment, Split, TrainingConfig, batch_mean
+
+
+@dataclass(frozen=True)
+class CodingConfig(TrainingConfig):
+    """Settings of both families. Times in ms."""
+
+    neurons: int = 30
+    tau_slow: float = 10.0
+    """of the readout's filter and of the target"""
+    dt: float = 0.1
+    activity_cost: float = 0.024
+    """λ"""
+    w_in_start: float = 1.0
+    """standard deviations of the random start"""
+    w_out_start: float = 0.014
+    w_rec_start: float = 0.02
+
+
+@dataclass(frozen=True)
+class GatedConfig(CodingConfig):
+    """Gated synapses and non-leaky integrate-and-fire neurons. Times in ms."""
+
+    network: Literal["gated"] = "gated"
+    tau_fast: float = 1.0
+    gate_width: float = 0.3
+    learning_rate: float = 0.015
+
+
+@dataclass(frozen=True)
+class LIFConfig(CodingConfig):
+    """LIF neurons that jump. Times in ms."""
+
+    network: Literal["lif"] = "lif"
+    neurons: int = 60
+    tau_mem: float = 10.0
+    tau_syn: float = 0.5
+    v_reset: float = -1.0
+    """-1 makes the range of the voltage symmetric: a spike turns an error of a threshold into one of minus a threshold"""
+    dt: float = 0.5
+    """step of the input and of the target; spikes are located inside"""
+    batch: int = 16
+    iterations: int = 300
+    learning_rate: float = 0.007
+    """in units of the sizes of a balanced network's weights"""
+    clip: float = 0.1
+    """largest norm of the gradient, by weights in those units"""
+    activity_cost: float = 0.06
+    activity_tau: float = 20.0
+    """filter of the rate that the price of activity is on"""
+    w_in_start: float = 25.0
+    w_out_start: float = 0.005
+    w_rec_start: float = 0.2
+    spike_size: float = 0.5
+    """of a spike in the readout's filter, in the balanced network that gives the sizes"""
+
+
+G = TypeVar("G", bound=GatedConfig)
+L = TypeVar("L", bound=LIFConfig)
+C = TypeVar("C", bound=CodingConfig)
+
+Currents = tuple[Tensor, Tensor]
+
+
+class Coding(Experiment[C]):
+    """Follow the low-passed input. A subclass has trials `fixed["validation" | "held_out"]`, (T, B, C), and draws batches."""
+
+    channels: int
+    fixed: dict[Split, Tensor]
+
+    def target(self, u: Tensor) -> Tensor:
+        """o_d, (T+1, B, C)."""
+        return lowpass(u, self.config.dt, self.config.tau_slow)
+
+    def solve(self, net: Any, u: Tensor) -> Any:
+        raise NotImplementedError
+
+    def evaluate(self, net: Any, split: Split) -> dict[str, float]:
+        """Cost over that of silence, share of the target's variance that the readout has, spikes per second and neuron."""
+        u = self.fixed[split]
+        sol, target = self.solve(net, u), self.target(u)
+        return {
+            "cost": float(normalised_cost(sol, target)),
+            "r2": r_squared(sol.readout, target),
+            "spikes_per_s": spikes_of(sol) / (len(u) * self.config.dt / 1000.0 * u.shape[1] * self.config.neurons),
+        }
+
+    def objective(self, found: dict[str, float]) -> float:
+        return found["cost"] + self.config.activity_cost * (found["spikes_per_s"] / 60.0) ** 2
+
+    def currents(self, net: Any, sol: Any, u: Tensor, neuron: int) -> Currents:
+        raise NotImplementedError
+
+    def draw_readout(self, sol: Any, target: Tensor, order: Tensor, order_label: str) -> Figure:
+        """Readout against target, and the raster of one trial."""
+        figure = plotting.new_figure(7.0, 4.2)
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.2, 1.3))
+        plotting.readout(top, sol, target)
+        top.set_title("a held-out trial: readout against target", loc="left")
+        top.set_xlabel("")
+        plotting.raster(bottom, sol, order=order)
+        bottom.set_ylabel(order_label)
+        return figure
+
+
+class GatedCoding(Coding[G]):
+    """With gated synapses; u is held over each step."""
+
+    def network(self) -> adjsnn.GatedSynapseNetwork:
+        """Random start: independent Gaussian weights.
+
+        Input weights near their final size and readout weights near zero make the gradient of w_out point along w_inᵀ from the
+        first step; recurrent weights start small because the cost hardly sees, and so never removes, what noise they begin
+        with.
+        """
+        config = self.config
+        net = adjsnn.GatedSynapseNetwork(
+            self.channels,
+            config.neurons,
+            self.channels,
+            neuron=adjsnn.NIF(),
+            gate=adjsnn.RaisedCosineGate(config.gate_width),
+            tau_fast=config.tau_fast,
+            tau_slow=config.tau_slow,
+        )
+        start_at_random({"w_in": net.w_in, "w_out": net.w_out, "w_rec": net.w_rec}, config, self.generator())
+        return net
+
+    def solve(self, net: adjsnn.GatedSynapseNetwork, u: Tensor) -> adjsnn.GatedSolution:
+        return adjsnn.solve(net, u, dt=self.config.dt, adjoint=self.adjoint())
+
+    def currents(
+        self, net: adjsnn.GatedSynapseNetwork, sol: adjsnn.GatedSolution, u: Tensor, neuron: int
+    ) -> tuple[Tensor, Tensor]:
+        """External and recurrent current into a neuron in the first trial, each (T,), 1/ms."""
+        return u[:, 0] @ net.w_in[neuron] + net.bias[neuron], sol.a_fast[:-1, 0] @ net.w_rec[neuron]
+
+    def cost(self, net: adjsnn.GatedSynapseNetwork, batch: Tensor) -> Cost:
+        sol, power = self.solve(net, batch), float(self.target(self.fixed["validation"]).square().mean())
+        error = (sol.readout - self.target(batch)).square().mean() / power
+        activity = (batch_mean(firing_rate(sol)) / 60.0).square().mean()
+        return Cost(error + self.config.activity_cost * activity, sol)
+
+
+class LIFCoding(Coding[L]):
+    """With LIF neurons that jump; costs are exact integrals, smooth in every spike time (docs/equations.md, 2.17 and 2.19)."""
+
+    def network(self) -> adjsnn.LIFNetwork:
+        """Random start like that of gated synapses: input weights of their final size, hardly any readout and recurrence."""
+        config = self.config
+        net = adjsnn.LIFNetwork(
+            self.channels,
+            (config.neurons,),
+            recurrent=True,
+            tau_mem=config.tau_mem,
+            tau_syn=config.tau_syn,
+            v_reset=config.v_reset,
+            bias=True,
+            learn=("weights", "bias"),
+            n_out=self.channels,
+            tau_out=config.tau_slow,
+        )
+        weights = {name: weight for name, (weight, _) in self.sizes(net).items() if name != "bias"}
+        start_at_random(weights, config, self.generator())
+        return net
+
+    def sizes(self, net: adjsnn.LIFNetwork) -> dict[str, tuple[Tensor, float]]:
+        """Weights, and their sizes in a tightly balanced network with spikes of size a in the readout's filter.
+
+        There W_in = 2 τ/a (unit vectors), W_out = a (unit vectors), W_rec = -2 (τ_mem/τ_syn) (cosine of the angle between two).
+        Steps of the optimiser are in these units: they differ by a factor of 80, and Adam's steps of one size do not.
+        """
+        config, a = self.config, self.config.spike_size
+        assert net.w_out is not None
+        assert net.w_rec[0] is not None
+        return {
+            "w_in": (net.w_in[0], config.tau_slow / a),
+            "w_out": (net.w_out, a),
+            "w_rec": (net.w_rec[0], 2.0 * config.tau_mem / config.tau_syn),
+            "bias": (net.bias[0], 1.0),
+        }
+
+    def optimiser(self, net: adjsnn.LIFNetwork) -> torch.optim.Optimizer:
+        groups = [{"params": [weight], "lr": self.config.learning_rate * size} for weight, size in self.sizes(net).values()]
+        return torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def limit_gradient(self, net: adjsnn.LIFNetwork) -> float:
+        """Scale the whole gradient so that its norm, by weights in units of their sizes, is at most `clip`."""
+        gradients = [(weight.grad, size) for weight, size in self.sizes(net).values() if weight.grad is not None]
+        norm = math.sqrt(sum(float((gradient * size).square().sum()) for gradient, size in gradients))
+        if self.config.clip and norm > self.config.clip:
+            for gradient, _ in gradients:
+                gradient.mul_(self.config.clip / norm)
+        return norm
+
+    def solve(self, net: adjsnn.LIFNetwork, u: Tensor) -> adjsnn.LIFSolution:
+        ts = torch.arange(len(u) + 1, device=u.device, dtype=u.dtype) * self.config.dt
+        return adjsnn.solve(net, u, dt=self.config.dt, ts=ts)
+
+    def currents(self, net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, u: Tensor, neuron: int) -> Currents:
+        """External and recurrent current into a neuron in the first trial, each (T,), in thresholds."""
+        w_in, _, _ = weights_of(net)
+        return u[:, 0] @ w_in[neuron] + net.bias[0][neuron], sol.i[-1][:-1, 0, neuron]
+
+    def cost(self, net: adjsnn.LIFNetwork, batch: Tensor) -> Cost:
+        sol, target = self.solve(net, batch), self.target(batch)
+        activity = sol.squared_rate(self.config.activity_tau).mean(1) / 60.0**2
+        error = sol.readout_error(target) / sol.error_of_silence(target)
+        return Cost((error + self.config.activity_cost * activity).mean(), sol)
+
+
+def start_at_random(weights: dict[str, Tensor], config: CodingConfig, generator: torch.Generator) -> None:
+    """Independent Gaussian entries with the standard deviations <name>_start of the configuration."""
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(getattr(config, f"{name}_start") * torch.randn(weight.shape, generator=generator))
+
+
+def weights_of(net: adjsnn.GatedSynapseNetwork | adjsnn.LIFNetwork) -> tuple[Tensor, Tensor, Tensor]:
+    """w_in, w_rec and w_out of a network of either family."""
+    if isinstance(net, adjsnn.GatedSynapseNetwork):
+        return net.w_in, net.w_rec, net.w_out
+    assert net.w_out is not None
+    assert net.w_rec[0] is not None
+    return net.w_in[0], net.w_rec[0], net.w_out
+
+
+def spikes_of(sol: adjsnn.GatedSolution | adjsnn.LIFSolution) -> int:
+    return sol.stats.spikes[-1] if isinstance(sol, adjsnn.LIFSolution) else sol.stats.spikes
+
+
+def r_squared(found: Tensor, target: Tensor) -> float:
+    """1 - Σ (found - target)² / Σ (target - its mean)², sums over all but the last dimension and over channels, whose means are
+    those of each channel over everything held out."""
+    mean = target.mean(tuple(range(target.ndim - 1)), keepdim=True)
+    return 1.0 - float((found - target).square().sum() / (target - mean).square().sum())

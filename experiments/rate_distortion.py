@@ -1,0 +1,72 @@
+"""What spikes buy: R² of autoencoding runs against their firing rate, one point for each price λ of activity.
+
+    python -m adjsnn.training sweep experiments/autoencoding.py --seeds 3 --grid activity-cost=0.01,0.03,0.1,0.3,1,3
+    python experiments/rate_distortion.py runs/sweeps/...-autoencoding
+
+prints a table and draws rate_distortion.png.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+import adjsnn
+from adjsnn import plotting
+from adjsnn.training.compare import finished, grouped, spread, table
+
+
+@dataclass(frozen=True)
+class Config:
+    """Rate–distortion curve of finished runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """run folders, or folders of them"""
+    figure: Path = Path("rate_distortion.png")
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = tyro.cli(Config, args=argv)
+    try:
+        groups = grouped(finished(config.runs))
+    except adjsnn.AdjsnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    groups.sort(key=lambda group: group.runs[0].about["config"]["activity_cost"])
+    figure = plotting.new_figure(4.2, 3.2)
+    axes, rows = figure.subplots(), {}
+    for number, kind in enumerate(sorted({kind_of(group.runs[0].about["config"]) for group in groups})):
+        rates, missing = [], []
+        for group in groups:
+            settings = group.runs[0].about["config"]
+            if kind_of(settings) != kind:
+                continue
+            rate, lost = ([run.numbers[name] for run in group.runs] for name in ("spikes_per_s", "r2"))
+            rows[f"{kind}, λ = {settings['activity_cost']:g}"] = [str(len(rate)), spread(rate, ".1f"), spread(lost, ".4f")]
+            rates.append(np.mean(rate))
+            missing.append(1.0 - np.mean(lost))
+            axes.annotate(
+                f"{settings['activity_cost']:g}",
+                (rates[-1], missing[-1]),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+            )
+        axes.plot(rates, missing, "o-", ms=4, lw=1.0, color=plotting.COLOURS[number], label=kind)
+    axes.set(xlabel="spikes/s per neuron", ylabel="1 - R², held out", yscale="log")
+    axes.set_title("points: λ, the price of activity", loc="left")
+    axes.legend(fontsize=7)
+    figure.savefig(config.figure)
+    print(table(rows, "runs", ["seeds", "spikes/s per neuron", "R²"]))
+    print(f"\n{config.figure}")
+    return 0
+
+
+def kind_of(settings: dict) -> str:
+    return f"{settings['data']}, {settings['network']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
