@@ -42,8 +42,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample: int = 0) -> None:
-    """Readout against target of one sample, one colour per channel."""
-    times = _numpy(sol.ts)
+    """Readout against target of one sample, in the colours of the channels."""
+    times, few = _numpy(sol.ts), target.shape[2] <= 3
     for channel in range(target.shape[2]):
         colour = COLOURS[channel % len(COLOURS)]
         axes.plot(
@@ -54,9 +54,10 @@ def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample
             alpha=0.35,
             label="target" if channel == 0 else None,
         )
-        axes.plot(times, _numpy(sol.readout[:, sample, channel]), color=colour, lw=1.0, label=f"readout {channel + 1}")
+        label = f"readout {channel + 1}" if few else (f"readout, {target.shape[2]} channels" if channel == 0 else None)
+        axes.plot(times, _numpy(sol.readout[:, sample, channel]), color=colour, lw=1.0, label=label)
     axes.set(xlabel="time (ms)", ylabel="readout (a.u.)", xlim=(times[0], times[-1]))
-    axes.legend(ncols=target.shape[2] + 1, fontsize=7, **ABOVE)
+    axes.legend(ncols=4, fontsize=7, **ABOVE)
 
 
 def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: int = 0, order: Tensor | None = None) -> None:
@@ -204,9 +205,11 @@ def history(metrics: dict[str, list[float]]) -> Figure:
     shown = {name: np.asarray(values) for name, values in metrics.items()}
     if "accuracy" in shown:
         shown["wrong"] = np.maximum(100.0 * (1.0 - shown["accuracy"]), 0.02)  # a logarithm has no 0
+    if "r2" in shown:
+        shown["1 - R²"] = 1.0 - shown["r2"]
     panels = [
         (("wrong",), "wrong on validation (%)", True),
-        (("r2",), "R² on validation", False),
+        (("1 - R²",), "1 - R² on validation", True),
         (("train_cost", "cost", "loss"), "cost", True),
         (("gradient_norm",), "norm of the gradient", True),
         (("spikes_per_s",), "spikes/s per neuron", False),
