@@ -159,6 +159,8 @@ def load_signal(path: str | Path, signal_dt: float, dt: float, *, mean_norm: flo
     if not (signal_dt > 0.0 and dt > 0.0):
         raise ConfigurationError(f"signal_dt={signal_dt!r}, dt={dt!r}", "positive times in ms", "signal_dt=1.0")
     values = _read(Path(path))
+    if (values == values[0]).all():  # here already: resampling leaves a rounding error, which scaling would blow up
+        raise ConfigurationError(f"{path}: a constant signal", "a signal that varies", "another column or file")
     times = np.arange(len(values)) * signal_dt
     steps = int(times[-1] / dt)
     if steps < 1:

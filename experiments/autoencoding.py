@@ -65,7 +65,9 @@ class Gated(GatedConfig, Data):
     """Autoencoding with gated synapses and non-leaky integrate-and-fire neurons. Times in ms."""
 
     neurons: int = 60
-    activity_cost: float = 0.1
+    activity_cost: float = 0.03
+    learning_rate: float = 0.02
+    w_in_start: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class Autoencoding(Coding[C]):
     columns = {
         "r2": Column("R²", ".4f"),
         "spikes_per_s": Column("spikes/s per neuron", ".1f"),
+        "r2_narrow_gate": Column("R², narrow gate", ".4f"),
+        "spikes_per_s_narrow_gate": Column("spikes/s, narrow gate", ".1f"),
         "cost": Column("cost / silent", ".4f"),
     }
 

@@ -61,6 +61,7 @@ class PredictiveCoding(Coding[C]):
         "spikes_per_s": Column("spikes/s per neuron", ".1f"),
         "corr_rec": Column("corr(W_rec, -W_in W_out)", ".3f"),
         "corr_in_out": Column("corr(W_out, W_inᵀ)", ".3f"),
+        "cost_narrow_gate": Column("cost, narrow gate", ".4f"),
     }
 
     def __init__(self, config: Any) -> None:

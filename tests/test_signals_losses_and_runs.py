@@ -58,6 +58,13 @@ def test_a_single_channel_file(tmp_path):
     assert load_signal(tmp_path / "x.npy", 1.0, 0.5).shape == (198, 1)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+def test_a_constant_recording(tmp_path, value):
+    np.save(tmp_path / "x.npy", np.full(100, value))
+    with pytest.raises(adjsnn.ConfigurationError, match="a constant signal"):
+        load_signal(tmp_path / "x.npy", 1.0, 0.3)
+
+
 def _solution():
     net = adjsnn.GatedSynapseNetwork(0, 2, 1, neuron=adjsnn.NIF(), dtype=torch.float64)
     with torch.no_grad():

@@ -1,0 +1,112 @@
+"""Delayed-memory XOR: its trials leak nothing, its decisions are right on an ideal readout, its limit on samples limits."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from adjsnn.training import main
+from adjsnn.training.batches import samples_of
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import delayed_xor  # noqa: E402  the folder of scripts is not a package
+from delayed_xor import Config, DelayedXor, decide, draw_trials, one_of_each  # noqa: E402
+
+
+def test_classes_come_as_often_as_stated():
+    trials = draw_trials(Config(), 20_000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(trials.labels, minlength=3) / 20_000
+    torch.testing.assert_close(shares, torch.tensor([0.4, 0.4, 0.2]), rtol=0, atol=0.015)  # 4 standard errors
+    missing = (trials.signs == 0).double().mean(0)
+    torch.testing.assert_close(missing, torch.tensor([0.1, 0.1]).double(), rtol=0, atol=0.01)
+    assert ((trials.signs == 0).sum(1) <= 1).all()
+
+
+@pytest.mark.parametrize("label", range(3))
+def test_no_time_tells_the_class(label):
+    """The cue, and where each pulse has its place, are as often at each time in one class as in all trials."""
+    trials = draw_trials(Config(), 60_000, torch.Generator().manual_seed(0))
+    here = trials.labels == label
+    for column in range(3):
+        times = trials.starts[:, column].long()
+        overall = torch.bincount(times) / len(times)
+        among = torch.bincount(times[here], minlength=len(overall)) / int(here.sum())
+        error = (overall / int(here.sum())).sqrt()
+        assert ((among - overall).abs() <= 5 * error + 1e-12).all()
+
+
+def test_the_input_is_what_it_should_be():
+    config = Config()
+    trials = one_of_each(config)
+    on = trials.u.abs().sum(0) * config.dt
+    expected = torch.tensor([[2, 1], [2, 1], [2, 1], [2, 1], [1, 1], [1, 1]]) * config.pulse
+    torch.testing.assert_close(on, expected)
+    assert trials.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    first, second, cue = trials.starts[0].tolist()
+    assert (second - first, cue - second) == (config.pulse + 40.0, config.pulse + 20.0)
+    steps = trials.u[:, 0].nonzero()
+    assert steps[0].tolist() == [round(first / config.dt), 0]
+
+
+def test_the_target_answers_after_the_cue_alone():
+    config = Config()
+    trials = draw_trials(config, 100, torch.Generator().manual_seed(0))
+    assert torch.equal(decide(trials.target, trials.window), trials.labels)
+    after = trials.starts[:, 2] + config.reaction
+    times = (torch.arange(len(trials.target)) * config.dt)[:, None]
+    assert not trials.target[:, :, 0][times < after].any()
+    assert trials.target.abs().amax(0).squeeze(1)[trials.labels < 2].min() > 0.99
+    assert not trials.target[:, trials.labels == 2].any()
+    assert (decide(0.4 * trials.target, trials.window) == 2).all()
+
+
+def test_samples_beyond_the_limit_weigh_less():
+    """The weighted cost's gradient by a limited sample's input has the size of the limit; that of others is untouched."""
+    experiment = DelayedXor(Config(neurons=20, batch=8, dtype="float64", sample_limit=0.5, w_in_start=0.1, delay=(0.0, 5.0)))
+    net = experiment.network().double()
+    batch = experiment.place(experiment.batch(torch.Generator().manual_seed(0), 0))
+    u = batch.u.clone().requires_grad_()
+    errors = experiment.errors(experiment.solve(net, u), batch)
+    (gradient,) = torch.autograd.grad(errors.sum(), u, retain_graph=True)
+    sizes = gradient.square().sum((0, 2)).sqrt()
+    weights = experiment.weights(errors, u)
+    limit = 0.5 * sizes.log().mean().exp()
+    torch.testing.assert_close(weights * sizes, sizes.clamp(max=float(limit)))
+    assert 0 < (weights == 1.0).sum() < 8
+    torch.testing.assert_close(experiment.cost(net, batch).value, (weights * errors).mean())
+    free = DelayedXor(replace(experiment.config, sample_limit=0.0))
+    torch.testing.assert_close(free.cost(net, batch).value, errors.mean())
+
+
+def test_a_short_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(delayed_xor, "TRIALS", {"validation": (20, 1), "held_out": (20, 2)})
+    monkeypatch.setattr(delayed_xor, "DELAYS", (0.0, 20.0))
+    assert main(DelayedXor, argv=["--iterations", "2", "--batch", "4", "--neurons", "10", "--runs", str(tmp_path)]) == 0
+    (run,) = (tmp_path / "delayed_xor").iterdir()
+    assert {path.stem for path in (run / "figures").iterdir()} == {"trials", "delay", "events", "history"}
+    assert 0.0 <= json.loads((run / "summary.json").read_text())["held_out"]["accuracy"] <= 1.0
+
+
+def test_adjoints_give_the_same_gradient():
+    """The discrete adjoint and BPTT of the same steps to rounding; the continuous one of other steps, roughly."""
+    gradients = {}
+    for adjoint in ("discrete", "bptt", "continuous"):
+        config = Config(neurons=10, batch=4, dtype="float64", dt=0.25, adjoint=adjoint, sample_limit=0.0, w_rec_start=0.1)
+        experiment = DelayedXor(config)
+        net = experiment.network().double()
+        batch = experiment.place(draw_trials(config, 4, torch.Generator().manual_seed(0)))
+        experiment.cost(net, samples_of(batch, slice(0, 2))).value.backward()
+        gradients[adjoint] = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradients["discrete"], gradients["bptt"], rtol=1e-9, atol=1e-12)
+    norm = gradients["discrete"].norm()
+    assert (gradients["continuous"] - gradients["discrete"]).norm() < 0.3 * norm  # Euler's error at this step
+
+
+def test_a_delay_that_cannot_be(tmp_path, capsys):
+    assert main(DelayedXor, argv=["--delay", "40", "10", "--runs", str(tmp_path)]) == 1
+    assert "shortest ≤ longest" in capsys.readouterr().err
