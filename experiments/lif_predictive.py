@@ -68,16 +68,17 @@ def lif_network(config: Config, channels: int) -> adjsnn.LIFNetwork:
 def weights_of(net: adjsnn.LIFNetwork, config: Config) -> dict[str, tuple[Tensor, float]]:
     """Weights, and the size of each in a tightly balanced network with spikes of size 0.5 in the readout's filter.
 
-    There W_in = 2 τ_out/a (unit vectors), W_out = a (unit vectors), W_rec = -2 τ_mem/τ_syn (cosine of the angle between two).
-    The optimiser steps in these units: the sizes differ by a factor of 80, which Adam's steps of one size do not.
+    There W_in = 2 τ_out/a (unit vectors), W_out = a (unit vectors), W_rec = -2 τ_mem/τ_syn (cosine of the angle between two),
+    and entries of unit vectors and cosines go as 1/√C with the channels C. The optimiser steps in these units: Adam's steps are
+    of one size, these differ by a factor of 80.
     """
     assert net.w_out is not None
     assert net.w_rec[0] is not None
-    size = 0.5
+    per_channel = (2.0 / net.n_in) ** 0.5
     return {
-        "w_in": (net.w_in[0], 2.0 * config.tau_out / size * 0.5),
-        "w_out": (net.w_out, size),
-        "w_rec": (net.w_rec[0], 2.0 * config.tau_mem / config.tau_syn),
+        "w_in": (net.w_in[0], 2.0 * config.tau_out * per_channel),
+        "w_out": (net.w_out, 0.5 * per_channel),
+        "w_rec": (net.w_rec[0], 2.0 * config.tau_mem / config.tau_syn * per_channel),
         "bias": (net.bias[0], 1.0),
     }
 
