@@ -140,6 +140,18 @@ def grown(x, size) -> Any:
 
 
 @njit(**OPTIONS)
+def alike(x, y) -> Any:
+    """For each neuron whether x and y, its time constants, are those of the neuron before; true for the first.
+
+    Where they are, and the interval is the same, the exponentials need not be computed again.
+    """
+    same = np.ones(len(x), np.bool_)
+    for n in range(1, len(x)):
+        same[n] = x[n] == x[n - 1] and y[n] == y[n - 1]
+    return same
+
+
+@njit(**OPTIONS)
 def equal(x):
     """Whether all entries are the same."""
     return (x == x[0]).all()

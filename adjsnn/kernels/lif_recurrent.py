@@ -14,7 +14,7 @@ from numba import njit
 
 from adjsnn.kernels.cache import renew
 from adjsnn.kernels.lif_layer import FINE, RUNAWAY
-from adjsnn.kernels.lif_math import OPTIONS, decay, equal, first_crossing, grown, may_cross
+from adjsnn.kernels.lif_math import OPTIONS, alike, decay, first_crossing, grown, may_cross
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = 0, 1, 2, 3, 4, 5
 ALL = -1
@@ -94,7 +94,7 @@ def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcomi
 
 
 @njit(**OPTIONS)
-def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming):
+def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming):
     """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
 
     With `instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the horizon comes closer
@@ -104,10 +104,10 @@ def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, uniform, i
     e_mem, e_syn, conv = decay(span, tau_mem[0], tau_syn[0])
     for n in range(len(v)):
         upcoming[n] = inf
+        if not same[n]:
+            e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
         if release[n] < inf:
             continue
-        if not uniform:
-            e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
         v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * conv / tau_mem[n]
         if may_cross(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], v_th[n], span):
             wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span)
@@ -131,11 +131,13 @@ def _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn):
 
 
 @njit(**OPTIONS)
-def advance_all(t, v, i, at, release, bias, tau_mem, tau_syn, uniform):
-    """Carry every neuron to time t, by the same exponentials where they start together and are alike."""
+def advance_all(t, v, i, at, release, bias, tau_mem, tau_syn, same):
+    """Carry every neuron to time t, by the same exponentials where neighbours start together and are alike."""
     since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
     for n in range(len(v)):
-        if not uniform or release[n] < inf:
+        if not same[n]:
+            since = -1.0
+        if release[n] < inf:
             _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn)
             continue
         if at[n] != since:
@@ -166,7 +168,7 @@ def forward(
     """
     n_neurons = len(bias)
     broadcast = len(delays) == 1 and len(rec_delays) == 1
-    uniform = equal(tau_mem) and equal(tau_syn)
+    same = alike(tau_mem, tau_syn)
     instant = broadcast and not rec_delays.any()
     w_in_t, w_rec_t = np.ascontiguousarray(w_in.T), np.ascontiguousarray(w_rec.T)
     counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
@@ -198,7 +200,7 @@ def forward(
         set_bias(bias, drive, 0, b, c)
         ends = min(edges[0], t_end) if len(edges) > 0 else t_end  # of the step of the drive
         horizon = min(ext_time[0], ends) if broadcast and len(ext_time) > 0 else ends
-        _foresee(0.0, v, i, release, c, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
+        _foresee(0.0, v, i, release, c, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming)
         while True:
             spiking, releasing = 0, 0
             for n in range(n_neurons):
@@ -214,7 +216,7 @@ def forward(
                 log_time, log_kind = grown(log_time, logged + len(probes) + 3), grown(log_kind, logged + len(probes) + 3)
                 log_ref, log_target = grown(log_ref, len(log_time)), grown(log_target, len(log_time))
             while probe < len(probes) and probes[probe] < t:
-                advance_all(probes[probe], v, i, at, release, c, tau_mem, tau_syn, uniform)
+                advance_all(probes[probe], v, i, at, release, c, tau_mem, tau_syn, same)
                 v_out[probe, b], i_out[probe, b] = v, i
                 log_time[logged], log_kind[logged], log_ref[logged], log_target[logged] = probes[probe], PROBE, probe, ALL
                 logged += 1
@@ -265,13 +267,13 @@ def forward(
                 log_kind[logged], log_ref[logged], log_target[logged] = RELEASE, spike_of[n] - begin, n
                 _predict(n, v, i, at, release, c, tau_mem, tau_syn, v_th, min(arriving, ends) if broadcast else ends, upcoming)
             elif arriving > t:
-                advance_all(t, v, i, at, release, c, tau_mem, tau_syn, uniform)
+                advance_all(t, v, i, at, release, c, tau_mem, tau_syn, same)
                 step += 1
                 log_kind[logged], log_ref[logged], log_target[logged] = DRIVE, step, ALL
                 set_bias(bias, drive, step, b, c)
                 ends = edges[step] if step < len(edges) else t_end
                 horizon = min(arriving, ends) if broadcast else ends
-                _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
+                _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming)
             else:
                 if external == t:
                     ref, target, weights = ext_ref[coming], ext_target[coming], w_in_t[in_source[ext_ref[coming]]]
@@ -284,14 +286,14 @@ def forward(
                     log_kind[logged] = RECURRENT
                 log_ref[logged], log_target[logged] = ref, target
                 if target == ALL:
-                    advance_all(t, v, i, at, release, c, tau_mem, tau_syn, uniform)
+                    advance_all(t, v, i, at, release, c, tau_mem, tau_syn, same)
                     for n in range(n_neurons):
                         i[n] += weights[n]
                     horizon = ends
                     if broadcast:
                         external = ext_time[coming] if coming < len(ext_time) else inf
                         horizon = min(external, heap_time[0] if heap > 0 else inf, ends)
-                    _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, uniform, instant, upcoming)
+                    _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming)
                 else:
                     _advance(target, t, v, i, at, release, c, tau_mem, tau_syn)
                     i[target] += weights[target]

@@ -7,7 +7,7 @@ from numba import njit
 
 from adjsnn.kernels.cache import renew
 from adjsnn.kernels.lif_layer import FINE, GRAZING
-from adjsnn.kernels.lif_math import OPTIONS, decay, equal, tau_gradients
+from adjsnn.kernels.lif_math import OPTIONS, alike, decay, tau_gradients
 from adjsnn.kernels.lif_recurrent import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, advance_all, set_bias
 
 
@@ -20,13 +20,13 @@ def _replay(
     n_neurons = len(bias)
     v, i, at, release = v0.copy(), i0.copy(), np.zeros(n_neurons), np.full(n_neurons, inf)
     states[:n_neurons, 0], states[:n_neurons, 1] = v, i
-    row, uniform, c = n_neurons, equal(tau_mem) and equal(tau_syn), np.empty(n_neurons)
+    row, same, c = n_neurons, alike(tau_mem, tau_syn), np.empty(n_neurons)
     set_bias(bias, drive, 0, b, c)
     for e in range(len(log_time)):
         kind, ref = log_kind[e], log_ref[e]
         start, stop = (0, n_neurons) if log_target[e] == ALL else (log_target[e], log_target[e] + 1)
         who = slice(start, stop)
-        advance_all(log_time[e], v[who], i[who], at[who], release[who], c[who], tau_mem[who], tau_syn[who], uniform)
+        advance_all(log_time[e], v[who], i[who], at[who], release[who], c[who], tau_mem[who], tau_syn[who], same[who])
         if kind == ARRIVAL:
             i[who] += w_in_t[in_source[ref]][who]
         elif kind == RECURRENT:
@@ -44,14 +44,14 @@ def _replay(
 
 @njit(**OPTIONS)
 def _back(
-    start, stop, t, states, row, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, uniform, d_bias, d_tau_mem, d_tau_syn,
+    start, stop, t, states, row, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, same, d_bias, d_tau_mem, d_tau_syn,
     d_drive, step, b,
 ):  # fmt: skip
     """The costate of neurons start … stop-1 back to time t, where their states were states[row:]; `bias` with the drive."""
     since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
     for n in range(start, stop):
         tm, ts, span = tau_mem[n], tau_syn[n], at[n] - t
-        if not uniform or at[n] != since:
+        if not same[n] or at[n] != since:
             since = at[n]
             e_mem, e_syn, conv = decay(span, tm, ts)
         if want_tau:
@@ -93,7 +93,7 @@ def backward(
     The log is what `lif_recurrent.forward` returned; `entries` counts the log entries of every sample of the batch.
     """
     n_neurons = len(bias)
-    uniform = equal(tau_mem) and equal(tau_syn)
+    same = alike(tau_mem, tau_syn)
     w_in_t, w_rec_t = np.ascontiguousarray(w_in.T), np.ascontiguousarray(w_rec.T)
     d_w_in_t, d_w_rec_t = np.zeros_like(w_in_t), np.zeros_like(w_rec_t)
     lam_v, lam_i, at, held = np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons, np.bool_)
@@ -123,7 +123,7 @@ def backward(
             start, stop = (0, n_neurons) if n == ALL else (n, n + 1)
             row -= stop - start
             _back(
-                start, stop, log_time[e], states, row, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, uniform,
+                start, stop, log_time[e], states, row, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, same,
                 d_bias, d_tau_mem, d_tau_syn, d_drive, step, b,
             )  # fmt: skip
             if kind == ARRIVAL:
@@ -158,7 +158,7 @@ def backward(
                     else:
                         lam_v[m] += d_v[ref, b, m]
         _back(
-            0, n_neurons, 0.0, states, 0, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, uniform,
+            0, n_neurons, 0.0, states, 0, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, same,
             d_bias, d_tau_mem, d_tau_syn, d_drive, step, b,
         )  # fmt: skip
         d_v0[b], d_i0[b] = lam_v, lam_i
