@@ -4,7 +4,6 @@ The readout o must follow τ ȯ_d = -o_d + u. The cost is ∫‖o - o_d‖² ove
 neurons of (spikes/s / 60)². A class for each family of networks; `predictive_coding.py` and `autoencoding.py` build on them.
 """
 
-import math
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -195,38 +194,21 @@ class LIFCoding(Coding[L]):
             n_out=self.channels,
             tau_out=config.tau_slow,
         )
-        weights = {name: weight for name, (weight, _) in self.sizes(net).items() if name != "bias"}
-        start_at_random(weights, config, self.generator())
+        w_in, w_rec, w_out = weights_of(net)
+        start_at_random({"w_in": w_in, "w_out": w_out, "w_rec": w_rec}, config, self.generator())
         return net
 
-    def sizes(self, net: adjsnn.LIFNetwork) -> dict[str, tuple[Tensor, float]]:
-        """Weights, and their sizes in a tightly balanced network with spikes of size a in the readout's filter.
+    def sizes(self, net: adjsnn.LIFNetwork) -> dict[str, float | Tensor]:
+        """Sizes of weights in a tightly balanced network with spikes of size a in the readout's filter.
 
         There W_in = 2 τ/a (unit vectors), W_out = a (unit vectors), W_rec = -2 (τ_mem/τ_syn) (cosine of the angle between two).
-        Steps of the optimiser are in these units: they differ by a factor of 80, and Adam's steps of one size do not.
         """
         config, a = self.config, self.config.spike_size
-        assert net.w_out is not None
-        assert net.w_rec[0] is not None
         return {
-            "w_in": (net.w_in[0], config.tau_slow / a),
-            "w_out": (net.w_out, a),
-            "w_rec": (net.w_rec[0], 2.0 * config.tau_mem / config.tau_syn),
-            "bias": (net.bias[0], 1.0),
+            "w_in.0": config.tau_slow / a,
+            "w_out": a,
+            "w_rec.0": 2.0 * config.tau_mem / config.tau_syn,
         }
-
-    def optimiser(self, net: adjsnn.LIFNetwork) -> torch.optim.Optimizer:
-        groups = [{"params": [weight], "lr": self.config.learning_rate * size} for weight, size in self.sizes(net).values()]
-        return torch.optim.Adam(groups, betas=(0.9, 0.99))
-
-    def limit_gradient(self, net: adjsnn.LIFNetwork) -> float:
-        """Scale the whole gradient so that its norm, by weights in units of their sizes, is at most `clip`."""
-        gradients = [(weight.grad, size) for weight, size in self.sizes(net).values() if weight.grad is not None]
-        norm = math.sqrt(sum(float((gradient * size).square().sum()) for gradient, size in gradients))
-        if self.config.clip and norm > self.config.clip:
-            for gradient, _ in gradients:
-                gradient.mul_(self.config.clip / norm)
-        return norm
 
     def solve(self, net: adjsnn.LIFNetwork, u: Tensor) -> adjsnn.LIFSolution:
         ts = torch.arange(len(u) + 1, device=u.device, dtype=u.dtype) * self.config.dt

@@ -1,90 +1,143 @@
 """Delayed-memory XOR: do two pulses that came long ago have different signs? Answered when a go cue comes.
 
-    python experiments/delayed_xor.py                                train
-    python experiments/delayed_xor.py --help                         every setting
+    python experiments/delayed_xor.py                                80 QIF neurons with gated synapses
+    python experiments/delayed_xor.py --network lif                  60 LIF neurons that jump, half of them with slow synapses
+    python experiments/delayed_xor.py --network lif --slow-share 0   none with slow synapses
 
 Channel 1 carries two pulses of either sign with a variable delay between them, channel 2 a go cue some time later. After the
 cue the readout makes a positive pulse if the signs differed, a negative one if they were equal, and stays at zero if only one
 pulse came, which happens in 20 % of trials. Before the cue it stays at zero. The slots of both pulses and of the cue are drawn
 before it is drawn whether a pulse is missing, so that no time in the trial tells the class.
 
-No synapse or membrane remembers for longer than some tens of ms: the first pulse has to be kept in the activity of the network.
+Without slow synapses nothing remembers for longer than some tens of ms: the first pulse has to be kept in the activity of the
+network. Delays start short and get longer while most answers are right.
 
-Remedy for chaotic samples, outside the gradient: the cost of a sample whose gradient by its input is `sample_limit` times
-larger than the geometric mean over the batch, or more, is weighted down to that limit.
+Remedy for chaotic samples of gated networks, outside the gradient: the cost of a sample whose gradient by its input is beyond
+`sample_limit` times the geometric mean over the batch is weighted down to that limit.
 """
 
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import adjsnn
 from adjsnn import plotting
 from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig, batch_mean, main
+from adjsnn.training.processes import mean_over_processes
 
 CLASSES = ("differ", "equal", "one pulse")
-TRIALS: dict[Split, tuple[int, int]] = {
     "validation": (500, 1_000_000),
     "held_out": (2000, 2_000_000),
 }  # count, seed's offset
-DELAYS = (0.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 150.0, 200.0, 300.0, 400.0)  # ms, of the curve
+THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
+DELAYS = (0.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0, 300.0, 450.0, 600.0, 750.0)  # ms, of the curve
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
-    """Delayed-memory XOR with quadratic integrate-and-fire neurons. Times in ms."""
+class TaskConfig(TrainingConfig):
+    """The task, and what both families share. Times in ms."""
 
-    network: Literal["gated"] = "gated"
-    iterations: int = 3000
-    batch: int = 64
-    log_every: int = 100
-    save_every: int = 100
-    learning_rate: float = 0.0003
-    """for w_in, w_rec and bias, 1/ms"""
-    out_rate: float = 30.0
-    """learning rate of w_out over that of the others"""
-    sample_limit: float = 1.0
-    """largest gradient of a sample by its input, in geometric means over the batch; 0: any"""
     neurons: int = 80
-    tau_v: float = 25.0
-    tau_fast: float = 5.0
-    tau_slow: float = 20.0
-    gate_width: float = 1.0
     dt: float = 1.0
     pulse: float = 20.0
     """length of a pulse and of the cue"""
-    lead: float = 10.0
+    lead: float = 20.0
     """time before the first pulse"""
-    delay: tuple[float, float] = (10.0, 40.0)
+    delay: tuple[float, float] = (20.0, 150.0)
     """shortest and longest time between the two pulses, from end to start"""
-    gap: tuple[float, float] = (5.0, 20.0)
+    gap: tuple[float, float] = (20.0, 60.0)
     """shortest and longest time between the second pulse and the cue, from end to start"""
     reaction: float = 10.0
     """time from the start of the cue to the start of the answer"""
     answer: float = 60.0
     """length of the answer, sin² of height 1"""
-    rest: float = 10.0
+    rest: float = 20.0
     """time of silence after the last answer"""
     missing: float = 0.2
     """share of trials in which one of the pulses does not come"""
-    rest_weight: float = 0.1
-    """weight of the readout's mean square outside the answer, beside that of its error in the answer"""
+    mastered: float = 0.85
+    """share of right answers in training (a running mean) from which delays and gaps get longer, from the shortest on"""
+    longer: float = 0.02
+    """by how much of their range in each step"""
+    sharpness: float = 10.0
+    """of the softmax over classes, one over the readout"""
+    error_weight: float = 1.0
+    """weight of the readout's square error, integrated over the trial and divided by the length of the answer"""
+    activity_cost: float = 0.1
+    """weight of the mean over neurons of (rate / 60)²"""
+    validation_trials: int = 500
+    held_out_trials: int = 2000
+    iterations: int = 400
+    batch: int = 32
+    log_every: int = 25
+    save_every: int = 25
+
+
+@dataclass(frozen=True)
+class Gated(TaskConfig):
+    """Delayed-memory XOR with gated synapses and quadratic integrate-and-fire neurons. Times in ms."""
+
+    network: Literal["gated"] = "gated"
+    neurons: int = 80
+    tau_v: float = 25.0
+    tau_fast: float = 5.0
+    tau_slow: float = 20.0
+    gate_width: float = 1.0
+    batch: int = 64
+    iterations: int = 1500
+    learning_rate: float = 0.01
+    """in units of the standard deviations of the random start"""
+    sample_limit: float = 1.0
+    """largest gradient of a sample by its input, in geometric means over the batch; 0: any"""
     activity_cost: float = 0.0
-    """weight of the mean over neurons of (charge released per second / 60)²"""
     bias_start: float = 0.01
     """mean of the bias: neurons that fire about 40 spikes/s without input"""
     bias_spread: float = 0.01
     w_in_start: float = 0.04
     """standard deviations of the random start, those of w_rec and w_out times √neurons"""
     w_rec_start: float = 0.45
-    w_out_start: float = 1.0
+    w_out_start: float = 3.0
+
+
+@dataclass(frozen=True)
+class LIF(TaskConfig):
+    """Delayed-memory XOR with LIF neurons that jump. Times in ms."""
+
+    network: Literal["lif"] = "lif"
+    neurons: int = 60
+    tau_mem: float = 20.0
+    tau_out: float = 20.0
+    tau_syn: float = 20.0
+    tau_slow: float = 150.0
+    """of slow synapses"""
+    slow_share: float = 0.5
+    """share of the neurons whose synapses are slow; 0: none"""
+    dt: float = 2.0
+    """step of the input; spikes are located inside"""
+    learning_rate: float = 0.01
+    """in units of the standard deviations of the random start"""
+    activity_tau: float = 50.0
+    """filter of the rate that the price of activity is on"""
+    bias_start: float = 1.0
+    bias_spread: float = 0.3
+    """mean and standard deviation of the bias: about half of the neurons fire without input"""
+    w_in_start: float = 1.5
+    w_out_start: float = 0.3
+    charge_start: float = 20.0
+    """standard deviation of ∫ i dt of a recurrent spike, times √neurons"""
+    slow_charge: float = 2.0
+    """the same of slow synapses, over that of fast ones"""
+
+
+C = TypeVar("C", bound=TaskConfig)
 
 
 class Trials(NamedTuple):
@@ -102,7 +155,7 @@ class Trials(NamedTuple):
     window: Tensor
 
 
-def make_trials(config: Config, signs: Tensor, delays: Tensor, gaps: Tensor) -> Trials:
+def make_trials(config: TaskConfig, signs: Tensor, delays: Tensor, gaps: Tensor) -> Trials:
     """Trials with pulses of the given signs (B, 2), time between them and time to the cue (B,), in ms."""
     dt, pulse = config.dt, config.pulse
     first = torch.full_like(delays, config.lead)
@@ -128,7 +181,7 @@ def make_trials(config: Config, signs: Tensor, delays: Tensor, gaps: Tensor) -> 
     return Trials(u, target[:, :, None], labels, signs, starts, window[:, :, None])
 
 
-def draw_trials(config: Config, count: int, generator: torch.Generator) -> Trials:
+def draw_trials(config: TaskConfig, count: int, generator: torch.Generator) -> Trials:
     """Random trials: times first, then signs, then which pulses are missing, each independent of the others."""
 
     def uniform(bounds: tuple[float, float]) -> Tensor:
@@ -143,43 +196,145 @@ def draw_trials(config: Config, count: int, generator: torch.Generator) -> Trial
     return make_trials(config, signs, delays, gaps)
 
 
-def decide(readout: Tensor, window: Tensor) -> Tensor:
-    """Class of each sample: the mean readout in the answer window against ± half of the mean of a right answer.
-
-    Args:
-        readout: (T+1, B, 1).
-        window: (T+1, B, 1).
-
-    Returns:
-        indices into CLASSES, (B,): "differ" above the upper threshold, "equal" below the lower, "one pulse" between.
-    """
-    mean = ((readout * window).sum(0) / window.sum(0)).squeeze(1)
-    threshold = 0.25  # half of ½, the mean of sin²
-    return torch.where(mean > threshold, 0, torch.where(mean < -threshold, 1, 2))
+def decide(mean: Tensor) -> Tensor:
+    """Class of each sample from its mean readout in the answer window, (B,), against ± half of the mean of a right answer."""
+    return torch.where(mean > THRESHOLD, 0, torch.where(mean < -THRESHOLD, 1, 2))
 
 
-class DelayedXor(Experiment[Config]):
-    config_type = Config
+class DelayedXor(Experiment[C]):
+    """The task. A family gives a network, `solve`, and three numbers of a solution: `means`, `errors` and `activity`."""
+
     columns = {
         "accuracy": Column("accuracy", ".4f"),
-        "cost": Column("cost", ".4f"),
+        "accuracy_3x": Column("accuracy, longest delay x 3", ".4f"),
         "spikes_per_s": Column("spikes/s per neuron", ".1f"),
+        "cost": Column("cost", ".4f"),
     }
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: C) -> None:
         super().__init__(config)
         if not (0.0 <= config.delay[0] <= config.delay[1] and 0.0 <= config.gap[0] <= config.gap[1]):
             seen = f"delay={config.delay}, gap={config.gap}"
-            raise adjsnn.ConfigurationError(seen, "shortest ≤ longest, neither negative", "--delay 10 40 --gap 5 20")
-        self.trials = {
-            split: self.place(draw_trials(config, count, self.generator(offset))) for split, (count, offset) in TRIALS.items()
+            raise adjsnn.ConfigurationError(seen, "shortest ≤ longest, neither negative", "--delay 20 150 --gap 20 60")
+        self.trials: dict[Split, Trials] = {
+            "validation": self.place(draw_trials(config, config.validation_trials, self.generator(1_000_000))),
+            "held_out": self.place(draw_trials(config, config.held_out_trials, self.generator(2_000_000))),
         }
+        self.part, self.right = 0.0, 0.0  # of the range of delays, and running mean of right answers
+
+    @classmethod
+    def name(cls) -> str:
+        return "delayed_xor"
+
+    @property
+    def title(self) -> str:
+        return "Delayed XOR"
+
+    def solve(self, net: Any, trials: Trials) -> Any:
+        raise NotImplementedError
+
+    def means(self, sol: Any, trials: Trials) -> Tensor:
+        """Mean readout in the answer window of each sample, (B,)."""
+        raise NotImplementedError
+
+    def errors(self, sol: Any, trials: Trials) -> Tensor:
+        """∫ ‖o - o_d‖² dt over the trial, divided by the length of the answer, (B,)."""
+        raise NotImplementedError
+
+    def activity(self, sol: Any) -> Tensor:
+        """Mean over neurons of (rate / 60)², (B,) or a number."""
+        raise NotImplementedError
+
+    def batch(self, generator: torch.Generator, step: int) -> Trials:
+        """Delays and gaps from their shortest up to the part of their range that has been reached."""
+        return draw_trials(self.shortened(), self.config.batch, generator)
+
+    def shortened(self) -> TaskConfig:
+        def cut(bounds: tuple[float, float]) -> tuple[float, float]:
+            steps = round((bounds[0] + self.part * (bounds[1] - bounds[0])) / self.config.dt)
+            return bounds[0], steps * self.config.dt
+
+        return replace(self.config, delay=cut(self.config.delay), gap=cut(self.config.gap))
+
+    def each(self, sol: Any, trials: Trials) -> Tensor:
+        """Cost of each sample, (B,): cross-entropy of the mean answer, and the readout's error throughout.
+
+        The scores m, -m and the threshold make the class decided on the likeliest. The error alone has a plateau where the
+        readout is zero, which trainings do not leave for a thousand steps.
+        """
+        mean = self.means(sol, trials)
+        scores = torch.stack([mean, -mean, torch.full_like(mean, THRESHOLD)], dim=1)
+        wrong = cross_entropy(self.config.sharpness * scores, trials.labels, reduction="none")
+        return wrong + self.config.error_weight * self.errors(sol, trials)
+
+    def cost(self, net: Any, batch: Trials) -> Cost:
+        sol = self.solve(net, batch)
+        return Cost(self.each(sol, batch).mean() + self.price(sol), sol)
+
+    def price(self, sol: Any) -> Tensor | float:
+        return self.config.activity_cost * self.activity(sol).mean() if self.config.activity_cost else 0.0
+
+    def after_step(self, net: Any, batch: Trials, cost: Cost, rate: float) -> None:
+        """Make delays and gaps longer while most answers are right."""
+        right = decide(self.means(cost.sol, batch)) == batch.labels
+        self.right = 0.9 * self.right + 0.1 * float(mean_over_processes(right.double().mean()))
+        if self.right > self.config.mastered:
+            self.part = min(1.0, self.part + self.config.longer)
+
+    def state(self) -> dict[str, Any]:
+        return {"part": self.part, "right": self.right}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.part, self.right = state["part"], state["right"]
+
+    def schedule(self, progress: float) -> float:
+        """Rising over the first twentieth, then a half cosine down to 5 %."""
+        return min(1.0, 20.0 * progress + 0.05) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+    def evaluate(self, net: Any, split: Split) -> dict[str, float]:
+        trials = self.trials[split]
+        sol = self.solve(net, trials)
+        seconds = float(sol.ts[-1] if len(sol.ts) else sol.t_end) / 1000.0 * len(trials.labels) * self.config.neurons
+        found = {
+            "accuracy": self.accuracy(sol, trials),
+            "cost": float(self.each(sol, trials).mean()),
+            "spikes_per_s": math.nan if self.in_charge_form else spikes_of(sol) / seconds,
+        }
+        if split == "held_out":
+            found["accuracy_3x"] = self.accuracy_at(net, 3.0 * self.config.delay[1], self.config.validation_trials)
+        return found if split == "held_out" else {**found, "delays": self.part}
+
+    def objective(self, found: dict[str, float]) -> float:
+        return found["cost"]
+
+    def accuracy(self, sol: Any, trials: Trials) -> float:
+        return float((decide(self.means(sol, trials)) == trials.labels).double().mean())
+
+    def accuracy_at(self, net: Any, delay: float, count: int = 500) -> float:
+        """Share of trials decided right at one delay, ms; the cue keeps its distance from the second pulse."""
+        trials = self.place(draw_trials(replace(self.config, delay=(delay, delay)), count, self.generator(3_000_000)))
+        return self.accuracy(self.solve(net, trials), trials)
+
+    def figures(self, net: Any) -> dict[str, Figure]:
+        if self.in_charge_form:  # it has no spike trains
+            return {}
+        trials = one_of_each(self.config)
+        sol = self.solve(net, self.place(trials))
+        return {
+            "trials": draw_classes(sol, trials, self.config.dt),
+            "delay": draw_delays(self.config, [self.accuracy_at(net, delay) for delay in DELAYS]),
+            "events": plotting.event_diagnostics(sol),
+        }
+
+
+class GatedXor(DelayedXor[Gated]):
+    config_type = Gated
 
     def network(self) -> adjsnn.GatedSynapseNetwork:
         """Random start: neurons that fire slowly by themselves, weakly coupled.
 
         Stronger weights or currents that silence neurons make single samples exponentially sensitive: a QIF neuron that is held
-        near its unstable point by an inhibitory current of -I leaves it at the rate 2√I.
+        near its unstable point by an inhibitory current leaves it exponentially, the faster the stronger the current.
         """
         config, generator = self.config, self.generator()
         net = adjsnn.GatedSynapseNetwork(
@@ -191,112 +346,139 @@ class DelayedXor(Experiment[Config]):
             tau_fast=config.tau_fast,
             tau_slow=config.tau_slow,
         )
-        starts = {
+        with torch.no_grad():
+            for name, size in self.sizes(net).items():
+                parameter = net.get_parameter(name)
+                parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+            net.bias.add_(config.bias_start)
+        return net
+
+    def sizes(self, net: adjsnn.GatedSynapseNetwork) -> dict[str, float | Tensor]:
+        """Standard deviations of the random start."""
+        config = self.config
+        return {
             "w_in": config.w_in_start,
             "w_rec": config.w_rec_start / config.neurons**0.5,
             "w_out": config.w_out_start / config.neurons**0.5,
             "bias": config.bias_spread,
         }
-        with torch.no_grad():
-            for name, deviation in starts.items():
-                parameter = getattr(net, name)
-                parameter.copy_(deviation * torch.randn(parameter.shape, generator=generator))
-            net.bias.add_(config.bias_start)
-        return net
 
-    def optimiser(self, net: adjsnn.GatedSynapseNetwork) -> torch.optim.Optimizer:
-        rate, out = self.config.learning_rate, self.config.learning_rate * self.config.out_rate
-        groups = [{"params": [net.w_in, net.w_rec, net.bias], "lr": rate}, {"params": [net.w_out], "lr": out}]
-        return torch.optim.Adam(groups, betas=(0.9, 0.999))
-
-    def batch(self, generator: torch.Generator, step: int) -> Trials:
-        return draw_trials(self.config, self.config.batch, generator)
-
-    def solve(self, net: adjsnn.GatedSynapseNetwork, u: Tensor) -> Any:
+    def solve(self, net: adjsnn.GatedSynapseNetwork, trials: Trials) -> Any:
         """By Euler steps, or for the continuous adjoint by RK4 steps of the same length in the charge form."""
         if self.in_charge_form:
-            return adjsnn.solve(adjsnn.ChargeForm(net), u, dt=self.config.dt, method="rk4", adjoint=self.adjoint())
-        return adjsnn.solve(net, u, dt=self.config.dt, adjoint=self.adjoint())
+            return adjsnn.solve(adjsnn.ChargeForm(net), trials.u, dt=self.config.dt, method="rk4", adjoint=self.adjoint())
+        return adjsnn.solve(net, trials.u, dt=self.config.dt, adjoint=self.adjoint())
+
+    def means(self, sol: Any, trials: Trials) -> Tensor:
+        inside = trials.window.to(sol.readout.dtype)
+        return ((sol.readout * inside).sum(0) / inside.sum(0)).squeeze(1)
 
     def errors(self, sol: Any, trials: Trials) -> Tensor:
-        """Mean square error in the answer window, and `rest_weight` times the mean square outside, of each sample, (B,)."""
-        error, inside = (sol.readout - trials.target).square(), trials.window.to(sol.readout.dtype)
-        answer = (error * inside).sum(0) / inside.sum(0)
-        outside = (error * (1.0 - inside)).sum(0) / (1.0 - inside).sum(0)
-        return (answer + self.config.rest_weight * outside).squeeze(1)
+        return (sol.readout - trials.target).square().sum((0, 2)) * (self.config.dt / self.config.answer)
+
+    def activity(self, sol: Any) -> Tensor:
+        return (batch_mean(adjsnn.losses.firing_rate(sol)) / 60.0).square()
 
     def cost(self, net: adjsnn.GatedSynapseNetwork, batch: Trials) -> Cost:
-        limited = self.config.sample_limit > 0.0 and torch.is_grad_enabled()
-        u = batch.u.clone().requires_grad_() if limited else batch.u
-        sol = self.solve(net, u)
-        errors = self.errors(sol, batch)
-        weights = self.weights(errors, u) if limited else torch.ones_like(errors)
-        value = (weights * errors).mean()
-        if self.config.activity_cost:
-            value = value + self.config.activity_cost * (batch_mean(adjsnn.losses.firing_rate(sol)) / 60.0).square().mean()
-        return Cost(value, sol)
+        if not (self.config.sample_limit and torch.is_grad_enabled()):
+            return super().cost(net, batch)
+        u = batch.u.clone().requires_grad_()
+        sol = self.solve(net, batch._replace(u=u))
+        each = self.each(sol, batch)
+        return Cost((self.weights(each, u) * each).mean() + self.price(sol), sol)
 
-    def weights(self, errors: Tensor, u: Tensor) -> Tensor:
-        """Weight of each sample, (B,): 1, or less where its gradient is beyond the limit; 0 where it overflows, nan if all do."""
-        (gradient,) = torch.autograd.grad(errors.sum(), u, retain_graph=True)
+    def weights(self, each: Tensor, u: Tensor) -> Tensor:
+        """Weight of each sample, (B,): 1, or less if its gradient is beyond the limit; 0 if it overflows, nan if all do."""
+        (gradient,) = torch.autograd.grad(each.sum(), u, retain_graph=True)
         sizes = gradient.square().sum((0, 2)).sqrt()
         known = sizes.isfinite() & (sizes > 0.0)
-        logs = torch.stack([torch.where(known, sizes, 1.0).log(), known.to(sizes)], 1)
-        total, share = batch_mean(logs).unbind()
+        total, share = batch_mean(torch.stack([torch.where(known, sizes, 1.0).log(), known.to(sizes)], 1)).unbind()
         limit = self.config.sample_limit * (total / share).exp()
         return torch.where(known, (limit / sizes).clamp(max=1.0), 0.0 * limit)
 
-    def evaluate(self, net: adjsnn.GatedSynapseNetwork, split: Split) -> dict[str, float]:
-        trials = self.trials[split]
-        sol = self.solve(net, trials.u)
-        seconds = float(sol.ts[-1]) / 1000.0 * trials.u.shape[1] * self.config.neurons
+
+class LIFXor(DelayedXor[LIF]):
+    """Costs are exact integrals of the readout: sums over its samples would have another gradient."""
+
+    config_type = LIF
+
+    def network(self) -> adjsnn.LIFNetwork:
+        """Random start. Slow synapses come first, so that neighbours share their time constant and the loops exponentials.
+
+        Recurrent weights start strong enough for the network to carry on by itself: from weaker ones nothing of the first pulse
+        is left when the cue comes, and there is no gradient towards remembering it.
+        """
+        config, generator = self.config, self.generator()
+        net = adjsnn.LIFNetwork(
+            2,
+            (config.neurons,),
+            recurrent=True,
+            tau_mem=config.tau_mem,
+            tau_syn=torch.where(self.slow, config.tau_slow, config.tau_syn),
+            bias=True,
+            learn=("weights", "bias"),
+            n_out=1,
+            tau_out=config.tau_out,
+        )
+        with torch.no_grad():
+            for name, size in self.sizes(net).items():
+                parameter = net.get_parameter(name)
+                parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+            net.bias[0].add_(config.bias_start)
+        return net
+
+    @property
+    def slow(self) -> Tensor:
+        """Which neurons have slow synapses, (N,)."""
+        return torch.arange(self.config.neurons) < round(self.config.slow_share * self.config.neurons)
+
+    def sizes(self, net: adjsnn.LIFNetwork) -> dict[str, float | Tensor]:
+        """Standard deviations of the random start."""
+        config = self.config
+        charge = config.charge_start / config.neurons**0.5 * torch.where(self.slow, config.slow_charge, 1.0)
+        rec = (charge / torch.where(self.slow, config.tau_slow, config.tau_syn))[:, None]
         return {
-            "accuracy": accuracy(sol.readout, trials),
-            "cost": float(self.errors(sol, trials).mean()),
-            "spikes_per_s": math.nan if self.in_charge_form else sol.stats.spikes / seconds,
+            "w_in.0": config.w_in_start,
+            "w_out": config.w_out_start,
+            "w_rec.0": rec.to(net.bias[0]),
+            "bias.0": config.bias_spread,
         }
 
-    def figures(self, net: adjsnn.GatedSynapseNetwork) -> dict[str, Figure]:
-        trials = one_of_each(self.config)
-        placed = self.place(trials)
-        sol: Any = adjsnn.solve(net, placed.u, dt=self.config.dt)
-        return {
-            "trials": draw_classes(sol, trials),
-            "delay": draw_delays(self.config, accuracy_by_delay(self, net, DELAYS)),
-            "events": plotting.event_diagnostics(sol),
-        }
+    def solve(self, net: adjsnn.LIFNetwork, trials: Trials) -> adjsnn.LIFSolution:
+        ts = torch.arange(len(trials.u) + 1, device=trials.u.device, dtype=trials.u.dtype) * self.config.dt
+        return adjsnn.solve(net, trials.u, dt=self.config.dt, ts=ts, adjoint=self.adjoint())
+
+    def means(self, sol: adjsnn.LIFSolution, trials: Trials) -> Tensor:
+        start = trials.starts[:, 2] + self.config.reaction
+        return sol.readout_integral(start, start + self.config.answer)[:, 0] / self.config.answer
+
+    def errors(self, sol: adjsnn.LIFSolution, trials: Trials) -> Tensor:
+        return sol.readout_error(trials.target) / self.config.answer
+
+    def activity(self, sol: adjsnn.LIFSolution) -> Tensor:
+        return sol.squared_rate(self.config.activity_tau) / 60.0**2
 
 
-def accuracy(readout: Tensor, trials: Trials) -> float:
-    return float((decide(readout, trials.window) == trials.labels).double().mean())
-
-
-def accuracy_by_delay(experiment: DelayedXor, net: Any, delays: Sequence[float], count: int = 500) -> list[float]:
-    """Share of trials decided right for each fixed delay, ms; the cue keeps its distance from the second pulse."""
-    found = []
-    for delay in delays:
-        config = replace(experiment.config, delay=(delay, delay))
-        trials = experiment.place(draw_trials(config, count, experiment.generator(3_000_000)))
-        found.append(accuracy(experiment.solve(net, trials.u).readout, trials))
-    return found
+def spikes_of(sol: adjsnn.GatedSolution | adjsnn.LIFSolution) -> int:
+    return sol.stats.spikes[-1] if isinstance(sol, adjsnn.LIFSolution) else sol.stats.spikes
 
 
 KINDS = (((1.0, -1.0), "differ: + -"), ((-1.0, 1.0), "differ: - +"), ((1.0, 1.0), "equal: + +"), ((-1.0, -1.0), "equal: - -"),
          ((1.0, 0.0), "one: +, none"), ((0.0, -1.0), "one: none, -"))  # fmt: skip
 
 
-def one_of_each(config: Config) -> Trials:
+def one_of_each(config: TaskConfig) -> Trials:
     """A trial of each kind, with the longest delay and gap."""
     signs = torch.tensor([signs for signs, _ in KINDS])
     longest = [torch.full((len(signs),), time) for time in (config.delay[1], config.gap[1])]
     return make_trials(config, signs, *longest)
 
 
-def draw_classes(sol: adjsnn.GatedSolution, trials: Trials) -> Figure:
+def draw_classes(sol: Any, trials: Trials, dt: float) -> Figure:
     """Input, answer and spikes of each kind of trial."""
     figure = plotting.new_figure(10.0, 4.6)
     rows = figure.subplots(3, len(KINDS), sharex=True, sharey="row", height_ratios=(0.8, 1.0, 1.4))
-    ts = sol.ts.cpu().numpy()
+    ts = np.arange(len(trials.target)) * dt
     for k, (_, title) in enumerate(KINDS):
         top, middle, bottom = rows[:, k]
         for channel, (name, colour) in enumerate((("pulses", plotting.INK), ("cue", plotting.COLOURS[4]))):
@@ -314,7 +496,7 @@ def draw_classes(sol: adjsnn.GatedSolution, trials: Trials) -> Figure:
     return figure
 
 
-def draw_delays(config: Config, found: Sequence[float]) -> Figure:
+def draw_delays(config: TaskConfig, found: Sequence[float]) -> Figure:
     """Accuracy against the delay between the pulses."""
     figure = plotting.new_figure(4.2, 2.8)
     axes = figure.subplots()
@@ -327,4 +509,4 @@ def draw_delays(config: Config, found: Sequence[float]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DelayedXor))
+    sys.exit(main(GatedXor, LIFXor))

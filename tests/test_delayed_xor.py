@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import adjsnn
 from adjsnn.training import main
 from adjsnn.training.batches import samples_of
 
@@ -15,11 +16,11 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import delayed_xor  # noqa: E402  the folder of scripts is not a package
-from delayed_xor import Config, DelayedXor, decide, draw_trials, one_of_each  # noqa: E402
+from delayed_xor import LIF, Gated, GatedXor, LIFXor, decide, draw_trials, one_of_each  # noqa: E402
 
 
 def test_classes_come_as_often_as_stated():
-    trials = draw_trials(Config(), 20_000, torch.Generator().manual_seed(0))
+    trials = draw_trials(Gated(), 20_000, torch.Generator().manual_seed(0))
     shares = torch.bincount(trials.labels, minlength=3) / 20_000
     torch.testing.assert_close(shares, torch.tensor([0.4, 0.4, 0.2]), rtol=0, atol=0.015)  # 4 standard errors
     missing = (trials.signs == 0).double().mean(0)
@@ -30,7 +31,7 @@ def test_classes_come_as_often_as_stated():
 @pytest.mark.parametrize("label", range(3))
 def test_no_time_tells_the_class(label):
     """The cue, and where each pulse has its place, are as often at each time in one class as in all trials."""
-    trials = draw_trials(Config(), 60_000, torch.Generator().manual_seed(0))
+    trials = draw_trials(Gated(), 60_000, torch.Generator().manual_seed(0))
     here = trials.labels == label
     for column in range(3):
         times = trials.starts[:, column].long()
@@ -41,37 +42,38 @@ def test_no_time_tells_the_class(label):
 
 
 def test_the_input_is_what_it_should_be():
-    config = Config()
+    config = Gated()
     trials = one_of_each(config)
     on = trials.u.abs().sum(0) * config.dt
     expected = torch.tensor([[2, 1], [2, 1], [2, 1], [2, 1], [1, 1], [1, 1]]) * config.pulse
     torch.testing.assert_close(on, expected)
     assert trials.labels.tolist() == [0, 0, 1, 1, 2, 2]
     first, second, cue = trials.starts[0].tolist()
-    assert (second - first, cue - second) == (config.pulse + 40.0, config.pulse + 20.0)
+    assert (second - first, cue - second) == (config.pulse + 150.0, config.pulse + 60.0)
     steps = trials.u[:, 0].nonzero()
     assert steps[0].tolist() == [round(first / config.dt), 0]
 
 
 def test_the_target_answers_after_the_cue_alone():
-    config = Config()
+    config = Gated()
     trials = draw_trials(config, 100, torch.Generator().manual_seed(0))
-    assert torch.equal(decide(trials.target, trials.window), trials.labels)
+    means = ((trials.target * trials.window).sum(0) / trials.window.sum(0)).squeeze(1)
+    assert torch.equal(decide(means), trials.labels)
+    assert (decide(0.4 * means) == 2).all()
     after = trials.starts[:, 2] + config.reaction
     times = (torch.arange(len(trials.target)) * config.dt)[:, None]
     assert not trials.target[:, :, 0][times < after].any()
     assert trials.target.abs().amax(0).squeeze(1)[trials.labels < 2].min() > 0.99
     assert not trials.target[:, trials.labels == 2].any()
-    assert (decide(0.4 * trials.target, trials.window) == 2).all()
 
 
 def test_samples_beyond_the_limit_weigh_less():
     """The weighted cost's gradient by a limited sample's input has the size of the limit; that of others is untouched."""
-    experiment = DelayedXor(Config(neurons=20, batch=8, dtype="float64", sample_limit=0.5, w_in_start=0.1, delay=(0.0, 5.0)))
+    experiment = GatedXor(Gated(neurons=20, batch=8, dtype="float64", sample_limit=0.5, w_in_start=0.1, delay=(0.0, 5.0)))
     net = experiment.network().double()
     batch = experiment.place(experiment.batch(torch.Generator().manual_seed(0), 0))
     u = batch.u.clone().requires_grad_()
-    errors = experiment.errors(experiment.solve(net, u), batch)
+    errors = experiment.each(experiment.solve(net, batch._replace(u=u)), batch)
     (gradient,) = torch.autograd.grad(errors.sum(), u, retain_graph=True)
     sizes = gradient.square().sum((0, 2)).sqrt()
     weights = experiment.weights(errors, u)
@@ -79,25 +81,62 @@ def test_samples_beyond_the_limit_weigh_less():
     torch.testing.assert_close(weights * sizes, sizes.clamp(max=float(limit)))
     assert 0 < (weights == 1.0).sum() < 8
     torch.testing.assert_close(experiment.cost(net, batch).value, (weights * errors).mean())
-    free = DelayedXor(replace(experiment.config, sample_limit=0.0))
+    free = GatedXor(replace(experiment.config, sample_limit=0.0))
     torch.testing.assert_close(free.cost(net, batch).value, errors.mean())
 
 
-def test_a_short_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(delayed_xor, "TRIALS", {"validation": (20, 1), "held_out": (20, 2)})
+@pytest.mark.parametrize("network", ["gated", "lif"])
+def test_a_short_run(network, tmp_path, monkeypatch):
+    few = ["--validation-trials", "20", "--held-out-trials", "20"]
     monkeypatch.setattr(delayed_xor, "DELAYS", (0.0, 20.0))
-    assert main(DelayedXor, argv=["--iterations", "2", "--batch", "4", "--neurons", "10", "--runs", str(tmp_path)]) == 0
+    short = ["--iterations", "2", "--batch", "4", "--neurons", "10", "--delay", "0", "20", "--network", network, *few]
+    assert main(GatedXor, LIFXor, argv=[*short, "--runs", str(tmp_path)]) == 0
     (run,) = (tmp_path / "delayed_xor").iterdir()
     assert {path.stem for path in (run / "figures").iterdir()} == {"trials", "delay", "events", "history"}
     assert 0.0 <= json.loads((run / "summary.json").read_text())["held_out"]["accuracy"] <= 1.0
+
+
+def test_both_families_measure_the_same_readout():
+    """Mean and error of a LIF network's readout, exact integrals, against sums over a fine grid."""
+    experiment = LIFXor(LIF(neurons=20, batch=4, dtype="float64", dt=1.0))
+    net = experiment.network().double()
+    trials = experiment.place(draw_trials(experiment.config, 4, torch.Generator().manual_seed(0)))
+    ts = torch.arange(0.0, len(trials.u), 0.01, dtype=torch.float64)
+    fine = adjsnn.solve(net, trials.u, dt=1.0, ts=ts).readout[:, :, 0]
+    assert fine.abs().max() > 0.01
+    start = trials.starts[:, 2] + 10.0
+    inside = (ts[:, None] >= start) & (ts[:, None] < start + 60.0)
+    sol = experiment.solve(net, trials)
+    torch.testing.assert_close(experiment.means(sol, trials), (fine * inside).sum(0) * 0.01 / 60.0, rtol=0, atol=2e-4)
+    place = torch.floor(ts).long()
+    rest = (ts - place)[:, None]
+    target = trials.target[:, :, 0]
+    between = (1.0 - rest) * target[place] + rest * target[place + 1]
+    errors = (fine - between).square().sum(0) * 0.01 / 60.0
+    torch.testing.assert_close(experiment.errors(sol, trials), errors, rtol=1e-2, atol=1e-4)
+
+
+def test_delays_get_longer_and_a_resumed_run_knows():
+    experiment = GatedXor(Gated(neurons=10, batch=8))
+    trials = experiment.place(experiment.batch(torch.Generator().manual_seed(0), 0))
+    assert (trials.starts[:, 1] - trials.starts[:, 0] == 40.0).all()
+    right = delayed_xor.Cost(torch.zeros(()), type("Ideal", (), {"readout": trials.target})())
+    for _ in range(40):
+        experiment.after_step(None, trials, right, 0.0)
+    assert experiment.shortened().delay[1] > 40.0
+    other = GatedXor(experiment.config)
+    other.load_state(experiment.state())
+    assert other.shortened() == experiment.shortened()
 
 
 def test_adjoints_give_the_same_gradient():
     """The discrete adjoint and BPTT of the same steps to rounding; the continuous one of other steps, roughly."""
     gradients = {}
     for adjoint in ("discrete", "bptt", "continuous"):
-        config = Config(neurons=10, batch=4, dtype="float64", dt=0.25, adjoint=adjoint, sample_limit=0.0, w_rec_start=0.1)
-        experiment = DelayedXor(config)
+        config = Gated(
+            neurons=10, batch=4, dtype="float64", dt=0.25, adjoint=adjoint, sample_limit=0.0, w_rec_start=0.1, delay=(0.0, 20.0)
+        )
+        experiment = GatedXor(config)
         net = experiment.network().double()
         batch = experiment.place(draw_trials(config, 4, torch.Generator().manual_seed(0)))
         experiment.cost(net, samples_of(batch, slice(0, 2))).value.backward()
@@ -108,5 +147,5 @@ def test_adjoints_give_the_same_gradient():
 
 
 def test_a_delay_that_cannot_be(tmp_path, capsys):
-    assert main(DelayedXor, argv=["--delay", "40", "10", "--runs", str(tmp_path)]) == 1
+    assert main(GatedXor, LIFXor, argv=["--delay", "40", "10", "--runs", str(tmp_path)]) == 1
     assert "shortest ≤ longest" in capsys.readouterr().err

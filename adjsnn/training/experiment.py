@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import adjsnn
 from adjsnn.training.batches import moved
+from adjsnn.training.optimiser import SizedAdam, scaled_norm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,22 +142,41 @@ class Experiment(ABC, Generic[C]):
         """Of `evaluate("validation")`: the network with the lowest is kept. Default: its `cost`."""
         return found["cost"]
 
+    def sizes(self, net: Any) -> dict[str, float | Tensor]:
+        """Typical sizes of parameters by their names, 1 where none is given: steps and gradient norms are in these units."""
+        return {}
+
+    def _sized(self, net: Any) -> dict[nn.Parameter, float | Tensor]:
+        given = self.sizes(net)
+        return {p: given.get(name, 1.0) for name, p in net.named_parameters() if p.requires_grad}
+
     def optimiser(self, net: Any) -> torch.optim.Optimizer:
-        """Default: Adam on every parameter that learns."""
-        learnt = [p for p in net.parameters() if p.requires_grad]
-        return torch.optim.Adam(learnt, lr=self.config.learning_rate, betas=(0.9, 0.99))
+        """Default: Adam on every parameter that learns, in units of its size."""
+        return SizedAdam(self._sized(net), lr=self.config.learning_rate, betas=(0.9, 0.99))
 
     def schedule(self, progress: float) -> float:
         """Factor of the learning rates at a progress from 0 to 1. Default: a half cosine down to 1 %."""
         return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def limit_gradient(self, net: Any) -> float:
-        """Scale the gradient if it is too large; returns its norm before. Default: to the norm `config.clip`."""
-        learnt = [p for p in net.parameters() if p.grad is not None]
-        return float(nn.utils.clip_grad_norm_(learnt, self.config.clip or math.inf))
+        """Scale the gradient if it is too large; returns its norm before. Default: to `config.clip`, in units of sizes."""
+        sized = self._sized(net)
+        norm = scaled_norm(sized)
+        if self.config.clip and norm > self.config.clip:
+            for p in sized:
+                if p.grad is not None:
+                    p.grad.mul_(self.config.clip / norm)
+        return norm
 
     def after_step(self, net: Any, batch: Any, cost: Cost, rate: float) -> None:
         """What is done to the network after a step of the optimiser whose learning rate was `rate`. Default: nothing."""
+
+    def state(self) -> dict[str, Any]:
+        """What the experiment itself has come to know in training, for checkpoints. Default: nothing."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go back to a `state`."""
 
     def summary(self, metrics: Metrics) -> dict[str, float]:
         """Further numbers of a finished training, from the columns of its metrics.csv. Default: none."""

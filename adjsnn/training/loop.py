@@ -51,6 +51,7 @@ class Training:
         sums: sums since the last row of metrics.csv.
     """
 
+    experiment: Experiment[Any]
     net: nn.Module
     average: AveragedModel | None
     optimiser: torch.optim.Optimizer
@@ -81,6 +82,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "torch_generator": torch.get_rng_state(),
+            "experiment": self.experiment.state(),
         }
 
     def load(self, path: Path) -> None:
@@ -99,6 +101,7 @@ class Training:
                 f"the checkpoint of {path} does not fit: {error}", "one of the same network", "the version that made the run"
             ) from error
         self.generator.set_state(state["generator"])
+        self.experiment.load_state(state["experiment"])
         torch.set_rng_state(state["torch_generator"])
         self.done, self.seconds, self.best = state["done"], state["seconds"], state["best"]
         self.skipped, self.sums = state["skipped"], state["sums"]
@@ -110,7 +113,7 @@ def new_training(experiment: Experiment[Any]) -> Training:
     torch.manual_seed(config.seed)
     net = experiment.network().to(experiment.device, experiment.dtype)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
-    return Training(net, average, experiment.optimiser(net), experiment.generator())
+    return Training(experiment, net, average, experiment.optimiser(net), experiment.generator())
 
 
 def train(experiment: Experiment[Any], training: Training, run: RunFolder | None, team: Processes, stop: Stop) -> None:

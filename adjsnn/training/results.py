@@ -30,7 +30,8 @@ def record(paths: Sequence[Path], page: Path, heading: str) -> None:
     groups = grouped(finished(paths))
     for group in groups:
         _check_alike(group)
-        parts = [group.runs[0].summary["title"], heading, group.label if len(groups) > 1 else ""]
+        family = FAMILIES.get(group.runs[0].about["config"].get("network", ""), "")
+        parts = [group.runs[0].summary["title"], family, heading, group.label if len(groups) > 1 else ""]
         title = ", ".join(part for part in parts if part)
         content = {"title": title, "runs": [{"about": run.about, "summary": run.summary} for run in group.runs]}
         name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
@@ -43,6 +44,9 @@ def write_page(page: Path) -> None:
     records = [json.loads(path.read_text()) for path in sorted(page.with_suffix("").glob("*.json"))]
     overview, sections = {}, []
     for found in records:
+        if "text" in found:  # a section that a script wrote
+            sections.append(f"## {found['title']}\n\n{found['text']}\n")
+            continue
         runs = [Finished(Path(), run["about"], run["summary"]) for run in found["runs"]]
         overview[found["title"]] = _line(runs)
         sections.append(_section(found["title"], runs))

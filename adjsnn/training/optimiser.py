@@ -1,0 +1,41 @@
+"""Adam with a size of step for each entry of a parameter."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SizedAdam(torch.optim.Adam):
+    """Adam on parameters in units of their sizes: x = p / size is what takes Adam's steps.
+
+    Adam moves every entry by about the learning rate, whatever its gradient; where input weights of 25 learn beside readout
+    weights of 0.01, no one rate is right. In units of their sizes they can share one.
+
+    Args:
+        sizes: parameters and the size of each, a number or a tensor that broadcasts to it.
+        options: those of torch.optim.Adam.
+    """
+
+    def __init__(self, sizes: Mapping[nn.Parameter, float | Tensor], **options: Any) -> None:
+        super().__init__(list(sizes), **options)
+        self.sizes = dict(sizes)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """One step; gradients are scaled for it and left scaled."""
+        before = {p: p.clone() for p in self.sizes}
+        for p, size in self.sizes.items():
+            if p.grad is not None:
+                p.grad.mul_(size)
+        found = super().step(closure)
+        for p, size in self.sizes.items():
+            p.copy_(before[p] + size * (p - before[p]))
+        return found
+
+
+def scaled_norm(sizes: Mapping[nn.Parameter, float | Tensor]) -> float:
+    """Norm of the whole gradient, by parameters in units of their sizes."""
+    squares = [(p.grad * size).square().sum() for p, size in sizes.items() if p.grad is not None]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
