@@ -3,7 +3,7 @@
     python experiments/adjoints.py
 
 trains delayed-memory XOR for some steps in float64 by the discrete adjoint, by backpropagation through the same steps, and by
-the continuous adjoint of RK4 steps in the charge form, each in a process of its own; the table goes into experiments/RESULTS.md.
+the continuous adjoint of RK4 steps in the charge form, each in a process of its own. The table goes into RESULTS.md.
 """
 
 import json
@@ -69,7 +69,8 @@ def main() -> None:
     text = (
         f"`python experiments/adjoints.py`: delayed-memory XOR with gated QIF neurons, {config.iterations} steps of "
         f"{config.batch} trials, dt {config.dt:g} ms, float64; each in a process of its own. "
-        f"{versions['machine']}, {config.threads} thread(s); torch {versions['torch']}; {date.today()}. Peak memory is the whole process's, evaluations included.\n\n"
+        f"{versions['machine']}, {config.threads} thread(s); torch {versions['torch']}; {date.today()}. "
+        "Peak memory is the whole process's, evaluations included.\n\n"
         + table(rows, "adjoint", ["s per training step", "peak MB", "largest relative difference of the cost's curve"])
     )
     folder = config.page.with_suffix("")

@@ -34,9 +34,6 @@ from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig, bat
 from adjsnn.training.processes import mean_over_processes
 
 CLASSES = ("differ", "equal", "one pulse")
-    "validation": (500, 1_000_000),
-    "held_out": (2000, 2_000_000),
-}  # count, seed's offset
 THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
 DELAYS = (0.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0, 300.0, 450.0, 600.0, 750.0)  # ms, of the curve
 
