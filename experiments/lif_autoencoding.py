@@ -76,7 +76,8 @@ def evaluate(net: adjsnn.LIFNetwork, data: Signals | Pictures, name: str, config
         drawn, pictures = redraw(net, sol, ROW), data.digits.pictures[name]
         found["r2_pixels"] = r_squared(drawn.flatten(1), pictures.flatten(1))
     found["spikes_per_s"] = sol.stats.spikes[0] / (u.shape[1] * config.neurons * sol.t_end / 1000.0)
-    return found | {"silent_neurons": sol.stats.silent_neurons[0]}
+    found["silent_neurons"] = float(sol.stats.silent_neurons[0])
+    return found
 
 
 def train(net: adjsnn.LIFNetwork, data: Signals | Pictures, config: Config, every: int) -> None:
