@@ -48,6 +48,19 @@ def test_fused_loops_and_plain_code_agree(kind, ratio):
         assert close(a[name], g), name
 
 
+@pytest.mark.parametrize("kind", ["per_axon", "per_synapse"])
+def test_neighbours_with_equal_time_constants_share_only_these(kind):
+    lif, x = network(kind), random_spikes(5, batch=2)
+    with torch.no_grad():  # groups of two and one, some held when their turn comes
+        lif.tau_syn[0].copy_(torch.tensor([5.0, 5.0, 12.0, 12.0, 12.0, 5.0]))
+        lif.tau_mem[0].copy_(torch.tensor([20.0, 20.0, 20.0, 9.0, 9.0, 20.0]))
+    (fused, a), (plain, b) = (gradients(lif, x, kernels=kernels) for kernels in ("fused", "plain"))
+    assert close(fused.spike_times(0).detach(), plain.spike_times(0).detach(), 1e-11)
+    assert close(fused.v[0].detach(), plain.v[0].detach())
+    for name, g in b.items():
+        assert close(a[name], g), name
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_does_not_depend_on_its_batch_mates(kind):
     lif, x = network(kind), random_spikes(5, batch=40)
