@@ -31,18 +31,16 @@ class Config:
 
     iterations: int = 20
     batch: int = 64
-    dt: float = 0.5
-    w_rec_start: float = 0.2
-    """weak enough that rounding is not amplified to the size of the curves"""
+    dt: float = 0.25
     threads: int = 1
     page: Path = HERE / "RESULTS.md"
 
 
 def train(adjoint: str, config: Config, root: Path) -> Finished:
     options = {"adjoint": adjoint, "iterations": config.iterations, "batch": config.batch, "dt": config.dt}
-    fixed = {"dtype": "float64", "log-every": 1, "save-every": 1000, "sample-limit": 0, "threads": config.threads}
+    fixed = {"dtype": "float64", "log-every": 1, "save-every": 1000, "threads": config.threads}
     fixed |= {"validation-trials": 8, "held-out-trials": 8}
-    flags = {**options, **fixed, "w-rec-start": config.w_rec_start, "device": "cpu", "runs": root / adjoint}
+    flags = {**options, **fixed, "device": "cpu", "runs": root / adjoint}
     command = [sys.executable, str(HERE / "delayed_xor.py"), *(str(x) for name, x in flags.items() for x in (f"--{name}", x))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

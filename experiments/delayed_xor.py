@@ -10,10 +10,11 @@ pulse came, which happens in 20 % of trials. Before the cue it stays at zero. Th
 before it is drawn whether a pulse is missing, so that no time in the trial tells the class.
 
 Without slow synapses nothing remembers for longer than some tens of ms: the first pulse has to be kept in the activity of the
-network. Delays start short and get longer while most answers are right.
+network.
 
-Remedy for chaotic samples of gated networks, outside the gradient: the cost of a sample whose gradient by its input is beyond
-`sample_limit` times the geometric mean over the batch is weighted down to that limit.
+Remedies for chaotic stretches of gated networks, outside the gradient: neurons start alike, driven and hardly coupled; a
+gradient larger than `outlier` counts less the larger it is. With LIF neurons delays start short and get longer while most
+answers are right.
 """
 
 import math
@@ -30,12 +31,28 @@ from torch.nn.functional import cross_entropy
 
 import adjsnn
 from adjsnn import plotting
-from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig, batch_mean, main
+from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig, main
 from adjsnn.training.processes import mean_over_processes
 
 CLASSES = ("differ", "equal", "one pulse")
 THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
-DELAYS = (0.0, 10.0, 20.0, 50.0, 100.0, 150.0, 200.0, 300.0, 450.0, 600.0, 750.0)  # ms, of the curve
+DELAYS = (
+    0.0,
+    20.0,
+    50.0,
+    80.0,
+    100.0,
+    120.0,
+    140.0,
+    160.0,
+    180.0,
+    200.0,
+    250.0,
+    300.0,
+    400.0,
+    500.0,
+    750.0,
+)  # ms, of the curve
 
 
 @dataclass(frozen=True)
@@ -64,12 +81,6 @@ class TaskConfig(TrainingConfig):
     """share of right answers in training (a running mean) from which delays and gaps get longer, from the shortest on"""
     longer: float = 0.02
     """by how much of their range in each step"""
-    sharpness: float = 10.0
-    """of the softmax over classes, one over the readout"""
-    error_weight: float = 1.0
-    """weight of the readout's square error, integrated over the trial and divided by the length of the answer"""
-    activity_cost: float = 0.1
-    """weight of the mean over neurons of (rate / 60)²"""
     validation_trials: int = 500
     held_out_trials: int = 2000
     iterations: int = 400
@@ -83,25 +94,41 @@ class Gated(TaskConfig):
     """Delayed-memory XOR with gated synapses and quadratic integrate-and-fire neurons. Times in ms."""
 
     network: Literal["gated"] = "gated"
-    neurons: int = 80
     tau_v: float = 25.0
     tau_fast: float = 5.0
     tau_slow: float = 20.0
-    gate_width: float = 1.0
+    gate_width: float = 0.3
+    dt: float = 0.5
+    lead: float = 10.0
+    delay: tuple[float, float] = (0.0, 100.0)
+    gap: tuple[float, float] = (5.0, 30.0)
+    rest: float = 10.0
+    longer: float = 1.0
+    mastered: float = 0.0
+    """all delays from the start"""
+    iterations: int = 2500
     batch: int = 64
-    iterations: int = 1500
-    learning_rate: float = 0.01
-    """in units of the standard deviations of the random start"""
-    sample_limit: float = 1.0
-    """largest gradient of a sample by its input, in geometric means over the batch; 0: any"""
-    activity_cost: float = 0.0
-    bias_start: float = 0.01
-    """mean of the bias: neurons that fire about 40 spikes/s without input"""
-    bias_spread: float = 0.01
-    w_in_start: float = 0.04
+    log_every: int = 100
+    save_every: int = 100
+    learning_rate: float = 0.0005
+    """for w_rec and bias, 1/ms"""
+    in_rate: float = 3.0
+    """learning rate of w_in over that"""
+    out_rate: float = 6.0
+    """learning rate of w_out over that"""
+    outlier: float = 30.0
+    """norm beyond which a gradient is cut further than to `clip`, to clip · outlier / norm; 0: never"""
+    rest_weight: float = 0.5
+    """weight of the readout's mean square outside the answer, beside that of its error in the answer"""
+    ceiling: float = 150.0
+    """spikes/s; a neuron that releases charge faster costs the square of its relative excess"""
+    bias_start: float = 0.1
+    """mean of the bias, 1/ms: neurons that fire about 125 spikes/s without input"""
+    bias_spread: float = 0.002
     """standard deviations of the random start, those of w_rec and w_out times √neurons"""
-    w_rec_start: float = 0.45
-    w_out_start: float = 3.0
+    w_in_start: float = 0.05
+    w_rec_start: float = 0.02
+    w_out_start: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +148,12 @@ class LIF(TaskConfig):
     """step of the input; spikes are located inside"""
     learning_rate: float = 0.01
     """in units of the standard deviations of the random start"""
+    sharpness: float = 10.0
+    """of the softmax over classes, one over the readout"""
+    error_weight: float = 1.0
+    """weight of the readout's square error, integrated over the trial and divided by the length of the answer"""
+    activity_cost: float = 0.1
+    """weight of the mean over neurons of (rate / 60)²"""
     activity_tau: float = 50.0
     """filter of the rate that the price of activity is on"""
     bias_start: float = 1.0
@@ -234,12 +267,12 @@ class DelayedXor(Experiment[C]):
         """Mean readout in the answer window of each sample, (B,)."""
         raise NotImplementedError
 
-    def errors(self, sol: Any, trials: Trials) -> Tensor:
-        """∫ ‖o - o_d‖² dt over the trial, divided by the length of the answer, (B,)."""
+    def each(self, sol: Any, trials: Trials) -> Tensor:
+        """Cost of each sample, (B,)."""
         raise NotImplementedError
 
-    def activity(self, sol: Any) -> Tensor:
-        """Mean over neurons of (rate / 60)², (B,) or a number."""
+    def price(self, sol: Any) -> Tensor | float:
+        """Price of activity."""
         raise NotImplementedError
 
     def batch(self, generator: torch.Generator, step: int) -> Trials:
@@ -253,23 +286,9 @@ class DelayedXor(Experiment[C]):
 
         return replace(self.config, delay=cut(self.config.delay), gap=cut(self.config.gap))
 
-    def each(self, sol: Any, trials: Trials) -> Tensor:
-        """Cost of each sample, (B,): cross-entropy of the mean answer, and the readout's error throughout.
-
-        The scores m, -m and the threshold make the class decided on the likeliest. The error alone has a plateau where the
-        readout is zero, which trainings do not leave for a thousand steps.
-        """
-        mean = self.means(sol, trials)
-        scores = torch.stack([mean, -mean, torch.full_like(mean, THRESHOLD)], dim=1)
-        wrong = cross_entropy(self.config.sharpness * scores, trials.labels, reduction="none")
-        return wrong + self.config.error_weight * self.errors(sol, trials)
-
     def cost(self, net: Any, batch: Trials) -> Cost:
         sol = self.solve(net, batch)
         return Cost(self.each(sol, batch).mean() + self.price(sol), sol)
-
-    def price(self, sol: Any) -> Tensor | float:
-        return self.config.activity_cost * self.activity(sol).mean() if self.config.activity_cost else 0.0
 
     def after_step(self, net: Any, batch: Trials, cost: Cost, rate: float) -> None:
         """Make delays and gaps longer while most answers are right."""
@@ -283,10 +302,6 @@ class DelayedXor(Experiment[C]):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.part, self.right = state["part"], state["right"]
-
-    def schedule(self, progress: float) -> float:
-        """Rising over the first twentieth, then a half cosine down to 5 %."""
-        return min(1.0, 20.0 * progress + 0.05) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
     def evaluate(self, net: Any, split: Split) -> dict[str, float]:
         trials = self.trials[split]
@@ -327,11 +342,16 @@ class DelayedXor(Experiment[C]):
 class GatedXor(DelayedXor[Gated]):
     config_type = Gated
 
-    def network(self) -> adjsnn.GatedSynapseNetwork:
-        """Random start: neurons that fire slowly by themselves, weakly coupled.
+    def __init__(self, config: Gated) -> None:
+        super().__init__(config)
+        self.part = 1.0
 
-        Stronger weights or currents that silence neurons make single samples exponentially sensitive: a QIF neuron that is held
-        near its unstable point by an inhibitory current leaves it exponentially, the faster the stronger the current.
+    def network(self) -> adjsnn.GatedSynapseNetwork:
+        """Random start: neurons that all fire fast by themselves, nearly in step, and are hardly coupled.
+
+        A pulse then shifts a neuron's phase for good, a memory to start learning from, and gradients stay small. Strong random
+        coupling, or a bias near the onset of firing, makes single samples exponentially sensitive: a QIF neuron that an
+        inhibitory current of -I holds near its unstable point leaves it at the rate 4π√(I/τ_v).
         """
         config, generator = self.config, self.generator()
         net = adjsnn.GatedSynapseNetwork(
@@ -343,22 +363,37 @@ class GatedXor(DelayedXor[Gated]):
             tau_fast=config.tau_fast,
             tau_slow=config.tau_slow,
         )
-        with torch.no_grad():
-            for name, size in self.sizes(net).items():
-                parameter = net.get_parameter(name)
-                parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
-            net.bias.add_(config.bias_start)
-        return net
-
-    def sizes(self, net: adjsnn.GatedSynapseNetwork) -> dict[str, float | Tensor]:
-        """Standard deviations of the random start."""
-        config = self.config
-        return {
+        starts = {
             "w_in": config.w_in_start,
             "w_rec": config.w_rec_start / config.neurons**0.5,
             "w_out": config.w_out_start / config.neurons**0.5,
             "bias": config.bias_spread,
         }
+        with torch.no_grad():
+            for name, deviation in starts.items():
+                parameter = net.get_parameter(name)
+                parameter.copy_(deviation * torch.randn(parameter.shape, generator=generator))
+            net.bias.add_(config.bias_start)
+        return net
+
+    def optimiser(self, net: adjsnn.GatedSynapseNetwork) -> torch.optim.Optimizer:
+        config = self.config
+        rates = {(net.w_rec, net.bias): 1.0, (net.w_in,): config.in_rate, (net.w_out,): config.out_rate}
+        groups = [{"params": list(group), "lr": config.learning_rate * factor} for group, factor in rates.items()]
+        return torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def schedule(self, progress: float) -> float:
+        """A half cosine down to 1 %."""
+        return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def limit_gradient(self, net: adjsnn.GatedSynapseNetwork) -> float:
+        """To the norm `clip`; one of a norm beyond `outlier` to less, the less the larger it was."""
+        norm = super().limit_gradient(net)
+        if 0.0 < self.config.outlier < norm < math.inf:
+            for parameter in net.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.config.outlier / norm)
+        return norm
 
     def solve(self, net: adjsnn.GatedSynapseNetwork, trials: Trials) -> Any:
         """By Euler steps, or for the continuous adjoint by RK4 steps of the same length in the charge form."""
@@ -370,28 +405,18 @@ class GatedXor(DelayedXor[Gated]):
         inside = trials.window.to(sol.readout.dtype)
         return ((sol.readout * inside).sum(0) / inside.sum(0)).squeeze(1)
 
-    def errors(self, sol: Any, trials: Trials) -> Tensor:
-        return (sol.readout - trials.target).square().sum((0, 2)) * (self.config.dt / self.config.answer)
+    def each(self, sol: Any, trials: Trials) -> Tensor:
+        """Mean square error in the answer window, and `rest_weight` times that outside, of each sample, (B,)."""
+        error, inside = (sol.readout - trials.target).square(), trials.window.to(sol.readout.dtype)
+        answer = (error * inside).sum(0) / inside.sum(0)
+        outside = (error * (1.0 - inside)).sum(0) / (1.0 - inside).sum(0)
+        return (answer + self.config.rest_weight * outside).squeeze(1)
 
-    def activity(self, sol: Any) -> Tensor:
-        return (batch_mean(adjsnn.losses.firing_rate(sol)) / 60.0).square()
-
-    def cost(self, net: adjsnn.GatedSynapseNetwork, batch: Trials) -> Cost:
-        if not (self.config.sample_limit and torch.is_grad_enabled()):
-            return super().cost(net, batch)
-        u = batch.u.clone().requires_grad_()
-        sol = self.solve(net, batch._replace(u=u))
-        each = self.each(sol, batch)
-        return Cost((self.weights(each, u) * each).mean() + self.price(sol), sol)
-
-    def weights(self, each: Tensor, u: Tensor) -> Tensor:
-        """Weight of each sample, (B,): 1, or less if its gradient is beyond the limit; 0 if it overflows, nan if all do."""
-        (gradient,) = torch.autograd.grad(each.sum(), u, retain_graph=True)
-        sizes = gradient.square().sum((0, 2)).sqrt()
-        known = sizes.isfinite() & (sizes > 0.0)
-        total, share = batch_mean(torch.stack([torch.where(known, sizes, 1.0).log(), known.to(sizes)], 1)).unbind()
-        limit = self.config.sample_limit * (total / share).exp()
-        return torch.where(known, (limit / sizes).clamp(max=1.0), 0.0 * limit)
+    def price(self, sol: Any) -> Tensor | float:
+        """Mean over neurons and trials of the square of the relative excess over the ceiling."""
+        if self.in_charge_form:  # whose solution does not count charge
+            return 0.0
+        return torch.relu(adjsnn.losses.firing_rate(sol) / self.config.ceiling - 1.0).square().mean()
 
 
 class LIFXor(DelayedXor[LIF]):
@@ -449,11 +474,23 @@ class LIFXor(DelayedXor[LIF]):
         start = trials.starts[:, 2] + self.config.reaction
         return sol.readout_integral(start, start + self.config.answer)[:, 0] / self.config.answer
 
-    def errors(self, sol: adjsnn.LIFSolution, trials: Trials) -> Tensor:
-        return sol.readout_error(trials.target) / self.config.answer
+    def each(self, sol: adjsnn.LIFSolution, trials: Trials) -> Tensor:
+        """Cost of each sample, (B,): cross-entropy of the mean answer, and the readout's error throughout.
 
-    def activity(self, sol: adjsnn.LIFSolution) -> Tensor:
-        return sol.squared_rate(self.config.activity_tau) / 60.0**2
+        The scores m, -m and the threshold make the class decided on the likeliest. The error alone has a plateau where the
+        readout is zero, which trainings do not leave for a thousand steps.
+        """
+        mean = self.means(sol, trials)
+        scores = torch.stack([mean, -mean, torch.full_like(mean, THRESHOLD)], dim=1)
+        wrong = cross_entropy(self.config.sharpness * scores, trials.labels, reduction="none")
+        return wrong + self.config.error_weight * sol.readout_error(trials.target) / self.config.answer
+
+    def price(self, sol: adjsnn.LIFSolution) -> Tensor | float:
+        return self.config.activity_cost * (sol.squared_rate(self.config.activity_tau) / 60.0**2).mean()
+
+    def schedule(self, progress: float) -> float:
+        """Rising over the first twentieth, then a half cosine down to 5 %."""
+        return min(1.0, 20.0 * progress + 0.05) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 def spikes_of(sol: adjsnn.GatedSolution | adjsnn.LIFSolution) -> int:
