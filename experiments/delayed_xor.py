@@ -521,7 +521,7 @@ def draw_classes(sol: Any, trials: Trials, dt: float) -> Figure:
         middle.plot(ts, trials.target[:, k, 0].numpy(), color=plotting.INK, lw=1.8, alpha=0.35, label="target")
         middle.plot(ts, sol.readout[:, k, 0].detach().cpu().numpy(), color=plotting.COLOURS[0], lw=1.0, label="readout")
         plotting.raster(bottom, sol, sample=k)
-        bottom.set_title("")
+        bottom.set_title("", loc="left")
         bottom.set_ylabel("neuron" if k == 0 else "")
     rows[0, 0].set_ylabel("input")
     rows[1, 0].set_ylabel("readout")
