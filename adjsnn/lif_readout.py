@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.event_exact import LayerResult
-from adjsnn.kernels import lif_pairs
 
 
 class Readout(NamedTuple):
@@ -114,6 +113,8 @@ class _Pairs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, time, w, first, tau):
         t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
+        from adjsnn.kernels import lif_pairs  # noqa: PLC0415  loads the compiler
+
         before = torch.from_numpy(lif_pairs.earlier(first, t, x, tau)).to(w)
         ctx.first, ctx.tau = first, tau
         ctx.save_for_backward(time, w, before)
@@ -130,6 +131,8 @@ class _Pairs(torch.autograd.Function):
 def _pairs_backward(ctx, cotangent):
     time, w, before = ctx.saved_tensors
     t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
+    from adjsnn.kernels import lif_pairs  # noqa: PLC0415  loads the compiler
+
     after = torch.from_numpy(lif_pairs.later(ctx.first, t, x, ctx.tau)).to(w)
     share = cotangent[ctx.group]
     return share * (w * (after - before)).sum(1) / ctx.tau, share[:, None] * (w + before + after), None, None
