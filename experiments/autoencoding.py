@@ -15,7 +15,6 @@ the readout redraws it: the filter is inverted over each row, which gives back t
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -28,7 +27,6 @@ from torch import Tensor
 import adjsnn
 from adjsnn import plotting
 from adjsnn.training import Column, Split, main
-from adjsnn.training.trials import SignalTrials
 
 HELD_OUT = 360  # pictures, and as many for validation; 1077 are left to train with
 ROWS, BRIGHTEST = 8, 16.0
@@ -41,14 +39,6 @@ class Data(CodingConfig):
     data: Literal["signals", "digits"] = "signals"
     channels: int = 4
     """of random signals"""
-    window: float = 100.0
-    """length of a training trial"""
-    held_out_window: float = 300.0
-    """length of a validation or held-out trial"""
-    signal: Path | None = None
-    """.npy or .csv recording, one row per time, in place of random signals"""
-    signal_dt: float = 1.0
-    """time between the recording's samples"""
     row: float = 20.0
     """time for which a row of a picture is shown"""
     brightness: float = 0.4
@@ -76,7 +66,6 @@ class LIF(LIFConfig, Data):
 
     neurons: int = 100
     activity_cost: float = 0.15
-    window: float = 60.0
 
 
 class Digits:
@@ -124,17 +113,7 @@ class Autoencoding(Coding[C]):
             self.channels = ROWS
             self.fixed = {split: self.place(self.digits.shown(pictures)) for split, pictures in self.digits.held.items()}
             return
-        self.trials = SignalTrials(
-            config.seed,
-            config.channels,
-            config.dt,
-            config.window,
-            config.held_out_window,
-            signal=config.signal,
-            signal_dt=config.signal_dt,
-        )
-        self.channels = self.trials.channels
-        self.fixed = {split: self.place(u) for split, u in self.trials.fixed.items()}
+        self.use_signals(config.channels)
 
     @classmethod
     def name(cls) -> str:

@@ -6,6 +6,7 @@ neurons of (spikes/s / 60)². A class for each family of networks; `predictive_c
 
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from adjsnn import plotting
 from adjsnn.losses import firing_rate, normalised_cost
 from adjsnn.signals import lowpass
 from adjsnn.training import Cost, Experiment, Split, TrainingConfig, batch_mean
+from adjsnn.training.trials import SignalTrials
 
 NARROW = 0.02  # width of a gate that is as good as a spike
 
@@ -35,6 +37,14 @@ class CodingConfig(TrainingConfig):
     """standard deviations of the random start"""
     w_out_start: float = 0.014
     w_rec_start: float = 0.02
+    window: float = 100.0
+    """length of a training trial"""
+    held_out_window: float = 300.0
+    """length of a validation or held-out trial"""
+    signal: Path | None = None
+    """.npy or .csv recording, one row per time, in place of random signals"""
+    signal_dt: float = 1.0
+    """time between the recording's samples"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class LIFConfig(CodingConfig):
     """-1 makes the range of the voltage symmetric: a spike turns an error of a threshold into one of minus a threshold"""
     dt: float = 0.5
     """step of the input and of the target; spikes are located inside"""
+    window: float = 60.0
     batch: int = 16
     iterations: int = 300
     learning_rate: float = 0.007
@@ -87,6 +98,15 @@ class Coding(Experiment[C]):
 
     channels: int
     fixed: dict[Split, Tensor]
+    trials: SignalTrials
+
+    def use_signals(self, channels: int) -> None:
+        """Trials of random signals of so many channels, or of the recording that the configuration names."""
+        config = self.config
+        about = {"signal": config.signal, "signal_dt": config.signal_dt}
+        self.trials = SignalTrials(config.seed, channels, config.dt, config.window, config.held_out_window, **about)
+        self.channels = self.trials.channels
+        self.fixed = {split: self.place(u) for split, u in self.trials.fixed.items()}
 
     def target(self, u: Tensor) -> Tensor:
         """o_d, (T+1, B, C)."""
@@ -212,7 +232,7 @@ class LIFCoding(Coding[L]):
 
     def solve(self, net: adjsnn.LIFNetwork, u: Tensor) -> adjsnn.LIFSolution:
         ts = torch.arange(len(u) + 1, device=u.device, dtype=u.dtype) * self.config.dt
-        return adjsnn.solve(net, u, dt=self.config.dt, ts=ts)
+        return adjsnn.solve(net, u, dt=self.config.dt, ts=ts, adjoint=self.adjoint())
 
     def currents(self, net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, u: Tensor, neuron: int) -> Currents:
         """External and recurrent current into a neuron in the first trial, each (T,), in thresholds."""

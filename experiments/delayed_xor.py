@@ -19,74 +19,19 @@ answers are right.
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from xor_trials import THRESHOLD, TaskConfig, Trials, decide, draw_classes, draw_delays, draw_trials, one_of_each
 
 import adjsnn
 from adjsnn import plotting
-from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig, main
+from adjsnn.training import Column, Cost, Experiment, Split, main
 from adjsnn.training.processes import mean_over_processes
-
-CLASSES = ("differ", "equal", "one pulse")
-THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
-DELAYS = (
-    0.0,
-    20.0,
-    50.0,
-    80.0,
-    100.0,
-    120.0,
-    140.0,
-    160.0,
-    180.0,
-    200.0,
-    250.0,
-    300.0,
-    400.0,
-    500.0,
-    750.0,
-)  # ms, of the curve
-
-
-@dataclass(frozen=True)
-class TaskConfig(TrainingConfig):
-    """The task, and what both families share. Times in ms."""
-
-    neurons: int = 80
-    dt: float = 1.0
-    pulse: float = 20.0
-    """length of a pulse and of the cue"""
-    lead: float = 20.0
-    """time before the first pulse"""
-    delay: tuple[float, float] = (20.0, 150.0)
-    """shortest and longest time between the two pulses, from end to start"""
-    gap: tuple[float, float] = (20.0, 60.0)
-    """shortest and longest time between the second pulse and the cue, from end to start"""
-    reaction: float = 10.0
-    """time from the start of the cue to the start of the answer"""
-    answer: float = 60.0
-    """length of the answer, sin² of height 1"""
-    rest: float = 20.0
-    """time of silence after the last answer"""
-    missing: float = 0.2
-    """share of trials in which one of the pulses does not come"""
-    mastered: float = 0.85
-    """share of right answers in training (a running mean) from which delays and gaps get longer, from the shortest on"""
-    longer: float = 0.02
-    """by how much of their range in each step"""
-    validation_trials: int = 500
-    held_out_trials: int = 2000
-    iterations: int = 400
-    batch: int = 32
-    log_every: int = 25
-    save_every: int = 25
 
 
 @dataclass(frozen=True)
@@ -103,9 +48,6 @@ class Gated(TaskConfig):
     delay: tuple[float, float] = (0.0, 100.0)
     gap: tuple[float, float] = (5.0, 30.0)
     rest: float = 10.0
-    longer: float = 1.0
-    mastered: float = 0.0
-    """all delays from the start"""
     iterations: int = 2500
     batch: int = 64
     log_every: int = 100
@@ -154,6 +96,10 @@ class LIF(TaskConfig):
     """weight of the readout's square error, integrated over the trial and divided by the length of the answer"""
     activity_cost: float = 0.1
     """weight of the mean over neurons of (rate / 60)²"""
+    mastered: float = 0.85
+    """share of right answers in training (a running mean) from which delays and gaps get longer, from the shortest on"""
+    longer: float = 0.02
+    """by how much of their range in each step"""
     activity_tau: float = 50.0
     """filter of the rate that the price of activity is on"""
     bias_start: float = 1.0
@@ -167,72 +113,14 @@ class LIF(TaskConfig):
     """the same of slow synapses, over that of fast ones"""
 
 
+# ms, of the curve of accuracy
+DELAYS = (0.0, 20.0, 50.0, 80.0, 100.0, 120.0, 140.0, 160.0, 180.0, 200.0, 250.0, 300.0, 400.0, 500.0, 750.0)
+
 C = TypeVar("C", bound=TaskConfig)
 
 
-class Trials(NamedTuple):
-    """Trials of the task.
-
-    Fields: u input (T, B, 2); target (T+1, B, 1); labels (B,), indices into CLASSES; signs (B, 2) of the two pulses, 0 where
-    one is missing; starts (B, 3) of first pulse, second pulse and cue, ms; window (T+1, B, 1), whether a time is in the answer.
-    """
-
-    u: Tensor
-    target: Tensor
-    labels: Tensor
-    signs: Tensor
-    starts: Tensor
-    window: Tensor
-
-
-def make_trials(config: TaskConfig, signs: Tensor, delays: Tensor, gaps: Tensor) -> Trials:
-    """Trials with pulses of the given signs (B, 2), time between them and time to the cue (B,), in ms."""
-    dt, pulse = config.dt, config.pulse
-    first = torch.full_like(delays, config.lead)
-    second = first + pulse + delays
-    cue = second + pulse + gaps
-    steps = round(float(cue.max() + config.reaction + config.answer + config.rest) / dt)
-    # The middle of a step decides, so that rounding does not: starts are whole numbers of steps up to rounding.
-    ts = (torch.arange(steps + 1, dtype=delays.dtype)[:, None]) * dt
-
-    def on(start: Tensor, length: float) -> Tensor:
-        middle = ts + 0.5 * dt
-        return ((middle > start) & (middle < start + length)).to(delays.dtype)
-
-    channel = on(first, pulse) * signs[:, 0] + on(second, pulse) * signs[:, 1]
-    u = torch.stack([channel, on(cue, pulse)], dim=2)[:-1]
-    product = signs.prod(1)
-    labels = torch.where(product == 0, 2, torch.where(product < 0, 0, 1))
-    phase = (ts - cue - config.reaction) / config.answer
-    window = (phase > -1e-9) & (phase < 1.0 + 1e-9)
-    bump = torch.sin(torch.pi * phase).square() * window
-    target = -product.sign() * bump
-    starts = torch.stack([first, second, cue], dim=1)
-    return Trials(u, target[:, :, None], labels, signs, starts, window[:, :, None])
-
-
-def draw_trials(config: TaskConfig, count: int, generator: torch.Generator) -> Trials:
-    """Random trials: times first, then signs, then which pulses are missing, each independent of the others."""
-
-    def uniform(bounds: tuple[float, float]) -> Tensor:
-        low, high = (round(t / config.dt) for t in bounds)
-        return torch.randint(low, high + 1, (count,), generator=generator) * config.dt
-
-    delays, gaps = uniform(config.delay), uniform(config.gap)
-    signs = 2.0 * torch.randint(2, (count, 2), generator=generator) - 1.0
-    kind = torch.rand(count, generator=generator)
-    signs[kind < 0.5 * config.missing, 0] = 0.0
-    signs[(kind >= 0.5 * config.missing) & (kind < config.missing), 1] = 0.0
-    return make_trials(config, signs, delays, gaps)
-
-
-def decide(mean: Tensor) -> Tensor:
-    """Class of each sample from its mean readout in the answer window, (B,), against ± half of the mean of a right answer."""
-    return torch.where(mean > THRESHOLD, 0, torch.where(mean < -THRESHOLD, 1, 2))
-
-
 class DelayedXor(Experiment[C]):
-    """The task. A family gives a network, `solve`, and three numbers of a solution: `means`, `errors` and `activity`."""
+    """The task. A family gives a network, `solve`, and of a solution `means`, the cost of `each` sample and a `price`."""
 
     columns = {
         "accuracy": Column("accuracy", ".4f"),
@@ -250,7 +138,6 @@ class DelayedXor(Experiment[C]):
             "validation": self.place(draw_trials(config, config.validation_trials, self.generator(1_000_000))),
             "held_out": self.place(draw_trials(config, config.held_out_trials, self.generator(2_000_000))),
         }
-        self.part, self.right = 0.0, 0.0  # of the range of delays, and running mean of right answers
 
     @classmethod
     def name(cls) -> str:
@@ -276,32 +163,11 @@ class DelayedXor(Experiment[C]):
         raise NotImplementedError
 
     def batch(self, generator: torch.Generator, step: int) -> Trials:
-        """Delays and gaps from their shortest up to the part of their range that has been reached."""
-        return draw_trials(self.shortened(), self.config.batch, generator)
-
-    def shortened(self) -> TaskConfig:
-        def cut(bounds: tuple[float, float]) -> tuple[float, float]:
-            steps = round((bounds[0] + self.part * (bounds[1] - bounds[0])) / self.config.dt)
-            return bounds[0], steps * self.config.dt
-
-        return replace(self.config, delay=cut(self.config.delay), gap=cut(self.config.gap))
+        return draw_trials(self.config, self.config.batch, generator)
 
     def cost(self, net: Any, batch: Trials) -> Cost:
         sol = self.solve(net, batch)
         return Cost(self.each(sol, batch).mean() + self.price(sol), sol)
-
-    def after_step(self, net: Any, batch: Trials, cost: Cost, rate: float) -> None:
-        """Make delays and gaps longer while most answers are right."""
-        right = decide(self.means(cost.sol, batch)) == batch.labels
-        self.right = 0.9 * self.right + 0.1 * float(mean_over_processes(right.double().mean()))
-        if self.right > self.config.mastered:
-            self.part = min(1.0, self.part + self.config.longer)
-
-    def state(self) -> dict[str, Any]:
-        return {"part": self.part, "right": self.right}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.part, self.right = state["part"], state["right"]
 
     def evaluate(self, net: Any, split: Split) -> dict[str, float]:
         trials = self.trials[split]
@@ -313,8 +179,8 @@ class DelayedXor(Experiment[C]):
             "spikes_per_s": math.nan if self.in_charge_form else spikes_of(sol) / seconds,
         }
         if split == "held_out":
-            found["accuracy_3x"] = self.accuracy_at(net, 3.0 * self.config.delay[1], self.config.validation_trials)
-        return found if split == "held_out" else {**found, "delays": self.part}
+            found["accuracy_3x"] = self.accuracy_at(net, 3.0 * self.config.delay[1])
+        return found
 
     def objective(self, found: dict[str, float]) -> float:
         return found["cost"]
@@ -322,9 +188,10 @@ class DelayedXor(Experiment[C]):
     def accuracy(self, sol: Any, trials: Trials) -> float:
         return float((decide(self.means(sol, trials)) == trials.labels).double().mean())
 
-    def accuracy_at(self, net: Any, delay: float, count: int = 500) -> float:
+    def accuracy_at(self, net: Any, delay: float) -> float:
         """Share of trials decided right at one delay, ms; the cue keeps its distance from the second pulse."""
-        trials = self.place(draw_trials(replace(self.config, delay=(delay, delay)), count, self.generator(3_000_000)))
+        config = replace(self.config, delay=(delay, delay))
+        trials = self.place(draw_trials(config, config.validation_trials, self.generator(3_000_000)))
         return self.accuracy(self.solve(net, trials), trials)
 
     def figures(self, net: Any) -> dict[str, Figure]:
@@ -334,17 +201,13 @@ class DelayedXor(Experiment[C]):
         sol = self.solve(net, self.place(trials))
         return {
             "trials": draw_classes(sol, trials, self.config.dt),
-            "delay": draw_delays(self.config, [self.accuracy_at(net, delay) for delay in DELAYS]),
+            "delay": draw_delays(self.config, DELAYS, [self.accuracy_at(net, delay) for delay in DELAYS]),
             "events": plotting.event_diagnostics(sol),
         }
 
 
 class GatedXor(DelayedXor[Gated]):
     config_type = Gated
-
-    def __init__(self, config: Gated) -> None:
-        super().__init__(config)
-        self.part = 1.0
 
     def network(self) -> adjsnn.GatedSynapseNetwork:
         """Random start: neurons that all fire fast by themselves, nearly in step, and are hardly coupled.
@@ -424,6 +287,34 @@ class LIFXor(DelayedXor[LIF]):
 
     config_type = LIF
 
+    def __init__(self, config: LIF) -> None:
+        super().__init__(config)
+        self.part, self.right = 0.0, 0.0  # of the range of delays, and running mean of right answers
+
+    def batch(self, generator: torch.Generator, step: int) -> Trials:
+        """Delays and gaps from their shortest up to the part of their range that has been reached."""
+        return draw_trials(self.shortened(), self.config.batch, generator)
+
+    def shortened(self) -> TaskConfig:
+        def cut(bounds: tuple[float, float]) -> tuple[float, float]:
+            steps = round((bounds[0] + self.part * (bounds[1] - bounds[0])) / self.config.dt)
+            return bounds[0], steps * self.config.dt
+
+        return replace(self.config, delay=cut(self.config.delay), gap=cut(self.config.gap))
+
+    def after_step(self, net: Any, batch: Trials, cost: Cost, rate: float) -> None:
+        """Make delays and gaps longer while most answers are right."""
+        right = decide(self.means(cost.sol, batch)) == batch.labels
+        self.right = 0.9 * self.right + 0.1 * float(mean_over_processes(right.double().mean()))
+        if self.right > self.config.mastered:
+            self.part = min(1.0, self.part + self.config.longer)
+
+    def state(self) -> dict[str, Any]:
+        return {"part": self.part, "right": self.right}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.part, self.right = state["part"], state["right"]
+
     def network(self) -> adjsnn.LIFNetwork:
         """Random start. Slow synapses come first, so that neighbours share their time constant and the loops exponentials.
 
@@ -495,51 +386,6 @@ class LIFXor(DelayedXor[LIF]):
 
 def spikes_of(sol: adjsnn.GatedSolution | adjsnn.LIFSolution) -> int:
     return sol.stats.spikes[-1] if isinstance(sol, adjsnn.LIFSolution) else sol.stats.spikes
-
-
-KINDS = (((1.0, -1.0), "differ: + -"), ((-1.0, 1.0), "differ: - +"), ((1.0, 1.0), "equal: + +"), ((-1.0, -1.0), "equal: - -"),
-         ((1.0, 0.0), "one: +, none"), ((0.0, -1.0), "one: none, -"))  # fmt: skip
-
-
-def one_of_each(config: TaskConfig) -> Trials:
-    """A trial of each kind, with the longest delay and gap."""
-    signs = torch.tensor([signs for signs, _ in KINDS])
-    longest = [torch.full((len(signs),), time) for time in (config.delay[1], config.gap[1])]
-    return make_trials(config, signs, *longest)
-
-
-def draw_classes(sol: Any, trials: Trials, dt: float) -> Figure:
-    """Input, answer and spikes of each kind of trial."""
-    figure = plotting.new_figure(10.0, 4.6)
-    rows = figure.subplots(3, len(KINDS), sharex=True, sharey="row", height_ratios=(0.8, 1.0, 1.4))
-    ts = np.arange(len(trials.target)) * dt
-    for k, (_, title) in enumerate(KINDS):
-        top, middle, bottom = rows[:, k]
-        for channel, (name, colour) in enumerate((("pulses", plotting.INK), ("cue", plotting.COLOURS[4]))):
-            top.step(ts[:-1], trials.u[:, k, channel].numpy(), where="post", lw=1.0, color=colour, label=name)
-        top.set_title(title, loc="left", fontsize=8)
-        middle.plot(ts, trials.target[:, k, 0].numpy(), color=plotting.INK, lw=1.8, alpha=0.35, label="target")
-        middle.plot(ts, sol.readout[:, k, 0].detach().cpu().numpy(), color=plotting.COLOURS[0], lw=1.0, label="readout")
-        plotting.raster(bottom, sol, sample=k)
-        bottom.set_title("", loc="left")
-        bottom.set_ylabel("neuron" if k == 0 else "")
-    rows[0, 0].set_ylabel("input")
-    rows[1, 0].set_ylabel("readout")
-    rows[0, 0].legend(fontsize=6)
-    rows[1, 0].legend(fontsize=6)
-    return figure
-
-
-def draw_delays(config: TaskConfig, found: Sequence[float]) -> Figure:
-    """Accuracy against the delay between the pulses."""
-    figure = plotting.new_figure(4.2, 2.8)
-    axes = figure.subplots()
-    axes.axvspan(*config.delay, color=plotting.COLOURS[0], alpha=0.15, lw=0, label="trained")
-    axes.plot(DELAYS, 100.0 * np.asarray(found), "o-", ms=3, lw=1.0, color=plotting.COLOURS[0])
-    axes.axhline(100.0 * (1.0 - config.missing) / 2.0, color=plotting.INK, lw=0.6, ls="--", label="always the same answer")
-    axes.set(xlabel="delay between the pulses (ms)", ylabel="right (%)", ylim=(0.0, 102.0))
-    axes.legend(fontsize=7, loc="lower left")
-    return figure
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ over neurons of (charge released per second / 60)². Everything starts random; t
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -21,21 +20,12 @@ from torch import Tensor
 
 from adjsnn import plotting
 from adjsnn.training import Column, Split, main
-from adjsnn.training.trials import SignalTrials
 
 
 @dataclass(frozen=True)
-class Signals(CodingConfig):
-    """What is coded. Times in ms."""
+class Quick(CodingConfig):
+    """Predictive coding. Times in ms."""
 
-    window: float = 100.0
-    """length of a training trial"""
-    held_out_window: float = 300.0
-    """length of a validation or held-out trial"""
-    signal: Path | None = None
-    """.npy or .csv recording, one row per time; default: random sums of sinusoids"""
-    signal_dt: float = 1.0
-    """time between the recording's samples"""
     quick: bool = False
     """stop after a short training that already shows a learnt readout"""
 
@@ -44,15 +34,13 @@ class Signals(CodingConfig):
 
 
 @dataclass(frozen=True)
-class Gated(GatedConfig, Signals):
+class Gated(GatedConfig, Quick):
     """Predictive coding with gated synapses and non-leaky integrate-and-fire neurons. Times in ms."""
 
 
 @dataclass(frozen=True)
-class LIF(LIFConfig, Signals):
+class LIF(LIFConfig, Quick):
     """Predictive coding with LIF neurons that jump. Times in ms."""
-
-    window: float = 60.0
 
 
 class PredictiveCoding(Coding[C]):
@@ -66,17 +54,7 @@ class PredictiveCoding(Coding[C]):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.trials = SignalTrials(
-            config.seed,
-            2,
-            config.dt,
-            config.window,
-            config.held_out_window,
-            signal=config.signal,
-            signal_dt=config.signal_dt,
-        )
-        self.channels = self.trials.channels
-        self.fixed = {split: self.place(u) for split, u in self.trials.fixed.items()}
+        self.use_signals(2)
 
     @classmethod
     def name(cls) -> str:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import delayed_xor  # noqa: E402  the folder of scripts is not a package
-from delayed_xor import LIF, Gated, GatedXor, LIFXor, decide, draw_trials, one_of_each  # noqa: E402
+from delayed_xor import LIF, Gated, GatedXor, LIFXor  # noqa: E402
+from xor_trials import decide, draw_trials, one_of_each  # noqa: E402
 
 
 def test_classes_come_as_often_as_stated():

@@ -1,6 +1,9 @@
 """Runs: what they leave, that a killed one goes on to the bit, that processes share a batch, and what goes wrong loudly."""
 
+import contextlib
 import csv
+import importlib.util
+import io
 import json
 import os
 import random
@@ -48,8 +51,19 @@ def _run(script, *options, **settings):
     return process.returncode, out, err
 
 
+def _here(script, *options):
+    """The script's command in this process, which need not load torch again."""
+    spec = importlib.util.spec_from_file_location("echo", script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["echo"] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = main(module.Echo, argv=list(options))
+    return status, out.getvalue(), err.getvalue()
+
+
 def _only(root):
-    (run,) = (root / "echo").iterdir()
+    (run,) = root.glob("*/*")
     return run
 
 
@@ -140,9 +154,14 @@ def test_a_stopped_run_saves_its_last_step(script, tmp_path, number):
     assert f"--resume {_only(tmp_path)}" in out
 
 
-def test_two_processes_have_the_gradient_of_one(script, tmp_path):
-    """One step of plain gradient descent: the difference of weights is the gradient."""
+@pytest.mark.parametrize("mean", ["of samples", "inside the cost"])
+def test_two_processes_have_the_gradient_of_one(script, tmp_path, mean):
+    """Costs, gradient norms, and the weights after three steps; predictive coding squares a mean over the batch."""
     options = [*SMALL, "--iterations", "3", "--dtype", "float64", "--log-every", "1"]
+    if mean == "inside the cost":
+        script = ROOT / "experiments" / "predictive_coding.py"
+        small = ["--window", "20", "--held-out-window", "30", "--batch", "4", "--neurons", "8", "--activity-cost", "1"]
+        options = [*small, *options[len(SMALL) :]]
     assert _run(script, *options, "--runs", str(tmp_path / "one"))[0] == 0
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(random.randint(20000, 60000))]
     status, _, err = _run(script, *options, "--runs", str(tmp_path / "two"), before=torchrun)
@@ -157,7 +176,7 @@ def test_two_processes_have_the_gradient_of_one(script, tmp_path):
 
 
 def _finished(script, tmp_path):
-    assert _run(script, *SMALL, "--iterations", "4", "--log-every", "2", "--save-every", "2", "--runs", str(tmp_path))[0] == 0
+    assert _here(script, *SMALL, "--iterations", "4", "--log-every", "2", "--save-every", "2", "--runs", str(tmp_path))[0] == 0
     return _only(tmp_path)
 
 
@@ -201,14 +220,14 @@ def test_what_cannot_be_resumed_is_told_and_left_alone(script, tmp_path):
     for message, change in cases.items():
         other = damage(change)
         before = _contents(other)
-        status, _, err = _run(script, "--resume", str(other))
+        status, _, err = _here(script, "--resume", str(other))
         assert status == 1
         assert message in err
         assert _contents(other) == before
-    status, _, err = _run(script, "--resume", str(run), "--neurons", "9")
+    status, _, err = _here(script, "--resume", str(run), "--neurons", "9")
     assert status == 1
     assert "--resume alone" in err
-    status, _, err = _run(script, "--resume", str(tmp_path / "nothing"))
+    status, _, err = _here(script, "--resume", str(tmp_path / "nothing"))
     assert status == 1
     assert "is no run folder" in err
 
@@ -217,7 +236,7 @@ def test_a_run_in_use_is_left_alone(script, tmp_path):
     path = _finished(script, tmp_path)
     (path / "summary.json").unlink()
     run = RunFolder(path)
-    status, _, err = _run(script, "--resume", str(path))
+    status, _, err = _here(script, "--resume", str(path))
     run.close()
     assert status == 1
     assert "in use by another process" in err
@@ -244,7 +263,7 @@ def test_a_full_disk_ends_with_a_message_and_keeps_what_is_saved(script, tmp_pat
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_asked_for_and_absent(script, tmp_path):
-    status, _, err = _run(script, "--device", "cuda", "--runs", str(tmp_path))
+    status, _, err = _here(script, "--device", "cuda", "--runs", str(tmp_path))
     assert status == 1
     assert "torch finds none" in err
     assert not (tmp_path / "echo").exists()

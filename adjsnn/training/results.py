@@ -33,10 +33,18 @@ def record(paths: Sequence[Path], page: Path, heading: str) -> None:
         family = FAMILIES.get(group.runs[0].about["config"].get("network", ""), "")
         parts = [group.runs[0].summary["title"], family, heading, group.label if len(groups) > 1 else ""]
         title = ", ".join(part for part in parts if part)
-        content = {"title": title, "runs": [{"about": run.about, "summary": run.summary} for run in group.runs]}
+        content = {"title": title, "runs": [kept(run) for run in group.runs]}
         name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     write_page(page)
+
+
+def kept(run: Finished) -> dict[str, Any]:
+    """What a record keeps of a run: nothing about where it lay."""
+    config = {name: value for name, value in run.about["config"].items() if name not in ("runs", "resume")}
+    command = re.sub(r" --(seed|runs)[ =]\S+", "", run.about["command"])
+    about = {name: run.about[name] for name in ("experiment", "started", "source") if name in run.about}
+    return {"about": {**about, "command": command, "config": config}, "summary": run.summary}
 
 
 def write_page(page: Path) -> None:
@@ -78,12 +86,11 @@ def _section(title: str, runs: Sequence[Finished]) -> str:
     }
     if len(runs) > 1:
         rows["mean ± sd"] = [spread([run.numbers[name] for run in runs], form) for name, (_, form) in columns.items()]
-    command = re.sub(r" --(seed|runs) \S+", "", about["command"])
     versions = runs[0].summary["versions"]
     started = min(run.about["started"] for run in runs)
     date = f"{started[:4]}-{started[4:6]}-{started[6:8]}"
     return (
-        f"## {title}\n\n`{command}`: {about['config']['iterations']} steps of {about['config']['batch']} trials, "
+        f"## {title}\n\n`{about['command']}`: {about['config']['iterations']} steps of {about['config']['batch']} trials, "
         f"{FAMILIES.get(about['config'].get('network', ''), 'network')}, {_adjoint(about['config'])}. {_hardware(runs[0])}; "
         f"torch {versions['torch']}; {date}.\n\n" + table(rows, "seed", [label for label, _ in columns.values()]) + "\n"
     )
