@@ -63,15 +63,17 @@ def first_crossing(v: float, i: float, bias: float, tau_mem: float, tau_syn: flo
     """Time of the first upward crossing of v_th in [0, horizon], or inf, equation (2.4).
 
     v has at most one extremum. With i > 0 it is a maximum, and v climbs to it with decreasing slope, so that Newton's method
-    from the left cannot overshoot; with i ≤ 0 it is a minimum, and v crosses only on its way to b > v_th. Just touching the
-    threshold from below is not a crossing.
+    from the left cannot overshoot, and where it ends does not depend on the horizon; with i ≤ 0 it is a minimum, and v crosses
+    only on its way to b > v_th. Just touching the threshold from below is not a crossing.
     """
-    rise = i + bias - v  # τ_m v̇
-    if v >= v_th and rise > 0.0:
+    if v >= v_th and i + bias - v > 0.0:
         return 0.0
-    low, high = _bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
-    if not low < high or _voltage(high, v, i, bias, tau_mem, tau_syn)[0] < v_th:
-        return inf
+    end = _voltage(horizon, v, i, bias, tau_mem, tau_syn)[0]
+    low, high = 0.0, horizon
+    if not (i > 0.0 and end > v_th):  # or else it climbs through v_th once, from 0 on
+        low, high = _bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
+        if not low < high or (high == horizon and end < v_th):
+            return inf
     return _newton(low, high, v, i, bias, tau_mem, tau_syn, v_th)
 
 

@@ -1,6 +1,6 @@
 """A feed-forward LIF layer in one fused loop: samples, then neurons, then the arrivals of each neuron in time.
 
-Between arrivals a neuron needs one step of its flow; Newton's method runs only where a bound from both ends allows a crossing.
+Between arrivals a neuron needs one step of its flow; the search for one runs only where a bound from both ends allows a crossing.
 Where all neurons have equal time constants and arrivals, the exponentials of a step are computed once for all of them.
 """
 
@@ -121,8 +121,8 @@ def forward(
                         e_mem, e_syn, conv = decay(to - t, tm, ts)
                     v_after, i_after = c + (v - c) * e_mem + i * conv / tm, i * e_syn
                     wait = inf
-                    if may_cross(v, i, v_after, i_after, c, tm, threshold, to - t):
-                        wait = first_crossing(v, i, c, tm, ts, threshold, to - t)
+                    if may_cross(v, i, v_after, i_after, c, tm, ts, threshold, to - t):
+                        wait = first_crossing(v, i, c, tm, ts, threshold, to - t, v_after)
                     if wait == inf:
                         v, i = v_after, i_after
                         break

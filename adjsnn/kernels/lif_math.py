@@ -48,13 +48,16 @@ def extremum(ratio, tau_mem, tau_syn):
 
 
 @njit(**INLINE)
-def may_cross(v, i, v_after, i_after, bias, tau_mem, v_th, t):
+def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
     """Whether v can cross within t: a necessary condition from both ends, without exponentials.
 
-    It is above at the end; or its maximum lies inside, below the tangent at the start, since v climbs with decreasing slope.
+    It is above at the end; or its maximum lies inside. That is below the tangent at the start, since v climbs with decreasing
+    slope, and, if v is still concave at the end, below the point where the tangents at both ends meet.
     """
-    rise = i + bias - v
-    inside = (i > 0.0) & (rise > 0.0) & (i_after + bias < v_after) & (v + rise * t / tau_mem >= v_th)
+    rise, fall = i + bias - v, i_after + bias - v_after  # τ_m v̇ at both ends
+    inside = (i > 0.0) & (rise > 0.0) & (fall < 0.0) & (v + rise * t / tau_mem >= v_th)
+    if inside & (i_after * tau_mem + fall * tau_syn >= 0.0):
+        inside = v + rise * (v_after - v - fall * t / tau_mem) / (rise - fall) >= v_th - 1e-9 * (abs(v) + abs(v_th))
     return (v_after >= v_th) | inside | ((v >= v_th) & (rise > 0.0))
 
 
@@ -73,18 +76,25 @@ def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
 
 
 @njit(**OPTIONS)
-def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon):
-    """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `integrate/lif_flow.py`."""
+def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
+    """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `integrate/lif_flow.py`.
+
+    Args:
+        end: v at the horizon.
+    """
     rise = i + bias - v
     if v >= v_th and rise > 0.0:
         return 0.0
-    low, high = bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
-    if not low < high or voltage(high, v, i, bias, tau_mem, tau_syn)[0] < v_th:
-        return inf
+    low, high, at = 0.0, horizon, v
+    if not (i > 0.0 and end > v_th):  # or else it climbs through v_th once, from 0 on
+        low, high = bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
+        if not low < high or (high == horizon and end < v_th):
+            return inf
+        if low > 0.0:
+            at, rise = voltage(low, v, i, bias, tau_mem, tau_syn)
     rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
     t = low
     for _ in range(200):
-        at, rise = voltage(t, v, i, bias, tau_mem, tau_syn)
         gap = at - v_th
         if gap < 0.0:
             low = t
@@ -95,6 +105,7 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon):
             t = min(max(new, low), high)
             break
         t = new if low < new < high else 0.5 * (low + high)
+        at, rise = voltage(t, v, i, bias, tau_mem, tau_syn)
     step = 2.0**-52 * high  # to the side of rounding where the threshold is reached
     while t < high and voltage(t, v, i, bias, tau_mem, tau_syn)[0] < v_th:
         t, step = min(t + step, high), 2.0 * step

@@ -14,7 +14,7 @@ from numba import njit
 
 from adjsnn.kernels.cache import renew
 from adjsnn.kernels.lif_layer import FINE, RUNAWAY
-from adjsnn.kernels.lif_math import OPTIONS, alike, decay, first_crossing, grown, may_cross
+from adjsnn.kernels.lif_math import OPTIONS, alike, decay, first_crossing, grown, may_cross, voltage
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = 0, 1, 2, 3, 4, 5
 ALL = -1
@@ -88,7 +88,8 @@ def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcomi
     span = horizon - at[n]
     if release[n] < inf or span < 0.0:
         return
-    wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span)
+    end = voltage(span, v[n], i[n], bias[n], tau_mem[n], tau_syn[n])[0]
+    wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span, end)
     if wait < inf:
         upcoming[n] = min(at[n] + wait, horizon)
 
@@ -109,8 +110,8 @@ def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, inst
         if release[n] < inf:
             continue
         v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * conv / tau_mem[n]
-        if may_cross(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], v_th[n], span):
-            wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span)
+        if may_cross(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], tau_syn[n], v_th[n], span):
+            wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span, v_after)
             if wait < inf:
                 upcoming[n] = min(t + wait, horizon)
                 if instant:

@@ -2,13 +2,29 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 MANY_NEURONS = 256  # above, one group for each thread: every group has a gradient of the weights of its own
 SHARE = 1 << 14  # neuron-steps a group of samples must have to be worth a call
 GROUPS_PER_THREAD = 4  # so that a thread whose core is busy otherwise does not hold the others up
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Torch operations inside are not shared out.
+
+    After an operation that was, torch's workers wait for the next one by spinning for some milliseconds, on the cores that the
+    loops of the next solve want. Small operations between solves are better off in here.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def groups_of(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int, int]]:

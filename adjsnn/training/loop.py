@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from adjsnn.errors import ConfigurationError, IntegrationError
+from adjsnn.kernels.threads import one_torch_thread
 from adjsnn.training.batches import share_of
 from adjsnn.training.experiment import Cost, Experiment
 from adjsnn.training.processes import Processes, mean_over_processes
@@ -174,7 +175,8 @@ def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, co
             "a shorter dt, weaker weights at the start, a smaller --learning-rate, or --dtype float64",
         )
     if not overflow:
-        optimiser.step()
+        with one_torch_thread():
+            optimiser.step()
         assert costs.found is not None
         with torch.no_grad():
             experiment.after_step(training.net, batch, costs.found, optimiser.param_groups[0]["lr"])
