@@ -1,5 +1,8 @@
 """Figures of networks and trainings. Needs matplotlib, in the extra `experiments`. Each function draws into given axes."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import matplotlib as mpl
 import numpy as np
 import torch
@@ -10,6 +13,9 @@ from torch import Tensor
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.spikes import SpikeTrains
+
+if TYPE_CHECKING:
+    from adjsnn.training.experiment import Curve
 
 COLOURS = (
     "#0072B2",
@@ -188,6 +194,26 @@ def event_diagnostics(sol: GatedSolution | LIFSolution, layer: int = -1) -> Figu
     right.bar(np.arange(len(rates)), np.sort(rates)[::-1], width=1.0, color=COLOURS[0])
     right.set(xlabel="neuron, by rate", ylabel="spikes/s", xlim=(-0.5, len(rates) - 0.5))
     right.set_title(f"{int((rates == 0.0).sum())} of {len(rates)} silent", loc="left")
+    return figure
+
+
+def curves(groups: "Mapping[str, Sequence[Curve]]") -> Figure:
+    """Curves of trained networks: thin lines for runs, a thick one for the mean of each group, which have x in common."""
+    figure = new_figure(5.4 if len(groups) > 1 else 4.2, 3.0)
+    axes = figure.subplots()
+    for number, (label, runs) in enumerate(groups.items()):
+        colour, first = COLOURS[number % len(COLOURS)], runs[0]
+        if first.shaded is not None:
+            name = f"{first.shaded_label}, {label}" if label else first.shaded_label
+            axes.axvspan(*first.shaded, color=colour, alpha=0.12, lw=0, label=name)
+        for run in runs if len(runs) > 1 else ():
+            axes.plot(run.x, run.y, lw=0.5, alpha=0.5, color=colour)
+        axes.plot(first.x, np.mean([run.y for run in runs], axis=0), "o-", ms=3, lw=1.3, color=colour, label=label or None)
+        if first.marked is not None and number == 0:
+            axes.axhline(first.marked, color=INK, lw=0.6, ls="--", label=first.marked_label)
+        axes.set(xlabel=first.x_label, ylabel=first.y_label)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7)
     return figure
 
 

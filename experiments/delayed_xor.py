@@ -26,11 +26,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from xor_trials import THRESHOLD, TaskConfig, Trials, decide, draw_classes, draw_delays, draw_trials, one_of_each
+from xor_trials import THRESHOLD, TaskConfig, Trials, decide, draw_classes, draw_trials, one_of_each
 
 import adjsnn
 from adjsnn import plotting
-from adjsnn.training import Column, Cost, Experiment, Split, main
+from adjsnn.training import Column, Cost, Curve, Experiment, Split, main
 from adjsnn.training.processes import mean_over_processes
 
 
@@ -194,6 +194,17 @@ class DelayedXor(Experiment[C]):
         trials = self.place(draw_trials(config, config.validation_trials, self.generator(3_000_000)))
         return self.accuracy(self.solve(net, trials), trials)
 
+    def curves(self, net: Any) -> dict[str, Curve]:
+        config = self.config
+        right = [100.0 * self.accuracy_at(net, delay) for delay in DELAYS]
+        chance = 100.0 * (1.0 - config.missing) / 2.0
+        names = "delay between the pulses (ms)", "right (%)"
+        return {
+            "accuracy_against_delay": Curve(
+                *names, DELAYS, right, shaded=config.delay, marked=chance, marked_label="always the same answer"
+            )
+        }
+
     def figures(self, net: Any) -> dict[str, Figure]:
         if self.in_charge_form:  # it has no spike trains
             return {}
@@ -201,7 +212,6 @@ class DelayedXor(Experiment[C]):
         sol = self.solve(net, self.place(trials))
         return {
             "trials": draw_classes(sol, trials, self.config.dt),
-            "delay": draw_delays(self.config, DELAYS, [self.accuracy_at(net, delay) for delay in DELAYS]),
             "events": plotting.event_diagnostics(sol),
         }
 

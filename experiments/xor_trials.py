@@ -1,6 +1,5 @@
 """Trials of delayed-memory XOR: two pulses of either sign, a go cue, and the answer to give; and pictures of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -137,16 +136,4 @@ def draw_classes(sol: Any, trials: Trials, dt: float) -> Figure:
     rows[1, 0].set_ylabel("readout")
     rows[0, 0].legend(fontsize=6)
     rows[1, 0].legend(fontsize=6)
-    return figure
-
-
-def draw_delays(config: TaskConfig, delays: Sequence[float], found: Sequence[float]) -> Figure:
-    """Accuracy at delays between the pulses, ms."""
-    figure = plotting.new_figure(4.2, 2.8)
-    axes = figure.subplots()
-    axes.axvspan(*config.delay, color=plotting.COLOURS[0], alpha=0.15, lw=0, label="trained")
-    axes.plot(delays, 100.0 * np.asarray(found), "o-", ms=3, lw=1.0, color=plotting.COLOURS[0])
-    axes.axhline(100.0 * (1.0 - config.missing) / 2.0, color=plotting.INK, lw=0.6, ls="--", label="always the same answer")
-    axes.set(xlabel="delay between the pulses (ms)", ylabel="right (%)", ylim=(0.0, 102.0))
-    axes.legend(fontsize=7, loc="lower left")
     return figure

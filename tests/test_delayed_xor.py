@@ -86,7 +86,7 @@ def test_a_short_run(network, tmp_path, monkeypatch):
     short = ["--iterations", "2", "--batch", "4", "--neurons", "10", "--delay", "0", "20", "--network", network, *few]
     assert main(GatedXor, LIFXor, argv=[*short, "--runs", str(tmp_path)]) == 0
     (run,) = (tmp_path / "delayed_xor").iterdir()
-    assert {path.stem for path in (run / "figures").iterdir()} == {"trials", "delay", "events", "history"}
+    assert {path.stem for path in (run / "figures").iterdir()} == {"trials", "accuracy_against_delay", "events", "history"}
     assert 0.0 <= json.loads((run / "summary.json").read_text())["held_out"]["accuracy"] <= 1.0
 
 

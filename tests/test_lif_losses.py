@@ -106,7 +106,7 @@ def test_voltage_integral(ratio):
         # Each spike's jump of about one falls somewhere into a step: at most half of 1 × 0.001 each.
         close = 0.6e-3 * sol.spike_counts(layer) + 1e-6
         assert bool(((run().voltage_integral(layer) - expected).abs() < close).all())
-    # The balance is a difference of terms near 400: 400 × 2e-16 over a step of 2e-6 (7e-7), summed over six, is 5e-7 at one sigma.
+    # The balance is a difference of terms near 400: 400 × 2e-16 over a step of 7e-7, summed over six, is 5e-7 at one sigma.
     count = lambda: [s.idx.tolist() for s in run().layer_spikes]  # noqa: E731
     check_gradients(lif, lambda: run().voltage_integral(1), count, skip="refractory", step=2e-6, rounding=5e-6)
 

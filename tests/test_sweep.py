@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ LINE = '''
 import sys
 from dataclasses import dataclass
 import torch
-from adjsnn.training import Column, Cost, Experiment, TrainingConfig, main
+from adjsnn.training import Column, Cost, Curve, Experiment, TrainingConfig, main
 
 @dataclass(frozen=True)
 class Config(TrainingConfig):
@@ -44,6 +45,10 @@ class Line(Experiment[Config]):
 
     def evaluate(self, net, split):
         return {"cost": float((net.weight - self.config.slope).square()), "slope": float(net.weight)}
+
+    def curves(self, net):
+        x = (1.0, 2.0, 3.0)
+        return {"error_against_x": Curve("x", "error", x, [v * self.config.slope for v in x], shaded=(1.0, 2.0), marked=1.0)}
 
 if __name__ == "__main__":
     sys.exit(main(Line))
@@ -78,6 +83,9 @@ def test_a_sweep_is_compared_and_recorded(script, capsys, monkeypatch):
     assert "## Line, a test, slope=2.0" in text
     assert "2 runs at a time" in text
     assert len(list((script.parent / "RESULTS").glob("*.json"))) == 2
+    assert "| x | Line, a test, slope=1.0 (trained 1 to 2) | Line, a test, slope=2.0 (trained 1 to 2) |" in text
+    assert "| 3 | 3.0 ± 0.0 | 6.0 ± 0.0 |" in text
+    assert (script.parent / "RESULTS" / "error-against-x.png").exists()
     assert main(["results", str(root), "--page", str(page), "--heading", "a test"]) == 0
     assert page.read_text() == text
 
@@ -114,12 +122,35 @@ def test_a_stopped_sweep_stops_its_runs_which_save(script):
     assert len(list((run / "checkpoints").iterdir())) == 2
 
 
+def test_a_killed_sweep_goes_on(script, capsys):
+    """One run finished, one stopped on its way, one never started: the first is left alone, the second ends as it did."""
+    flags = ["--seeds", "3", "--parallel", "1", "--flags=--iterations 300 --log-every 100 --save-every 100"]
+    assert _sweep(script, *flags) == 0
+    (root,) = (script.parent / "runs" / "sweeps").iterdir()
+    first, second, third = sorted(root.glob("line/*"))
+    untouched = (first / "summary.json").stat().st_mtime_ns
+    last = second / "checkpoints" / "00000300"
+    whole = (last / "weights.safetensors").read_bytes()
+    (second / "summary.json").unlink()
+    shutil.rmtree(last)
+    shutil.rmtree(third)
+    capsys.readouterr()
+    assert main(["resume", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "2 runs, 1 at a time" in out
+    assert f"--resume {second}" in out
+    assert len(list(root.glob("line/*/summary.json"))) == 3
+    assert (first / "summary.json").stat().st_mtime_ns == untouched
+    assert (last / "weights.safetensors").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["sweep", "nothing.py"], "no such script"),
         (["sweep", __file__, "--grid", "rate"], "flag=value,value"),
         (["sweep", __file__, "--seeds", "0"], "1 or more"),
+        (["resume", "."], "no sweep.json in it"),
         (["compare", "."], "no run in it"),
         (["results", "."], "no run in it"),
         (["report", "."], "is no run folder"),

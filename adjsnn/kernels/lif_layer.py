@@ -1,6 +1,6 @@
 """A feed-forward LIF layer in one fused loop: samples, then neurons, then the arrivals of each neuron in time.
 
-Between arrivals a neuron needs one step of its flow; the search for one runs only where a bound from both ends allows a crossing.
+Between arrivals a neuron needs one step of its flow; crossings are looked for only where a bound from both ends allows one.
 Where all neurons have equal time constants and arrivals, the exponentials of a step are computed once for all of them.
 """
 

@@ -2,6 +2,7 @@
 
 python -m adjsnn.training sweep experiments/predictive_coding.py --seeds 5      several seeds, in parallel
 python -m adjsnn.training sweep experiments/predictive_coding.py --grid activity-cost=0.01,0.03
+python -m adjsnn.training resume runs/sweeps/...                                 go on with a sweep that was stopped
 python -m adjsnn.training compare runs/predictive_coding                         mean ± sd, and curves
 python -m adjsnn.training results runs/sweeps/... --page experiments/RESULTS.md  into a page of results
 python -m adjsnn.training report runs/predictive_coding/...                      report.html again
@@ -20,7 +21,15 @@ from adjsnn.errors import AdjsnnError
 from adjsnn.training.compare import compare
 from adjsnn.training.report import write_report
 from adjsnn.training.results import record
-from adjsnn.training.sweep import Sweep, sweep
+from adjsnn.training.sweep import Sweep, resume, sweep
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a sweep that was stopped or killed."""
+
+    sweep: tyro.conf.Positional[Path]
+    """its folder"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Report:
 
 Command = (
     Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Results, tyro.conf.subcommand("results")]
     | Annotated[Report, tyro.conf.subcommand("report")]
@@ -65,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
         match command:
             case Sweep():
                 return sweep(command)
+            case Resume():
+                return resume(command.sweep)
             case Compare():
                 compare(command.runs, command.figure)
             case Results():

@@ -3,7 +3,7 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
@@ -80,6 +80,23 @@ class Column(NamedTuple):
 
     label: str
     format: str
+
+
+class Curve(NamedTuple):
+    """How a number of a trained network depends on a condition.
+
+    Fields: names of both axes, with units; the values; a range of x to shade, such as the trained one, and a height to mark,
+    such as chance, each with its name.
+    """
+
+    x_label: str
+    y_label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    shaded: tuple[float, float] | None = None
+    shaded_label: str = "trained"
+    marked: float | None = None
+    marked_label: str = "chance"
 
 
 C = TypeVar("C", bound=TrainingConfig)
@@ -180,6 +197,10 @@ class Experiment(ABC, Generic[C]):
 
     def summary(self, metrics: Metrics) -> dict[str, float]:
         """Further numbers of a finished training, from the columns of its metrics.csv. Default: none."""
+        return {}
+
+    def curves(self, net: Any) -> dict[str, Curve]:
+        """Curves of the kept network, by name: each a figure, a part of summary.json and of pages of results. Default: none."""
         return {}
 
     def figures(self, net: Any) -> "dict[str, Figure]":

@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from adjsnn.errors import AdjsnnError, ConfigurationError
-from adjsnn.training.experiment import Experiment, TrainingConfig
+from adjsnn.training.experiment import Curve, Experiment, TrainingConfig
 from adjsnn.training.loop import Training, new_training, train
 from adjsnn.training.processes import Processes, processes
 from adjsnn.training.report import write_report
@@ -100,9 +100,10 @@ def _finish(experiment: Experiment[Any], training: Training, run: RunFolder, tea
                 **experiment.summary(metrics),
             },
             "columns": columns,
+            "curves": {name: curve._asdict() for name, curve in experiment.curves(net).items()},
             "versions": versions(),
         }
-        figures = {**experiment.figures(net), **_history(metrics)}
+        figures = {**experiment.figures(net), **_drawn_curves(summary["curves"]), **_history(metrics)}
     for name, figure in figures.items():
         run.save_figure(name, figure)
     run.write_json("summary.json", summary)
@@ -112,6 +113,12 @@ def _finish(experiment: Experiment[Any], training: Training, run: RunFolder, tea
     told = [f"{label} {numbers[name]:{form}}" for name, (label, form) in columns.items() if name in numbers]
     print(f"\n{experiment.title}, held out: {', '.join(told)}")
     print(f"trained in {training.seconds:.0f} s; report with all figures:\n  {run.path / 'report.html'}")
+
+
+def _drawn_curves(curves: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
+
+    return {name: plotting.curves({"": [Curve(**curve)]}) for name, curve in curves.items()}
 
 
 def _history(metrics: dict[str, list[float]]) -> dict[str, Any]:

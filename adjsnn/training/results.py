@@ -8,6 +8,7 @@ from typing import Any
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.training.compare import Finished, Group, finished, grouped, shown_columns, spread, table
+from adjsnn.training.experiment import Curve
 
 FAMILIES = {"gated": "gated synapses", "lif": "LIF with jumps"}
 
@@ -51,6 +52,7 @@ def write_page(page: Path) -> None:
     """Write a page of results from the records in the folder beside it."""
     records = [json.loads(path.read_text()) for path in sorted(page.with_suffix("").glob("*.json"))]
     overview, sections = {}, []
+    curves: dict[str, dict[str, list[Curve]]] = {}
     for found in records:
         if "text" in found:  # a section that a script wrote
             sections.append(f"## {found['title']}\n\n{found['text']}\n")
@@ -58,6 +60,9 @@ def write_page(page: Path) -> None:
         runs = [Finished(Path(), run["about"], run["summary"]) for run in found["runs"]]
         overview[found["title"]] = _line(runs)
         sections.append(_section(found["title"], runs))
+        for name, each in _curves(runs).items():
+            curves.setdefault(name, {})[found["title"]] = each
+    sections += [_curve_section(page, name, groups) for name, groups in curves.items()]
     top = table(overview, "task", ["network", "adjoint", "seeds", "reached (mean ± sd)", "spikes/s", "training s", "hardware"])
     head = "# Results\n\nOn held-out trials. Written by `python -m adjsnn.training results`."
     page.write_text("\n\n".join([head, top, "\n".join(sections)]))
@@ -94,6 +99,40 @@ def _section(title: str, runs: Sequence[Finished]) -> str:
         f"{FAMILIES.get(about['config'].get('network', ''), 'network')}, {_adjoint(about['config'])}. {_hardware(runs[0])}; "
         f"torch {versions['torch']}; {date}.\n\n" + table(rows, "seed", [label for label, _ in columns.values()]) + "\n"
     )
+
+
+def _curves(runs: Sequence[Finished]) -> dict[str, list[Curve]]:
+    """Curves that all these runs have, over the same values."""
+    every = [{name: Curve(**curve) for name, curve in run.summary.get("curves", {}).items()} for run in runs]
+    shared = [name for name in every[0] if all(name in each and each[name].x == every[0][name].x for each in every)]
+    return {name: [each[name] for each in every] for name in shared}
+
+
+def _curve_section(page: Path, name: str, groups: dict[str, list[Curve]]) -> str:
+    """Tables of one curve of all groups of runs that have it, and a picture of it beside the records."""
+    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
+
+    picture = page.with_suffix("") / f"{name.replace('_', '-')}.png"
+    plotting.curves(groups).savefig(picture)
+    first = next(iter(groups.values()))[0]
+    places = sorted({x for runs in groups.values() for x in runs[0].x})
+    cells = {label: {x: spread(y, ".1f") for x, *y in _columns(runs)} for label, runs in groups.items()}
+    rows = {f"{x:g}": [cells[label].get(x, "") for label in groups] for x in places}
+    labels = [f"{label}{_shaded(runs[0])}" for label, runs in groups.items()]
+    title = name.replace("_", " ")
+    return (
+        f"## {title[0].upper()}{title[1:]}\n\n{first.y_label}, mean ± sd.\n\n"
+        f"![{title}]({picture.relative_to(page.parent)})\n\n{table(rows, first.x_label, labels)}\n"
+    )
+
+
+def _columns(runs: Sequence[Curve]) -> list[tuple[float, ...]]:
+    """x, and y of each run there."""
+    return list(zip(runs[0].x, *(run.y for run in runs), strict=True))
+
+
+def _shaded(curve: Curve) -> str:
+    return f" ({curve.shaded_label} {curve.shaded[0]:g} to {curve.shaded[1]:g})" if curve.shaded else ""
 
 
 def _adjoint(config: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Many runs of one experiment: several seeds, a grid of settings, in parallel processes."""
 
 import itertools
+import json
 import os
 import shlex
 import signal
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import tyro
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.training.compare import compare
-from adjsnn.training.runs import TOGETHER
+from adjsnn.training.runs import TOGETHER, checkpoints, read_about
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,47 @@ def sweep(settings: Sweep) -> int:
     root.mkdir(parents=True)
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     jobs = [
-        [sys.executable, str(settings.script), *shlex.split(settings.flags), *flags, "--seed", str(seed), "--runs", str(root)]
+        [*shlex.split(settings.flags), *flags, "--seed", str(seed), "--runs", str(root)]
         for flags in combinations(settings.grid)
         for seed in seeds
     ]
-    pool = _Pool(root, min(settings.parallel, len(jobs)))
-    print(f"{len(jobs)} runs, {settings.parallel} at a time, in {root}", flush=True)
-    with ThreadPoolExecutor(settings.parallel) as threads:
-        futures = [threads.submit(pool.run, number, job) for number, job in enumerate(jobs)]
+    plan = {"script": str(settings.script), "parallel": settings.parallel, "jobs": jobs}
+    partial = root / ".sweep.json.partial"
+    partial.write_text(json.dumps(plan, indent=1) + "\n")
+    partial.replace(root / "sweep.json")
+    return _carry_out(root, plan)
+
+
+def resume(root: Path) -> int:
+    """Go on with a sweep that was stopped or killed: resume the runs that were under way, start those that were not.
+
+    Returns:
+        exit status, as of `sweep`.
+
+    Raises:
+        ConfigurationError: no folder of a sweep.
+    """
+    try:
+        plan = json.loads((root / "sweep.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{root}: no sweep.json in it", "the folder of a sweep", "runs/sweeps/...") from error
+    return _carry_out(root, plan)
+
+
+def _carry_out(root: Path, plan: dict[str, Any]) -> int:
+    """Run the jobs of a plan that are not finished, and compare all that are."""
+    runs = {tuple(about["arguments"]): run for run, about in _runs_in(root)}
+    left = []
+    for number, arguments in enumerate(plan["jobs"]):
+        run = runs.get(tuple(arguments))
+        if run is None or not (run / "summary.json").exists():
+            saved = run is not None and checkpoints(run)
+            left.append((number, [sys.executable, plan["script"], *(["--resume", str(run)] if saved else arguments)]))
+    together = min(plan["parallel"], len(plan["jobs"]))
+    pool = _Pool(root, together)
+    print(f"{len(left)} runs, {plan['parallel']} at a time, in {root}", flush=True)
+    with ThreadPoolExecutor(plan["parallel"]) as threads:
+        futures = [threads.submit(pool.run, number, job) for number, job in left]
         stopped = pool.wait(futures)
     failed = sum(future.result() != 0 for future in futures)
     finished = sorted(path.parent for path in root.glob("*/*/summary.json"))
@@ -92,8 +127,14 @@ def sweep(settings: Sweep) -> int:
         print()
         compare(finished, root / "compare.png")
     if stopped:
+        print(f"\ngo on with\n  python -m adjsnn.training resume {root}")
         return 128 + stopped
     return 1 if failed else 0
+
+
+def _runs_in(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Run folders of a sweep in order of their start, each with its config.json."""
+    return [(path.parent, read_about(path.parent)) for path in sorted(root.glob("*/*/config.json"))]
 
 
 class _Pool:
@@ -106,7 +147,7 @@ class _Pool:
     def run(self, number: int, job: list[str]) -> int:
         """Run one job to its end; its exit status."""
         output = self._root / f"{number:03d}.txt"
-        with open(output, "wb") as file:
+        with open(output, "ab") as file:
             with self._lock:
                 if self._stopped:
                     return 128 + self._stopped
