@@ -12,7 +12,8 @@ before it is drawn whether a pulse is missing, so that no time in the trial tell
 Without slow synapses nothing remembers for longer than some tens of ms: the first pulse has to be kept in the activity of the
 network.
 
-Remedies for chaotic stretches of gated networks, outside the gradient: neurons start alike, driven and hardly coupled; a
+Remedies for chaotic stretches of gated networks, outside the gradient: neurons start alike, driven and hardly coupled; where
+gradients are steep, steps get shorter in proportion, or else the network is driven into chaos once it has learnt the task; a
 gradient larger than `outlier` counts less the larger it is. With LIF neurons delays start short and get longer while most
 answers are right.
 """
@@ -48,7 +49,7 @@ class Gated(TaskConfig):
     delay: tuple[float, float] = (0.0, 100.0)
     gap: tuple[float, float] = (5.0, 30.0)
     rest: float = 10.0
-    iterations: int = 2500
+    iterations: int = 3000
     batch: int = 64
     log_every: int = 100
     save_every: int = 100
@@ -60,6 +61,8 @@ class Gated(TaskConfig):
     """learning rate of w_out over that"""
     outlier: float = 30.0
     """norm beyond which a gradient is cut further than to `clip`, to clip · outlier / norm; 0: never"""
+    steep: float = 8.0
+    """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     rest_weight: float = 0.5
     """weight of the readout's mean square outside the answer, beside that of its error in the answer"""
     ceiling: float = 150.0
@@ -115,6 +118,8 @@ class LIF(TaskConfig):
 
 # ms, of the curve of accuracy
 DELAYS = (0.0, 20.0, 50.0, 80.0, 100.0, 120.0, 140.0, 160.0, 180.0, 200.0, 250.0, 300.0, 400.0, 500.0, 750.0)
+
+NORM_SHARE = 0.05  # of a step in the running mean of the gradient's norm
 
 C = TypeVar("C", bound=TaskConfig)
 
@@ -219,6 +224,10 @@ class DelayedXor(Experiment[C]):
 class GatedXor(DelayedXor[Gated]):
     config_type = Gated
 
+    def __init__(self, config: Gated) -> None:
+        super().__init__(config)
+        self.log_norm = 0.0  # running mean of the logarithm of the gradient's norm
+
     def network(self) -> adjsnn.GatedSynapseNetwork:
         """Random start: neurons that all fire fast by themselves, nearly in step, and are hardly coupled.
 
@@ -256,12 +265,22 @@ class GatedXor(DelayedXor[Gated]):
         return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def schedule(self, progress: float) -> float:
-        """A half cosine down to 1 %."""
-        return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
+        """A half cosine down to 1 %; less where gradients are steep, which Adam by itself does not see."""
+        typical = math.exp(self.log_norm)
+        part = self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0
+        return part * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+    def state(self) -> dict[str, Any]:
+        return {"log_norm": self.log_norm}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.log_norm = state["log_norm"]
 
     def limit_gradient(self, net: adjsnn.GatedSynapseNetwork) -> float:
         """To the norm `clip`; one of a norm beyond `outlier` to less, the less the larger it was."""
         norm = super().limit_gradient(net)
+        if 0.0 < norm < math.inf:
+            self.log_norm += NORM_SHARE * (math.log(norm) - self.log_norm)
         if 0.0 < self.config.outlier < norm < math.inf:
             for parameter in net.parameters():
                 if parameter.grad is not None:

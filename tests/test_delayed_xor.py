@@ -79,6 +79,24 @@ def test_outlying_gradients_are_cut_further():
         assert float(net.w_in.grad[0, 0]) == pytest.approx(expected)
 
 
+def test_steps_get_shorter_where_gradients_are_steep():
+    """In proportion to the geometric mean of the norm, which a resumed run knows; not below the limit, nor without one."""
+    experiment, unlimited = GatedXor(Gated(neurons=5)), GatedXor(Gated(neurons=5, steep=0.0))
+    net = experiment.network()
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    assert experiment.schedule(0.0) == 1.0
+    for _ in range(400):
+        for known in (experiment, unlimited):
+            net.w_in.grad[0, 0] = 16.0
+            known.limit_gradient(net)
+    assert experiment.schedule(0.0) == pytest.approx(0.5)
+    assert unlimited.schedule(0.0) == 1.0
+    other = GatedXor(experiment.config)
+    other.load_state(experiment.state())
+    assert other.schedule(0.5) == experiment.schedule(0.5)
+
+
 @pytest.mark.parametrize("network", ["gated", "lif"])
 def test_a_short_run(network, tmp_path, monkeypatch):
     few = ["--validation-trials", "20", "--held-out-trials", "20"]
