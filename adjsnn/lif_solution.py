@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +12,11 @@ from torch import Tensor
 from adjsnn.adjoints.event_exact import LayerResult
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
-from adjsnn.lif_voltage import voltage_integral, voltage_max
+from adjsnn.lif_voltage import Drive, voltage_integral, voltage_max
 from adjsnn.solution import GRAZING_SPEED
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.lif_arrays import Events
 from adjsnn.systems.lif_network import LIFLayer, LIFState
-
-
-class Drive(NamedTuple):
-    """What analog inputs add to the bias of the first layer, (2.16): values (T, B, N) in steps of length dt, ms."""
-
-    values: Tensor
-    dt: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +49,8 @@ class LIFSolution:
         ts: (T,), times at which states were asked for, ms; empty without.
         v, i: for each layer voltage and current at these times, each (T, B, N_l); differentiable. At the instant of an event
             they are those after it.
+        final_state: voltage and current of each layer at t_end; differentiable. It holds neither what is left of refractory
+            times nor spikes on their way through delays: where there are any, no solve that starts from it is the continuation.
     """
 
     t_end: float
@@ -181,19 +175,10 @@ class LIFSolution:
         return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)
 
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
-        """Largest voltage of each neuron over the trial; differentiable. The threshold for a neuron that spikes.
-
-        Raises:
-            ConfigurationError: the first layer under analog input currents.
-        """
+        """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes."""
         k = range(len(self._layers))[layer]
-        if k == 0 and self._drive is not None:
-            raise ConfigurationError(
-                "the largest voltage of the first layer under analog currents",
-                "spikes alone as inputs",
-                "the voltages at times ts",
-            )
-        return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end)
+        drive = self._drive if k == 0 else None
+        return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end, drive)
 
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """∫ v dt of each neuron over the trial, ms; differentiable.

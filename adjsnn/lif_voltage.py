@@ -19,29 +19,50 @@ from adjsnn.systems.lif_network import LIFLayer, LIFState
 SERIES_BELOW = 0.5
 
 
+class Drive(NamedTuple):
+    """What analog inputs add to the bias of the first layer, (2.16): values (T, B, N) in steps of length dt, ms."""
+
+    values: Tensor
+    dt: float
+
+
 class Arrivals(NamedTuple):
-    """Arrivals at P (sample, neuron) pairs: time (P, K), inf in the padding, and weight (P, K)."""
+    """What happens to P (sample, neuron) pairs, in order of time.
+
+    Fields: time (P, K), inf in the padding; weight (P, K) of an arriving spike, 0 where a step of the drive begins; step (P, K)
+    that begins, or -1 at a spike.
+    """
 
     time: Tensor
     weight: Tensor
+    step: Tensor
 
 
 def voltage_max(
-    layer: LIFLayer, inputs: tuple[Tensor, Events], own: LayerResult, start: LIFState, t_end: float
+    layer: LIFLayer,
+    inputs: tuple[Tensor, Events],
+    own: LayerResult,
+    start: LIFState,
+    t_end: float,
+    drive: Drive | None = None,
 ) -> Float[Tensor, "B N"]:
     """max v over 0 … t_end of each neuron in each sample: its threshold if it spikes, or else the largest value of (2.11).
 
-    At a smooth maximum the time is stationary. A maximum at an arrival that turns v down is a cusp and moves with the arrival.
+    At a smooth maximum the time is stationary. A maximum at an arrival that turns v down is a cusp and moves with the arrival;
+    one where a step of the drive begins stays there.
     """
     batch, n = start.v.shape
     counts = np.bincount(_samples(own.run.spikes) * n + own.run.spikes.neuron, minlength=batch * n)
     silent = torch.from_numpy(np.flatnonzero(counts == 0)).to(start.v.device)
     sample, neuron = silent // n, silent % n
-    arrivals = _arrivals(layer, inputs, own, sample, neuron)
-    when, cusp = _where_largest(layer, arrivals, sample, neuron, start, t_end)
+    driven = None if drive is None else Drive(drive.values[:, sample, neuron], drive.dt)
+    arrivals = _arrivals(layer, inputs, own, sample, neuron, driven)
+    when, cusp = _where_largest(layer, arrivals, sample, neuron, start, t_end, driven)
     moving = arrivals.time.gather(1, cusp.clamp(min=0)[:, None])[:, 0] if arrivals.time.shape[1] else when
     t = torch.where(cusp >= 0, moving, when)
     found = _voltage(layer, arrivals, sample, neuron, start, t)
+    if driven is not None:
+        found = found + _driven(driven, layer.tau_mem[neuron], t)
     return layer.v_th.expand(batch, n).reshape(-1).index_put((silent,), found).view(batch, n)
 
 
@@ -51,7 +72,7 @@ def voltage_integral(
     """∫ v dt over 0 … t_end of each neuron in each sample, from the balance (2.12) of charge; without refractory times."""
     batch, n = start.v.shape
     pairs = torch.arange(batch * n, device=start.v.device)
-    time, weight = _arrivals(layer, inputs, own, pairs // n, pairs % n)
+    time, weight, _ = _arrivals(layer, inputs, own, pairs // n, pairs % n)
     arrived = torch.where(time <= t_end, weight, 0.0).sum(1).view(batch, n)
     counts = np.bincount(_samples(own.run.spikes) * n + own.run.spikes.neuron, minlength=batch * n).reshape(batch, n)
     resets = torch.from_numpy(counts).to(start.v) * (layer.v_th - layer.v_reset)
@@ -72,13 +93,24 @@ def _padded(time: Tensor, spikes: Events) -> tuple[Tensor, Tensor]:
     return time.new_full(shape, float("inf")).index_put(at, time), neuron.new_zeros(shape).index_put(at, neuron)
 
 
-def _arrivals(layer: LIFLayer, inputs: tuple[Tensor, Events], own: LayerResult, sample: Tensor, neuron: Tensor) -> Arrivals:
+def _arrivals(
+    layer: LIFLayer,
+    inputs: tuple[Tensor, Events],
+    own: LayerResult,
+    sample: Tensor,
+    neuron: Tensor,
+    drive: Drive | None = None,
+) -> Arrivals:
     found = [_from(_padded(*inputs), layer.w_in, layer.delays, sample, neuron)]
     if layer.w_rec is not None:
         found.append(_from(_padded(own.time, own.run.spikes), layer.w_rec, layer.rec_delays, sample, neuron))
+    spikes = sum(time.shape[1] for time, _ in found)
+    if drive is not None:  # its first step is there from the start
+        begins = drive.dt * torch.arange(1, len(drive.values), device=sample.device).to(found[0][0])
+        found.append((begins.expand(len(sample), -1), torch.zeros_like(begins).expand(len(sample), -1)))
     time, weight = (torch.cat(x, 1) for x in zip(*found, strict=True))
     time, order = time.sort(dim=1, stable=True)
-    return Arrivals(time, weight.gather(1, order))
+    return Arrivals(time, weight.gather(1, order), torch.where(order >= spikes, order - spikes + 1, -1))
 
 
 def _from(
@@ -91,13 +123,15 @@ def _from(
 
 
 def _where_largest(
-    layer: LIFLayer, arrivals: Arrivals, sample: Tensor, neuron: Tensor, start: LIFState, t_end: float
+    layer: LIFLayer, arrivals: Arrivals, sample: Tensor, neuron: Tensor, start: LIFState, t_end: float, drive: Drive | None
 ) -> tuple[Tensor, Tensor]:
     """Time of the largest v of silent pairs, and the arrival at which it is a cusp, or -1: from arrival to arrival."""
     at, to = sample.cpu().numpy(), neuron.cpu().numpy()
-    time, weight = (as_array(x) for x in arrivals)
+    time, weight, step = as_array(arrivals.time), as_array(arrivals.weight), arrivals.step.cpu().numpy()
+    drives = np.zeros((1, len(at))) if drive is None else as_array(drive.values)
     v, i = (as_array(x)[at, to] for x in start)
-    c, tau_mem, tau_syn = (as_array(x)[to] for x in (layer.bias, layer.tau_mem, layer.tau_syn))
+    bias, tau_mem, tau_syn = (as_array(x)[to] for x in (layer.bias, layer.tau_mem, layer.tau_syn))
+    c = bias + drives[0]
     now, best, when, cusp = np.zeros_like(v), v.copy(), np.zeros_like(v), np.full(len(v), -1)
 
     def better(value: np.ndarray, at: np.ndarray, arrival: int, valid: np.ndarray) -> None:
@@ -115,7 +149,10 @@ def _where_largest(
         better(v, until, k, here)
         better(v, until, -1, ~here)
         now = until
-        i = i + np.where(here, weight[:, k] if k < time.shape[1] else 0.0, 0.0)
+        if k < time.shape[1]:
+            i = i + np.where(here, weight[:, k], 0.0)
+            begun = np.flatnonzero(here & (step[:, k] >= 0))
+            c[begun] = bias[begun] + drives[step[begun, k], begun]
     return torch.from_numpy(when).to(start.v), torch.from_numpy(cusp).to(start.v.device)
 
 
@@ -127,6 +164,13 @@ def _voltage(layer: LIFLayer, arrivals: Arrivals, sample: Tensor, neuron: Tensor
     decay = torch.exp(-t / tau_mem[:, 0])
     v = bias[:, 0] + (start.v[sample, neuron] - bias[:, 0]) * decay
     return v + (weight * _response(age, tau_mem, tau_syn)).sum(1)
+
+
+def _driven(drive: Drive, tau_mem: Tensor, t: Tensor) -> Tensor:
+    """What a drive (T, P) has added to v at t (P,): Σ_k D_k (e^{-(t - t_{k+1})/τ_m} - e^{-(t - t_k)/τ_m}), ages from 0 on."""
+    edges = drive.dt * torch.arange(len(drive.values) + 1, device=t.device).to(t)[:, None]
+    left = torch.exp(-torch.where(edges < t, t - edges, 0.0) / tau_mem)
+    return (drive.values.to(t) * (left[1:] - left[:-1])).sum(0)
 
 
 def _response(t: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_readout import Readout
-from adjsnn.lif_solution import Drive, LIFSolution
+from adjsnn.lif_solution import LIFSolution
+from adjsnn.lif_voltage import Drive
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.lif_arrays import NO_TIMES, Events, as_array
 from adjsnn.systems.lif_network import LIFLayer, LIFNetwork, LIFState
@@ -45,7 +46,8 @@ def solve_lif(
         t_end: end of the trial, ms; default inputs.t_max, or with currents T dt, the only one possible.
         ts: sorted times in 0 … t_end at which voltages and currents are recorded, (T,), ms.
         adjoint: EventAdjoint(), the default.
-        y0: initial state of each layer, each field (B, N_l); default all zero.
+        y0: initial state of each layer, each field (B, N_l); default all zero. No neuron is refractory then, and no spike
+            on its way.
         max_spikes: the most spikes of one neuron in one sample; default 1000 + 10 per ms.
         kernels: "auto", compiled loops; "plain", the same in plain numpy, event by event, slow and readable.
 

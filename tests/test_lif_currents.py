@@ -189,7 +189,7 @@ def test_float32_is_float64_rounded():
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_the_voltage_integral_is_that_of_a_dense_record_and_the_maximum_is_refused(recurrent):
+def test_the_voltage_integral_is_that_of_a_dense_record(recurrent):
     lif, x, u = random_lif(3, recurrent=recurrent, refractory=0.0), random_spikes(3, batch=2), random_currents()
     grid = torch.linspace(0.0, T_END, 24001, dtype=torch.float64)
     sol = adjsnn.solve(lif, x, currents=u, dt=DT, ts=grid)
@@ -198,9 +198,35 @@ def test_the_voltage_integral_is_that_of_a_dense_record_and_the_maximum_is_refus
         # A reset inside a step of the grid is off by half the jump times the step at most.
         error = 0.5 * 1.6 * float(grid[1]) * sol.spike_counts(k).max()
         assert (sol.voltage_integral(k) - dense).abs().max() < error
-    assert sol.voltage_max(1).shape == (2, 3)
-    with pytest.raises(ConfigurationError, match="largest voltage of the first layer under analog currents"):
-        sol.voltage_max(0)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_largest_voltage_under_currents(recurrent, ratio):
+    """That of a dense record; its gradient that of differences. Maxima lie inside steps, at their edges and at arrivals."""
+    lif, x, u = random_lif(3, recurrent=recurrent, ratio=ratio), random_spikes(3, batch=4), 2.0 * random_currents(batch=4)
+    with torch.no_grad():
+        lif.w_in[0].mul_(0.15)
+        lif.bias[0].mul_(0.2)
+    grid = torch.linspace(0.0, T_END, 24001, dtype=torch.float64)
+    sol = adjsnn.solve(lif, x, currents=u, dt=DT, ts=grid)
+    silent = sol.spike_counts(0) == 0
+    assert int(silent.sum()) > 3
+    dense, at = (found[silent].detach() for found in sol.v[0].max(0))
+    assert ((at * float(grid[1])).remainder(DT) < 1e-9).any()
+    torch.testing.assert_close(sol.voltage_max(0)[silent].detach(), dense, rtol=0, atol=2e-4)
+    assert bool((sol.voltage_max(0)[silent] > dense - 1e-12).all())
+    assert torch.equal(sol.voltage_max(0)[~silent], lif.v_th[0].expand(4, -1)[~silent])
+
+    leaves = {"u": u.requires_grad_(), "w_in": lif.w_in[0], "tau_mem": lif.tau_mem[0], "tau_syn": lif.tau_syn[0]}
+    leaves |= {"bias": lif.bias[0], "delays": lif.delays[0]}
+    run = lambda: adjsnn.solve(lif, x, currents=u, dt=DT).voltage_max(0).reshape(-1)  # noqa: E731
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(len(run()), generator=generator, dtype=torch.float64)
+    for (name, leaf), g in zip(leaves.items(), torch.autograd.grad(weights @ run(), list(leaves.values())), strict=True):
+        direction = direction_along(g, generator)
+        expected = derivative(run, weights, leaf, direction)
+        assert float((g * direction).sum()) == pytest.approx(expected, rel=1e-6, abs=1e-8), name
 
 
 def test_gradcheck_takes_currents(unchecked_shapes):
