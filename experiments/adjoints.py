@@ -6,7 +6,6 @@ trains delayed-memory XOR for some steps in float64 by the discrete adjoint, by 
 the continuous adjoint of RK4 steps in the charge form, each in a process of its own. The table goes into RESULTS.md.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import numpy as np
 import tyro
 
 from adjsnn.training.compare import Finished, finished, table
-from adjsnn.training.results import write_page
+from adjsnn.training.results import add_section
 from adjsnn.training.runs import read_metrics
 
 HERE = Path(__file__).parent
@@ -68,10 +67,7 @@ def main() -> None:
         "difference of the training cost from the discrete adjoint's; rounding grows as training goes on.\n\n"
         + table(rows, "adjoint", ["s per training step", "peak MB", *(f"curve apart, {step} steps" for step in steps)])
     )
-    folder = config.page.with_suffix("")
-    folder.mkdir(exist_ok=True)
-    (folder / "z-adjoints.json").write_text(json.dumps({"title": "Adjoints side by side", "text": text}, indent=1) + "\n")
-    write_page(config.page)
+    add_section(config.page, "Adjoints side by side", text)
     print(text)
 
 

@@ -1,9 +1,9 @@
 """What spikes buy: R² of autoencoding runs against their firing rate, one point for each price λ of activity.
 
-    python -m adjsnn.training sweep experiments/autoencoding.py --seeds 3 --grid activity-cost=0.01,0.03,0.1,0.3,1,3
+    python -m adjsnn.training sweep experiments/autoencoding.py --seeds 3 --grid activity-cost=0.003,0.01,0.03,0.1,0.3
     python experiments/rate_distortion.py runs/sweeps/...-autoencoding
 
-prints a table and draws rate_distortion.png.
+prints a table and draws rate_distortion.png. With --page experiments/RESULTS.md both become a section of that page.
 """
 
 import sys
@@ -15,7 +15,8 @@ import tyro
 
 import adjsnn
 from adjsnn import plotting
-from adjsnn.training.compare import finished, grouped, spread, table
+from adjsnn.training.compare import Group, finished, grouped, spread, table
+from adjsnn.training.results import add_section
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Config:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """run folders, or folders of them"""
     figure: Path = Path("rate_distortion.png")
+    page: Path | None = None
+    """a page of results to put table and figure into"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,10 +61,28 @@ def main(argv: list[str] | None = None) -> int:
     axes.set(xlabel="spikes/s per neuron", ylabel="1 - R², held out", yscale="log")
     axes.set_title("points: λ, the price of activity", loc="left")
     axes.legend(fontsize=7)
-    figure.savefig(config.figure)
-    print(table(rows, "runs", ["seeds", "spikes/s per neuron", "R²"]))
-    print(f"\n{config.figure}")
+    text = table(rows, "runs", ["seeds", "spikes/s per neuron", "R²"])
+    print(text)
+    if config.page is None:
+        figure.savefig(config.figure)
+        print(f"\n{config.figure}")
+        return 0
+    picture = config.page.with_suffix("") / "rate-distortion.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)
+    about = f"`experiments/autoencoding.py` at several prices λ of activity, held out, mean ± sd. {_made(groups)}"
+    link = f"![rate-distortion curve]({picture.relative_to(config.page.parent)})"
+    add_section(config.page, "Rate and distortion", f"{about}\n\n{link}\n\n{text}")
+    print(f"\n{config.page}")
     return 0
+
+
+def _made(groups: list[Group]) -> str:
+    """On what and when."""
+    runs = [run for group in groups for run in group.runs]
+    versions = runs[0].summary["versions"]
+    day = max(run.about["started"] for run in runs)[:8]
+    return f"{versions['machine']}; torch {versions['torch']}; {day[:4]}-{day[4:6]}-{day[6:]}."
 
 
 def kind_of(settings: dict) -> str:

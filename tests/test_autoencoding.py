@@ -106,4 +106,9 @@ def test_the_rate_distortion_curve(tmp_path, capsys, monkeypatch):
     assert "| signals, gated, λ = 0.1 | 1 |" in out
     assert "| signals, gated, λ = 1 | 1 |" in out
     assert (tmp_path / "rate_distortion.png").exists()
+    assert rate_distortion.main(["runs", "--page", "PAGE.md"]) == 0
+    page = (tmp_path / "PAGE.md").read_text()
+    assert "## Rate and distortion" in page
+    assert "(PAGE/rate-distortion.png)" in page
+    assert (tmp_path / "PAGE" / "rate-distortion.png").exists()
     assert rate_distortion.main([str(tmp_path / "nothing")]) == 1

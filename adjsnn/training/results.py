@@ -35,9 +35,20 @@ def record(paths: Sequence[Path], page: Path, heading: str) -> None:
         parts = [group.runs[0].summary["title"], family, heading, group.label if len(groups) > 1 else ""]
         title = ", ".join(part for part in parts if part)
         content = {"title": title, "runs": [kept(run) for run in group.runs]}
-        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        (folder / f"{_file_name(title)}.json").write_text(json.dumps(content, indent=1) + "\n")
     write_page(page)
+
+
+def add_section(page: Path, title: str, text: str) -> None:
+    """Put a section of a script's own into a page of results, in the place of an earlier one of that title."""
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"z-{_file_name(title)}.json").write_text(json.dumps({"title": title, "text": text}, indent=1) + "\n")
+    write_page(page)
+
+
+def _file_name(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def kept(run: Finished) -> dict[str, Any]:
