@@ -1,11 +1,11 @@
 """Event-exact gradients of LIF networks: time, scaling, memory, and error over long trials.
 
-    python benchmarks/lif_gradient.py [--threads 2] [--repeats 50] [--quick]
+    python benchmarks/lif_gradient.py [--threads 2] [--repeats 50] [--quick | --peer jaxsnn]
 
 Batch 150 of 5-120-3, τ_m = 20, τ_s = 5, five input spikes within 30 ms as in the Yin-Yang task, weights such that there are
 about 28,000 hidden spikes in 60 ms; gradient of the first-spike cross-entropy with respect to all weights, float32 parameters.
 The plain code runs a tenth of the batch, once, and its time is multiplied by ten. Scaling, memory and long trials are described
-with their tables. Other libraries are measured where they are installed. --quick writes nothing.
+with their tables. Other libraries are measured where they are installed (`lif_peers.py`). --quick and --peer write nothing.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -274,17 +274,17 @@ def long_trials(quick: bool) -> list[str]:
     return [*lines, ""]
 
 
-def peers(ours: float, repeats: int) -> list[str]:
+def peers(ours: float, repeats: int, names: Iterable[str] = lif_peers.PEERS) -> list[str]:
     lines = [
         "## Beside other libraries",
         "",
-        f"The feed-forward network, one gradient. Those on a grid take steps of {lif_peers.STEP} ms.",
+        f"The feed-forward network, one gradient, not counting the first. Those on a grid take steps of {lif_peers.STEP} ms.",
         "",
         "| library | median ms | fastest ms | time / adjsnn | its gradient |",
         "|---|---|---|---|---|",
         f"| adjsnn | {ours:.1f} | | 1 | exact, of located spike times |",
     ]
-    for name in lif_peers.PEERS:
+    for name in names:
         lines.append(lif_peers.row(lif_peers.measure(name, *problem(False), T_END, repeats), ours))
     return [*lines, ""]
 
@@ -294,6 +294,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--quick", action="store_true", help="few sizes, and write nothing")
+    parser.add_argument("--peer", choices=tuple(lif_peers.PEERS), help="this library beside adjsnn alone, and write nothing")
     parser.add_argument("--memory", type=int, metavar="BATCH", help="measure memory and print JSON; used by the table")
     parser.add_argument("--recurrent", action="store_true", help="with --memory")
     options = parser.parse_args()
@@ -302,6 +303,12 @@ def main() -> None:
         print(json.dumps(memory_of(options.recurrent, options.memory)))
         return
     few = max(1, options.repeats // 5)
+    if options.peer:
+        case = problem(False)
+        gradient(case)  # compiles
+        ours = statistics.median(timed(options.repeats, lambda: gradient(case)))
+        print("\n".join(peers(ours, few, [options.peer])))
+        return
     head = [
         "# Gradients of LIF networks, event-exact",
         "",
