@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def _curve_section(page: Path, name: str, groups: dict[str, list[Curve]]) -> str
     from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
 
     picture = page.with_suffix("") / f"{name.replace('_', '-')}.png"
+    groups = _shortened(groups)
     plotting.curves(groups).savefig(picture)
     first = next(iter(groups.values()))[0]
     places = sorted({x for runs in groups.values() for x in runs[0].x})
@@ -131,10 +133,19 @@ def _curve_section(page: Path, name: str, groups: dict[str, list[Curve]]) -> str
     rows = {f"{x:g}": [cells[label].get(x, "") for label in groups] for x in places}
     labels = [f"{label}{_shaded(runs[0])}" for label, runs in groups.items()]
     title = name.replace("_", " ")
+    about = f" Hollow points lie outside the range {first.shaded_label}." if first.shaded and len(groups) > 1 else ""
     return (
-        f"## {title[0].upper()}{title[1:]}\n\n{first.y_label}, mean ± sd.\n\n"
+        f"## {title[0].upper()}{title[1:]}\n\n{first.y_label}, mean ± sd.{about}\n\n"
         f"![{title}]({picture.relative_to(page.parent)})\n\n{table(rows, first.x_label, labels)}\n"
     )
+
+
+def _shortened(groups: dict[str, list[Curve]]) -> dict[str, list[Curve]]:
+    """Without the parts of their titles that all begin with."""
+    parts = [title.split(", ") for title in groups]
+    least = min(len(part) for part in parts) - 1 if len(parts) > 1 else 0
+    shared = len(list(takewhile(lambda k: len({part[k] for part in parts}) == 1, range(least))))
+    return {", ".join(part[shared:]): runs for part, runs in zip(parts, groups.values(), strict=True)}
 
 
 def _columns(runs: Sequence[Curve]) -> list[tuple[float, ...]]:
