@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from adjsnn.errors import AdjsnnError, ConfigurationError
+from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve, Experiment, TrainingConfig
 from adjsnn.training.loop import Training, new_training, train
 from adjsnn.training.processes import Processes, processes
@@ -116,9 +117,7 @@ def _finish(experiment: Experiment[Any], training: Training, run: RunFolder, tea
 
 
 def _drawn_curves(curves: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
-
-    return {name: plotting.curves({"": [Curve(**curve)]}) for name, curve in curves.items()}
+    return {name: draw({"": [Curve(**curve)]}) for name, curve in curves.items()}
 
 
 def _history(metrics: dict[str, list[float]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.training.compare import Finished, Group, finished, grouped, shown_columns, spread, table
+from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve
 
 FAMILIES = {"gated": "gated synapses", "lif": "LIF with jumps"}
@@ -122,11 +123,9 @@ def _curves(runs: Sequence[Finished]) -> dict[str, list[Curve]]:
 
 def _curve_section(page: Path, name: str, groups: dict[str, list[Curve]]) -> str:
     """Tables of one curve of all groups of runs that have it, and a picture of it beside the records."""
-    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
-
     picture = page.with_suffix("") / f"{name.replace('_', '-')}.png"
     groups = _shortened(groups)
-    plotting.curves(groups).savefig(picture)
+    draw(groups).savefig(picture)
     first = next(iter(groups.values()))[0]
     places = sorted({x for runs in groups.values() for x in runs[0].x})
     cells = {label: {x: spread(y, ".1f") for x, *y in _columns(runs)} for label, runs in groups.items()}
