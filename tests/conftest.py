@@ -11,6 +11,30 @@ INNER = ("adjsnn.systems.gates", "adjsnn.systems.membranes", "adjsnn.integrate",
 install_import_hook(INNER, "beartype.beartype").__enter__()
 
 
+# The longest of families of tests; what they show their neighbours show too, and `make test-slow` runs them.
+SLOW = (
+    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-rk4-lif]",
+    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-heun-lif]",
+    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-raised_cosine-False]",
+    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-rectangular-True]",
+    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-lif-raised_cosine]",
+    "test_events.py::test_against_central_differences[time]",
+    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[nif-heun-2]",
+    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.05-0.0021-3148]",
+    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.3-0.0014-485]",
+    "test_adaptive.py::test_a_batch_equals_its_samples[dtype1-dopri5-False]",
+    "test_adaptive.py::test_a_batch_equals_its_samples[dtype0-tsit5-True]",
+    "test_training.py::test_a_killed_run_goes_on_to_the_bit[0]",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.endswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def unchecked_shapes():
     """Leave out the shape checks where a test runs thousands of solves: they quadruple its time."""

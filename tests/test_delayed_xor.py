@@ -146,7 +146,8 @@ def test_adjoints_give_the_same_gradient():
     """The discrete adjoint and BPTT of the same steps to rounding; the continuous one of other steps, roughly."""
     gradients = {}
     for adjoint in ("discrete", "bptt", "continuous"):
-        config = Gated(neurons=10, batch=4, dtype="float64", dt=0.25, adjoint=adjoint, w_rec_start=0.1, delay=(0.0, 20.0))
+        short = {"delay": (0.0, 20.0), "gap": (5.0, 5.0), "answer": 20.0, "rest": 0.0}
+        config = Gated(neurons=10, batch=4, dtype="float64", dt=0.25, adjoint=adjoint, w_rec_start=0.1, **short)
         experiment = GatedXor(config)
         net = experiment.network().double()
         batch = experiment.place(draw_trials(config, 4, torch.Generator().manual_seed(0)))

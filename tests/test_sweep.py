@@ -123,25 +123,27 @@ def test_a_stopped_sweep_stops_its_runs_which_save(script):
 
 
 def test_a_killed_sweep_goes_on(script, capsys):
-    """One run finished, one stopped on its way, one never started: the first is left alone, the second ends as it did."""
-    flags = ["--seeds", "3", "--parallel", "1", "--flags=--iterations 300 --log-every 100 --save-every 100"]
+    """One run stopped on its way and one never started: the first ends as it did, and finished ones are left alone."""
+    flags = ["--seeds", "2", "--parallel", "1", "--flags=--iterations 300 --log-every 100 --save-every 100"]
     assert _sweep(script, *flags) == 0
     (root,) = (script.parent / "runs" / "sweeps").iterdir()
-    first, second, third = sorted(root.glob("line/*"))
-    untouched = (first / "summary.json").stat().st_mtime_ns
-    last = second / "checkpoints" / "00000300"
+    first, second = sorted(root.glob("line/*"))
+    last = first / "checkpoints" / "00000300"
     whole = (last / "weights.safetensors").read_bytes()
-    (second / "summary.json").unlink()
+    (first / "summary.json").unlink()
     shutil.rmtree(last)
-    shutil.rmtree(third)
+    shutil.rmtree(second)
     capsys.readouterr()
     assert main(["resume", str(root)]) == 0
     out = capsys.readouterr().out
     assert "2 runs, 1 at a time" in out
-    assert f"--resume {second}" in out
-    assert len(list(root.glob("line/*/summary.json"))) == 3
-    assert (first / "summary.json").stat().st_mtime_ns == untouched
+    assert f"--resume {first}" in out
     assert (last / "weights.safetensors").read_bytes() == whole
+    ends = {path: path.stat().st_mtime_ns for path in root.glob("line/*/summary.json")}
+    assert len(ends) == 2
+    assert main(["resume", str(root)]) == 0
+    assert "0 runs, 1 at a time" in capsys.readouterr().out
+    assert ends == {path: path.stat().st_mtime_ns for path in root.glob("line/*/summary.json")}
 
 
 @pytest.mark.parametrize(

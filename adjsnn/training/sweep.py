@@ -117,7 +117,7 @@ def _carry_out(root: Path, plan: dict[str, Any]) -> int:
             left.append((number, [sys.executable, plan["script"], *(["--resume", str(run)] if saved else arguments)]))
     together = min(plan["parallel"], len(plan["jobs"]))
     pool = _Pool(root, together)
-    print(f"{len(left)} runs, {plan['parallel']} at a time, in {root}", flush=True)
+    print(f"{len(left)} runs, {together} at a time, in {root}", flush=True)
     with ThreadPoolExecutor(plan["parallel"]) as threads:
         futures = [threads.submit(pool.run, number, job) for number, job in left]
         stopped = pool.wait(futures)
