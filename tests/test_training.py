@@ -138,6 +138,22 @@ def test_a_killed_run_goes_on_to_the_bit(script, tmp_path, averaging):
     assert "is finished" in out
 
 
+@pytest.mark.parametrize("metrics", ["whole", "first line cut", "empty"])
+def test_a_run_killed_before_its_first_step_was_saved(script, tmp_path, metrics):
+    """It goes on from the start, which is judged once."""
+    status, _, err = _here(script, *SMALL, "--iterations", "4", "--log-every", "2", "--runs", str(tmp_path))
+    assert status == 0, err
+    run = _only(tmp_path)
+    rows, text = _rows(run), (run / "metrics.csv").read_text()
+    assert [row["iteration"] for row in rows] == ["0", "2", "4"]
+    shutil.rmtree(checkpoints(run)[-1])
+    (run / "summary.json").unlink()
+    (run / "metrics.csv").write_text({"whole": text, "first line cut": text[:9], "empty": ""}[metrics])
+    status, _, err = _here(script, "--resume", str(run))
+    assert status == 0, err
+    assert _rows(run) == rows
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_its_last_step(script, tmp_path, number):
     process = _start(script, *SMALL, "--iterations", "100000", "--save-every", "100000", "--runs", str(tmp_path))

@@ -174,7 +174,7 @@ def _folder(
     if resumed is None:
         return RunFolder.new(config.runs, kind.name(), config, command=f"python {_script(kind)}", arguments=arguments)
     run = RunFolder.existing(resumed, kind.name())
-    run.keep_rows_up_to(training.done)
+    run.keep_rows_up_to(training.done or -1)  # before the first step the start is judged again
     run.note(f"goes on after step {training.done}")
     return run
 

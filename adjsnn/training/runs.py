@@ -166,7 +166,10 @@ class RunFolder:
         path = self.path / "metrics.csv"
         if not path.exists():
             return
-        header, *rows = path.read_text().splitlines(keepends=True)
+        header, *rows = path.read_text().splitlines(keepends=True) or [""]
+        if not header.endswith("\n"):  # killed in its first line
+            path.unlink()
+            return
         kept = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) <= step]
         with self._replacing("metrics.csv") as beside:
             beside.write_text(header + "".join(kept))
