@@ -6,7 +6,7 @@ a sample, and `SPARE` more; where that is too few, spikes would be dropped witho
 jaxsnn's `LIF` finds the next spike in closed form, which exists for τ_m = τ_s and τ_m = 2 τ_s; given other time constants it
 takes one of these two all the same. Such layers are put together here from jaxsnn's own step, flow, jump and adjoint with its
 Newton solver in place of the closed form. That makes six steps and calls a neuron silent where they end more than 1e-6 below
-the threshold, so a spike that barely crosses can be missed; and it takes about twice as long as the closed form.
+the threshold, so a spike that barely crosses can be missed; and it is slower than the closed form.
 
 Its equations are (2.1) and (2.2), so weights are taken as they are; nothing in it depends on the unit of time, here ms. The
 adjoint holds for a reset to zero, no bias, no delays and no refractory time.

@@ -1,18 +1,22 @@
-"""Trials of delayed-memory XOR: two pulses of either sign, a go cue, and the answer to give; and pictures of them."""
+"""Delayed-memory XOR for any network: trials (two pulses of either sign, a go cue, an answer), evaluation and pictures."""
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import adjsnn
 from adjsnn import plotting
-from adjsnn.training import TrainingConfig
+from adjsnn.training import Column, Cost, Curve, Experiment, Split, TrainingConfig
 
 CLASSES = ("differ", "equal", "one pulse")
 THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
+# ms, of the curve of accuracy
+DELAYS = (0.0, 20.0, 50.0, 80.0, 100.0, 120.0, 140.0, 160.0, 180.0, 200.0, 250.0, 300.0, 400.0, 500.0, 750.0)
 
 
 @dataclass(frozen=True)
@@ -137,3 +141,109 @@ def draw_classes(sol: Any, trials: Trials, dt: float) -> Figure:
     rows[0, 0].legend(fontsize=6)
     rows[1, 0].legend(fontsize=6)
     return figure
+
+
+C = TypeVar("C", bound=TaskConfig)
+
+
+class DelayedXor(Experiment[C]):
+    """The task. A family gives a network, `solve`, and of a solution `means`, the cost of `each` sample and a `price`."""
+
+    columns = {
+        "accuracy": Column("accuracy", ".4f"),
+        "accuracy_3x": Column("accuracy, longest delay x 3", ".4f"),
+        "spikes_per_s": Column("spikes/s per neuron", ".1f"),
+        "cost": Column("cost", ".4f"),
+    }
+
+    def __init__(self, config: C) -> None:
+        super().__init__(config)
+        if not (0.0 <= config.delay[0] <= config.delay[1] and 0.0 <= config.gap[0] <= config.gap[1]):
+            seen = f"delay={config.delay}, gap={config.gap}"
+            raise adjsnn.ConfigurationError(seen, "shortest ≤ longest, neither negative", "--delay 20 150 --gap 20 60")
+        self.trials: dict[Split, Trials] = {
+            "validation": self.place(draw_trials(config, config.validation_trials, self.generator(1_000_000))),
+            "held_out": self.place(draw_trials(config, config.held_out_trials, self.generator(2_000_000))),
+        }
+
+    @classmethod
+    def name(cls) -> str:
+        return "delayed_xor"
+
+    @property
+    def title(self) -> str:
+        return "Delayed XOR"
+
+    def solve(self, net: Any, trials: Trials) -> Any:
+        raise NotImplementedError
+
+    def means(self, sol: Any, trials: Trials) -> Tensor:
+        """Mean readout in the answer window of each sample, (B,)."""
+        raise NotImplementedError
+
+    def each(self, sol: Any, trials: Trials) -> Tensor:
+        """Cost of each sample, (B,)."""
+        raise NotImplementedError
+
+    def price(self, sol: Any) -> Tensor | float:
+        """Price of activity."""
+        raise NotImplementedError
+
+    def batch(self, generator: torch.Generator, step: int) -> Trials:
+        return draw_trials(self.config, self.config.batch, generator)
+
+    def cost(self, net: Any, batch: Trials) -> Cost:
+        sol = self.solve(net, batch)
+        return Cost(self.each(sol, batch).mean() + self.price(sol), sol)
+
+    def evaluate(self, net: Any, split: Split) -> dict[str, float]:
+        trials = self.trials[split]
+        sol = self.solve(net, trials)
+        seconds = float(sol.ts[-1] if len(sol.ts) else sol.t_end) / 1000.0 * len(trials.labels) * self.config.neurons
+        found = {
+            "accuracy": self.accuracy(sol, trials),
+            "cost": float(self.each(sol, trials).mean()),
+            "spikes_per_s": math.nan if self.in_charge_form else spikes_of(sol) / seconds,
+        }
+        if split == "held_out":
+            found["accuracy_3x"] = self.accuracy_at(net, 3.0 * self.config.delay[1])
+        return found
+
+    def objective(self, found: dict[str, float]) -> float:
+        return found["cost"]
+
+    def accuracy(self, sol: Any, trials: Trials) -> float:
+        return float((decide(self.means(sol, trials)) == trials.labels).double().mean())
+
+    def accuracy_at(self, net: Any, delay: float) -> float:
+        """Share of trials decided right at one delay, ms; the cue keeps its distance from the second pulse."""
+        config = replace(self.config, delay=(delay, delay))
+        trials = self.place(draw_trials(config, config.validation_trials, self.generator(3_000_000)))
+        return self.accuracy(self.solve(net, trials), trials)
+
+    def curves(self, net: Any) -> dict[str, Curve]:
+        if self.in_charge_form:  # hundreds of trials take minutes in it
+            return {}
+        config = self.config
+        right = [100.0 * self.accuracy_at(net, delay) for delay in DELAYS]
+        chance = 100.0 * (1.0 - config.missing) / 2.0
+        names = "delay between the pulses (ms)", "right (%)"
+        return {
+            "accuracy_against_delay": Curve(
+                *names, DELAYS, right, shaded=config.delay, marked=chance, marked_label="always the same answer"
+            )
+        }
+
+    def figures(self, net: Any) -> dict[str, Figure]:
+        if self.in_charge_form:  # it has no spike trains
+            return {}
+        trials = one_of_each(self.config)
+        sol = self.solve(net, self.place(trials))
+        return {
+            "trials": draw_classes(sol, trials, self.config.dt),
+            "events": plotting.event_diagnostics(sol),
+        }
+
+
+def spikes_of(sol: adjsnn.GatedSolution | adjsnn.LIFSolution) -> int:
+    return sol.stats.spikes[-1] if isinstance(sol, adjsnn.LIFSolution) else sol.stats.spikes

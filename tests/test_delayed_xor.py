@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import adjsnn
-from adjsnn.training import main
+from adjsnn.training import Cost, main
 from adjsnn.training.batches import samples_of
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 
-import delayed_xor  # noqa: E402  the folder of scripts is not a package
+import xor_trials  # noqa: E402  the folder of scripts is not a package
 from delayed_xor import LIF, Gated, GatedXor, LIFXor  # noqa: E402
 from xor_trials import decide, draw_trials, one_of_each  # noqa: E402
 
@@ -100,7 +100,7 @@ def test_steps_get_shorter_where_gradients_are_steep():
 @pytest.mark.parametrize("network", ["gated", "lif"])
 def test_a_short_run(network, tmp_path, monkeypatch):
     few = ["--validation-trials", "20", "--held-out-trials", "20"]
-    monkeypatch.setattr(delayed_xor, "DELAYS", (0.0, 20.0))
+    monkeypatch.setattr(xor_trials, "DELAYS", (0.0, 20.0))
     short = ["--iterations", "2", "--batch", "4", "--neurons", "10", "--delay", "0", "20", "--network", network, *few]
     assert main(GatedXor, LIFXor, argv=[*short, "--runs", str(tmp_path)]) == 0
     (run,) = (tmp_path / "delayed_xor").iterdir()
@@ -133,7 +133,7 @@ def test_delays_get_longer_and_a_resumed_run_knows():
     trials = experiment.place(experiment.batch(torch.Generator().manual_seed(0), 0))
     assert (trials.starts[:, 1] - trials.starts[:, 0] == 40.0).all()
     ideal = torch.tensor([0.5, -0.5, 0.0])[trials.labels]
-    right = delayed_xor.Cost(torch.zeros(()), type("Ideal", (), {"readout_integral": lambda *window: 60.0 * ideal[:, None]})())
+    right = Cost(torch.zeros(()), type("Ideal", (), {"readout_integral": lambda *window: 60.0 * ideal[:, None]})())
     for _ in range(40):
         experiment.after_step(None, trials, right, 0.0)
     assert experiment.shortened().delay[1] > 40.0

@@ -60,7 +60,7 @@ def test_forward_is_the_same_program(neuron, kernels):
 
 @pytest.mark.parametrize("neuron", MEMBRANES)
 def test_batch_equals_its_samples_run_singly(neuron):
-    """Products of other widths round otherwise, and longer trials of the QIF network are chaotic: 200 steps make 1e-9 of it."""
+    """Products of other widths round otherwise, and longer trials of the QIF network are chaotic."""
     net = random_network(MEMBRANES[neuron], GATES["raised_cosine"], seed=1)
     u, y0 = random_trial(net, seed=1, steps=60)
     together = gradients(net, u, y0, None, lambda sol: sol.readout.square().sum())

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from networks import GATES, MEMBRANES, gradients, random_network, random_trial, relative
 
 import adjsnn
 from adjsnn import GatedState
+from adjsnn.integrate.lif_flow import flow
 from adjsnn.kernels import cache
 from adjsnn.kernels.threads import run_groups
 
@@ -145,3 +147,23 @@ for neuron in (adjsnn.NIF(), adjsnn.LIF(tau_mem=20.0, v_reset=-0.3), adjsnn.QIF(
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("taus", [(20.0, 5.0), (5.0, 20.0), (10.0, 10.0)])
+def test_no_crossing_is_left_out_of_the_search(taus):
+    """The bound from both ends of an interval holds wherever a dense record rises through the threshold; it rules out many."""
+    from adjsnn.kernels.lif_math import may_cross  # noqa: PLC0415  loads the compiler
+
+    tau = tuple(np.full(1, value) for value in taus)
+    random, found, ruled_out = np.random.default_rng(0), 0, 0
+    for _ in range(3000):
+        v, i, bias, span = random.uniform((-1.0, -4.0, -0.5, 0.1), (1.0, 8.0, 1.5, 40.0))
+        t = np.linspace(0.0, span, 400)
+        record, current = flow(np.full(400, v), np.full(400, i), t, np.full(400, bias), *tau)
+        crosses = bool(((record[:-1] < 1.0) & (record[1:] >= 1.0)).any())
+        may = may_cross(v, i, record[-1], current[-1], bias, *taus, 1.0, span)
+        assert may or not crosses, (v, i, bias, span)
+        found += crosses
+        ruled_out += not may
+    assert found > 200
+    assert ruled_out > 200
