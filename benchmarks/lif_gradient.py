@@ -93,7 +93,7 @@ def speed(repeats: int, quick: bool) -> tuple[list[str], float]:
         "| network | hidden spikes | output spikes | median ms | fastest ms | µs per spike | plain code ms |",
         "|---|---|---|---|---|---|---|",
     ]
-    ours, epoch = math.inf, [math.inf]
+    ours, epoch, batches = math.inf, [math.inf], EPOCH // BATCH + 1
     for recurrent in (False, True):
         case = problem(recurrent)
         stats = gradient(case).stats  # compiles
@@ -107,9 +107,8 @@ def speed(repeats: int, quick: bool) -> tuple[list[str], float]:
             f"| {min(times):.1f} | {1e3 * median / sum(stats.spikes):.2f} | {plain:.0f} |"
         )
         if not recurrent:
-            ours, epoch = median, timed(1 if quick else 3, lambda case=case: [gradient(case) for _ in range(EPOCH // BATCH + 1)])
-    samples = (EPOCH // BATCH + 1) * BATCH
-    lines += ["", f"An epoch of {samples} samples, feed-forward: {statistics.median(epoch) / 1000:.2f} s of gradients."]
+            ours, epoch = median, timed(1 if quick else 3, lambda case=case: [gradient(case) for _ in range(batches)])
+    lines += ["", f"An epoch of {batches * BATCH} samples, feed-forward: {statistics.median(epoch) / 1000:.2f} s of gradients."]
     return [*lines, ""], ours
 
 

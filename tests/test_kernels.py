@@ -12,7 +12,7 @@ from networks import GATES, MEMBRANES, gradients, random_network, random_trial, 
 
 import adjsnn
 from adjsnn import GatedState
-from adjsnn.integrate.lif_flow import flow
+from adjsnn.integrate.lif_flow import first_crossing, flow
 from adjsnn.kernels import cache
 from adjsnn.kernels.threads import run_groups
 
@@ -150,20 +150,33 @@ for neuron in (adjsnn.NIF(), adjsnn.LIF(tau_mem=20.0, v_reset=-0.3), adjsnn.QIF(
 
 
 @pytest.mark.parametrize("taus", [(20.0, 5.0), (5.0, 20.0), (10.0, 10.0)])
-def test_no_crossing_is_left_out_of_the_search(taus):
-    """The bound from both ends of an interval holds wherever a dense record rises through the threshold; it rules out many."""
-    from adjsnn.kernels.lif_math import may_cross  # noqa: PLC0415  loads the compiler
+def test_crossings_are_those_of_a_dense_record(taus):
+    """At the first time at which v climbs at or above the threshold, and nowhere else; many searches are spared.
 
-    tau = tuple(np.full(1, value) for value in taus)
+    By the plain search, and by the compiled one with the bound from both ends before it.
+    """
+    from adjsnn.kernels import lif_math  # noqa: PLC0415  loads the compiler
+
     random, found, ruled_out = np.random.default_rng(0), 0, 0
     for _ in range(3000):
-        v, i, bias, span = random.uniform((-1.0, -4.0, -0.5, 0.1), (1.0, 8.0, 1.5, 40.0))
-        t = np.linspace(0.0, span, 400)
-        record, current = flow(np.full(400, v), np.full(400, i), t, np.full(400, bias), *tau)
-        crosses = bool(((record[:-1] < 1.0) & (record[1:] >= 1.0)).any())
-        may = may_cross(v, i, record[-1], current[-1], bias, *taus, 1.0, span)
-        assert may or not crosses, (v, i, bias, span)
-        found += crosses
+        v, i, bias, span = random.uniform((-1.0, -4.0, -0.5, 0.1), (2.0, 8.0, 1.5, 40.0))
+        t = np.linspace(0.0, span, 2000)
+        record, current = flow(np.full(2000, v), np.full(2000, i), t, np.full(2000, bias), *map(np.array, taus))
+        climbs = np.flatnonzero((np.diff(record) > 0.0) & (record[1:] >= 1.0))
+        expected = t[climbs[0]] if len(climbs) else np.inf
+        if (
+            abs(i + bias - v) < 0.05
+            or abs(record.max() - 1.0) < 1e-3
+            or abs(record.min() - 1.0) < 1e-3
+            or (len(climbs) and climbs[0] == len(t) - 2)
+        ):
+            continue  # what the record cannot tell
+        may = lif_math.may_cross(v, i, record[-1], current[-1], bias, *taus, 1.0, span)
+        plain = first_crossing(v, i, bias, *taus, 1.0, span)
+        fused = lif_math.first_crossing(v, i, bias, *taus, 1.0, span, record[-1]) if may else np.inf
+        for crossing in (plain, fused):
+            assert crossing == expected or abs(crossing - expected) <= 1.001 * t[1], (v, i, bias, span)
+        found += np.isfinite(expected)
         ruled_out += not may
     assert found > 200
     assert ruled_out > 200

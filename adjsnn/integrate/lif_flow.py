@@ -70,7 +70,7 @@ def first_crossing(v: float, i: float, bias: float, tau_mem: float, tau_syn: flo
         return 0.0
     end = _voltage(horizon, v, i, bias, tau_mem, tau_syn)[0]
     low, high = 0.0, horizon
-    if not (i > 0.0 and end > v_th):  # or else it climbs through v_th once, from 0 on
+    if not (i > 0.0 and v < v_th < end):  # or else it climbs through v_th once, from 0 on
         low, high = _bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
         if not low < high or (high == horizon and end < v_th):
             return inf

@@ -86,7 +86,7 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
     if v >= v_th and rise > 0.0:
         return 0.0
     low, high, at = 0.0, horizon, v
-    if not (i > 0.0 and end > v_th):  # or else it climbs through v_th once, from 0 on
+    if not (i > 0.0 and v < v_th < end):  # or else it climbs through v_th once, from 0 on
         low, high = bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
         if not low < high or (high == horizon and end < v_th):
             return inf
