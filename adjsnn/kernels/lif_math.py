@@ -51,13 +51,26 @@ def extremum(ratio, tau_mem, tau_syn):
 def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
     """Whether v can cross within t: a necessary condition from both ends, without exponentials.
 
-    It is above at the end; or its maximum lies inside. That is below the tangent at the start, since v climbs with decreasing
-    slope, and, if v is still concave at the end, below the point where the tangents at both ends meet.
+    It is above at the end; or its maximum, which only i > 0 brings, lies inside and above. With S = |v| + |b| + |i| + |v_th|
+    and fall = τ_m v̇ at the end, the maximum is
+
+    - not inside where v still climbs at the end, fall > 0;
+    - below the tangent at the start, since v climbs to it with decreasing slope;
+    - below the point where the tangents at both ends meet, if v is concave up to the end, i(t) τ_m + fall τ_s > 0: a sum of two
+      exponentials, which changes sign once and, where there is a maximum, for good to below 0.
+
+    Rounding, with u = 2⁻⁵³: every e^{-y} is computed to 3u for all y ≥ 0, because y u e^{-y} < u/2; hence 1 - e^{-κt} to 4u,
+    the faster exponential to 12u, and K/τ_m, which is below 1, to 15u. So v(t), i(t) and both slopes are within 64u S of the
+    exact ones, however long t is; at the end of a long interval nothing else is left of `fall`. Therefore a slope only counts
+    beyond 2⁻⁴⁰ S = 2¹³ u S, and a tangent, which multiplies the error of a slope by t/τ_m, has as much room. Whatever exceeds
+    v_th inside by more than 64u S is never passed over; below that rounding decides, here as in `first_crossing`.
     """
     rise, fall = i + bias - v, i_after + bias - v_after  # τ_m v̇ at both ends
-    inside = (i > 0.0) & (rise > 0.0) & (fall < 0.0) & (v + rise * t / tau_mem >= v_th)
-    if inside & (i_after * tau_mem + fall * tau_syn >= 0.0):
-        inside = v + rise * (v_after - v - fall * t / tau_mem) / (rise - fall) >= v_th - 1e-9 * (abs(v) + abs(v_th))
+    near, span = 2.0**-40 * (abs(v) + abs(bias) + abs(i) + abs(v_th)), t / tau_mem
+    reach = v_th - near * (1.0 + span)
+    inside = (i > 0.0) & (rise > 0.0) & (fall <= near) & (v + rise * span >= reach)
+    if inside & (fall < -near) & (i_after * tau_mem + fall * tau_syn > near * (tau_mem + tau_syn)):
+        inside = v + rise * (v_after - v - fall * span) / (rise - fall) >= reach
     return (v_after >= v_th) | inside | ((v >= v_th) & (rise > 0.0))
 
 
