@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
+from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
 from adjsnn.lif_voltage import Drive, voltage_integral, voltage_max
@@ -156,7 +157,7 @@ class LIFSolution:
             )
         return readout
 
-    def squared_rate(self, tau: float = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
+    def squared_rate(self, tau: Number = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
         """Mean over time of the square of each neuron's filtered rate, (spikes/s)², exact (2.19); differentiable.
 
         A price on activity that has a gradient, which a count of spikes has not: it pushes the spikes of a neuron apart. For a
@@ -168,8 +169,7 @@ class LIFSolution:
         Raises:
             ConfigurationError: tau not positive.
         """
-        if not 0.0 < tau < float("inf"):
-            raise ConfigurationError(f"tau={tau!r}", "a positive time in ms", "tau=20.0")
+        tau = positive("tau", tau, remedy="tau=20.0")
         k = range(len(self._layers))[layer]
         energy = squared_activity(self._results[k], len(self._layers[k].v_th), tau)
         return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adjsnn.checks import Number, number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import CheckpointedSolution, GatedSolution
@@ -77,9 +78,9 @@ def first_spike_cross_entropy(
     sol: LIFSolution,
     labels: Int[Tensor, " B"],
     *,
-    tau0: float = 0.5,
-    alpha: float = 0.003,
-    tau1: float = 6.4,
+    tau0: Number = 0.5,
+    alpha: Number = 0.003,
+    tau1: Number = 6.4,
     layer: int = -1,
 ) -> Float[Tensor, ""]:
     """Mean over samples of -log softmax_label(-t/τ_0) + α (exp(t_label/τ_1) - 1), t the first spike times (2.14).
@@ -94,6 +95,7 @@ def first_spike_cross_entropy(
     Raises:
         ConfigurationError: labels of another number or outside the classes.
     """
+    tau0, tau1, alpha = positive("tau0", tau0), positive("tau1", tau1), number("alpha", alpha)
     first = sol.first_spike_times(layer)
     outside = labels.is_floating_point() or bool(((labels < 0) | (labels >= first.shape[1])).any())
     if labels.shape != first.shape[:1] or outside:
@@ -124,7 +126,7 @@ def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int =
     return (time - target)[wanted].square().sum() / max(int(wanted.sum()), 1)
 
 
-def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: float = 10.0, layer: int = -1) -> Float[Tensor, " B"]:
+def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number = 10.0, layer: int = -1) -> Float[Tensor, " B"]:
     """van Rossum distance of the spikes of a layer to `target`, summed over neurons, for each sample.
 
     (1/τ) ∫ (Σ_k e^{-(t-t_k)/τ} - Σ_l e^{-(t-t_l)/τ})² dt over all times, each sum over the spikes before t. That is
@@ -140,8 +142,7 @@ def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: float =
     found = sol.layer_spikes[layer] if isinstance(sol, LIFSolution) else sol
     if (target.batch, target.n_neurons) != (found.batch, found.n_neurons):
         raise ConfigurationError(f"{target!r} as a target of {found!r}", "as many samples and neurons", "SpikeTrains.from_list")
-    if not 0.0 < tau < float("inf"):
-        raise ConfigurationError(f"tau={tau!r}", "a positive time in ms", "tau=10.0")
+    tau = positive("tau", tau, remedy="tau=10.0")
     columns = [_columns(found, 1.0), _columns(target, -1.0)]
     group, time, sign = (torch.cat(x) for x in zip(*columns, strict=True))
     order = time.argsort(stable=True)

@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from adjsnn.checks import Count, Number, count, positive
+from adjsnn.errors import ConfigurationError
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.spikes import SpikeTrains
@@ -36,14 +38,15 @@ mpl.rcParams.update(
 )
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: Number, height: Number) -> Figure:
     """An empty figure of the given size in inches that needs no display."""
-    return Figure(figsize=(width, height))
+    inches = [positive(name, x, "a positive length in inches") for name, x in (("width", width), ("height", height))]
+    return Figure(figsize=(inches[0], inches[1]))
 
 
-def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample: int = 0) -> None:
+def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample: Count = 0) -> None:
     """Readout against target of one sample, in the colours of the channels."""
-    times, few = _numpy(sol.ts), target.shape[2] <= 3
+    sample, times, few = _sample(sample, target.shape[1]), _numpy(sol.ts), target.shape[2] <= 3
     for channel in range(target.shape[2]):
         colour = COLOURS[channel % len(COLOURS)]
         axes.plot(
@@ -60,10 +63,11 @@ def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample
     axes.legend(ncols=4, fontsize=7, **ABOVE)
 
 
-def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: int = 0, order: Tensor | None = None) -> None:
+def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: Count = 0, order: Tensor | None = None) -> None:
     """Spikes of one sample, of the last layer: one row per neuron, sorted by `order`; those at a lower threshold in another
     colour."""
     spikes = spikes_of(sol)
+    sample = _sample(sample, spikes.batch)
     here = spikes.idx[sample] >= 0
     idx, times, sign = (x[sample][here].cpu() for x in (spikes.idx, spikes.time, spikes.sign))
     rows = idx if order is None else torch.argsort(order.cpu())[idx]
@@ -79,12 +83,12 @@ def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: int = 0, order:
         axes.legend(ncols=2, fontsize=7, **ABOVE)
 
 
-def spikes_of(sol: GatedSolution | LIFSolution, layer: int = -1) -> SpikeTrains:
+def spikes_of(sol: GatedSolution | LIFSolution, layer: Count = -1) -> SpikeTrains:
     """Spikes of a solution of either family, of a layer where it has several."""
-    return sol.layer_spikes[layer] if isinstance(sol, LIFSolution) else sol.spikes
+    return sol.layer_spikes[count("layer", layer, -len(sol.layer_spikes))] if isinstance(sol, LIFSolution) else sol.spikes
 
 
-def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: int = 0) -> None:
+def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: Count = 0) -> None:
     """Spikes of one sample of several populations above each other, the first at the bottom, one row per neuron.
 
     A population of few neurons has taller rows.
@@ -92,6 +96,7 @@ def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: int = 0) -
     base, t_max, ticks = 0.0, 0.0, []
     for colour, (name, spikes) in zip((COLOURS[2], INK, COLOURS[1], *COLOURS[3:]), trains.items(), strict=False):
         height = max(1.0, 30.0 / spikes.n_neurons)
+        sample = _sample(sample, spikes.batch)
         here = spikes.idx[sample] >= 0
         rows = base + (spikes.idx[sample][here].cpu() + 0.5) * height
         size, width = (14.0, 0.8) if height == 1.0 else (60.0, 1.4)
@@ -111,7 +116,7 @@ def balanced_currents(
     external: Tensor,
     recurrent: Tensor,
     *,
-    window: float = 5.0,
+    window: Number = 5.0,
     title: str = "currents into a neuron",
 ) -> float:
     """External and recurrent current into one neuron at times ts, each (T,), and their sum, averaged over `window` ms.
@@ -119,7 +124,7 @@ def balanced_currents(
     Returns:
         The correlation of the two averaged currents: -1 is perfect balance.
     """
-    dt = float(ts[1] - ts[0])
+    window, dt = positive("window", window), float(ts[1] - ts[0])
     kernel = np.ones(max(1, round(window / dt)))
     kernel /= kernel.sum()
     smooth = [np.convolve(_numpy(x), kernel, mode="valid") for x in (external, recurrent)]
@@ -166,12 +171,12 @@ def learning_curves(
     axes.legend(fontsize=7)
 
 
-def event_diagnostics(sol: GatedSolution | LIFSolution, layer: int = -1) -> Figure:
+def event_diagnostics(sol: GatedSolution | LIFSolution, layer: Count = -1) -> Figure:
     """What the spikes of a solution are like: how fast they cross the threshold, how far apart, and who spikes.
 
     The gradient of a spike time goes as 1 / |dv/dt|, so a tail to the left of the first panel is what makes gradients large.
     """
-    trains = spikes_of(sol, layer)
+    trains, layer = spikes_of(sol, layer), count("layer", layer, -1_000)
     length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
     speed, intervals = _numpy(sol.spike_speeds(layer) if isinstance(sol, LIFSolution) else sol.spike_speeds), _intervals(trains)
     rates = _numpy(trains.counts().double().mean(0)) * 1000.0 / length
@@ -229,6 +234,14 @@ def history(metrics: dict[str, list[float]]) -> Figure:
         if len(names) > 1:
             axes.legend(fontsize=7)
     return figure
+
+
+def _sample(sample: Count, batch: int) -> int:
+    """Number of a sample that is there."""
+    found = count("sample", sample, -batch, f"a sample of {batch}", "sample=0")
+    if found >= batch:
+        raise ConfigurationError(f"sample={found}", f"a sample of {batch}", "sample=0")
+    return found
 
 
 def _numpy(x: Tensor) -> np.ndarray:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.signal import lfilter
 from torch import Tensor
 
+from adjsnn.checks import Count, Number, count, positive
 from adjsnn.errors import ConfigurationError
 
 BASE_PERIOD = 1200.0  # ms
@@ -29,17 +30,13 @@ class Stream:
         ConfigurationError: a source that is neither, a shape that is not (T, B, C), or steps missing.
     """
 
-    def __init__(self, source: Callable[[int, int], Tensor | np.ndarray] | np.ndarray, steps: int | None = None) -> None:
+    def __init__(self, source: Callable[[int, int], Tensor | np.ndarray] | np.ndarray, steps: Count | None = None) -> None:
         if isinstance(source, np.ndarray):
-            if source.ndim != 3 or (steps is not None and steps != len(source)):
+            if source.ndim != 3 or (steps is not None and count("steps", steps) != len(source)):
                 raise ConfigurationError(f"an array of shape {source.shape}, steps={steps}", "(T, B, C)", "Stream(array)")
             self.steps = len(source)
         elif callable(source):
-            if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-                raise ConfigurationError(
-                    f"steps={steps!r} with a function", "the number of steps", "Stream(source, steps=100_000)"
-                )
-            self.steps = steps
+            self.steps = count("steps", steps, 1, "the number of steps of a function", "Stream(source, steps=100_000)")
         else:
             raise ConfigurationError(f"a source of type {type(source).__name__}", "an array or a function", "Stream(array)")
         self._source = source
@@ -75,14 +72,14 @@ class Stream:
 
 
 def random_sinusoids(
-    steps: int,
-    batch: int,
-    channels: int,
-    dt: float,
+    steps: Count,
+    batch: Count,
+    channels: Count,
+    dt: Number,
     *,
-    base_period: float = BASE_PERIOD,
-    harmonics: int = HARMONICS,
-    mean_norm: float = MEAN_NORM,
+    base_period: Number = BASE_PERIOD,
+    harmonics: Count = HARMONICS,
+    mean_norm: Number = MEAN_NORM,
     generator: torch.Generator | None = None,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "T B C"]:
@@ -98,17 +95,11 @@ def random_sinusoids(
         dtype: default torch's default.
 
     Raises:
-        ConfigurationError: a size, step or period that is not positive.
+        ConfigurationError: a size, step, period or norm that is not positive.
     """
-    for name, value in (
-        ("steps", steps),
-        ("batch", batch),
-        ("channels", channels),
-        ("dt", dt),
-        ("harmonics", harmonics),
-    ):
-        if not value > 0:
-            raise ConfigurationError(f"{name}={value!r}", "a positive number", f"{name}=1")
+    steps, batch, channels = count("steps", steps), count("batch", batch), count("channels", channels)
+    dt, base_period, harmonics = positive("dt", dt), positive("base_period", base_period), count("harmonics", harmonics)
+    mean_norm = positive("mean_norm", mean_norm, "a positive number")
     order = torch.arange(1, harmonics + 1, dtype=torch.float64)
     weights = torch.randn(2, harmonics, batch * channels, generator=generator, dtype=torch.float64)
 
@@ -122,7 +113,7 @@ def random_sinusoids(
     return u.to(torch.get_default_dtype() if dtype is None else dtype)
 
 
-def lowpass(u: Float[Tensor, "T B C"], dt: float, tau: float) -> Float[Tensor, "T1 B C"]:
+def lowpass(u: Float[Tensor, "T B C"], dt: Number, tau: Number) -> Float[Tensor, "T1 B C"]:
     """o_d of τ ȯ_d = -o_d + u, o_d(0) = 0, by Euler steps like those of the network: o_d ← o_d + (dt/τ)(u - o_d).
 
     Args:
@@ -133,7 +124,8 @@ def lowpass(u: Float[Tensor, "T B C"], dt: float, tau: float) -> Float[Tensor, "
     Returns:
         o_d at the T+1 times.
     """
-    if not 0.0 < dt < tau:
+    dt, tau = positive("dt", dt), positive("tau", tau)
+    if not dt < tau:
         raise ConfigurationError(f"dt={dt!r} with tau={tau!r}", "0 < dt < tau, in ms", "a shorter step")
     share = dt / tau
     filtered = lfilter([share], [1.0, share - 1.0], u.detach().cpu().double().numpy(), axis=0)
@@ -141,7 +133,7 @@ def lowpass(u: Float[Tensor, "T B C"], dt: float, tau: float) -> Float[Tensor, "
     return torch.as_tensor(np.concatenate([start, filtered])).to(u)
 
 
-def load_signal(path: str | Path, signal_dt: float, dt: float, *, mean_norm: float = MEAN_NORM) -> Float[Tensor, "T C"]:
+def load_signal(path: str | Path, signal_dt: Number, dt: Number, *, mean_norm: Number = MEAN_NORM) -> Float[Tensor, "T C"]:
     """A recording from a .npy or .csv file, resampled to `dt` and scaled.
 
     Between samples the signal is taken as linear; each value returned is its mean over one step of length dt. Every channel
@@ -156,8 +148,8 @@ def load_signal(path: str | Path, signal_dt: float, dt: float, *, mean_norm: flo
     Raises:
         ConfigurationError: unreadable file, wrong shape, fewer than two samples, NaN, or a constant signal.
     """
-    if not (signal_dt > 0.0 and dt > 0.0):
-        raise ConfigurationError(f"signal_dt={signal_dt!r}, dt={dt!r}", "positive times in ms", "signal_dt=1.0")
+    signal_dt, dt = positive("signal_dt", signal_dt), positive("dt", dt)
+    mean_norm = positive("mean_norm", mean_norm, "a positive number")
     values = _read(Path(path))
     if (values == values[0]).all():  # here already: resampling leaves a rounding error, which scaling would blow up
         raise ConfigurationError(f"{path}: a constant signal", "a signal that varies", "another column or file")

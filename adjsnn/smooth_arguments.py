@@ -8,6 +8,7 @@ from torch import Tensor
 from adjsnn.adjoints.backsolve import Backsolve
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.smooth_discrete import registered
+from adjsnn.checks import Number, Times, positive, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.smooth import SmoothProgram
 from adjsnn.systems.hybrid import HybridSystem
@@ -41,29 +42,23 @@ def check_inputs(inputs: Inputs) -> Tensor | None:
     return inputs
 
 
-def output_times(dt: float | None, ts: Tensor | None, u: Tensor | None) -> tuple[Tensor, Tensor]:
+def output_times(dt: Number | None, ts: Times | None, u: Tensor | None) -> tuple[Tensor, Tensor]:
     """Output times (T+1,) and their distances (T,), float64."""
     if (dt is None) == (ts is None):
         raise ConfigurationError(f"dt={dt!r} and ts={'given' if ts is not None else None}", "either dt or ts", "one of them")
     if ts is None:
-        if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0.0 < dt < float("inf"):
-            raise ConfigurationError(f"dt={dt!r}", "a positive step in ms", "dt=0.5")
+        dt = positive("dt", dt, "a positive step in ms", "dt=0.5")
         if u is None:
             raise ConfigurationError(
                 "dt without inputs (T, B, C), which would say how many steps",
                 "output times",
                 "ts=torch.arange(n + 1) * dt",
             )
-        return torch.arange(len(u) + 1, dtype=torch.float64) * dt, torch.full((len(u),), float(dt), dtype=torch.float64)
-    if not isinstance(ts, Tensor) or not ts.is_floating_point() or ts.dim() != 1 or len(ts) < 2:
-        seen = f"{tuple(ts.shape)}, {ts.dtype}" if isinstance(ts, Tensor) else type(ts).__name__
-        raise ConfigurationError(f"ts is {seen}", "a floating-point tensor of at least two times", "torch.linspace(...)")
-    if ts.requires_grad:
-        raise ConfigurationError("ts that requires a gradient", "output times as constants", "ts.detach()")
-    if not bool(ts.isfinite().all()):
-        n = int((~ts.isfinite()).nonzero()[0])
-        raise ConfigurationError(f"ts[{n}] = {ts[n]:g}", "finite times in ms", "torch.linspace(...)")
-    spans = ts.double().diff()
+        return torch.arange(len(u) + 1, dtype=torch.float64) * dt, torch.full((len(u),), dt, dtype=torch.float64)
+    ts = times("ts", ts, "at least two times in ms, (T+1,)", "torch.linspace(...)")
+    if len(ts) < 2:
+        raise ConfigurationError(f"ts of {len(ts)} times", "at least two times", "torch.linspace(...)")
+    spans = ts.diff()
     if not bool((spans > 0.0).all()):
         n = int((spans <= 0.0).nonzero()[0])
         raise ConfigurationError(
@@ -75,7 +70,7 @@ def output_times(dt: float | None, ts: Tensor | None, u: Tensor | None) -> tuple
         raise ConfigurationError(
             f"inputs for {len(u)} intervals with {len(ts)} output times", f"inputs of shape ({len(spans)}, B, C)", "inputs[:-1]"
         )
-    return ts.double(), spans
+    return ts, spans
 
 
 def check_state(y0: Tensor, u: Tensor | None, system: HybridSystem) -> None:
@@ -101,7 +96,7 @@ def check_state(y0: Tensor, u: Tensor | None, system: HybridSystem) -> None:
 
 
 def tolerances_of(
-    method: str, adaptive: bool, rtol: float | None, atol: float | None, dtype: torch.dtype
+    method: str, adaptive: bool, rtol: Number | None, atol: Number | None, dtype: torch.dtype
 ) -> tuple[float, float]:
     if not adaptive:
         for name, value in (("rtol", rtol), ("atol", atol)):
@@ -112,16 +107,14 @@ def tolerances_of(
                     'method="dopri5"',
                 )
         return 0.0, 0.0
-    chosen = (RTOL if rtol is None else rtol, ATOL if atol is None else atol)
-    for name, value in zip(("rtol", "atol"), chosen, strict=True):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
-            raise ConfigurationError(f"{name}={value!r}", "a positive tolerance", f"{name}=1e-6")
+    relative = positive("rtol", RTOL if rtol is None else rtol, "a positive tolerance", "rtol=1e-6")
+    absolute = positive("atol", ATOL if atol is None else atol, "a positive tolerance", "atol=1e-6")
     least = 4.0 * torch.finfo(dtype).eps
-    if chosen[0] < least:
+    if relative < least:
         raise ConfigurationError(
-            f"rtol={chosen[0]:g} in {dtype}", f"at least {least:.2g}, four roundings", "float64, or rtol=1e-5"
+            f"rtol={relative:g} in {dtype}", f"at least {least:.2g}, four roundings", "float64, or rtol=1e-5"
         )
-    return float(chosen[0]), float(chosen[1])
+    return relative, absolute
 
 
 def count_guards(system: HybridSystem, times: Tensor, y0: Tensor, adjoint: object, adaptive: bool) -> int:
@@ -152,11 +145,6 @@ def count_guards(system: HybridSystem, times: Tensor, y0: Tensor, adjoint: objec
     with torch.no_grad():
         _check_result(f"{name}.jump", system.jump(t, y0, fired), tuple(y0.shape), y0)
     return levels.shape[1]
-
-
-def check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name}={value!r}", "a whole number ≥ 1", f"{name}=1")
 
 
 def check_field(program: SmoothProgram, y0: Tensor, u: Tensor | None, *, tape: bool) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.segmented import Units, segmented, slots_within
+from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_euler import GatedEuler
 from adjsnn.integrate.gated_program import GatedProgram
@@ -29,7 +30,7 @@ def solve_gated(
     system: GatedSynapseNetwork,
     inputs: Tensor | Stream,
     *,
-    dt: float,
+    dt: Number,
     method: str = "euler",
     adjoint: DiscreteAdjoint | BPTT | None = None,
     y0: GatedState | None = None,
@@ -77,6 +78,7 @@ def solve_gated(
     tensors = system.tensors()
     _check_tensors(tensors)
     _check_kernels(system, tensors, kernels)
+    dt = positive("dt", dt, "a positive step in ms", "dt=0.5")
     _check_step(system, tensors, dt)
     if stream:
         _check_stream(system, inputs, adjoint)
@@ -86,9 +88,9 @@ def solve_gated(
     y0 = system.initial_state(batch) if y0 is None else y0
     _check_state(system, y0, tensors.w_rec, batch)
     if method == "euler":
-        program = GatedEuler(system.neuron, system.gate, float(dt), fused=KERNELS[kernels])
+        program = GatedEuler(system.neuron, system.gate, dt, fused=KERNELS[kernels])
     else:
-        program = GatedRungeKutta(system.neuron, system.gate, float(dt), TABLEAUS[method], fused=KERNELS[kernels])
+        program = GatedRungeKutta(system.neuron, system.gate, dt, TABLEAUS[method], fused=KERNELS[kernels])
     ts = torch.arange(n_steps + 1, dtype=tensors.w_rec.dtype, device=tensors.w_rec.device) * dt
     if isinstance(adjoint, DiscreteAdjoint) and (choose := _kept_states(adjoint, tensors, n_steps, batch)) is not None:
         return _solve_checkpointed(program, tensors, inputs, (n_steps, batch), y0, ts, choose)
@@ -104,7 +106,7 @@ def _kept_states(adjoint: DiscreteAdjoint, tensors: GatedTensors, n_steps: int, 
         return lambda units: min(slots_for(adjoint.checkpoints, n_steps), units.count)
     if adjoint.memory_mb is None:
         return None
-    memory_mb = adjoint.memory_mb
+    memory_mb = float(adjoint.memory_mb)
     per_step = batch * len(tensors.w_rec) * (4 * tensors.w_rec.element_size() + 1)
     return None if n_steps * per_step <= memory_mb * 1e6 else lambda units: slots_within(memory_mb, units)
 
@@ -172,8 +174,6 @@ def _check_kernels(system: GatedSynapseNetwork, tensors: GatedTensors, kernels: 
 
 
 def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -> None:
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0.0 < dt < float("inf"):
-        raise ConfigurationError(f"dt={dt!r}", "a positive step in ms", "dt=0.5")
     times = {"tau_fast": tensors.tau_fast, "tau_slow": tensors.tau_slow}
     times |= {name: tensors.constants[name] for name in system.neuron.time_constants}
     if "v_reset" in tensors.constants:

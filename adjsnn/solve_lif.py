@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
+from adjsnn.checks import Count, Number, Times, at_end, count, duration, positive, rounding, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_readout import Readout
 from adjsnn.lif_solution import LIFSolution
@@ -25,13 +26,13 @@ def solve_lif(
     system: LIFNetwork,
     inputs: SpikeTrains | Tensor,
     *,
-    dt: float | None = None,
+    dt: Number | None = None,
     currents: Tensor | None = None,
-    t_end: float | None = None,
-    ts: Tensor | Sequence[float] | None = None,
+    t_end: Number | None = None,
+    ts: Times | None = None,
     adjoint: EventAdjoint | None = None,
     y0: Sequence[LIFState] | None = None,
-    max_spikes: int | None = None,
+    max_spikes: Count | None = None,
     kernels: Literal["auto", "plain", "fused"] = "auto",
 ) -> LIFSolution:
     """Every spike of `system` in answer to input spikes, sampled input currents, or both, located to rounding; no time grid.
@@ -78,19 +79,19 @@ def solve_lif(
         edges = np.arange(1, len(currents)) * step
     elif dt is not None:
         raise ConfigurationError("dt for a LIF network without analog currents", "none: it has no grid", "leaving it out")
-    t_end = _end(inputs.t_max if t_end is None else t_end)
-    probes = _times(ts, t_end)
-    limit = _limit(max_spikes, t_end)
+    end = duration("t_end", inputs.t_max if t_end is None else t_end)
+    probes = _times(ts, end, rounding(t_end, ts))
+    limit = _limit(max_spikes, end)
     y0 = system.initial_state(inputs.batch) if y0 is None else y0
     _check_state(system, layers, y0, inputs.batch)
     real = inputs.idx >= 0
     first = np.concatenate([[0], real.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
     source = inputs.idx[real].cpu().numpy().astype(np.int64)
     time = inputs.time[real]
-    problem = LIFProblem(first, source, t_end, np.append(probes, t_end), limit, KERNELS[kernels], edges)
+    problem = LIFProblem(first, source, end, np.append(probes, end), limit, KERNELS[kernels], edges)
     results = adjoint.run(problem, layers, time, y0, None if drive is None else drive.values)
     return LIFSolution(
-        t_end,
+        end,
         torch.from_numpy(probes).to(layers[0].w_in),
         [r.v[:-1] for r in results],
         [r.i[:-1] for r in results],
@@ -166,7 +167,7 @@ def _no_spikes(system: LIFNetwork, u: Tensor) -> SpikeTrains:
 
 
 def _check_currents(
-    system: LIFNetwork, like: Tensor, u: Tensor, batch: int, dt: float | None, t_end: float | None
+    system: LIFNetwork, like: Tensor, u: Tensor, batch: int, dt: Number | None, t_end: Number | None
 ) -> tuple[float, float]:
     """t_end and dt, ms."""
     if not isinstance(u, Tensor):
@@ -186,43 +187,42 @@ def _check_currents(
             "finite currents",
             "checking where they come from",
         )
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0.0 < dt < math.inf:
-        raise ConfigurationError(f"dt={dt!r} for analog currents", "the length of their steps, a positive time in ms", "dt=0.5")
+    near = max(1e-9, 2.0 * rounding(dt, t_end))
+    if dt is None:
+        raise ConfigurationError("dt=None for analog currents", "the length of their steps in ms", "dt=0.5")
+    dt = positive("dt", dt, "the length of the currents' steps, a positive time in ms", "dt=0.5")
     whole = len(u) * dt
-    if t_end is not None and not math.isclose(_end(t_end), whole, rel_tol=1e-9):
+    if t_end is None:
+        return whole, dt
+    end = duration("t_end", t_end)
+    if not math.isclose(end, whole, rel_tol=near):
         raise ConfigurationError(
             f"t_end={t_end!r} for {len(u)} steps of {dt:g} ms", f"T dt = {whole:g} ms", "leaving it out, or other currents"
         )
-    return whole if t_end is None else float(t_end), float(dt)
+    return end, dt
 
 
-def _end(t_end: float) -> float:
-    if isinstance(t_end, bool) or not isinstance(t_end, (int, float)) or not 0.0 <= t_end < math.inf:
-        raise ConfigurationError(f"t_end={t_end!r}", "a finite time ≥ 0 in ms", "t_end=60.0")
-    return float(t_end)
-
-
-def _times(ts: Tensor | Sequence[float] | None, t_end: float) -> np.ndarray:
+def _times(ts: Times | None, t_end: float, eps: float) -> np.ndarray:
+    """Sorted times in 0 … t_end; one at a rounding of t_end is t_end."""
     if ts is None:
-        return np.zeros(0)
-    times = torch.as_tensor(ts, dtype=torch.float64).detach().cpu()
-    if times.dim() != 1 or not bool((times[1:] >= times[:-1]).all()):
-        raise ConfigurationError(f"ts of shape {tuple(times.shape)}", "sorted times, (T,)", "ts=torch.linspace(0.0, t_end, 61)")
-    if len(times) and not 0.0 <= float(times.min()) <= float(times.max()) <= t_end:
+        return NO_TIMES
+    remedy = "ts=torch.linspace(0.0, t_end, 61)"
+    probes = at_end(times("ts", ts, "sorted times, (T,)", remedy).cpu(), t_end, eps)
+    if not bool((probes[1:] >= probes[:-1]).all()):
+        raise ConfigurationError(f"unsorted ts of shape {tuple(probes.shape)}", "sorted times, (T,)", remedy)
+    if len(probes) and not 0.0 <= float(probes.min()) <= float(probes.max()) <= t_end:
         raise ConfigurationError(
-            f"ts from {float(times.min()):g} to {float(times.max()):g} ms",
-            f"times from 0 to t_end = {t_end:g} ms",
+            f"ts from {float(probes.min()):.9g} to {float(probes.max()):.9g} ms",
+            f"times from 0 to t_end = {t_end:.9g} ms",
             "a larger t_end",
         )
-    return times.numpy().copy()
+    return probes.numpy()
 
 
-def _limit(max_spikes: int | None, t_end: float) -> int:
+def _limit(max_spikes: Count | None, t_end: float) -> int:
     if max_spikes is None:
         return int(1000 + RATE_LIMIT * t_end)
-    if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
-        raise ConfigurationError(f"max_spikes={max_spikes!r}", "an integer ≥ 1, or None", "max_spikes=1000")
-    return max_spikes
+    return count("max_spikes", max_spikes, 1, "an integer ≥ 1, or None", "max_spikes=1000")
 
 
 def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[LIFState], batch: int) -> None:

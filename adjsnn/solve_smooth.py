@@ -13,6 +13,7 @@ from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.hybrid_discrete import hybrid_sweep
 from adjsnn.adjoints.smooth_checkpoints import Keep
 from adjsnn.adjoints.smooth_discrete import SmoothStats, attach, discrete_sweep, events_of, registered, run_forward
+from adjsnn.checks import Count, Number, Times, count
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.events import event_rows, unroll_events
 from adjsnn.integrate.odeint import PREFIX, solve_by_torchdiffeq
@@ -20,7 +21,6 @@ from adjsnn.integrate.smooth import SmoothProgram, Steps, check_finite, unroll
 from adjsnn.integrate.tableaus import RK4, TABLEAUS
 from adjsnn.smooth_arguments import (
     Inputs,
-    check_count,
     check_field,
     check_inputs,
     check_state,
@@ -63,15 +63,15 @@ def solve_smooth(
     system: HybridSystem,
     inputs: Inputs,
     *,
-    dt: float | None = None,
-    ts: Tensor | None = None,
+    dt: Number | None = None,
+    ts: Times | None = None,
     method: str = "rk4",
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 10_000,
+    rtol: Number | None = None,
+    atol: Number | None = None,
+    max_steps: Count = 10_000,
     adjoint: Adjoint | None = None,
     y0: Tensor | None = None,
-    substeps: int = 1,
+    substeps: Count = 1,
 ) -> SmoothSolution:
     """Integrate ẏ = f(t, y, u); a loss of the solution, `.backward()`, runs the chosen adjoint.
 
@@ -80,7 +80,7 @@ def solve_smooth(
         inputs: u, (T, B, C), held between output times; or u(t), which takes (B, 1) to (B, C); or None. Parameters of a u(t)
             that is an nn.Module get gradients too.
         dt: distance of the output times, ms, starting at 0, for inputs (T, B, C). Either this or ts.
-        ts: output times, (T+1,), increasing, ms.
+        ts: output times, (T+1,), increasing, ms; a tensor, an array or a sequence.
         method: "euler", "heun", "rk4": `substeps` steps between output times. "dopri5", "tsit5": adaptive steps for each
             sample. "torchdiffeq:<name>": the method of that name in torchdiffeq, with BPTT (default) or Backsolve.
         rtol, atol: tolerances of adaptive steps, default 1e-6 and 1e-8.
@@ -112,8 +112,7 @@ def solve_smooth(
     y0 = system.initial_state(batch) if y0 is None else y0
     check_state(y0, u, system)
     tolerances = tolerances_of(method, adaptive, rtol, atol, y0.dtype)
-    check_count("substeps", substeps)
-    check_count("max_steps", max_steps)
+    substeps, max_steps = count("substeps", substeps), count("max_steps", max_steps)
     if adaptive and substeps != 1:
         raise ConfigurationError(
             f"substeps={substeps} with method={method!r}", "substeps with fixed steps only", "a tighter rtol"
@@ -141,7 +140,7 @@ def solve_smooth(
         y, times_found, index, stats = _solve(program, y0, u, adjoint)
         events = times_found, index
     readout = y if type(system).readout is HybridSystem.readout else _readout(system, y)
-    shown = program.ts.to(y0.dtype) if ts is None else ts
+    shown = ts if isinstance(ts, Tensor) and ts.is_floating_point() else program.ts.to(y0.dtype)
     return SmoothSolution(shown, y, readout, *events, stats)
 
 

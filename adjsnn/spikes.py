@@ -1,11 +1,14 @@
 """Spike trains as batched, padded event lists."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adjsnn.checks import Count, Number, count, duration, number, positive, tensor
 from adjsnn.errors import ConfigurationError
 
 Event = tuple[float, int]
@@ -28,17 +31,29 @@ class SpikeTrains:
 
     def __init__(
         self,
-        idx: Int[Tensor, "B K"],
-        time: Float[Tensor, "B K"],
-        n_neurons: int,
-        t_max: float,
-        sign: Int[Tensor, "B K"] | None = None,
+        idx: Int[Tensor, "B K"] | np.ndarray,
+        time: Float[Tensor, "B K"] | np.ndarray,
+        n_neurons: Count,
+        t_max: Number,
+        sign: Int[Tensor, "B K"] | np.ndarray | None = None,
     ) -> None:
-        padding = idx < 0
-        self.idx = idx
-        self.time = time
-        self.sign = torch.where(padding, 0, 1).to(torch.int8) if sign is None else sign
-        self.n_neurons, self.t_max = int(n_neurons), float(t_max)
+        remedy = "SpikeTrains.from_list, which pads for you"
+        self.idx = tensor("idx", idx, "integer neurons, (B, K)", remedy)
+        self.time = tensor("time", time, "floating-point times, (B, K)", remedy)
+        if self.idx.is_floating_point() or self.idx.dtype == torch.bool or not self.time.is_floating_point():
+            raise ConfigurationError(
+                f"idx of {self.idx.dtype}, time of {self.time.dtype}",
+                "integer neurons and floating-point times",
+                "idx.long(), time.float()",
+            )
+        self.idx = self.idx.long()
+        padding = self.idx < 0
+        if sign is None:
+            self.sign = torch.where(padding, 0, 1).to(torch.int8)
+        else:
+            self.sign = tensor("sign", sign, "+1 or -1 for each spike, (B, K)", "leaving it out")
+        self.n_neurons = count("n_neurons", n_neurons)
+        self.t_max = duration("t_max", t_max)
         self._check(padding)
 
     def _check(self, padding: Tensor) -> None:
@@ -47,18 +62,6 @@ class SpikeTrains:
                 f"idx {tuple(self.idx.shape)}, time {tuple(self.time.shape)}, sign {tuple(self.sign.shape)}",
                 "the same shape (B, K) for all",
                 "SpikeTrains.from_list, which pads for you",
-            )
-        if self.idx.is_floating_point() or not self.time.is_floating_point():
-            raise ConfigurationError(
-                f"idx of {self.idx.dtype}, time of {self.time.dtype}",
-                "integer neurons and floating-point times",
-                "idx.long()",
-            )
-        if self.n_neurons < 1 or not 0.0 <= self.t_max < float("inf"):
-            raise ConfigurationError(
-                f"n_neurons={self.n_neurons}, t_max={self.t_max}",
-                "n_neurons ≥ 1 and a finite t_max ≥ 0 in ms",
-                "both positive",
             )
         if self.time.isnan().any():
             raise ConfigurationError("NaN among the spike times", "numbers, or inf in the padding", "dropping those spikes")
@@ -94,13 +97,13 @@ class SpikeTrains:
         cls,
         events: Sequence[Sequence[Event]],
         *,
-        n_neurons: int,
-        t_max: float,
+        n_neurons: Count,
+        t_max: Number,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> "SpikeTrains":
         """Spike trains from one list of (time in ms, neuron) per sample, in any order."""
-        rows = [sorted(row, key=lambda event: event[0]) for row in events]
+        rows = [sorted((_event(event) for event in row), key=lambda event: event[0]) for row in events]
         width = max((len(row) for row in rows), default=0)
         idx = torch.full((len(rows), width), -1, dtype=torch.long)
         time = torch.full((len(rows), width), float("inf"), dtype=dtype or torch.get_default_dtype())
@@ -132,10 +135,10 @@ class SpikeTrains:
     @classmethod
     def from_dense(
         cls,
-        x: Tensor,
-        dt: float,
+        x: Tensor | np.ndarray,
+        dt: Number,
         *,
-        t_max: float | None = None,
+        t_max: Number | None = None,
         dtype: torch.dtype | None = None,
     ) -> "SpikeTrains":
         """Spike trains from whole spike counts on a grid, (T, B, N); the spikes of entry n are put at n dt, its beginning.
@@ -151,8 +154,8 @@ class SpikeTrains:
         Raises:
             ConfigurationError: counts that are not whole or negative, another shape, or dt not positive.
         """
-        if not 0.0 < dt < float("inf"):
-            raise ConfigurationError(f"dt={dt!r}", "a positive step in ms", "dt=1.0")
+        dt = positive("dt", dt, "a positive step in ms", "dt=1.0")
+        x = tensor("counts", x, "(T, B, N) numbers of spikes", "x > 0.5 for the spikes alone")
         if x.dim() != 3 or x.shape[2] < 1:
             raise ConfigurationError(
                 f"counts of shape {tuple(x.shape)}", "(T, B, N): time first", "x.unsqueeze(1) for one sample"
@@ -166,11 +169,11 @@ class SpikeTrains:
         step, sample, neuron = x.nonzero(as_tuple=True)
         repeats = x[step, sample, neuron].long()
         step, sample, neuron = (k.repeat_interleave(repeats) for k in (step, sample, neuron))
-        time, end = step.to(dtype) * dt, len(x) * dt if t_max is None else t_max
+        time, end = step.to(dtype) * dt, len(x) * dt if t_max is None else duration("t_max", t_max)
         return cls.from_events(sample, neuron, time, torch.ones_like(neuron), batch=x.shape[1], n_neurons=x.shape[2], t_max=end)
 
     @classmethod
-    def poisson(cls, rates: Tensor, t_max: float, *, generator: torch.Generator | None = None) -> "SpikeTrains":
+    def poisson(cls, rates: Tensor, t_max: Number, *, generator: torch.Generator | None = None) -> "SpikeTrains":
         """Poisson spikes of constant rate over 0 … t_max.
 
         Args:
@@ -185,8 +188,7 @@ class SpikeTrains:
             raise ConfigurationError(
                 f"rates of shape {tuple(rates.shape)}", "(B, N) finite rates ≥ 0 in spikes/s", "rates.clamp(0)"
             )
-        if not 0.0 <= t_max < float("inf"):
-            raise ConfigurationError(f"t_max={t_max!r}", "a finite time ≥ 0 in ms", "t_max=100.0")
+        t_max = duration("t_max", t_max, remedy="t_max=100.0")
         rates = rates.detach() if rates.is_floating_point() else rates.to(torch.get_default_dtype())
         counts = torch.poisson(rates * (t_max / 1000.0), generator=generator).long()
         sample, neuron = counts.nonzero(as_tuple=True)
@@ -199,7 +201,7 @@ class SpikeTrains:
         )
 
     @classmethod
-    def latency(cls, x: Tensor, t_max: float, *, bias: float | None = None) -> "SpikeTrains":
+    def latency(cls, x: Tensor, t_max: Number, *, bias: Number | None = None) -> "SpikeTrains":
         """One spike per neuron, at x · t_max: 0 spikes at once, 1 at the end. Differentiable in x.
 
         Args:
@@ -216,7 +218,9 @@ class SpikeTrains:
                 "(B, N) floating-point values in 0 … 1",
                 "(x - x.min()) / range",
             )
-        if not 0.0 <= t_max < float("inf") or (bias is not None and not 0.0 <= bias <= t_max):
+        t_max = duration("t_max", t_max, remedy="t_max=30.0")
+        bias = None if bias is None else duration("bias", bias, remedy="bias=0.0")
+        if bias is not None and bias > t_max:
             raise ConfigurationError(
                 f"t_max={t_max!r}, bias={bias!r}", "0 ≤ bias ≤ t_max, finite, in ms", "t_max=30.0, bias=0.0"
             )
@@ -240,13 +244,14 @@ class SpikeTrains:
         idx, sign = (torch.cat(pair, 1).gather(1, order) for pair in ((self.idx, other.idx), (self.sign, other.sign)))
         return self._trimmed(idx, time, sign, max(self.t_max, other.t_max))
 
-    def between(self, start: float, stop: float) -> "SpikeTrains":
+    def between(self, start: Number, stop: Number) -> "SpikeTrains":
         """The spikes in [start, stop), counted from `start` on; the end of the recording is included if stop reaches it.
 
         Raises:
             ConfigurationError: not 0 ≤ start ≤ stop ≤ t_max.
         """
-        if not 0.0 <= start <= stop <= self.t_max:
+        start, stop = duration("start", start, remedy="start=0.0"), duration("stop", stop)
+        if not start <= stop <= self.t_max:
             raise ConfigurationError(
                 f"[{start!r}, {stop!r})", f"0 ≤ start ≤ stop ≤ t_max = {self.t_max:g}", "times within the trial"
             )
@@ -276,14 +281,13 @@ class SpikeTrains:
             for times, neurons in zip(self.time.tolist(), self.idx.tolist(), strict=True)
         ]
 
-    def to_dense(self, dt: float) -> Float[Tensor, "T B N"]:
+    def to_dense(self, dt: Number) -> Float[Tensor, "T B N"]:
         """Signed spike counts on a grid: entry n counts the spikes in [n dt, (n+1) dt), the last one those at t_max too.
 
         Raises:
             ConfigurationError: dt is not positive.
         """
-        if not 0.0 < dt < float("inf"):
-            raise ConfigurationError(f"dt={dt!r}", "a positive step in ms", "dt=1.0")
+        dt = positive("dt", dt, "a positive step in ms", "dt=1.0")
         steps = max(1, -int(-self.t_max / dt // 1))
         sample, k = (self.idx >= 0).nonzero(as_tuple=True)
         bins = (self.time[sample, k] / dt).floor().long().clamp_(max=steps - 1)
@@ -307,3 +311,10 @@ class SpikeTrains:
 
     def __repr__(self) -> str:
         return f"SpikeTrains({len(self)} spikes, batch={self.batch}, n_neurons={self.n_neurons}, t_max={self.t_max:g} ms)"
+
+
+def _event(event: Any) -> Event:
+    """A (time, neuron), as plain numbers; a NaN goes on to be refused with the others."""
+    t, neuron = event
+    t = t if type(t) is float else number("a spike time", t, "a time in ms")
+    return t, neuron if type(neuron) is int else count("a neuron", neuron, 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "adjsnn"
 LAYERS = [
     {"errors", "scalars"},
+    {"checks"},
     {"spikes", "signals", "systems"},
     {"kernels"},
     {"integrate"},
@@ -41,8 +42,8 @@ def test_imports_point_downward():
 
 def test_systems_never_see_a_solver():
     for path in (ROOT / "systems").rglob("*.py"):
-        assert _imports(path) <= {"errors", "scalars", "systems"}, path
+        assert _imports(path) <= {"checks", "errors", "scalars", "systems"}, path
 
 
 def test_losses_see_only_a_solution():
-    assert _imports(ROOT / "losses.py") == {"errors", "lif_solution", "solution", "spikes"}
+    assert _imports(ROOT / "losses.py") == {"checks", "errors", "lif_solution", "solution", "spikes"}

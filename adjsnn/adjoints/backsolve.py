@@ -3,12 +3,14 @@
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adjsnn.adjoints.continuous import reversed_steps
 from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, pull_field
-from adjsnn.errors import ConfigurationError, IntegrationError
+from adjsnn.checks import Number, flag, positive
+from adjsnn.errors import IntegrationError
 from adjsnn.integrate.smooth import combine, stage_time, step_times
 
 
@@ -37,12 +39,13 @@ class Backsolve:
             IntegrationError.
     """
 
-    tolerance: float = 1e-3
-    strict: bool = False
+    tolerance: Number = 1e-3
+    strict: bool | np.bool_ = False
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.tolerance < float("inf"):
-            raise ConfigurationError(f"tolerance={self.tolerance!r}", "a positive relative tolerance", "tolerance=1e-3")
+        tolerance = positive("tolerance", self.tolerance, "a positive relative tolerance", "tolerance=1e-3")
+        object.__setattr__(self, "tolerance", tolerance)
+        object.__setattr__(self, "strict", flag("strict", self.strict))
 
     def sweep(self, stored: Stored, cotangents: Tensor) -> Gradients:
         """Gradients from the cotangents of the output states, (T+1, B, D). The last state is the only one stored."""
@@ -84,7 +87,7 @@ class Backsolve:
     def _judge(self, found: Tensor, known: Tensor, last: Tensor) -> None:
         scale = torch.maximum(known.abs().amax(1), last.abs().amax(1))
         off = (found - known).abs().amax(1)
-        fine = off <= self.tolerance * scale  # False where it is not a number
+        fine = off <= float(self.tolerance) * scale  # False where it is not a number
         if bool(fine.all()):
             return
         sample = int((~fine).nonzero()[0])

@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import comb, isqrt
 from typing import TypeVar
 
-from adjsnn.errors import ConfigurationError
+from adjsnn.checks import count
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,7 @@ def slots_for(checkpoints: object, n: int) -> int:
     Raises:
         ConfigurationError: neither of these.
     """
-    if checkpoints == "sqrt":
+    if isinstance(checkpoints, str) and checkpoints == "sqrt":
         return max(1, isqrt(n - 1) + 1)
-    if isinstance(checkpoints, bool) or not isinstance(checkpoints, int) or checkpoints < 1:
-        raise ConfigurationError(
-            f"checkpoints={checkpoints!r}", 'None, "sqrt" or a number of kept states ≥ 1', 'checkpoints="sqrt"'
-        )
-    return min(checkpoints, n)
+    kept = count("checkpoints", checkpoints, 1, 'None, "sqrt" or a number of kept states ≥ 1', 'checkpoints="sqrt"')
+    return min(kept, n)

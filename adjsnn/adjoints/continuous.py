@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adjsnn.adjoints.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
 from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, pull_field
+from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
 from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, stage_time, step_times
@@ -36,23 +37,23 @@ class ContinuousAdjoint:
         ConfigurationError: an unknown method, a dt that is not positive, or tolerances that cannot be right.
     """
 
-    dt: float | None = None
+    dt: Number | None = None
     method: str = "rk4"
-    rtol: float | None = None
-    atol: float | None = None
+    rtol: Number | None = None
+    atol: Number | None = None
 
     def __post_init__(self) -> None:
         if self.method not in TABLEAUS:
             raise ConfigurationError(f"method={self.method!r}", f"one of {list(TABLEAUS)}", 'method="rk4"')
-        if self.dt is not None and not 0.0 < self.dt < float("inf"):
-            raise ConfigurationError(f"dt={self.dt!r}", "a positive step in ms, or None", "dt=0.1")
+        if self.dt is not None:
+            object.__setattr__(self, "dt", positive("dt", self.dt, "a positive step in ms, or None", "dt=0.1"))
         for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
             if tolerance is not None and not self.adaptive:
                 raise ConfigurationError(
                     f"{name}={tolerance!r} with fixed backward steps", "tolerances with adaptive steps only", 'method="dopri5"'
                 )
-            if tolerance is not None and not 0.0 < tolerance < float("inf"):
-                raise ConfigurationError(f"{name}={tolerance!r}", "a positive tolerance", f"{name}=1e-6")
+            if tolerance is not None:
+                object.__setattr__(self, name, positive(name, tolerance, "a positive tolerance", f"{name}=1e-6"))
 
     @property
     def adaptive(self) -> bool:
@@ -61,7 +62,7 @@ class ContinuousAdjoint:
 
     def check(self, program: SmoothProgram) -> tuple[float, float]:
         """The tolerances of the backward pass; raises ConfigurationError where it needs some and has none."""
-        rtol, atol = self.rtol or program.rtol, self.atol or program.atol
+        rtol, atol = float(self.rtol or program.rtol), float(self.atol or program.atol)
         if self.adaptive and not (rtol and atol):
             raise ConfigurationError(
                 "an adaptive backward pass after fixed forward steps, without tolerances",
@@ -80,7 +81,7 @@ class ContinuousAdjoint:
         """The backward steps, in the time s = -t, with the breaks as output times."""
         stored, breaks = path.stored, path.breaks
         if self.dt is not None:
-            return _grid(-breaks.times, self.dt)
+            return _grid(-breaks.times, float(self.dt))
         if not self.adaptive:
             return reversed_steps(stored.steps, breaks.numbers)
         rtol, atol = self.check(stored.program)

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.adjoints.gated_sweep import gated_sweep
+from adjsnn.checks import Count, Number, count, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
 from adjsnn.integrate.smooth import Steps
@@ -31,18 +32,22 @@ class DiscreteAdjoint:
         ConfigurationError: another kind of value, or both.
     """
 
-    checkpoints: str | int | None = None
-    memory_mb: float | None = None
+    checkpoints: str | Count | None = None
+    memory_mb: Number | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoints is not None:
             slots_for(self.checkpoints, 1)
-        if self.memory_mb is not None and (self.checkpoints is not None or not 0.0 < self.memory_mb < float("inf")):
+            if not isinstance(self.checkpoints, str):
+                object.__setattr__(self, "checkpoints", count("checkpoints", self.checkpoints))
+        if self.memory_mb is None:
+            return
+        if self.checkpoints is not None:
             raise ConfigurationError(
-                f"checkpoints={self.checkpoints!r} with memory_mb={self.memory_mb!r}",
-                "one of the two, and a positive number of MB",
-                "memory_mb=200.0",
+                f"checkpoints={self.checkpoints!r} with memory_mb={self.memory_mb!r}", "one of the two", "memory_mb=200.0"
             )
+        memory = positive("memory_mb", self.memory_mb, "a positive number of MB", "memory_mb=200.0")
+        object.__setattr__(self, "memory_mb", memory)
 
     def run(self, program: GatedProgram, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
         """Solve forward; gradients of the trajectory's states and readout run the adjoint."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
 from adjsnn.adjoints.smooth_discrete import Gradients, Stored, at_row
+from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.smooth import SmoothProgram, combine, derivatives, step_times
 
@@ -32,18 +33,17 @@ class ForwardSensitivity:
         ConfigurationError: on backward(), more directions than `most`.
     """
 
-    most: int = 2000
+    most: Count = 2000
 
     def __post_init__(self) -> None:
-        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
-            raise ConfigurationError(f"most={self.most!r}", "a number of directions ≥ 1", "most=2000")
+        object.__setattr__(self, "most", count("most", self.most, 1, "a number of directions ≥ 1", "most=2000"))
 
     def check(self, leaves: Sequence[Tensor], y0: Tensor, u: Tensor | None) -> None:
         """Raise ConfigurationError where there would be more than `most` directions; u is None where it needs no gradient."""
-        count = sum(x.numel() for x in leaves) + y0.shape[1] + (0 if u is None else u.shape[0] * u.shape[2])
-        if count > self.most:
+        directions = sum(x.numel() for x in leaves) + y0.shape[1] + (0 if u is None else u.shape[0] * u.shape[2])
+        if directions > self.most:
             raise ConfigurationError(
-                f"{count} directions of parameters, initial state and inputs",
+                f"{directions} directions of parameters, initial state and inputs",
                 f"at most {self.most} for forward sensitivities, whose cost is that many solves",
                 "DiscreteAdjoint(), whose cost does not depend on their number, or ForwardSensitivity(most=...)",
             )

@@ -11,6 +11,7 @@ from math import isqrt
 from torch import Tensor
 
 from adjsnn.adjoints.checkpoints import kept_on_the_way, reverse, slots_for
+from adjsnn.checks import Count, Number
 from adjsnn.errors import ConfigurationError
 
 
@@ -24,8 +25,8 @@ class Keep:
         last: instead, only the last.
     """
 
-    checkpoints: str | int | None = None
-    memory_mb: float | None = None
+    checkpoints: str | Count | None = None
+    memory_mb: Number | None = None
     last: bool = False
 
     @property
@@ -39,10 +40,10 @@ class Keep:
             ConfigurationError: not a single state fits; or checkpoints of a wrong kind.
         """
         if self.memory_mb is not None:
-            slots = int((self.memory_mb * 1e6 - spent) // state_bytes)
+            slots = int((float(self.memory_mb) * 1e6 - spent) // state_bytes)
             if slots < 1:
                 raise ConfigurationError(
-                    f"memory_mb={self.memory_mb:g}",
+                    f"memory_mb={float(self.memory_mb):g}",
                     f"at least {(spent + state_bytes) / 1e6:.2g}: one state" + (" and the times of the steps" if spent else ""),
                     "a smaller batch or fewer steps",
                 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.forward import ForwardSensitivity
+from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError, GradientCheckError
 from adjsnn.gradcheck.convergence import Convergence, convergence
 from adjsnn.gradcheck.lif_probe import LIFProbe
@@ -44,8 +45,8 @@ def gradcheck(
     loss: Loss,
     against: Sequence[str] | None = None,
     *,
-    entries: int = 6,
-    seed: int = 0,
+    entries: Count = 6,
+    seed: Count = 0,
     verbose: bool = True,
     **solve_kwargs: Any,
 ) -> GradcheckReport:
@@ -85,6 +86,7 @@ def gradcheck(
         GradientCheckError: a relative difference above 1e-10 (BPTT), 1e-9 (forward, plain) or 1e-6 (central differences), or
             a tensor of which central differences could judge no entry.
     """
+    entries, seed = count("entries", entries), count("seed", seed, 0)
     against = _judges(system, against, solve_kwargs.get("method"))
     probe = _probe(system, inputs, loss, solve_kwargs)
     adjoint = solve_kwargs.get("adjoint")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adjsnn.checks import Times, positive, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.gradcheck.probes import SmoothProbe
 from adjsnn.integrate.tableaus import TABLEAUS
@@ -74,8 +75,8 @@ def convergence(
     *,
     adjoint: Any,
     reference: Mapping[str, Any] | None = None,
-    dts: Sequence[float] | None = None,
-    tolerances: Sequence[float] | None = None,
+    dts: Times | None = None,
+    tolerances: Times | None = None,
     **solve_kwargs: Any,
 ) -> Convergence:
     """Error of the gradient and of the loss against the step (fixed methods) or the tolerance (adaptive ones), in float64.
@@ -113,10 +114,11 @@ def convergence(
         probe.inputs.requires_grad_(False)
     if fixed:
         span = _longest_interval(solve_kwargs)
-        counts = list(HALVINGS) if dts is None else [_substeps(span, dt) for dt in dts]
+        counts = list(HALVINGS) if dts is None else [_substeps(span, dt) for dt in times("dts", dts).tolist()]
         runs = [(span / n, {"substeps": n}) for n in sorted(counts)]
     else:
-        runs = [(float(tol), {"rtol": tol, "atol": tol}) for tol in sorted(tolerances or TOLERANCES, reverse=True)]
+        given = TOLERANCES if tolerances is None else times("tolerances", tolerances).tolist()
+        runs = [(tol, {"rtol": tol, "atol": tol}) for tol in sorted(given, reverse=True)]
     true_loss, true = _evaluate(probe, None, dict(REFERENCE if reference is None else reference))
     gradient_errors, loss_errors = [], []
     for _, options in runs:
@@ -164,12 +166,10 @@ def _evaluate(probe: SmoothProbe, adjoint: Any, options: dict[str, Any]) -> tupl
 
 def _longest_interval(solve_kwargs: dict[str, Any]) -> float:
     ts = solve_kwargs.get("ts")
-    if isinstance(ts, Tensor) and ts.dim() == 1 and len(ts) > 1:
-        return float(ts.detach().double().diff().max())
+    if ts is not None and len(row := times("ts", ts)) > 1:
+        return float(row.diff().max())
     dt = solve_kwargs.get("dt")
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0.0 < dt < math.inf:
-        raise ConfigurationError(f"dt={dt!r} and no output times ts", "a positive dt in ms, or ts", "dt=0.5")
-    return float(dt)
+    return positive("dt", dt, "a positive dt in ms, or output times ts", "dt=0.5")
 
 
 def _substeps(span: float, dt: float) -> int:

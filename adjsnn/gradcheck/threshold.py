@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from adjsnn.checks import Count, Number, count, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.solve import solve
 from adjsnn.spikes import SpikeTrains
@@ -21,7 +22,7 @@ class ThresholdBracket(NamedTuple):
 
 
 def threshold_bracket(
-    lif: LIFNetwork, x: SpikeTrains, layer: int = -1, neuron: int = 0, *, rtol: float = 1e-12, **solve_kwargs: Any
+    lif: LIFNetwork, x: SpikeTrains, layer: Count = -1, neuron: Count = 0, *, rtol: Number = 1e-12, **solve_kwargs: Any
 ) -> ThresholdBracket:
     """Bisect for the factor on all input weights of one neuron at which its first spike appears, in float64.
 
@@ -39,6 +40,8 @@ def threshold_bracket(
         ConfigurationError: a neuron that is not there, fires whatever its weights, or never does.
     """
     lif = copy.deepcopy(lif).double()
+    layer, neuron = count("layer", layer, -len(lif.layers)), count("neuron", neuron, 0)
+    rtol = positive("rtol", rtol, "a positive number", "rtol=1e-12")
     if not -len(lif.layers) <= layer < len(lif.layers) or not 0 <= neuron < lif.layers[layer]:
         raise ConfigurationError(f"neuron {neuron} of layer {layer}", f"one of the layers {lif.layers}", "layer=-1, neuron=0")
     x = SpikeTrains(x.idx, x.time.detach().double(), x.n_neurons, x.t_max, x.sign)

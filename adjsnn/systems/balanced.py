@@ -4,11 +4,12 @@ from math import pi
 
 import torch
 
+from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 
 
-def tightly_balanced(net: GatedSynapseNetwork, scale: float) -> GatedSynapseNetwork:
+def tightly_balanced(net: GatedSynapseNetwork, scale: Number) -> GatedSynapseNetwork:
     """Set the weights of a predictive-coding network to their known solution (docs/equations.md, 1.13), in place.
 
         W_out,k = a (unit vector k),   W_in = W_outᵀ/a²,   W_rec = -W_in W_out with zero diagonal,   b = 0
@@ -33,8 +34,7 @@ def tightly_balanced(net: GatedSynapseNetwork, scale: float) -> GatedSynapseNetw
             "two of each",
             "GatedSynapseNetwork(2, n_hidden, 2)",
         )
-    if not 0.0 < scale < float("inf"):
-        raise ConfigurationError(f"scale={scale!r}", "a positive number", "scale=0.1")
+    scale = positive("scale", scale, "a positive number", "scale=0.1")
     with torch.no_grad():
         angle = pi / net.n_hidden * torch.arange(net.n_hidden, dtype=torch.float64)
         w_out = scale * torch.stack([angle.cos(), angle.sin()])

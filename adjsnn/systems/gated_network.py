@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from adjsnn.checks import Count, Number, count, values
 from adjsnn.errors import ConfigurationError
 from adjsnn.systems.gates import Gate, RaisedCosineGate
 from adjsnn.systems.membranes import QIF, Membrane
@@ -82,14 +83,14 @@ class GatedSynapseNetwork(nn.Module):
 
     def __init__(
         self,
-        n_in: int,
-        n_hidden: int,
-        n_out: int,
+        n_in: Count,
+        n_hidden: Count,
+        n_out: Count,
         *,
         neuron: Membrane | None = None,
         gate: Gate | None = None,
-        tau_fast: float | Sequence[float] | Tensor = 5.0,
-        tau_slow: float | Sequence[float] | Tensor = 20.0,
+        tau_fast: Number | Sequence[float] = 5.0,
+        tau_slow: Number | Sequence[float] = 20.0,
         learn: Sequence[str] = ("weights", "bias"),
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
@@ -98,7 +99,7 @@ class GatedSynapseNetwork(nn.Module):
         super().__init__()
         self.neuron = QIF() if neuron is None else neuron
         self.gate = RaisedCosineGate(0.1) if gate is None else gate
-        _check_sizes(n_in, n_hidden, n_out)
+        n_in, n_hidden, n_out = count("n_in", n_in, 0), count("n_hidden", n_hidden), count("n_out", n_out)
         _check_zone(self.neuron, self.gate)
         self.n_in, self.n_hidden, self.n_out = n_in, n_hidden, n_out
         learn = (learn,) if isinstance(learn, str) else tuple(learn)
@@ -148,12 +149,6 @@ class GatedSynapseNetwork(nn.Module):
         return f"{sizes}, neuron={self.neuron!r}, gate={self.gate!r}"
 
 
-def _check_sizes(n_in: int, n_hidden: int, n_out: int) -> None:
-    for name, size, least in (("n_in", n_in, 0), ("n_hidden", n_hidden, 1), ("n_out", n_out, 1)):
-        if not isinstance(size, int) or isinstance(size, bool) or size < least:
-            raise ConfigurationError(f"{name}={size!r}", f"an integer ≥ {least}", f"{name}={max(least, 1)}")
-
-
 def _check_zone(neuron: Membrane, gate: Gate) -> None:
     if not isinstance(neuron, Membrane):
         raise ConfigurationError(
@@ -172,8 +167,8 @@ def _check_zone(neuron: Membrane, gate: Gate) -> None:
         )
 
 
-def _time_constant(name: str, value: float | Sequence[float] | Tensor, n_hidden: int, dtype: torch.dtype) -> Tensor:
-    tau = torch.as_tensor(value, dtype=dtype).detach().clone()
+def _time_constant(name: str, value: Number | Sequence[float], n_hidden: int, dtype: torch.dtype) -> Tensor:
+    tau = values(name, value, dtype, f"a number or {n_hidden} numbers, in ms", f"{name}=5.0")
     if tau.shape not in ((), (n_hidden,)):
         raise ConfigurationError(f"{name} of shape {tuple(tau.shape)}", f"a number or {n_hidden} numbers, in ms", f"{name}=5.0")
     if not bool((tau > 0.0).all() and tau.isfinite().all()):

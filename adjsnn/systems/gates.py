@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.errors import ConfigurationError
+from adjsnn.checks import Number, positive
 from adjsnn.scalars import scalar
 
 
@@ -32,14 +32,13 @@ class Gate(ABC):
 
     vanishes_at_edges = False
 
-    def __init__(self, width: float) -> None:
-        if not 0.0 < float(width) < float("inf"):
-            raise ConfigurationError(
-                f"{type(self).__name__} got width={width!r}",
-                "a positive finite width of the active zone, in units of voltage",
-                "a width between 0.02 and 0.5",
-            )
-        self.width = float(width)
+    def __init__(self, width: Number) -> None:
+        self.width = positive(
+            f"{type(self).__name__} got width",
+            width,
+            "a positive finite width of the active zone, in units of voltage",
+            "a width between 0.02 and 0.5",
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(width={self.width})"

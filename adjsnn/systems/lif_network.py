@@ -1,15 +1,17 @@
 """Layered networks of LIF neurons with exponential synapses and jumps, equations (2.1), (2.2): parameters, no solver."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adjsnn.checks import Count, Number, count, flag, is_flag, positive, values
 from adjsnn.errors import ConfigurationError
 
-PerNeuron: TypeAlias = float | Tensor | Sequence[float] | tuple[Tensor, ...]
-Delays: TypeAlias = float | Tensor | tuple[float | Tensor | None, ...] | None
+PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
+Delays: TypeAlias = Number | tuple[Number | None, ...] | None
 LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays")
 
 
@@ -77,19 +79,19 @@ class LIFNetwork(nn.Module):
 
     def __init__(
         self,
-        n_in: int,
-        layers: Sequence[int] = (120, 3),
-        recurrent: bool | Sequence[bool] = False,
+        n_in: Count,
+        layers: Count | Sequence[int] = (120, 3),
+        recurrent: bool | np.bool_ | Sequence[bool] = False,
         tau_mem: PerNeuron = 20.0,
         tau_syn: PerNeuron = 5.0,
         v_th: PerNeuron = 1.0,
         v_reset: PerNeuron = 0.0,
-        bias: bool | PerNeuron = False,
+        bias: bool | np.bool_ | PerNeuron = False,
         delays: Delays = None,
         rec_delays: Delays = None,
         refractory: PerNeuron = 0.0,
-        n_out: int | None = None,
-        tau_out: float = 20.0,
+        n_out: Count | None = None,
+        tau_out: Number = 20.0,
         learn: Sequence[str] = ("weights",),
         *,
         generator: torch.Generator | None = None,
@@ -97,12 +99,13 @@ class LIFNetwork(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        layers = (layers,) if isinstance(layers, int) else tuple(layers)
-        _check_sizes(n_in, layers, n_out)
+        n_in, layers = count("n_in", n_in), _sizes(layers)
+        n_out = None if n_out is None else count("n_out", n_out)
         self.n_in, self.layers, self.n_out = n_in, layers, n_out
         self.recurrent = _recurrent(recurrent, len(layers))
-        self.tau_out = _positive("tau_out", tau_out)
+        self.tau_out = positive("tau_out", tau_out, "a positive finite time in ms", "tau_out=20.0")
         self.learn = _learn(learn)
+        bias = flag("bias", bias) if is_flag(bias) else bias
         if bias is True:
             self.learn = (*self.learn, "bias") if "bias" not in self.learn else self.learn
         dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -115,14 +118,20 @@ class LIFNetwork(nn.Module):
                 [None if x is None else nn.Parameter(x.to(device=device, dtype=dtype), requires_grad=learnt) for x in values]
             )
 
-        per_neuron = {"tau_mem": tau_mem, "tau_syn": tau_syn, "v_th": v_th, "v_reset": v_reset, "refractory": refractory}
+        per_neuron: dict[str, Any] = {
+            "tau_mem": tau_mem,
+            "tau_syn": tau_syn,
+            "v_th": v_th,
+            "v_reset": v_reset,
+            "refractory": refractory,
+        }
         per_neuron["bias"] = 0.0 if isinstance(bias, bool) else bias
-        values = {name: _per_layer(name, value, layers, dtype) for name, value in per_neuron.items()}
-        _check_values(values)
+        start = {name: _per_layer(name, value, layers, dtype) for name, value in per_neuron.items()}
+        _check_values(start)
         fan_in = (n_in, *layers[:-1])
-        self.tau_mem, self.tau_syn = listed("tau_mem", values["tau_mem"]), listed("tau_syn", values["tau_syn"])
-        self.v_th, self.v_reset = listed("v_th", values["v_th"]), listed("v_reset", values["v_reset"])
-        self.bias, self.refractory = listed("bias", values["bias"]), listed("refractory", values["refractory"])
+        self.tau_mem, self.tau_syn = listed("tau_mem", start["tau_mem"]), listed("tau_syn", start["tau_syn"])
+        self.v_th, self.v_reset = listed("v_th", start["v_th"]), listed("v_reset", start["v_reset"])
+        self.bias, self.refractory = listed("bias", start["bias"]), listed("refractory", start["refractory"])
         self.delays = listed("delays", _delays("delays", delays, layers, fan_in, dtype))
         sources = tuple(n if rec else None for n, rec in zip(layers, self.recurrent, strict=True))
         self.rec_delays = listed("rec_delays", _delays("rec_delays", rec_delays, layers, sources, dtype))
@@ -132,16 +141,14 @@ class LIFNetwork(nn.Module):
         def weight(layer: int, sources: int, mean: float, spread: float) -> Tensor:
             noise = torch.randn(layers[layer], sources, generator=generator, dtype=dtype)
             scaled = mean / max(sources, 1) + spread / max(sources, 1) ** 0.5 * noise
-            return (
-                scaled * _single_spike_weight(*(values[k][layer] for k in ("tau_mem", "tau_syn", "v_th", "v_reset")))[:, None]
-            )
+            return scaled * _single_spike_weight(*(start[k][layer] for k in ("tau_mem", "tau_syn", "v_th", "v_reset")))[:, None]
 
         self.w_in = listed("w_in", [weight(k, m, 2.0, 0.5) for k, m in enumerate(fan_in)])
         self.w_rec = listed("w_rec", [None if m is None else weight(k, m, 0.0, 0.2) for k, m in enumerate(sources)])
         self.w_out: nn.Parameter | None = None
         if n_out is not None:
-            start = torch.randn(n_out, layers[-1], generator=generator, dtype=dtype) / layers[-1] ** 0.5
-            self.w_out = nn.Parameter(start.to(device), requires_grad="weights" in self.learn)
+            w_out = torch.randn(n_out, layers[-1], generator=generator, dtype=dtype) / layers[-1] ** 0.5
+            self.w_out = nn.Parameter(w_out.to(device), requires_grad="weights" in self.learn)
 
     def tensors(self) -> list[LIFLayer]:
         """The tensors of each layer, fetched so that parametrizations are applied and gradients flow through them."""
@@ -165,26 +172,28 @@ def _single_spike_weight(tau_mem: Tensor, tau_syn: Tensor, v_th: Tensor, v_reset
     return (v_th - v_reset) * power.exp()
 
 
-def _check_sizes(n_in: int, layers: tuple[int, ...], n_out: int | None) -> None:
-    sizes = {"n_in": n_in, **{f"layers[{k}]": n for k, n in enumerate(layers)}, **({} if n_out is None else {"n_out": n_out})}
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ConfigurationError(f"{name}={size!r}", "an integer ≥ 1", f"{name}=1")
-    if not layers:
+def _sizes(layers: Any) -> tuple[int, ...]:
+    """Neurons of each layer, from one number or several."""
+    several = _listed(layers)
+    sizes = (count("layers", layers, remedy="layers=(120, 3)"),) if several is None else several
+    if not sizes:
         raise ConfigurationError("no layers", "at least one number of neurons", "layers=(120, 3)")
+    return tuple(count(f"layers[{k}]", n) for k, n in enumerate(sizes))
 
 
-def _recurrent(recurrent: bool | Sequence[bool], count: int) -> tuple[bool, ...]:
-    flags = (recurrent,) * count if isinstance(recurrent, bool) else tuple(recurrent)
-    if len(flags) != count or not all(isinstance(flag, bool) for flag in flags):
-        raise ConfigurationError(f"recurrent={recurrent!r}", f"a bool, or {count} of them", "recurrent=False")
-    return flags
+def _recurrent(recurrent: Any, layers: int) -> tuple[bool, ...]:
+    several = _listed(recurrent)
+    flags = (recurrent,) * layers if several is None else several
+    if len(flags) != layers or not all(is_flag(x) for x in flags):
+        raise ConfigurationError(f"recurrent={recurrent!r}", f"a bool, or {layers} of them", "recurrent=False")
+    return tuple(flag("recurrent", x) for x in flags)
 
 
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
-        raise ConfigurationError(f"{name}={value!r}", "a positive finite time in ms", f"{name}=20.0")
-    return float(value)
+def _listed(given: Any) -> list[Any] | None:
+    """The entries of a sequence, array or tensor of one dimension; None for anything else."""
+    if isinstance(given, (Tensor, np.ndarray)):
+        return list(given) if given.ndim == 1 else None
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
 
 
 def _learn(learn: Sequence[str]) -> tuple[str, ...]:
@@ -203,7 +212,7 @@ def _per_layer(name: str, value: PerNeuron, layers: tuple[int, ...], dtype: torc
         )
     found = []
     for layer, (row, n) in enumerate(zip(rows, layers, strict=True)):
-        x = torch.as_tensor(row, dtype=dtype).detach().cpu()
+        x = values(f"{name} of layer {layer}", row, dtype, f"a number or {n}", f"{name} of {n}")
         if x.shape not in ((), (1,), (n,)):
             raise ConfigurationError(
                 f"{name} of shape {tuple(x.shape)} for layer {layer}", f"a number or {n}", f"{name} of {n}"
@@ -225,12 +234,14 @@ def _delays(
         )
     found: list[Tensor | None] = []
     for layer, (row, n, m) in enumerate(zip(rows, layers, sources, strict=True)):
-        if row is None or (m is None and isinstance(value, (int, float))):
+        if row is None or (m is None and not isinstance(value, tuple) and np.ndim(row) == 0):
             found.append(None)
             continue
         if m is None:
             raise ConfigurationError(f"{name} for layer {layer}, which is not recurrent", "None there", "recurrent=True")
-        x = torch.as_tensor(row, dtype=dtype).detach().cpu()
+        x = values(
+            f"{name} of layer {layer}", row, dtype, f"a number, ({m},) per axon or ({n}, {m}) per synapse", f"{name}=1.0"
+        )
         if x.shape not in ((), (m,), (n, m)):
             raise ConfigurationError(
                 f"{name} of shape {tuple(x.shape)} for layer {layer}",
@@ -245,17 +256,17 @@ def _delays(
     return found
 
 
-def _check_values(values: dict[str, list[Tensor]]) -> None:
+def _check_values(start: dict[str, list[Tensor]]) -> None:
     rules: tuple[tuple[str, Callable[[Tensor], Tensor], str, str], ...] = (
         ("tau_mem", lambda x: x > 0.0, "positive times in ms", "tau_mem=20.0"),
         ("tau_syn", lambda x: x > 0.0, "positive times in ms", "tau_syn=5.0"),
         ("refractory", lambda x: x >= 0.0, "times ≥ 0 in ms", "refractory=0.0"),
     )
     for name, rule, expected, remedy in rules:
-        for layer, x in enumerate(values[name]):
+        for layer, x in enumerate(start[name]):
             if not bool(rule(x).all()):
                 raise ConfigurationError(f"{name} of layer {layer} from {float(x.min()):g}", expected, remedy)
-    for layer, (reset, threshold) in enumerate(zip(values["v_reset"], values["v_th"], strict=True)):
+    for layer, (reset, threshold) in enumerate(zip(start["v_reset"], start["v_th"], strict=True)):
         if not bool((reset < threshold).all()):
             raise ConfigurationError(
                 f"v_reset up to {float(reset.max()):g} with v_th from {float(threshold.min()):g} in layer {layer}",

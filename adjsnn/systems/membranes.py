@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.errors import ConfigurationError
+from adjsnn.checks import Number, number, positive
 from adjsnn.scalars import scalar
 
 Constants = Mapping[str, Tensor]
@@ -50,16 +50,14 @@ class Membrane(ABC):
     two_sided: bool = False
     wraps: bool = False
 
-    def __init__(self, **constants: float) -> None:
+    def __init__(self, **constants: Number) -> None:
+        self.constants: dict[str, float] = {}
         for name, value in constants.items():
-            positive = name in self.time_constants
-            if not (abs(value) < float("inf") and (value > 0.0 or not positive)):
-                raise ConfigurationError(
-                    f"{type(self).__name__} got {name}={value!r}",
-                    "a positive time in ms" if positive else "a finite number",
-                    f"{name}=20.0" if positive else f"{name}=0.0",
-                )
-        self.constants = {name: float(value) for name, value in constants.items()}
+            seen = f"{type(self).__name__} got {name}"
+            if name in self.time_constants:
+                self.constants[name] = positive(seen, value, remedy=f"{name}=20.0")
+            else:
+                self.constants[name] = number(seen, value, remedy=f"{name}=0.0")
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{name}={value}" for name, value in self.constants.items())
@@ -166,7 +164,7 @@ class LIF(Membrane):
 
     time_constants = ("tau_mem",)
 
-    def __init__(self, tau_mem: float = 20.0, v_reset: float = 0.0) -> None:
+    def __init__(self, tau_mem: Number = 20.0, v_reset: Number = 0.0) -> None:
         super().__init__(tau_mem=tau_mem, v_reset=v_reset)
 
     def flow(self, v: Tensor, current: Tensor, c: Constants) -> Tensor:
@@ -194,7 +192,7 @@ class QIF(Membrane):
     time_constants = ("tau_v",)
     wraps = True
 
-    def __init__(self, tau_v: float = 25.0) -> None:
+    def __init__(self, tau_v: Number = 25.0) -> None:
         super().__init__(tau_v=tau_v)
 
     def prepare(self, c: Constants) -> Constants:

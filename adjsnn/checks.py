@@ -1,0 +1,154 @@
+"""Numbers, counts and times as callers give them, made plain at the door: Python's, numpy's, arrays and tensors of none or one
+dimension.
+
+Every function takes the argument's name for its message, returns Python numbers (a float64 tensor for times), and raises
+ConfigurationError for what is no such number: a bool where a number is asked for, NaN, text, more than one entry, or a tensor
+that requires a gradient, which none of these arguments passes on.
+"""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adjsnn.errors import ConfigurationError
+
+Number: TypeAlias = int | float | np.number | np.ndarray | Tensor
+Count: TypeAlias = int | np.integer | np.ndarray | Tensor
+Times: TypeAlias = Sequence[float] | np.ndarray | Tensor
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def number(name: str, value: Any, expected: str = "a finite number", remedy: str | None = None) -> float:
+    """A finite number."""
+    found = _plain(name, value)
+    if found is None or not math.isfinite(found):
+        raise ConfigurationError(f"{name}={value!r}", expected, remedy or f"{name}=0.0")
+    return found
+
+
+def positive(name: str, value: Any, expected: str = "a positive time in ms", remedy: str | None = None) -> float:
+    """A positive finite number."""
+    found = _plain(name, value)
+    if found is None or not 0.0 < found < math.inf:
+        raise ConfigurationError(f"{name}={value!r}", expected, remedy or f"{name}=1.0")
+    return found
+
+
+def duration(name: str, value: Any, expected: str = "a finite time ≥ 0 in ms", remedy: str | None = None) -> float:
+    """A finite number ≥ 0."""
+    found = _plain(name, value)
+    if found is None or not 0.0 <= found < math.inf:
+        raise ConfigurationError(f"{name}={value!r}", expected, remedy or f"{name}=60.0")
+    return found
+
+
+def count(name: str, value: Any, least: int = 1, expected: str | None = None, remedy: str | None = None) -> int:
+    """A whole number of an integer type, at least `least`."""
+    found = _item(name, value)
+    if isinstance(found, bool) or not isinstance(found, Integral) or found < least:
+        raise ConfigurationError(f"{name}={value!r}", expected or f"an integer ≥ {least}", remedy or f"{name}={max(least, 1)}")
+    return int(found)
+
+
+def is_flag(value: Any) -> bool:
+    """Whether a value is a bool, of Python, numpy or torch."""
+    return isinstance(_item("", value), bool)
+
+
+def flag(name: str, value: Any) -> bool:
+    """A bool."""
+    found = _item(name, value)
+    if not isinstance(found, bool):
+        raise ConfigurationError(f"{name}={value!r}", "True or False", f"{name}=False")
+    return found
+
+
+def times(name: str, values: Any, expected: str = "finite times in ms, (T,)", remedy: str | None = None) -> Tensor:
+    """A row of finite numbers, (T,), float64, on the device of a tensor that is given; a copy."""
+    remedy = remedy or f"{name}=torch.linspace(0.0, 60.0, 61)"
+    found = tensor(name, values, expected, remedy)
+    if found.requires_grad:
+        raise ConfigurationError(f"{name} that requires a gradient", "times as constants", f"{name}.detach()")
+    if found.dtype == torch.bool or found.is_complex() or found.dim() != 1:
+        raise ConfigurationError(f"{name} of shape {tuple(found.shape)}, {found.dtype}", expected, remedy)
+    found = found.to(torch.float64, copy=True)
+    wrong = ~found.isfinite()
+    if bool(wrong.any()):
+        n = int(wrong.nonzero()[0])
+        raise ConfigurationError(f"{name}[{n}] = {float(found[n]):g}", "finite times in ms", remedy)
+    return found
+
+
+def values(name: str, given: Any, dtype: torch.dtype, expected: str, remedy: str) -> Tensor:
+    """Numbers of any shape that a parameter starts from, in its dtype, on the CPU: a copy, without gradient."""
+    found = tensor(name, given, expected, remedy)
+    if found.dtype == torch.bool or found.is_complex():
+        raise ConfigurationError(f"{name} of {found.dtype}", expected, remedy)
+    return found.detach().to("cpu", dtype, copy=True)
+
+
+def tensor(name: str, values: Any, expected: str, remedy: str) -> Tensor:
+    """Values as a tensor of their own dtype: one that is given as it is, anything else copied to the CPU."""
+    if isinstance(values, Tensor):
+        if values.is_meta or values.layout != torch.strided:
+            raise ConfigurationError(f"{name} of layout {values.layout} on {values.device}", expected, remedy)
+        return values
+    try:
+        array = np.array(values)
+        if array.dtype.kind in "ui" and array.dtype.itemsize > 1:
+            array = array.astype(np.int64)
+        return torch.from_numpy(array if array.dtype.isnative else array.byteswap().view(array.dtype.newbyteorder()))
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged, text, objects, tensors that require a gradient
+        raise ConfigurationError(f"{name} of type {type(values).__name__}: {error}", expected, remedy) from error
+
+
+def at_end(times: Tensor, end: float, eps: float) -> Tensor:
+    """Times (T,), float64, with those that are `end` but for a rounding set to it.
+
+    `eps` is the spacing of the dtype in which they were given, see `rounding`. A time beyond the end is the end where it is
+    beyond by no more than `eps` of it; one before is where both have the same number in that dtype.
+    """
+    near = (times - end).abs() <= (eps if eps > EPS else 0.0) / 2.0 * end
+    beyond = (times > end) & (times <= end * (1.0 + eps))
+    return torch.where(near | beyond, end, times)
+
+
+def rounding(*values: Any) -> float:
+    """The coarsest relative spacing of the dtypes in which numbers or times were given: ε, float64's for Python's numbers."""
+    found = EPS
+    for value in values:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            found = max(found, torch.finfo(value.dtype).eps)
+        elif isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind == "f":
+            found = max(found, float(np.finfo(str(value.dtype)).eps))
+        elif isinstance(value, Sequence) and len(value) and not isinstance(value, str):
+            found = max(found, rounding(value[-1]))
+    return found
+
+
+def _plain(name: str, value: Any) -> float | None:
+    """A real number as a float; None for anything else."""
+    found = _item(name, value)
+    if isinstance(found, bool) or not isinstance(found, Real):
+        return None
+    try:
+        return float(found)
+    except OverflowError:
+        return math.inf
+
+
+def _item(name: str, value: Any) -> Any:
+    """The entry of a tensor, array or numpy scalar without dimensions; anything else as it is."""
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ConfigurationError(f"{name} that requires a gradient", "a constant: none is passed on", f"{name}.detach()")
+        return value if value.dim() or value.is_meta else value.item()
+    if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
+        return value.item()
+    return value
