@@ -1,0 +1,185 @@
+"""Every kind of gradient by two checkouts of adjsnn in one run: is the newer one slower anywhere?
+
+    python benchmarks/two_checkouts.py OTHER_CHECKOUT [--rounds 40] [--threads 2] [--only lif]
+
+Two processes stay alive, one for each checkout, and take turns: one gradient here, one there, in an order that alternates from
+round to round, so that a change of the machine's speed meets both. For each case the table has the medians, the median of the
+ratios within a round, and the middle half of these ratios. Exit status 1 if a median ratio is above --limit.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import adjsnn
+
+HERE = Path(__file__).resolve()
+
+
+def gated(method: str, steps: int = 400, **options: object) -> Callable[[], object]:
+    import gated_gradient  # noqa: PLC0415 - beside this file, in either checkout
+
+    net, u = gated_gradient.problem(torch.float32)
+    u = u[:steps]
+
+    def run() -> object:
+        sol = adjsnn.solve(net, u, dt=0.5, method=method, **options)
+        return torch.autograd.grad(sol.readout.square().mean(), gated_gradient.weights(net))
+
+    return run
+
+
+def lif(recurrent: bool, currents: int = 0) -> Callable[[], object]:
+    import lif_gradient  # noqa: PLC0415 - beside this file, in either checkout
+
+    case = lif_gradient.problem(recurrent)
+    return lambda: lif_gradient.gradient(case, steps=currents)
+
+
+def small_lif() -> Callable[[], object]:
+    """One sample of a small network: what a solve costs beside its loops."""
+    net = adjsnn.LIFNetwork(5, (20, 3), generator=torch.Generator().manual_seed(0))
+    x = adjsnn.SpikeTrains.from_list([[(1.0 * k, k) for k in range(5)]], n_neurons=5, t_max=60.0)
+
+    def run() -> object:
+        sol = adjsnn.solve(net, x, t_end=60.0)
+        return torch.autograd.grad(sol.voltage_max(0).sum() + sol.final_state[1].v.sum(), list(net.w_in), allow_unused=True)
+
+    return run
+
+
+def small_gated() -> Callable[[], object]:
+    net = adjsnn.GatedSynapseNetwork(2, 10, 2, generator=torch.Generator().manual_seed(0))
+    u = torch.ones(20, 1, 2)
+    return lambda: torch.autograd.grad(adjsnn.solve(net, u, dt=0.5).readout.sum(), [net.w_in, net.w_rec])
+
+
+class Oscillator(adjsnn.HybridSystem):
+    """A driven oscillator, y″ = -k y - c y′, that may be kicked back at y = 1."""
+
+    def __init__(self, kicked: bool) -> None:
+        super().__init__()
+        self.k = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+        self.c = torch.nn.Parameter(torch.tensor(0.05, dtype=torch.float64))
+        self.kicked = kicked
+
+    def vector_field(self, t, y, u):
+        del t, u
+        return torch.stack([y[:, 1], -self.k * y[:, 0] - self.c * y[:, 1] + 0.5], 1)
+
+    def guard(self, t, y):
+        del t
+        return y[:, :1] - 1.0 if self.kicked else None
+
+    def jump(self, t, y, fired):
+        del t
+        return torch.where(fired[:, :1], torch.stack([0.5 * y[:, 0], y[:, 1]], 1), y)
+
+
+def hybrid(kicked: bool, method: str, adjoint: object = None) -> Callable[[], object]:
+    system, ts = Oscillator(kicked), torch.linspace(0.0, 10.0, 11, dtype=torch.float64)
+    y0 = torch.stack([torch.linspace(0.0, 0.5, 16), torch.zeros(16)], 1).double()
+
+    def run() -> object:
+        sol = adjsnn.solve(system, None, y0=y0, ts=ts, method=method, adjoint=adjoint)
+        return torch.autograd.grad(sol.y.square().mean(), [system.k, system.c])
+
+    return run
+
+
+CASES: dict[str, Callable[[], Callable[[], object]]] = {
+    "gated, Euler": lambda: gated("euler"),
+    "gated, Heun": lambda: gated("heun"),
+    "gated, RK4": lambda: gated("rk4", 200),
+    'gated, Euler, checkpoints="sqrt"': lambda: gated("euler", adjoint=adjsnn.DiscreteAdjoint(checkpoints="sqrt")),
+    "gated, Euler, plain": lambda: gated("euler", 100, kernels="plain"),
+    "gated, 10 neurons, 20 steps": small_gated,
+    "lif, feed-forward": lambda: lif(False),
+    "lif, recurrent": lambda: lif(True),
+    "lif, feed-forward, 60 steps of currents": lambda: lif(False, 60),
+    "lif, 23 neurons, one sample": small_lif,
+    "hybrid, rk4": lambda: hybrid(False, "rk4"),
+    "hybrid, dopri5": lambda: hybrid(False, "dopri5"),
+    "hybrid, dopri5, events": lambda: hybrid(True, "dopri5"),
+    "hybrid, dopri5, continuous adjoint": lambda: hybrid(False, "dopri5", adjsnn.ContinuousAdjoint()),
+}
+
+
+def serve(threads: int) -> None:
+    """Answer each case named on stdin with the milliseconds of one gradient."""
+    torch.set_num_threads(threads)
+    print(Path(adjsnn.__file__).parent.parent, flush=True)
+    prepared: dict[str, Callable[[], object]] = {}
+    for line in sys.stdin:
+        name = line.strip()
+        if name not in prepared:
+            prepared[name] = CASES[name]()
+            for _ in range(3):  # compiles, and fills what is recycled
+                prepared[name]()
+        start = time.perf_counter()
+        prepared[name]()
+        print(1e3 * (time.perf_counter() - start), flush=True)
+
+
+class Worker:
+    """A process that imports adjsnn from one checkout; the cases are those of this file."""
+
+    def __init__(self, checkout: Path, threads: int) -> None:
+        path = os.pathsep.join([str(checkout), str(HERE.parent)])
+        command = [sys.executable, str(HERE), "--serve", str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
+        )
+        assert self.process.stdout is not None
+        found = self.process.stdout.readline().strip()
+        assert Path(found) == checkout, f"adjsnn came from {found}, not from {checkout}"
+
+    def run(self, name: str) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(name + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("other", type=Path, help="the checkout to compare with")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="the cases whose name contains this")
+    parser.add_argument("--limit", type=float, default=1.03, help="largest median ratio that passes")
+    options = parser.parse_args()
+    here, other = Worker(HERE.parent.parent, options.threads), Worker(options.other.resolve(), options.threads)
+    print(f"torch {torch.__version__}, {options.threads} threads, {options.rounds} rounds; times in ms\n")
+    print("| gradient | here | other | here / other | middle half |\n|---|---|---|---|---|")
+    slower = []
+    for name in (name for name in CASES if options.only in name):
+        pairs = []
+        for k in range(options.rounds):
+            if k % 2:
+                theirs, ours = other.run(name), here.run(name)
+            else:
+                ours, theirs = here.run(name), other.run(name)
+            pairs.append((ours, theirs))
+        ratios = [a / b for a, b in pairs]
+        low, ratio, high = statistics.quantiles(ratios, n=4)
+        ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(f"| {name} | {ours:.2f} | {theirs:.2f} | {ratio:.3f} | {low:.3f} … {high:.3f} |", flush=True)
+        slower += [name] if ratio > options.limit else []
+    print(f"\nslower by more than {options.limit - 1:.0%}: {', '.join(slower) or 'none'}")
+    return int(bool(slower))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(int(sys.argv[2]))
+    else:
+        sys.exit(main())
