@@ -13,6 +13,7 @@ from adjsnn.errors import (
     EventError,
     GradientCheckError,
     IntegrationError,
+    KernelCacheWarning,
     StepTooLongWarning,
 )
 from adjsnn.gradcheck import gradcheck
@@ -53,6 +54,7 @@ __all__ = [
     "GradientCheckError",
     "HybridSystem",
     "IntegrationError",
+    "KernelCacheWarning",
     "LIFNetwork",
     "LIFSolution",
     "LIFState",

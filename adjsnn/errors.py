@@ -45,3 +45,7 @@ class StepTooLongWarning(UserWarning):
     The solution is still that of the stated program and its gradient exact, but the program is far from the continuous
     equations there. Turn it into an error with `warnings.simplefilter("error", adjsnn.StepTooLongWarning)`.
     """
+
+
+class KernelCacheWarning(UserWarning):
+    """Compiled loops could not be read from disk or kept there; they were compiled again, and results are not concerned."""

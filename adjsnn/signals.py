@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.signal import lfilter
 from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, positive
@@ -127,6 +126,8 @@ def lowpass(u: Float[Tensor, "T B C"], dt: Number, tau: Number) -> Float[Tensor,
     dt, tau = positive("dt", dt), positive("tau", tau)
     if not dt < tau:
         raise ConfigurationError(f"dt={dt!r} with tau={tau!r}", "0 < dt < tau, in ms", "a shorter step")
+    from scipy.signal import lfilter  # noqa: PLC0415 - it takes as long to load as half of torch
+
     share = dt / tau
     filtered = lfilter([share], [1.0, share - 1.0], u.detach().cpu().double().numpy(), axis=0)
     start = np.zeros_like(filtered[:1])

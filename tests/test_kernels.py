@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from networks import GATES, MEMBRANES, gradients, random_network, random_trial, 
 import adjsnn
 from adjsnn import GatedState
 from adjsnn.integrate.lif_flow import first_crossing, flow
-from adjsnn.kernels import cache
 from adjsnn.kernels.threads import run_groups
 
 METHODS = ("euler", "heun", "rk4")
@@ -101,29 +99,6 @@ def test_an_error_in_a_thread_is_raised():
 
     with pytest.raises(ZeroDivisionError):
         run_groups(work, [(k, k + 1) for k in range(8)])
-
-
-def test_kept_code_is_dropped_when_any_source_changes(tmp_path):
-    source = tmp_path / "loops.py"
-    source.write_text("def f(): pass\n")
-    namespace: dict[str, object] = {}
-    exec(compile(source.read_text(), str(source), "exec"), namespace)
-    function = SimpleNamespace(py_func=namespace["f"], stats=SimpleNamespace(cache_path=str(tmp_path)))
-    kept = tmp_path / "loops.f-1.py311.nbi"
-    kept.touch()
-    cache.renew([function])
-    assert not kept.exists()  # nobody knew what it was made from
-    kept.touch()
-    cache.renew([function])
-    assert kept.exists()
-    (tmp_path / "loops.sources").write_text("another state of the sources")
-    cache.renew([function])
-    assert not kept.exists()
-
-
-def test_importing_the_library_does_not_wait_for_the_compiler():
-    code = "import sys, adjsnn; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_loops_stay_within_their_arrays():

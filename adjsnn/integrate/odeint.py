@@ -1,7 +1,6 @@
 """Smooth systems through torchdiffeq, behind the same arguments: a second opinion on every solution and gradient."""
 
 import torch
-import torchdiffeq
 from torch import Tensor, nn
 
 from adjsnn.errors import ConfigurationError, IntegrationError
@@ -35,6 +34,8 @@ def solve_by_torchdiffeq(
         ConfigurationError: torchdiffeq does not know the method.
         IntegrationError: torchdiffeq gave up.
     """
+    import torchdiffeq  # noqa: PLC0415 - it loads scipy
+
     options = {"method": method, "rtol": program.rtol, "atol": program.atol}
     ts = program.ts.to(y0.dtype)
     spans = [(ts, None)] if u is None else [(ts[n : n + 2], u[n]) for n in range(len(u))]

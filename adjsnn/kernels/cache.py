@@ -1,35 +1,186 @@
-"""Compiled loops are kept on disk between runs; this throws them away when the source of any of them changed.
+"""Compiles the CPU loops by numba and keeps their machine code on disk between runs.
 
-numba looks only at the file that defines a function, so a change in `vectors.py` would leave old loops of `gated_euler.py` in
-use: wrong numbers, silently.
+numba's own cache looks only at the file that defines a function, so a change in `vectors.py` would leave old loops of
+`gated_euler.py` in use: wrong numbers, silently. Processes that fill it at once can leave the code of one signature under the
+name of another; and it raises where a file is damaged, the disk is full or no folder can be written. Here a folder is named
+after all sources of the loops, each file in it holds the code for one signature, is replaced as a whole and states what it
+holds, and whatever goes wrong with the disk costs a compilation and one warning.
 """
 
 import hashlib
-from collections.abc import Iterable
+import logging
+import pickle
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+import llvmlite
+import numba
+from numba.core import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+from adjsnn.errors import KernelCacheWarning
+
+STATES = 4  # states of the sources whose code is kept; some 15 MB each
+_CONFIG: Any = config  # its attributes come from the environment
+_LOG = logging.getLogger("adjsnn")
+_said: set[str] = set()
 
 
-def renew(functions: Iterable[Any]) -> None:
-    """Delete the kept code of compiled functions unless it was made from the kernels' present sources.
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator like `numba.njit(**options)`, with code that is kept on disk.
+
+    Code is kept in NUMBA_CACHE_DIR where that is set; else beside the sources, or where those cannot be written in the user's
+    cache folder. The first loop that is not found there and must be compiled is announced on the logger "adjsnn", which
+    writes to stderr unless the program has set up logging otherwise.
+
+    Warns:
+        KernelCacheWarning: kept code is damaged, or nothing can be kept; once in a process.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = numba.njit(**options)(function)
+        if hasattr(dispatcher, "py_func"):  # else the compiler is switched off
+            dispatcher._cache = _Kept(function)
+        return dispatcher
+
+    return wrap
+
+
+class _Kept(NullCache):
+    """Code of one function on disk, in the form that numba's dispatcher asks for; it does so under a lock.
 
     Args:
-        functions: one compiled function from each file that is compiled with a cache.
+        function: the Python function.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    mark = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    for function in functions:
-        if not hasattr(function, "py_func"):  # the compiler is switched off
-            continue
-        file = Path(function.py_func.__code__.co_filename).stem
-        folder = Path(function.stats.cache_path)
-        note = folder / f"{file}.sources"
-        try:
-            if note.exists() and note.read_text() == mark:
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The code for a signature, or None: then the dispatcher compiles."""
+        target_context.refresh()
+        key = self._key(sig, target_context.codegen())
+        for folder in folders():
+            path = folder / self._name(key)
+            try:
+                return _unpack(path.read_bytes(), key, target_context)
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue
-            for kept in folder.glob(f"{file}.*.nbi"):
-                kept.unlink(missing_ok=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            note.write_text(mark)
-        except OSError:  # nowhere to write: then numba keeps nothing there either
-            continue
+            except Exception as error:  # of whatever kind: the loop can always be compiled
+                _warn(f"kept code {path} is damaged ({type(error).__name__}: {error}), and the loop compiled again")
+        _announce(self.function)
+        return None
+
+    def save_overload(self, sig: Any, cres: Any) -> None:
+        """Keep new code."""
+        if cres.library.has_dynamic_globals or (SOURCES and _sources() != SOURCES):
+            return  # addresses of this process, or sources edited since they were loaded
+        key, problem = self._key(sig, cres.codegen), "the sources of the loops cannot be read"
+        for folder in folders():
+            try:
+                _write(folder / self._name(key), _pack(key, cres))
+            except OSError as error:
+                problem = str(error)
+            else:
+                return
+        _warn(f"compiled loops cannot be kept, so that every process compiles them anew: {problem}")
+
+    def _key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        """All that machine code depends on beside the sources."""
+        versions = sys.implementation.cache_tag, numba.__version__, llvmlite.__version__
+        settings = bool(_CONFIG.BOUNDSCHECK), bool(_CONFIG.USING_SVML)
+        return self.function, sig, codegen.magic_tuple(), versions, settings
+
+    def _name(self, key: tuple[Any, ...]) -> str:
+        return f"{self.function}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
+
+
+def folders() -> list[Path]:
+    """Where code made from the present sources is looked for, in this order, and kept in the first that can be written."""
+    if not SOURCES:
+        return []
+    if _CONFIG.CACHE_DIR:
+        roots = [Path(_CONFIG.CACHE_DIR)]
+    else:
+        roots = [Path(__file__).parent / "__pycache__", Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)]
+    return [root / f"adjsnn-{SOURCES[:16]}" for root in roots]
+
+
+def _sources() -> str | None:
+    """A hash of every source that a loop can come from; None in an installation without sources."""
+    files = sorted((x for x in resources.files("adjsnn.kernels").iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest() if files else None
+
+
+SOURCES = _sources()  # before any loop is loaded: of what is read later than this, nothing is kept under its name
+
+
+def _pack(key: tuple[Any, ...], code: Any) -> bytes:
+    body = dumps((key, code._reduce()))
+    return hashlib.sha256(body).digest() + body
+
+
+def _unpack(content: bytes, key: tuple[Any, ...], target_context: Any) -> CompileResult:
+    stated, body = content[:32], content[32:]
+    if hashlib.sha256(body).digest() != stated:
+        raise ValueError("not what was written")
+    found, code = pickle.loads(body)
+    if found != key:
+        raise ValueError("code of another loop")
+    return CompileResult._rebuild(target_context, *code)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The file appears whole or not at all, whoever else writes or reads it."""
+    new = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if new:
+        _forget(path.parent.parent)
+
+
+def _forget(root: Path) -> None:
+    """Delete code of all but the newest states of the sources; who still uses an older one compiles again."""
+    with suppress(OSError):  # another process is at it
+        states = sorted(root.glob("adjsnn-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        for folder in states[STATES:]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _announce(function: str) -> None:
+    if "compiling" not in _said:
+        _said.add("compiling")
+        _LOG.warning(  # no warning, but what logging shows unless told otherwise
+            "adjsnn: compiling loops for this machine, which takes 5 to 30 s for each kind of network, forward and backward, "
+            "the first time (now %s); later runs find them on disk",
+            function,
+        )
+
+
+def _warn(problem: str) -> None:
+    if "warned" not in _said:
+        _said.add("warned")
+        warnings.warn(
+            f"{problem}. Try: the environment variable NUMBA_CACHE_DIR, set to a folder that can be written and has room",
+            KernelCacheWarning,
+            stacklevel=2,
+        )

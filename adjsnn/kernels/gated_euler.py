@@ -17,14 +17,13 @@ Numbers agree with the plain program to rounding. Samples are independent and sh
 """
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
+from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.membranes import advance, reset
 from adjsnn.kernels.vectors import OPTIONS, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def forward(
     membrane, gate, two_sided, shape, h, tau_fast, tau_slow, c, w_rec_t, w_in_t, bias, w_out, u,
     v, a_fast, a_slow, readout, current, crossings, recurrent, level, first, last, scratch, index, channels, bad, extremes,
@@ -62,7 +61,7 @@ def forward(
     extremes[0], extremes[1] = min(extremes[0], lowest), max(extremes[1], highest)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _step(
     membrane, gate, two_sided, shape, h, keep, gain, c, w_rec_t, w_in_t, bias, u,
     v, a_fast, a_slow, v_after, a_fast_after, a_slow_after, current, crossings, recurrent, level,
@@ -101,7 +100,7 @@ def _step(
     return fine, lowest, highest
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def products(matrix_t, a, index, weight, out):
     """out[b] = W a[b] for each sample, over the neurons that are active at all."""
     for b in range(len(a)):
@@ -112,11 +111,8 @@ def products(matrix_t, a, index, weight, out):
         add_rows(matrix_t, index, weight, count, out[b])
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _filter(a, q, keep, gain, out):
     """a⁺ = (1 - h/τ) a + q/τ."""
     for n in range(a.shape[0]):
         out[n] = keep * a[n] + gain * q[n]
-
-
-renew((forward, advance, fill))

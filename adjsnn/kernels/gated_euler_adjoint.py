@@ -1,9 +1,8 @@
 """The adjoint (4.1) with (4.3) of the fused Euler loop; see `gated_euler`."""
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
+from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.membranes import LIF, QIF, reset_back, step_partials
 from adjsnn.kernels.vectors import (
     OPTIONS,
@@ -22,7 +21,7 @@ from adjsnn.kernels.vectors import (
 )
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def backward(
     membrane, gate, two_sided, shape, h, tau_fast, tau_slow, c, w_rec_t, w_in_t, bias, w_out_t, u,
     v, a_fast, a_slow, readout, current, crossings, c_readout, c_v, c_fast, c_slow, c_count,
@@ -94,7 +93,7 @@ def backward(
     d_tau[1] += d_tau_slow
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _active(
     gate, two_sided, shape, gain, w_rec_t, w_out_t, v, v_after, crossings, zeta, eta,
     scratch, near, projected, q_fast, q_slow, index, c_count,
@@ -136,7 +135,7 @@ def _active(
     return count, for_fast * gain[0], for_slow * gain[1]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _back(membrane, h, keep, c, v, current, crossings, g0, g1, m, mu, w, push, pull, lam, zeta, d_bias, d_c0, d_c1):
     """(4.1) and the ζ of (4.3) for one step of one sample; w is left behind."""
     step_partials(membrane, v, current, c, h, push, pull)
@@ -159,7 +158,7 @@ def _back(membrane, h, keep, c, v, current, crossings, g0, g1, m, mu, w, push, p
         zeta[n] = keep[0] * zeta[n] + w[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _released(gate, two_sided, x0, x1, now, after, crossed, index, count, scratch, q):
     """Charge q of each selected neuron, the numbers of `forward` again."""
     y0, y1, c0, c1 = scratch[0, :count], scratch[1, :count], scratch[2, :count], scratch[3, :count]
@@ -174,7 +173,7 @@ def _released(gate, two_sided, x0, x1, now, after, crossed, index, count, scratc
         q[k] = c1[k] - c0[k] + crossed[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _decayed(z, current, drive):
     """ζ · J with J = I - W_in u - b."""
     total = z.dtype.type(0.0)
@@ -183,13 +182,10 @@ def _decayed(z, current, drive):
     return total
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _change(p, before, after):
     """p · (a⁺ - a)."""
     total = p.dtype.type(0.0)
     for n in range(p.shape[0]):
         total += p[n] * (after[n] - before[n])
     return total
-
-
-renew((backward, step_partials, fill))

@@ -11,14 +11,13 @@ back.
 """
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
+from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.membranes import LIF, flow_of
 from adjsnn.kernels.vectors import OPTIONS, add, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def forward(
     membrane, gate, two_sided, shape, h, fast, slow, c, method, w_rec_t, w_in_t, bias, w_out, u,
     v, a_fast, a_slow, readout, current, crossings, recurrent, level, first, last,
@@ -61,7 +60,7 @@ def forward(
     extremes[0], extremes[1] = min(extremes[0], lowest), max(extremes[1], highest)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def stages(
     membrane, gate, two_sided, shape, h, fast, c, method, w_rec_t, v, recurrent, drive, level,
     volts, flows, currents, charges, columns, turns, x, weight, index,
@@ -83,7 +82,7 @@ def stages(
         flow_of(membrane, volts[i], currents[i], c, flows[i])
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _finish(
     gate, two_sided, shape, s, fast, slow, w_rec_t, a_fast, a_slow, after, a_fast_after, a_slow_after, current, crossings,
     recurrent, level, charges, columns, turns, x, weight, total, index,
@@ -113,7 +112,7 @@ def _finish(
     return fine, lowest, highest
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _reset(membrane, v, flows, currents, c, method, h, after, turns, slopes):
     """`after` holds ṽ and becomes v⁺; turns the signed number of thresholds crossed."""
     if membrane == LIF:
@@ -127,7 +126,7 @@ def _reset(membrane, v, flows, currents, c, method, h, after, turns, slopes):
         _unwrap(membrane, after, turns)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def released_columns(w_rec_t, charge, index, weight, out):
     """Ω = W_rec ΔG, over the neurons that release charge."""
     fill(out, out.dtype.type(0.0))
@@ -137,7 +136,7 @@ def released_columns(w_rec_t, charge, index, weight, out):
     add_rows(w_rec_t, index, weight, count, out)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def combine(start, rows, weights, count, h, out):
     """out = start + h Σ weights[j] rows[j] over the first `count` j."""
     copy(start, out)
@@ -149,7 +148,7 @@ def combine(start, rows, weights, count, h, out):
                 out[n] += weight * row[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def scaled(start, keep, rows, weights, count, out):
     """out = keep start + Σ weights[j] rows[j] over 1 ≤ j < count."""
     for n in range(out.shape[0]):
@@ -160,7 +159,7 @@ def scaled(start, keep, rows, weights, count, out):
             out[n] += weight * row[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _unwrap(membrane, v, turns):
     """Take whole turns off a voltage, except where the reset is no translation."""
     zero = v.dtype.type(0.0)
@@ -172,7 +171,7 @@ def _unwrap(membrane, v, turns):
             v[n] -= turns[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def charge_of(gate, two_sided, shape, v, x, charge):
     """Zone coordinate x and G(v)."""
     zone(v, shape, two_sided, x)
@@ -181,7 +180,7 @@ def charge_of(gate, two_sided, shape, v, x, charge):
         mirrored(v, charge)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _crossing(v, flow, n, moved, dense, h):
     """σ at which v + h Σ b_i(σ) k_i = 1, by Newton's method inside a bracket, and the slope there."""
     low, high = 0.0, 1.0
@@ -206,7 +205,7 @@ def _crossing(v, flow, n, moved, dense, h):
     return sigma, speed
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def after_reset(v, flow, current, n, moved, rate, v_reset, method, h, slopes):
     """v⁺ of a LIF neuron by (1.16); slopes are left in the scratch vector, σ is returned too."""
     a, b, c, dense, along = method
@@ -226,7 +225,7 @@ def after_reset(v, flow, current, n, moved, rate, v_reset, method, h, slopes):
     return after, sigma, speed
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def polynomial(coefficients, x):
     total = coefficients[-1]
     for n in range(coefficients.shape[0] - 2, -1, -1):
@@ -234,12 +233,9 @@ def polynomial(coefficients, x):
     return total
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def polynomial_slope(coefficients, x):
     total = coefficients[-1] * (coefficients.shape[0] - 1)
     for n in range(coefficients.shape[0] - 2, 0, -1):
         total = total * x + coefficients[n] * n
     return total
-
-
-renew((forward, flow_of, fill))

@@ -1,9 +1,8 @@
 """The adjoint (4.5) with (4.6) of the fused Runge–Kutta loop; see `gated_rk`."""
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
+from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.gated_rk import after_reset, charge_of, combine, polynomial, polynomial_slope, released_columns, stages
 from adjsnn.kernels.membranes import LIF, constants_back, partials
 from adjsnn.kernels.vectors import (
@@ -23,7 +22,7 @@ from adjsnn.kernels.vectors import (
 )
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def backward(
     membrane, gate, two_sided, shape, h, fast, slow, d_fast, d_slow, c, method, w_rec_t, w_in_t, bias, w_out_t, u,
     v, a_fast, a_slow, readout, current, crossings, c_readout, c_v, c_fast, c_slow, c_count,
@@ -157,7 +156,7 @@ def backward(
     d_tau[1] += d_tau_slow
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _released_back(
     row, fast, slow, d_slow, g0, g, charge, w_rec_t, w_out_t, omega, eta, ext_fast, ext_slow,
     reads, x, weight, chosen, index, released, want_rec, want_out, d_rec_t, d_out_t, s,
@@ -197,7 +196,7 @@ def _released_back(
     return d_share * d_slow[1][s, row]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _reset_back(end, v, flow, current, n, moved, rate, v_reset, method, h, slopes, bars, d_flow, d_current):
     """Cotangents through (1.15) and (1.16) for the cotangent `end` of v⁺: into d_flow and d_current of the neuron.
 
@@ -228,7 +227,7 @@ def _reset_back(end, v, flow, current, n, moved, rate, v_reset, method, h, slope
     return -d_sigma / speed, d_rate, d_reset
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _scaled_from(zeta, amps, gain, row, s, out):
     """ω_row = Σ_{row ≤ i < s} C_i,row Ī_i/τ_f + C_e,row ζ/τ_f."""
     weight = gain[s, row]
@@ -241,13 +240,10 @@ def _scaled_from(zeta, amps, gain, row, s, out):
                 out[n] += weight * amp[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _filter_back(cotangent, a, released, d_filter, row):
     """dC/dτ through α and C/τ of one row: cotangent · (α′ a + Σ_j (C/τ)′ released_j)."""
     total = dot(cotangent, a) * d_filter[0][row]
     for j in range(1, row + 1):
         total += dot(cotangent, released[j]) * d_filter[1][row, j]
     return total
-
-
-renew((backward, partials, fill))

@@ -7,15 +7,14 @@ Where all neurons have equal time constants and arrivals, the exponentials of a 
 from math import exp, inf
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
+from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.lif_math import OPTIONS, decay, equal, first_crossing, grown, may_cross
 
 FINE, RUNAWAY, GRAZING = 0, 1, 2
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def stops(delays, in_time, in_source, start, stop, t_end, marks, time, ref, scratch):
     """Where a walk through a sample stops: its arrivals by t_end and the marks, sorted in time, arrivals first.
 
@@ -53,7 +52,7 @@ def stops(delays, in_time, in_source, start, stop, t_end, marks, time, ref, scra
     return count + len(marks)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def tabulate(time, count, t_end, tau_mem, tau_syn, table):
     """Exponentials and K of every interval between stops, the last one up to t_end."""
     before = 0.0
@@ -63,7 +62,7 @@ def tabulate(time, count, t_end, tau_mem, tau_syn, table):
         before = t
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def forward(
     w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0,
     t_end, marks, what, drive, limit, first, last, v_out, i_out,
@@ -153,6 +152,3 @@ def forward(
         neuron[begin:total] = neuron[begin:total][order]
         at[begin:total], free[begin:total] = at[begin:total][order], free[begin:total][order]
     return counts, time[:total], neuron[:total], current[:total], released[:total], at[:total], free[:total], (FINE, 0, 0), 0.0
-
-
-renew((forward, first_crossing))

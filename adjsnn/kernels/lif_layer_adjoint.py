@@ -1,14 +1,13 @@
 """The adjoint (2.5)-(2.10) of a feed-forward LIF layer in one fused loop, each neuron back through its stops and spikes."""
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
+from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.lif_layer import FINE, GRAZING, stops, tabulate
 from adjsnn.kernels.lif_math import OPTIONS, decay, equal, tau_gradients
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _by_neuron(neuron, start, stop, n_neurons, own_first, own):
     """Spikes start … stop-1 of a sample grouped by neuron, in their order."""
     own_first[:] = 0
@@ -22,7 +21,7 @@ def _by_neuron(neuron, start, stop, n_neurons, own_first, own):
         place[neuron[s]] += 1
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def _replay(
     w_row, tau_mem, tau_syn, bias, v_reset, refractory, v, i, stop_time, ref, count, in_source, t_end, what, drive, b, n,
     time, at, free, own, states,
@@ -57,7 +56,7 @@ def _replay(
     return moves
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def backward(
     w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0, t_end,
     marks, what, drive, first, last, own_all, time, neuron, current, released, at, free, d_time, d_v, d_i, want_tau,
@@ -165,6 +164,3 @@ def backward(
                         lam_v += d_v[probe, b, n]
             d_v0[b, n], d_i0[b, n] = lam_v, lam_i
     return (FINE, 0, 0), 0.0
-
-
-renew((backward, tau_gradients))

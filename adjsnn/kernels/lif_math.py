@@ -8,14 +8,15 @@ from math import exp, expm1, inf, log1p
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "cache": True, "error_model": "numpy"}
+from adjsnn.kernels.cache import compiled
+
+OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 INLINE: dict[str, Any] = OPTIONS | {"forceinline": True}
 SERIES_BELOW = 0.5
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def decay(t, tau_mem, tau_syn):
     """e^{-t/τ_m}, e^{-t/τ_s} and K(t), the faster exponential from the slower one."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
@@ -29,7 +30,7 @@ def decay(t, tau_mem, tau_syn):
     return slow - slow * gone, slow, -slow * gone / kappa
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def voltage(t, v, i, bias, tau_mem, tau_syn):
     """v(t) and τ_m v̇(t)."""
     e_mem, e_syn, k = decay(t, tau_mem, tau_syn)
@@ -37,7 +38,7 @@ def voltage(t, v, i, bias, tau_mem, tau_syn):
     return at, i * e_syn + bias - at
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def extremum(ratio, tau_mem, tau_syn):
     """Time at which v̇ = 0, with ratio = (i + b - v)/i; inf if there is none."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
@@ -47,7 +48,7 @@ def extremum(ratio, tau_mem, tau_syn):
     return -log1p(-x) / kappa if x != 0.0 else tau_syn * ratio
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
     """Whether v can cross within t: a necessary condition from both ends, without exponentials.
 
@@ -74,7 +75,7 @@ def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
     return (v_after >= v_th) | inside | ((v >= v_th) & (rise > 0.0))
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
     """An interval on which v only climbs, and outside of which it cannot cross before the horizon; (0, 0) if none."""
     rise = i + bias - v
@@ -88,7 +89,7 @@ def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
     return (falls if rise < 0.0 else 0.0), horizon
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
     """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `integrate/lif_flow.py`.
 
@@ -125,7 +126,7 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
     return t
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def psi(x):
     """(x - 1 + e^{-x})/x² as a series."""
     total = 0.0
@@ -134,7 +135,7 @@ def psi(x):
     return 0.5 * total
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k):
     """J_m and J_s of (2.10)."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
@@ -144,7 +145,7 @@ def double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k):
     return (t * e_mem - k) / kappa, (k - t * e_syn) / kappa
 
 
-@njit(**INLINE)
+@compiled(**INLINE)
 def tau_gradients(t, v, i, lam_v, lam_i, bias, tau_mem, tau_syn, e_mem, e_syn, k):
     """What an interval that starts at (v, i) and ends with the costate (λ_v, λ_i) adds to dC/dτ_m and dC/dτ_s (2.8)."""
     j_mem, j_syn = double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k)
@@ -153,7 +154,7 @@ def tau_gradients(t, v, i, lam_v, lam_i, bias, tau_mem, tau_syn, e_mem, e_syn, k
     return d_mem, d_syn
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def grown(x, size) -> Any:
     """x, or a longer copy of it that holds `size` entries."""
     if size <= len(x):
@@ -163,7 +164,7 @@ def grown(x, size) -> Any:
     return longer
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def alike(x, y) -> Any:
     """For each neuron whether x and y, its time constants, are those of the neuron before; true for the first.
 
@@ -175,7 +176,7 @@ def alike(x, y) -> Any:
     return same
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def equal(x):
     """Whether all entries are the same."""
     return (x == x[0]).all()

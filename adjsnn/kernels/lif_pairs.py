@@ -4,13 +4,12 @@ from math import exp
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
-from adjsnn.kernels.lif_math import OPTIONS, equal
+from adjsnn.kernels.cache import compiled
+from adjsnn.kernels.lif_math import OPTIONS
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def earlier(first, time, w, tau) -> Any:
     """Σ_{l<k} w_l e^{-(t_k-t_l)/τ} for each spike k within its group, w (S, C).
 
@@ -25,7 +24,7 @@ def earlier(first, time, w, tau) -> Any:
     return total
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def later(first, time, w, tau) -> Any:
     """Σ_{l>k} w_l e^{-(t_l-t_k)/τ}, likewise."""
     total = np.zeros_like(w)
@@ -35,6 +34,3 @@ def later(first, time, w, tau) -> Any:
             for c in range(w.shape[1]):
                 total[k, c] = decay * (total[k + 1, c] + w[k + 1, c])
     return total
-
-
-renew((earlier, equal))

@@ -4,15 +4,14 @@ A membrane more needs a branch in each function here and a number in `fused.MEMB
 """
 
 import numpy as np
-from numba import njit
 
-from adjsnn.kernels.cache import renew
+from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.vectors import OPTIONS, copy, fill, sine
 
 NIF, LIF, QIF = 0, 1, 2
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def flow_of(membrane, v, current, c, flow):
     """f(v, I); |v| ≤ 1 for QIF."""
     rate = c[0]
@@ -29,7 +28,7 @@ def flow_of(membrane, v, current, c, flow):
             flow[n] = x + x
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def partials(membrane, v, current, c, d_current, d_v):
     """∂_I f and ∂_v f."""
     one = v.dtype.type(1.0)
@@ -50,7 +49,7 @@ def partials(membrane, v, current, c, d_current, d_v):
             d_v[n] = (both + both) * two_pi * (current[n] - rate[n])
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def constants_back(membrane, v, current, c, flow_bar, d_current, d_c0):
     """dC/dτ_m or dC/dτ_v through f at one stage."""
     if membrane == LIF:
@@ -62,7 +61,7 @@ def constants_back(membrane, v, current, c, flow_bar, d_current, d_c0):
             d_c0[n] -= flow_bar[n] * c[0, n] * c[0, n] * (two - d_current[n])
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def advance(membrane, v, current, c, h, moved):
     """ṽ = v + h f(v, I); c[0] is 1/τ for each neuron."""
     rate = c[0]
@@ -80,7 +79,7 @@ def advance(membrane, v, current, c, h, moved):
             moved[n] = v[n] + h * (flow + flow)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def reset(membrane, current, c, v, crossings):
     """v becomes v⁺; crossings the signed number of thresholds, as numbers of v's type."""
     zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
@@ -98,7 +97,7 @@ def reset(membrane, current, c, v, crossings):
             v[n] -= turns
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def step_partials(membrane, v, current, c, h, push, pull):
     """push = h ∂_I f and pull = 1 + h ∂_v f at the state before a step."""
     one = v.dtype.type(1.0)
@@ -119,7 +118,7 @@ def step_partials(membrane, v, current, c, h, push, pull):
             pull[n] = one + (both + both) * two_pi * h * (current[n] - rate[n])
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def reset_back(v, current, c, h, crossed, w, mu, d_reset):
     """Where a LIF neuron was reset: μ = ρ p_v and the part p_v ∂v⁺/∂I of w; adds to the gradient of v_r. mu holds p_v."""
     one = v.dtype.type(1.0)
@@ -130,6 +129,3 @@ def reset_back(v, current, c, h, crossed, w, mu, d_reset):
             d_reset[n] += mu[n] * (one - above / speed)
             w[n] = mu[n] * above * (v_reset - one) / (speed * speed)
             mu[n] *= (current[n] - v_reset) / speed
-
-
-renew((flow_of, fill))

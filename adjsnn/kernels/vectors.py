@@ -9,13 +9,14 @@ from math import factorial, pi
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
+
+from adjsnn.kernels.cache import compiled
 
 OPTIONS: dict[str, Any] = {
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
     "nogil": True,
-    "cache": True,
     "error_model": "numpy",
     "forceinline": True,
     "_nrt": False,  # the loops allocate nothing; counting references to views would take as long as the arithmetic
@@ -50,20 +51,20 @@ def _typed_sine(w):
     return _sine32 if w == types.float32 else _sine64
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def copy(source, target):
     """target[:] = source; the slice assignment would look for overlaps first."""
     for n in range(source.shape[0]):
         target[n] = source[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def fill(target, value):
     for n in range(target.shape[0]):
         target[n] = value
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def zone(v, shape, two_sided, x):
     """Zone coordinate x = (v - θ + Δ)/Δ, clipped to [0, 1], of |v| where the zone is mirrored.
 
@@ -79,7 +80,7 @@ def zone(v, shape, two_sided, x):
             x[n] = min(max(v[n] * slope + offset, zero), one)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def integral(gate, x, charge):
     """G of the zone coordinate: x, or x - sin(2πx)/2π."""
     if gate == RECTANGULAR:
@@ -93,7 +94,7 @@ def integral(gate, x, charge):
         charge[n] = x[n] + share * np.copysign(sine(folded + folded), y)
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def slope(gate, v, x, shape, two_sided, density):
     """g(v), in 1/voltage, of the voltage and its zone coordinate: 1/Δ inside, or (1 - cos 2πx)/Δ = 2 sin²(πx)/Δ."""
     zero, one, half = x.dtype.type(0.0), x.dtype.type(1.0), x.dtype.type(0.5)
@@ -108,14 +109,14 @@ def slope(gate, v, x, shape, two_sided, density):
         density[n] = (height + height) * s * s
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def mirrored(v, charge):
     """G is odd where the zone is mirrored."""
     for n in range(v.shape[0]):
         charge[n] = np.copysign(charge[n], v[n])
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def select(marks, index):
     """Indices of the entries that are not zero; returns their number."""
     count = 0
@@ -125,7 +126,7 @@ def select(marks, index):
     return count
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def add_rows(matrix, index, weight, count, total):
     """total += Σ weight[k] matrix[index[k]] over the first `count` k."""
     whole = count - count % 4
@@ -140,7 +141,7 @@ def add_rows(matrix, index, weight, count, total):
             total[n] += p * a[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def add_to_rows(matrix, index, weight, count, row):
     """matrix[index[k]] += weight[k] row for the first `count` k."""
     for k in range(count):
@@ -149,7 +150,7 @@ def add_to_rows(matrix, index, weight, count, row):
             a[n] += p * row[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def dot_rows(matrix, index, count, row, out):
     """out[k] = matrix[index[k]] · row for the first `count` k."""
     whole = count - count % 2
@@ -168,7 +169,7 @@ def dot_rows(matrix, index, count, row, out):
         out[k] = p
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def add_drive(w_in_t, bias, u, current):
     """current += W_in u + b."""
     for n in range(current.shape[0]):
@@ -181,7 +182,7 @@ def add_drive(w_in_t, bias, u, current):
                 current[n] += x * row[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def dot(a, b):
     total = a.dtype.type(0.0)
     for n in range(a.shape[0]):
@@ -189,13 +190,13 @@ def dot(a, b):
     return total
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def add(x, total):
     for n in range(x.shape[0]):
         total[n] += x[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def decay(p, keep, gain, source):
     """p ← keep p + gain source; an empty source is zero."""
     for n in range(p.shape[0]):
@@ -204,7 +205,7 @@ def decay(p, keep, gain, source):
         p[n] += gain * source[n]
 
 
-@njit(**OPTIONS)
+@compiled(**OPTIONS)
 def add_outer(u, w, total):
     """total += u wᵀ, over the channels that are not silent."""
     for j in range(u.shape[0]):

@@ -1,0 +1,291 @@
+"""Compiled loops on disk: whatever lies there or cannot lie there, the loop that runs is the one of the present sources."""
+
+import ast
+import logging
+import os
+import pkgutil
+import resource
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+import adjsnn
+import adjsnn.kernels
+from adjsnn.kernels import cache
+
+PACKAGE = Path(adjsnn.__file__).parent
+
+# A process that has the loops without torch, which takes seconds to load.
+LOOPS = """
+import sys, types
+package = types.ModuleType("adjsnn"); package.__path__ = [sys.argv[1]]; sys.modules["adjsnn"] = package
+import numpy as np
+from adjsnn.kernels import lif_math
+print(bool(lif_math.equal(np.ones(3))))
+print(sum(lif_math.equal.stats.cache_hits.values()))
+"""
+
+
+def twice(x):
+    return x + x
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A function that compiles `twice` as another process would, with code kept in tmp_path."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "_said", set())
+    return lambda: cache.compiled()(twice)
+
+
+def hits(dispatcher):
+    return sum(dispatcher.stats.cache_hits.values())
+
+
+def kept():
+    return sorted(x for folder in cache.folders() for x in folder.glob("*"))
+
+
+def test_code_is_loaded_where_it_was_kept(fresh):
+    first, second = fresh(), fresh()
+    assert first(1.5) == 3.0
+    assert hits(first) == 0
+    assert second(1.5) == 3.0
+    assert hits(second) == 1
+    assert len(kept()) == 1
+    assert second(2) == 4  # another signature, a file of its own
+    assert len(kept()) == 2
+
+
+def _empty(file, _):
+    file.write_bytes(b"")
+
+
+def _truncated(file, _):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def _one_bit(file, _):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _random(file, _):
+    file.write_bytes(np.random.default_rng(0).bytes(5000))
+
+
+def _pickle_of_something_else(file, _):
+    body = cache.dumps(("key", "code"))
+    file.write_bytes(cache.hashlib.sha256(body).digest() + body)
+
+
+def _code_of_another_signature(file, other):
+    file.write_bytes(other.read_bytes())
+
+
+def _folder(file, _):
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage", [_empty, _truncated, _one_bit, _random, _pickle_of_something_else, _code_of_another_signature, _folder]
+)
+def test_damaged_code_is_compiled_again_with_one_warning(fresh, damage):
+    first = fresh()
+    first(1.5)
+    (of_floats,) = kept()
+    first(2)
+    (of_integers,) = set(kept()) - {of_floats}
+    damage(of_floats, of_integers)
+    again = fresh()
+    with pytest.warns(adjsnn.KernelCacheWarning, match="is damaged.*NUMBA_CACHE_DIR") as seen:
+        assert again(1.5) == 3.0
+    assert len(seen) == 1
+    assert hits(again) == 0
+    if damage is not _folder:
+        after = fresh()
+        assert after(1.5) == 3.0
+        assert hits(after) == 1  # mended
+
+
+def test_a_full_disk_costs_one_warning_and_leaves_nothing_half_written(fresh):
+    function, (soft, hard) = fresh(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write beyond fails as on a full disk
+    try:
+        with pytest.warns(adjsnn.KernelCacheWarning, match="cannot be kept.*NUMBA_CACHE_DIR"):
+            value = function(1.5)
+        assert function(2) == 4  # no second warning, which would be an error here
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert value == 3.0
+    assert kept() == []
+
+
+def test_code_of_other_sources_is_never_run(fresh, monkeypatch):
+    fresh()(1.5)
+    monkeypatch.setattr(cache, "SOURCES", "0" * 64)
+    later = fresh()
+    later(1.5)
+    assert hits(later) == 0
+
+
+def test_sources_edited_since_they_were_loaded_are_not_taken_for_the_code_that_runs(fresh, monkeypatch):
+    monkeypatch.setattr(cache, "_sources", lambda: "0" * 64)
+    assert fresh()(1.5) == 3.0
+    assert kept() == []
+
+
+def test_every_source_of_a_loop_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.resources, "files", lambda _: tmp_path)
+    assert cache._sources() is None
+    seen = set()
+    for name, text in (("a.py", "1"), ("b.py", "1"), ("b.py", "2"), ("a.py", "2"), ("note.txt", "1")):
+        (tmp_path / name).write_text(text)
+        seen.add(cache._sources())
+    assert len(seen) == 4
+
+
+def test_code_of_the_newest_states_of_the_sources_stays(fresh, tmp_path):
+    for age in range(6):
+        old = tmp_path / f"adjsnn-{age}"
+        old.mkdir()
+        (old / "loop.code").touch()
+        os.utime(old, (1e9 - age, 1e9 - age))
+    fresh()(1.5)
+    left = {folder.name for folder in tmp_path.iterdir()}
+    assert left == {cache.folders()[0].name, "adjsnn-0", "adjsnn-1", "adjsnn-2"}
+
+
+def test_the_first_compilation_is_announced_once_and_can_be_silenced(fresh, caplog, monkeypatch):
+    fresh()(1.5)
+    (line,) = caplog.messages
+    assert "compiling loops" in line
+    assert "test_compiled_code.twice" in line
+    fresh()(1.5)
+    fresh()(2)
+    assert len(caplog.messages) == 1
+    monkeypatch.setattr(cache, "_said", set())
+    fresh()(1.5)  # from disk
+    assert len(caplog.messages) == 1
+    logging.getLogger("adjsnn").setLevel(logging.ERROR)
+    try:
+        fresh()(np.ones(2))
+    finally:
+        logging.getLogger("adjsnn").setLevel(logging.NOTSET)
+    assert len(caplog.messages) == 1
+
+
+def test_all_loops_are_compiled_this_way_from_sources_that_count():
+    loops = 0
+    for module in pkgutil.iter_modules(adjsnn.kernels.__path__, "adjsnn.kernels."):
+        dispatchers = [x for x in vars(import_module(module.name)).values() if hasattr(x, "py_func")]
+        loops += len(dispatchers)
+        assert all(isinstance(x._cache, cache._Kept) for x in dispatchers), module.name
+        if dispatchers:
+            tree = ast.parse((PACKAGE / "kernels" / f"{module.name.rpartition('.')[2]}.py").read_text())
+            imported = {x.module for x in ast.walk(tree) if isinstance(x, ast.ImportFrom) and x.module}
+            ours = {name for name in imported if name.startswith("adjsnn")}
+            assert all(name.startswith("adjsnn.kernels.") for name in ours), module.name
+    assert loops > 50
+    for path in PACKAGE.rglob("*.py"):
+        assert path.name == "cache.py" or "njit" not in path.read_text(), path
+
+
+def run_loops(package, **environment):
+    """Standard output and error of a process that runs a loop."""
+    known = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME")}
+    return subprocess.Popen(
+        [sys.executable, "-c", LOOPS, str(package)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known | environment,
+    )  # fmt: skip
+
+
+def test_processes_that_fill_an_empty_folder_at_once_agree(tmp_path):
+    processes = [run_loops(PACKAGE, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(3)]
+    for out, error in [process.communicate(timeout=120) for process in processes]:
+        assert out.split()[0] == "True"
+        assert all("compiling loops" in line for line in error.splitlines()), error
+    out, error = run_loops(PACKAGE, NUMBA_CACHE_DIR=str(tmp_path)).communicate(timeout=120)
+    assert out.split() == ["True", "1"]
+    assert error == ""  # silent where nothing compiles
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A copy of the library beside which nothing can be kept, whoever is the user."""
+    package = tmp_path / "site" / "adjsnn"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "kernels" / "__pycache__").touch()
+    return package
+
+
+def test_an_installation_that_cannot_be_written_keeps_code_in_the_users_folder_or_nowhere(read_only, tmp_path):
+    home, nowhere = {"HOME": str(tmp_path)}, {"HOME": os.devnull}
+    first, lost = run_loops(read_only, **home), run_loops(read_only, **nowhere)
+    out, error = lost.communicate(timeout=120)
+    assert out.split() == ["True", "0"]
+    lines = [line for line in error.splitlines() if "KernelCacheWarning" in line]
+    assert len(lines) == 1
+    assert "NUMBA_CACHE_DIR" in lines[0]
+    first.communicate(timeout=120)
+    out, error = run_loops(read_only, **home).communicate(timeout=120)
+    assert (out.split(), error) == (["True", "1"], "")
+
+
+def test_the_library_in_a_zip_file_keeps_its_code(tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "library"), "zip", PACKAGE.parent, "adjsnn")
+    results = [run_loops(f"{archive}/adjsnn", HOME=str(tmp_path)).communicate(timeout=120) for _ in range(2)]
+    assert [out.split() for out, _ in results] == [["True", "0"], ["True", "1"]]
+    assert results[1][1] == ""
+
+
+SOLVES = """
+import torch, adjsnn
+if {lif}:
+    net = adjsnn.LIFNetwork(1, (1,), tau_mem=20.0, bias=2.0, learn=("bias",), dtype=torch.float64)
+    sol = adjsnn.solve(net, torch.zeros(1, 1, 1, dtype=torch.float64), t_end=50.0, dt=50.0)
+    sol.spike_times()[0, 0].sum().backward()
+else:
+    net = adjsnn.GatedSynapseNetwork(1, 2, 1, learn=("bias",))
+    adjsnn.solve(net, torch.ones(3, 1, 1), dt=0.1).readout.sum().backward()
+print(net.bias)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lif", [True, False])
+def test_networks_are_solved_where_nothing_can_be_written(read_only, lif):
+    known = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    environment = known | {"HOME": os.devnull, "PYTHONPATH": str(read_only.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", SOLVES.format(lif=lif)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum("KernelCacheWarning" in line for line in done.stderr.splitlines()) == 1
+    assert sum("compiling loops" in line for line in done.stderr.splitlines()) == 1
+
+
+# Packages that take long to load and that a first import need not wait for, beside those that torch loads itself.
+LATE = {"numba", "scipy", "torchdiffeq", "matplotlib", "sklearn", "safetensors", "tyro", "tqdm"}
+
+
+def test_importing_the_library_waits_for_none_of_its_slow_dependencies():
+    code = "import sys, torch; before = set(sys.modules); import adjsnn; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "adjsnn.solve" in loaded
+    assert not loaded & LATE
+    assert not {name for name in loaded if name.startswith(("torch._dynamo", "torch._inductor"))}
