@@ -18,6 +18,7 @@ from adjsnn.solution import GRAZING_SPEED
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.lif_arrays import Events
 from adjsnn.systems.lif_network import LIFLayer, LIFState
+from adjsnn.untraced import untraced
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,17 @@ class LIFSolution:
     _drive: Drive | None = field(repr=False, default=None)
 
     @cached_property
+    @untraced
     def layer_spikes(self) -> list[SpikeTrains]:
         """Spikes of each layer, their times differentiable."""
         return [self._trains(layer, result) for layer, result in zip(self._layers, self._results, strict=True)]
 
+    @untraced
     def spike_times(self, layer: int = -1) -> Float[Tensor, " S"]:
         """Times of all spikes of a layer in one column, sample by sample, sorted within a sample; differentiable."""
         return self._results[layer].time
 
+    @untraced
     def first_spike_times(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """First spike time of each neuron, ms; differentiable; inf for a neuron that is silent, without gradient."""
         time, spikes = self._results[layer].time, self._results[layer].run.spikes
@@ -86,11 +90,13 @@ class LIFSolution:
         silent = time.new_full((spikes.batch * n,), float("inf"))
         return silent.index_put((at,), time[spike]).view(spikes.batch, n)
 
+    @untraced
     def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
         """Number of spikes of each neuron; a whole number, without gradient."""
         return torch.from_numpy(self._counts(layer)).to(self._results[layer].time.device)
 
     @cached_property
+    @untraced
     def readout(self) -> Float[Tensor, "T B C"]:
         """Filtered linear readout of the last layer's spikes at the times ts, (2.13); differentiable.
 
@@ -99,6 +105,7 @@ class LIFSolution:
         """
         return filtered_readout(self._read(1), self._results[-1], self.ts)
 
+    @untraced
     def readout_error(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
         """∫ ‖o - o_d‖² dt over ts[0] … ts[-1] for each sample, exact (2.17); differentiable.
 
@@ -114,11 +121,13 @@ class LIFSolution:
         readout = self._read_against(target)
         return readout_error(readout, self._results[-1], self.ts, target.detach()).to(readout.w_out)
 
+    @untraced
     def error_of_silence(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
         """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
         readout = self._read_against(target)
         return target_square(self.ts.double(), target.detach().double()).to(readout.w_out)
 
+    @untraced
     def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
         """∫ o dt over a window of each sample, exact (2.18); needs no times ts; differentiable in all but the window.
 
@@ -157,6 +166,7 @@ class LIFSolution:
             )
         return readout
 
+    @untraced
     def squared_rate(self, tau: Number = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
         """Mean over time of the square of each neuron's filtered rate, (spikes/s)², exact (2.19); differentiable.
 
@@ -174,12 +184,14 @@ class LIFSolution:
         energy = squared_activity(self._results[k], len(self._layers[k].v_th), tau)
         return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)
 
+    @untraced
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes."""
         k = range(len(self._layers))[layer]
         drive = self._drive if k == 0 else None
         return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end, drive)
 
+    @untraced
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """∫ v dt of each neuron over the trial, ms; differentiable.
 
@@ -202,12 +214,14 @@ class LIFSolution:
         """Times and events of the spikes that a layer receives."""
         return (self._results[layer - 1].time, self._results[layer - 1].run.spikes) if layer else self._inputs
 
+    @untraced
     def spike_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
         """dv/dt just before each spike of a layer, 1/ms, sample by sample in order of time, equation (2.7)."""
         k = range(len(self._layers))[layer]
         return torch.from_numpy(_speeds(self._layers[k], self._results[k]))
 
     @cached_property
+    @untraced
     def stats(self) -> LIFStats:
         """Figures about this solve; computed when first asked for."""
         counts = [self._counts(k) for k in range(len(self._results))]

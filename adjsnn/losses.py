@@ -9,10 +9,12 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.spikes import SpikeTrains
+from adjsnn.untraced import untraced
 
 MS_PER_SECOND = 1000.0
 
 
+@untraced
 def readout_mse(sol: GatedSolution | CheckpointedSolution, target: Float[Tensor, "T1 B C"]) -> Float[Tensor, ""]:
     """Mean of (o - o_d)² over times, samples and channels.
 
@@ -27,6 +29,7 @@ def readout_mse(sol: GatedSolution | CheckpointedSolution, target: Float[Tensor,
     return (sol.readout - target).square().mean()
 
 
+@untraced
 def normalised_cost(
     sol: GatedSolution | CheckpointedSolution | LIFSolution, target: Float[Tensor, "T1 B C"]
 ) -> Float[Tensor, ""]:
@@ -48,6 +51,7 @@ def normalised_cost(
     return (sol.readout - target).square().sum() / target.square().sum()
 
 
+@untraced
 def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Number of spikes of each neuron.
 
@@ -60,12 +64,14 @@ def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: 
     return sol.spike_charge
 
 
+@untraced
 def firing_rate(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Firing rate of each neuron in spikes/s: spike_count over the length of the trial."""
     length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
     return spike_count(sol, layer) * (MS_PER_SECOND / length)
 
 
+@untraced
 def voltage_max(sol: LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Largest voltage of each neuron over the trial, the threshold for one that spikes; differentiable.
 
@@ -74,6 +80,7 @@ def voltage_max(sol: LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     return sol.voltage_max(layer)
 
 
+@untraced
 def first_spike_cross_entropy(
     sol: LIFSolution,
     labels: Int[Tensor, " B"],
@@ -109,6 +116,7 @@ def first_spike_cross_entropy(
     return (right / tau0 + torch.logsumexp(-time / tau0, 1) + alpha * torch.expm1(right / tau1)).mean()
 
 
+@untraced
 def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int = -1) -> Float[Tensor, ""]:
     """Mean of (t - t_d)² of first spike times, ms², over finite entries of `target`; a silent neuron counts as t_end.
 
@@ -126,6 +134,7 @@ def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int =
     return (time - target)[wanted].square().sum() / max(int(wanted.sum()), 1)
 
 
+@untraced
 def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number = 10.0, layer: int = -1) -> Float[Tensor, " B"]:
     """van Rossum distance of the spikes of a layer to `target`, summed over neurons, for each sample.
 

@@ -13,6 +13,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, Located
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedState, GatedTensors
+from adjsnn.untraced import untraced
 
 GRAZING_SPEED = 1e-6  # 1/ms: a spike slower than this grazes its threshold, and its gradient is not to be trusted
 
@@ -61,16 +62,19 @@ class GatedSolution:
     _u: Tensor = field(repr=False)
 
     @property
+    @untraced
     def charge(self) -> Float[Tensor, "T B N"]:
         """Charge q released in each step, equation (1.6), differentiable: its sum over a full crossing is 1."""
         return self._program.charge(self._tensors, self.v, self.a_slow, self.crossings)
 
     @property
+    @untraced
     def spike_charge(self) -> Float[Tensor, "B N"]:
         """Σ|q| of each neuron, its differentiable number of spikes."""
         return self.charge.abs().sum(0)
 
     @property
+    @untraced
     def crossings(self) -> Int8[Tensor, "T B N"]:
         """Thresholds crossed by each neuron in each step, negative for the lower threshold."""
         return self._trajectory.crossings
@@ -81,6 +85,7 @@ class GatedSolution:
         return GatedState(self.v[-1], self.a_fast[-1], self.a_slow[-1])
 
     @cached_property
+    @untraced
     def spikes(self) -> SpikeTrains:
         """Threshold crossings, each located inside its step; where a step has several, evenly between the first and the last
         threshold it passes."""
@@ -101,11 +106,13 @@ class GatedSolution:
         return SpikeTrains.from_events(sample, neuron, times, crossings.sign(), batch=batch, n_neurons=n_neurons, t_max=t_max)
 
     @property
+    @untraced
     def spike_speeds(self) -> Float[Tensor, " S"]:
         """|dv/dt| of each step that crosses a threshold, 1/ms, in no order."""
         return self._located.speed.abs()
 
     @cached_property
+    @untraced
     def stats(self) -> Stats:
         """Figures about this solve; computed when first asked for."""
         trajectory, found = self._trajectory, self._located
@@ -122,6 +129,7 @@ class GatedSolution:
         )
 
     @cached_property
+    @untraced
     def _located(self) -> Located:
         return self._program.locate(self._tensors, self._u, self._trajectory)
 
@@ -146,6 +154,7 @@ class CheckpointedSolution:
     _record: Record = field(repr=False)
 
     @property
+    @untraced
     def stats(self) -> Stats:
         """Figures about this solve; speeds at spikes are not known (NaN), recomputed_steps counts the last backward pass."""
         return Stats(

@@ -14,6 +14,7 @@ from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.systems.lif_network import LIFNetwork
+from adjsnn.untraced import untraced
 
 GATED = ("dt", "method", "adjoint", "y0", "kernels")
 SMOOTH = ("dt", "ts", "method", "rtol", "atol", "max_steps", "adjoint", "y0", "substeps")
@@ -30,6 +31,7 @@ def solve(system: GatedSynapseNetwork, inputs: Any, **options: Any) -> GatedSolu
 def solve(system: HybridSystem, inputs: Any = None, **options: Any) -> SmoothSolution: ...
 
 
+@untraced
 def solve(
     system: Any, inputs: Any = None, **options: Any
 ) -> GatedSolution | CheckpointedSolution | SmoothSolution | LIFSolution:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, duration, number, positive, tensor
 from adjsnn.errors import ConfigurationError
+from adjsnn.untraced import untraced
 
 Event = tuple[float, int]
 
@@ -29,6 +30,7 @@ class SpikeTrains:
         ConfigurationError: shapes, dtypes, order, range or padding that cannot be right.
     """
 
+    @untraced
     def __init__(
         self,
         idx: Int[Tensor, "B K"] | np.ndarray,
@@ -93,6 +95,7 @@ class SpikeTrains:
             )
 
     @classmethod
+    @untraced
     def from_list(
         cls,
         events: Sequence[Sequence[Event]],
@@ -113,6 +116,7 @@ class SpikeTrains:
         return cls(idx.to(device), time.to(device), n_neurons, t_max)
 
     @classmethod
+    @untraced
     def from_events(
         cls, sample: Tensor, neuron: Tensor, time: Tensor, sign: Tensor, *, batch: int, n_neurons: int, t_max: float
     ) -> "SpikeTrains":
@@ -133,6 +137,7 @@ class SpikeTrains:
         )
 
     @classmethod
+    @untraced
     def from_dense(
         cls,
         x: Tensor | np.ndarray,
@@ -173,6 +178,7 @@ class SpikeTrains:
         return cls.from_events(sample, neuron, time, torch.ones_like(neuron), batch=x.shape[1], n_neurons=x.shape[2], t_max=end)
 
     @classmethod
+    @untraced
     def poisson(cls, rates: Tensor, t_max: Number, *, generator: torch.Generator | None = None) -> "SpikeTrains":
         """Poisson spikes of constant rate over 0 … t_max.
 
@@ -201,6 +207,7 @@ class SpikeTrains:
         )
 
     @classmethod
+    @untraced
     def latency(cls, x: Tensor, t_max: Number, *, bias: Number | None = None) -> "SpikeTrains":
         """One spike per neuron, at x · t_max: 0 spikes at once, 1 at the end. Differentiable in x.
 
@@ -230,6 +237,7 @@ class SpikeTrains:
         time, idx = time.sort(dim=1, stable=True)
         return cls(idx, time, time.shape[1], t_max)
 
+    @untraced
     def merge(self, other: "SpikeTrains") -> "SpikeTrains":
         """The spikes of both, of the same neurons and samples, sorted; times stay differentiable.
 
@@ -244,6 +252,7 @@ class SpikeTrains:
         idx, sign = (torch.cat(pair, 1).gather(1, order) for pair in ((self.idx, other.idx), (self.sign, other.sign)))
         return self._trimmed(idx, time, sign, max(self.t_max, other.t_max))
 
+    @untraced
     def between(self, start: Number, stop: Number) -> "SpikeTrains":
         """The spikes in [start, stop), counted from `start` on; the end of the recording is included if stop reaches it.
 
@@ -261,10 +270,12 @@ class SpikeTrains:
         idx, sign = torch.where(kept, self.idx, -1).gather(1, order), torch.where(kept, self.sign, 0).gather(1, order)
         return self._trimmed(idx, time, sign, stop - start)
 
+    @untraced
     def samples(self, which: Tensor | slice) -> "SpikeTrains":
         """Some of the samples: a slice, or indices (K,)."""
         return SpikeTrains(self.idx[which], self.time[which], self.n_neurons, self.t_max, self.sign[which])
 
+    @untraced
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeTrains":
         """The spikes on another device, their times in another floating-point dtype."""
         idx, sign = self.idx.to(device), self.sign.to(device)
@@ -274,6 +285,7 @@ class SpikeTrains:
         width = int((idx >= 0).sum(1).max()) if len(idx) else 0
         return SpikeTrains(idx[:, :width], time[:, :width], self.n_neurons, t_max, sign[:, :width])
 
+    @untraced
     def to_list(self) -> list[list[Event]]:
         """One list of (time in ms, neuron) per sample, sorted in time."""
         return [
@@ -281,6 +293,7 @@ class SpikeTrains:
             for times, neurons in zip(self.time.tolist(), self.idx.tolist(), strict=True)
         ]
 
+    @untraced
     def to_dense(self, dt: Number) -> Float[Tensor, "T B N"]:
         """Signed spike counts on a grid: entry n counts the spikes in [n dt, (n+1) dt), the last one those at t_max too.
 
@@ -295,6 +308,7 @@ class SpikeTrains:
         at = (bins, sample, self.idx[sample, k])
         return dense.index_put_(at, self.sign[sample, k].to(dense.dtype), accumulate=True)
 
+    @untraced
     def counts(self) -> Int[Tensor, "B N"]:
         """Number of spikes of each neuron in each sample, of either sign."""
         sample, k = (self.idx >= 0).nonzero(as_tuple=True)
@@ -305,6 +319,7 @@ class SpikeTrains:
     def batch(self) -> int:
         return self.idx.shape[0]
 
+    @untraced
     def __len__(self) -> int:
         """Number of spikes in the whole batch."""
         return int((self.idx >= 0).sum())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "adjsnn"
 LAYERS = [
-    {"errors", "scalars"},
+    {"errors", "scalars", "untraced"},
     {"checks"},
     {"spikes", "signals", "systems"},
     {"kernels"},
@@ -46,4 +46,4 @@ def test_systems_never_see_a_solver():
 
 
 def test_losses_see_only_a_solution():
-    assert _imports(ROOT / "losses.py") == {"checks", "errors", "lif_solution", "solution", "spikes"}
+    assert _imports(ROOT / "losses.py") == {"checks", "errors", "lif_solution", "solution", "spikes", "untraced"}
