@@ -29,6 +29,7 @@ from adjsnn.smooth_arguments import (
     tolerances_of,
 )
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.reparametrized import stale
 
 Adjoint = DiscreteAdjoint | ContinuousAdjoint | ForwardSensitivity | Backsolve | BPTT
 
@@ -100,6 +101,12 @@ def solve_smooth(
     """
     if not isinstance(system, HybridSystem):
         raise ConfigurationError(f"a system of type {type(system).__name__}", "a HybridSystem", "subclassing it")
+    if (name := stale(system)) is not None:
+        raise ConfigurationError(
+            f"{name}, which torch.nn.utils computes anew when its module is called, as a system is not",
+            "a weight that is computed when it is read",
+            "torch.nn.utils.parametrize and torch.nn.utils.parametrizations, or a submodule that vector_field calls",
+        )
     by_torchdiffeq = isinstance(method, str) and method.startswith(PREFIX)
     if method not in TABLEAUS and not by_torchdiffeq:
         raise ConfigurationError(f"method={method!r}", f'one of {list(TABLEAUS)} or "torchdiffeq:<name>"', 'method="rk4"')

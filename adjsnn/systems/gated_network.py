@@ -11,6 +11,7 @@ from adjsnn.checks import Count, Number, count, values
 from adjsnn.errors import ConfigurationError
 from adjsnn.systems.gates import Gate, RaisedCosineGate
 from adjsnn.systems.membranes import QIF, Membrane
+from adjsnn.systems.reparametrized import renew
 
 
 class GatedState(NamedTuple):
@@ -131,7 +132,9 @@ class GatedSynapseNetwork(nn.Module):
             self.register_parameter(name, nn.Parameter(value.to(device), requires_grad=learnt))
 
     def tensors(self) -> GatedTensors:
-        """The network's tensors, fetched by attribute so that parametrizations are applied and gradients flow through them."""
+        """The network's tensors, fetched by attribute so that parametrizations are applied and gradients flow through them;
+        weights that are pruned, or normalised by hooks of torch, are computed anew."""
+        renew(self)
         constants = {name: getattr(self, name) for name in self.neuron.constants}
         return GatedTensors(self.w_in, self.w_rec, self.bias, self.w_out, self.tau_fast, self.tau_slow, constants)
 

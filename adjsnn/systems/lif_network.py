@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adjsnn.checks import Count, Number, count, flag, is_flag, positive, values
 from adjsnn.errors import ConfigurationError
+from adjsnn.systems.reparametrized import renew
 
 PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
 Delays: TypeAlias = Number | tuple[Number | None, ...] | None
@@ -151,7 +152,9 @@ class LIFNetwork(nn.Module):
             self.w_out = nn.Parameter(w_out.to(device), requires_grad="weights" in self.learn)
 
     def tensors(self) -> list[LIFLayer]:
-        """The tensors of each layer, fetched so that parametrizations are applied and gradients flow through them."""
+        """The tensors of each layer, fetched so that parametrizations are applied and gradients flow through them; weights
+        that are pruned, or normalised by hooks of torch, are computed anew."""
+        renew(self)
         lists = (getattr(self, name) for name in LIFLayer._fields)
         return [LIFLayer(*row) for row in zip(*(list(x) for x in lists), strict=True)]
 
