@@ -243,7 +243,7 @@ def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[LIFSta
         if len(above):
             sample, neuron = (int(n) for n in above[0])
             raise ConfigurationError(
-                f"y0[{k}].v[{sample}, {neuron}] = {float(state.v[sample, neuron]):g}, at or above its threshold",
+                f"y0[{k}].v[{sample}, {neuron}] = {float(state.v[sample, neuron].detach()):g}, at or above its threshold",
                 "voltages below the threshold at the start",
                 "clipping the initial voltages",
             )

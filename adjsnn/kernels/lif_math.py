@@ -18,16 +18,21 @@ SERIES_BELOW = 0.5
 
 @compiled(**INLINE)
 def decay(t, tau_mem, tau_syn):
-    """e^{-t/τ_m}, e^{-t/τ_s} and K(t), the faster exponential from the slower one."""
+    """e^{-t/τ_m}, e^{-t/τ_s} and K(t), the faster exponential from the slower one; all to relative rounding."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
     if kappa == 0.0:
         e = exp(-t / tau_mem)
         return e, e, t * e
-    if kappa > 0.0:
-        slow, gone = exp(-t / tau_mem), -expm1(-kappa * t)
-        return slow, slow - slow * gone, slow * gone / kappa
-    slow, gone = exp(-t / tau_syn), -expm1(kappa * t)
-    return slow - slow * gone, slow, -slow * gone / kappa
+    x = abs(kappa) * t
+    if x > 0.5:  # either the share that is left or the one that is gone is computed, whichever is the smaller
+        left = exp(-x)
+        gone = 1.0 - left
+    else:
+        gone = -expm1(-x)
+        left = 1.0 - gone
+    slow = exp(-t / max(tau_mem, tau_syn))
+    fast, k = slow * left, slow * gone / abs(kappa)
+    return (slow, fast, k) if kappa > 0.0 else (fast, slow, k)
 
 
 @compiled(**INLINE)
