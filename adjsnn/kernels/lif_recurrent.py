@@ -97,10 +97,13 @@ def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcomi
 def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming):
     """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
 
-    With `instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the horizon comes closer
-    with every crossing that is found, and few neurons are left to look at in detail.
+    With `instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the bound is asked up to
+    the earliest crossing found so far, and few neurons are left to look at in detail. These are looked at over the interval,
+    since a crossing is rounded differently with another end, and neurons that are alike must cross in the same instant; for
+    the same reason the bound has room for the rounding of v.
     """
-    span = horizon - t
+    whole = horizon - t
+    span = whole
     e_mem, e_syn, conv = decay(span, tau_mem[0], tau_syn[0])
     for n in range(len(v)):
         upcoming[n] = inf
@@ -109,11 +112,13 @@ def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, inst
         if release[n] < inf:
             continue
         v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * conv / tau_mem[n]
-        if may_cross(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], tau_syn[n], v_th[n], span):
-            wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span, v_after)
+        reach = v_th[n] - 2.0**-40 * (abs(v[n]) + abs(bias[n]) + abs(i[n]) + abs(v_th[n]))
+        if may_cross(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], tau_syn[n], reach, span):
+            end = voltage(whole, v[n], i[n], bias[n], tau_mem[n], tau_syn[n])[0]
+            wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], whole, end)
             if wait < inf:
                 upcoming[n] = min(t + wait, horizon)
-                if instant:
+                if instant and wait < span:
                     span = wait
                     e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
 
