@@ -170,8 +170,8 @@ def _announce(function: str) -> None:
     if "compiling" not in _said:
         _said.add("compiling")
         _LOG.warning(  # no warning, but what logging shows unless told otherwise
-            "adjsnn: compiling loops for this machine, which takes 5 to 30 s for each kind of network, forward and backward, "
-            "the first time (now %s); later runs find them on disk",
+            "adjsnn: compiling loops for this machine, 5 to 30 s for each kind of network, forward and backward, "
+            "at its first use (now %s)",
             function,
         )
 
