@@ -7,6 +7,7 @@ from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.event_exact import EventAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.smooth_discrete import SmoothStats
+from adjsnn.collate import collate_spikes
 from adjsnn.errors import (
     AdjsnnError,
     ConfigurationError,
@@ -65,6 +66,7 @@ __all__ = [
     "SmoothStats",
     "SpikeTrains",
     "StepTooLongWarning",
+    "collate_spikes",
     "gradcheck",
     "losses",
     "release_memory",

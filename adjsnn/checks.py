@@ -111,12 +111,31 @@ def tensor(name: str, values: Any, expected: str, remedy: str) -> Tensor:
 def at_end(times: Tensor, end: float, eps: float) -> Tensor:
     """Times (T,), float64, with those that are `end` but for a rounding set to it.
 
-    `eps` is the spacing of the dtype in which they were given, see `rounding`. A time beyond the end is the end where it is
-    beyond by no more than `eps` of it; one before is where both have the same number in that dtype.
+    `eps` is the spacing of the dtype in which they were given, see `rounding`. A time is the end where it is beyond by no more
+    than `eps` of it, and in a dtype coarser than float64, which holds no number in between, where it is as little before.
     """
-    near = (times - end).abs() <= (eps if eps > EPS else 0.0) / 2.0 * end
-    beyond = (times > end) & (times <= end * (1.0 + eps))
-    return torch.where(near | beyond, end, times)
+    before = end * (1.0 - eps) if eps > EPS else end
+    return torch.where((times >= before) & (times <= end * (1.0 + eps)), end, times)
+
+
+def bins(times: Tensor, dt: float, eps: float) -> Tensor:
+    """Number n of the bin n dt ≤ t < (n+1) dt that holds each time t ≥ 0, (...), int64, past the roundings of t and dt.
+
+    A grid in floating point is off its edges by the roundings of t, of dt and on the way from one to the other, three of its
+    dtype where linspace made it. So a t that falls short of an edge by no more than (1.5 `eps` + 2 ε) t lies on it, with `eps`
+    the spacing of the dtype that t or dt was given in, which is two roundings, and ε that of float64, for the edge itself.
+    No other time moves; where half a bin is less than that, t goes to the nearest edge.
+    """
+    t = times.detach().double()
+    n = (t / dt).floor()
+    short = (n + 1.0) * dt - t
+    return (n + (short <= (t * (1.5 * eps + 2.0 * EPS)).clamp(max=0.5 * dt))).long()
+
+
+def steps_in(length: float, dt: float, eps: float = EPS) -> tuple[int, bool]:
+    """Number of whole steps of dt in a length, and whether they fill it, both past its roundings as `bins` says."""
+    n = int(bins(torch.tensor(length, dtype=torch.float64), dt, eps))
+    return n, length - n * dt <= length * (1.5 * eps + 2.0 * EPS)
 
 
 def rounding(*values: Any) -> float:

@@ -91,7 +91,8 @@ def target_square(ts: Float[Tensor, " T"], target: Float[Tensor, "T B C"]) -> Fl
 
 def _target_ahead(ts: Tensor, target: Tensor, tau: float, time: Tensor, sample: Tensor) -> Tensor:
     """h = ∫_t^{ts[-1]} e^{-(s-t)/τ} o_d(s) ds/τ at the time of each spike, (S, C)."""
-    slope = (target.diff(dim=0) / ts.diff()[:, None, None]).detach()
+    spans = ts.diff()[:, None, None]  # 0 where a time is asked for twice, and nothing happens
+    slope = torch.where(spans > 0.0, target.diff(dim=0) / torch.where(spans > 0.0, spans, 1.0), 0.0).detach()
     ahead = target.new_zeros(target.shape)
     for k in range(len(ts) - 2, -1, -1):
         ahead[k] = _over_step(ts[k + 1] - ts[k], target[k], slope[k], ahead[k + 1], tau)

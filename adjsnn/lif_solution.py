@@ -180,6 +180,8 @@ class LIFSolution:
             ConfigurationError: tau not positive.
         """
         tau = positive("tau", tau, remedy="tau=20.0")
+        if not self.t_end > 0.0:
+            raise ConfigurationError("a rate over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
         k = range(len(self._layers))[layer]
         energy = squared_activity(self._results[k], len(self._layers[k].v_th), tau)
         return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)

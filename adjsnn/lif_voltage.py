@@ -57,6 +57,7 @@ def voltage_max(
     sample, neuron = silent // n, silent % n
     driven = None if drive is None else Drive(drive.values[:, sample, neuron], drive.dt)
     arrivals = _arrivals(layer, inputs, own, sample, neuron, driven)
+    arrivals = arrivals._replace(time=arrivals.time.to(arrivals.weight))
     when, cusp = _where_largest(layer, arrivals, sample, neuron, start, t_end, driven)
     moving = arrivals.time.gather(1, cusp.clamp(min=0)[:, None])[:, 0] if arrivals.time.shape[1] else when
     t = torch.where(cusp >= 0, moving, when)
@@ -72,7 +73,10 @@ def voltage_integral(
     """∫ v dt over 0 … t_end of each neuron in each sample, from the balance (2.12) of charge; without refractory times."""
     batch, n = start.v.shape
     pairs = torch.arange(batch * n, device=start.v.device)
-    time, weight, _ = _arrivals(layer, inputs, own, pairs // n, pairs % n)
+    # Which spikes arrive by the end is a matter of the very times that were solved with, whatever dtype they are given out in.
+    solved = _solved(inputs[1], start.v), inputs[1]
+    own = own._replace(time=_solved(own.run.spikes, start.v))
+    time, weight, _ = _arrivals(layer, solved, own, pairs // n, pairs % n)
     arrived = torch.where(time <= t_end, weight, 0.0).sum(1).view(batch, n)
     counts = np.bincount(_samples(own.run.spikes) * n + own.run.spikes.neuron, minlength=batch * n).reshape(batch, n)
     resets = torch.from_numpy(counts).to(start.v) * (layer.v_th - layer.v_reset)
@@ -82,6 +86,11 @@ def voltage_integral(
 
 def _samples(spikes: Events) -> np.ndarray:
     return np.repeat(np.arange(spikes.batch), np.diff(spikes.first))
+
+
+def _solved(spikes: Events, like: Tensor) -> Tensor:
+    """Times of spikes as they were solved with, float64."""
+    return torch.from_numpy(spikes.time).to(like.device)
 
 
 def _padded(time: Tensor, spikes: Events) -> tuple[Tensor, Tensor]:
@@ -118,8 +127,8 @@ def _from(
 ) -> tuple[Tensor, Tensor]:
     time, source = (x[sample] for x in spikes)
     if delays is not None:
-        time = time + (delays[source] if delays.dim() == 1 else delays[neuron[:, None], source])
-    return time.to(weights), weights[neuron[:, None], source]
+        time = time.double() + (delays[source] if delays.dim() == 1 else delays[neuron[:, None], source])
+    return time.double(), weights[neuron[:, None], source]
 
 
 def _where_largest(

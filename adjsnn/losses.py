@@ -1,5 +1,7 @@
 """Losses. Each sees only a Solution; what it differentiates is found by the adjoint that made the solution."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +14,7 @@ from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
 MS_PER_SECOND = 1000.0
+TAU1, SHORT_TRIAL = 6.4, 60.0  # ms: the wish for early spikes, and the longest trial that it suits
 
 
 @untraced
@@ -43,12 +46,12 @@ def normalised_cost(
         target: o_d at the times sol.ts, (T+1, B, C_out).
 
     Raises:
-        ConfigurationError: target and readout differ in shape.
+        ConfigurationError: target and readout differ in shape, or the target is zero throughout.
     """
     if isinstance(sol, LIFSolution):
-        return sol.readout_error(target).sum() / sol.error_of_silence(target).sum()
+        return sol.readout_error(target).sum() / _size(sol.error_of_silence(target).sum())
     _check_target(sol, target)
-    return (sol.readout - target).square().sum() / target.square().sum()
+    return (sol.readout - target).square().sum() / _size(target.square().sum())
 
 
 @untraced
@@ -68,6 +71,8 @@ def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: 
 def firing_rate(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Firing rate of each neuron in spikes/s: spike_count over the length of the trial."""
     length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
+    if not length > 0.0:
+        raise ConfigurationError("a rate over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
     return spike_count(sol, layer) * (MS_PER_SECOND / length)
 
 
@@ -87,7 +92,7 @@ def first_spike_cross_entropy(
     *,
     tau0: Number = 0.5,
     alpha: Number = 0.003,
-    tau1: Number = 6.4,
+    tau1: Number | None = None,
     layer: int = -1,
 ) -> Float[Tensor, ""]:
     """Mean over samples of -log softmax_label(-t/τ_0) + α (exp(t_label/τ_1) - 1), t the first spike times (2.14).
@@ -97,13 +102,22 @@ def first_spike_cross_entropy(
 
     Args:
         sol: the solution.   labels: class of each sample, one per neuron of the layer.
-        tau0: how far apart first spikes should be, ms.   alpha, tau1: weight and time constant, ms, of the wish for early ones.
+        tau0: how far apart first spikes should be, ms.
+        alpha, tau1: weight and time constant, ms, of the wish for early ones. By default τ_1 is 6.4 ms in trials of up to 60 ms
+            and t_end · 6.4/60 in longer ones, so that a silent neuron costs at most as much as there: α (e^{60/6.4} - 1) = 35.
 
     Raises:
-        ConfigurationError: labels of another number or outside the classes.
+        ConfigurationError: labels of another number or outside the classes, or a τ_1 so short that exp(t_end/τ_1) overflows.
     """
-    tau0, tau1, alpha = positive("tau0", tau0), positive("tau1", tau1), number("alpha", alpha)
+    tau0, alpha = positive("tau0", tau0), number("alpha", alpha)
+    tau1 = TAU1 * max(1.0, sol.t_end / SHORT_TRIAL) if tau1 is None else positive("tau1", tau1)
     first = sol.first_spike_times(layer)
+    if not sol.t_end / tau1 < math.log(torch.finfo(first.dtype).max):
+        raise ConfigurationError(
+            f"tau1={tau1:g} ms in a trial of {sol.t_end:g} ms, whose exponential overflows {first.dtype}",
+            f"a tau1 of about a tenth of the trial, {TAU1 / SHORT_TRIAL * sol.t_end:.3g} ms",
+            "tau1=None",
+        )
     outside = labels.is_floating_point() or bool(((labels < 0) | (labels >= first.shape[1])).any())
     if labels.shape != first.shape[:1] or outside:
         raise ConfigurationError(
@@ -152,6 +166,8 @@ def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number 
     if (target.batch, target.n_neurons) != (found.batch, found.n_neurons):
         raise ConfigurationError(f"{target!r} as a target of {found!r}", "as many samples and neurons", "SpikeTrains.from_list")
     tau = positive("tau", tau, remedy="tau=10.0")
+    found.check(ordered=False)
+    target.check(ordered=False)
     columns = [_columns(found, 1.0), _columns(target, -1.0)]
     group, time, sign = (torch.cat(x) for x in zip(*columns, strict=True))
     order = time.argsort(stable=True)
@@ -170,6 +186,13 @@ def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number 
         total = total + s * (0.5 * s + before)
         last = s
     return total.view(found.batch, found.n_neurons).sum(1)
+
+
+def _size(square: Tensor) -> Tensor:
+    """What a cost is measured by, where it is not zero."""
+    if not bool(square > 0.0):
+        raise ConfigurationError("a target that is zero throughout", "one to measure the error by", "losses.readout_mse")
+    return square
 
 
 def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:

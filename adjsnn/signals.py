@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.checks import Count, Number, count, positive
+from adjsnn.checks import Count, Number, count, positive, steps_in
 from adjsnn.errors import ConfigurationError
 
 BASE_PERIOD = 1200.0  # ms
@@ -155,7 +155,7 @@ def load_signal(path: str | Path, signal_dt: Number, dt: Number, *, mean_norm: N
     if (values == values[0]).all():  # here already: resampling leaves a rounding error, which scaling would blow up
         raise ConfigurationError(f"{path}: a constant signal", "a signal that varies", "another column or file")
     times = np.arange(len(values)) * signal_dt
-    steps = int(times[-1] / dt)
+    steps, _ = steps_in(float(times[-1]), dt)
     if steps < 1:
         raise ConfigurationError(f"{path}: {times[-1]:g} ms long", f"at least one step of {dt:g} ms", "a larger signal_dt")
     # The mean over a step is the difference of the integral, which is quadratic between samples.

@@ -39,7 +39,8 @@ def solve_lif(
 
     Args:
         system: the network.
-        inputs: spikes of its n_in inputs; those after t_end do nothing. If `inputs.time` requires a gradient it gets one.
+        inputs: spikes of its n_in inputs, checked again here; those after t_end do nothing, and times that have moved past
+            each other are put in order. If `inputs.time` requires a gradient it gets one.
             Or u, (T, B, n_in), analog currents held constant over each of T steps of dt, (2.16): W_in u is added to the bias of
             the first layer. Delays do not apply to it. Spikes are located inside the steps as without them.
         dt: length of the steps of the currents, ms; for analog currents only.
@@ -72,7 +73,7 @@ def solve_lif(
             raise ConfigurationError("two tensors of currents", "spikes and currents, or one of them", "their sum")
         inputs, currents = _no_spikes(system, inputs), inputs
     _check_inputs(system, inputs)
-    drive, edges = None, NO_TIMES
+    drive, edges, eps = None, NO_TIMES, rounding(dt, t_end)
     if currents is not None:
         t_end, step = _check_currents(system, layers[0].w_in, currents, inputs.batch, dt, t_end)
         drive = Drive(currents.double() @ layers[0].w_in.double().T, step)
@@ -80,14 +81,11 @@ def solve_lif(
     elif dt is not None:
         raise ConfigurationError("dt for a LIF network without analog currents", "none: it has no grid", "leaving it out")
     end = duration("t_end", inputs.t_max if t_end is None else t_end)
-    probes = _times(ts, end, rounding(t_end, ts))
+    probes = _times(ts, end, max(eps, rounding(ts)))
     limit = _limit(max_spikes, end)
     y0 = system.initial_state(inputs.batch) if y0 is None else y0
     _check_state(system, layers, y0, inputs.batch)
-    real = inputs.idx >= 0
-    first = np.concatenate([[0], real.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
-    source = inputs.idx[real].cpu().numpy().astype(np.int64)
-    time = inputs.time[real]
+    first, source, time = _columns(inputs, end, eps)
     problem = LIFProblem(first, source, end, np.append(probes, end), limit, KERNELS[kernels], edges)
     results = adjoint.run(problem, layers, time, y0, None if drive is None else drive.values)
     return LIFSolution(
@@ -152,10 +150,31 @@ def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:
         raise ConfigurationError(
             f"input spikes of {x.n_neurons} neurons", f"n_in = {system.n_in}", "a network with as many inputs"
         )
+    x.check(ordered=False)
     if x.batch < 1:
         raise ConfigurationError("an empty batch", "at least one sample", "leaving empty batches out")
     if bool((x.sign < 0).any()):
         raise ConfigurationError("input spikes of negative sign", "spikes of sign +1", "a second set of inputs for them")
+
+
+def _columns(x: SpikeTrains, end: float, eps: float) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Input spikes in flat columns, in order of time as it is now: first (B+1,), neuron (S,), time (S,).
+
+    A spike that is beyond the end by a rounding alone, of the dtypes of both, is at it.
+    """
+    idx, time = x.idx, x.time
+    t = time.detach().cpu().numpy()
+    if bool((t[:, 1:] < t[:, :-1]).any()):  # moved past each other since the trains were made
+        time, order = time.sort(dim=1, stable=True)
+        idx = idx.gather(1, order)
+    real = idx >= 0
+    first = np.concatenate([[0], real.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
+    time = time[real]
+    late = as_array(time) - end
+    near = (late > 0.0) & (late <= max(eps, torch.finfo(time.dtype).eps) * end)
+    if bool(near.any()):  # float64 holds the end itself; the shift has no gradient
+        time = time.double() - torch.from_numpy(np.where(near, late, 0.0)).to(time.device)
+    return first, idx[real].cpu().numpy(), time
 
 
 def _no_spikes(system: LIFNetwork, u: Tensor) -> SpikeTrains:

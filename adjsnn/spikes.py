@@ -1,15 +1,31 @@
 """Spike trains as batched, padded event lists."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf, isclose
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
-from adjsnn.checks import Count, Number, count, duration, number, positive, tensor
+from adjsnn.checks import (
+    EPS,
+    Count,
+    Number,
+    at_end,
+    bins,
+    count,
+    duration,
+    number,
+    positive,
+    rounding,
+    steps_in,
+    tensor,
+)
 from adjsnn.errors import ConfigurationError
+from adjsnn.trains_check import PADS, check_trains
 from adjsnn.untraced import untraced
 
 Event = tuple[float, int]
@@ -18,11 +34,16 @@ Event = tuple[float, int]
 class SpikeTrains:
     """Spikes of a batch: for each sample a list of (time, neuron), sorted in time and padded to equal length.
 
+    x[k], x[a:b] and x[indices] are some of the samples, iteration goes over the samples one by one, `cat` and
+    `adjsnn.collate_spikes` put samples together; times stay differentiable. len(x) is the number of spikes, `batch` that of
+    samples.
+
     Args:
-        idx: neuron of each spike, (B, K), integers; -1 in the padding at the end of each row.
+        idx: neuron of each spike, (B, K), integers; -1 in the padding at the end of each row. Here and below a tensor, or an
+            array, which is copied.
         time: time of each spike, (B, K), ms; inf in the padding.
         n_neurons: number of neurons; 0 ≤ idx < n_neurons.
-        t_max: end of the recording, ms; 0 ≤ time ≤ t_max.
+        t_max: end of the recording, ms; 0 ≤ time ≤ t_max, but for a rounding of the dtype in which either is given.
         sign: +1 or -1 for each spike, (B, K), where neurons with two thresholds spike either way; 0 in the padding.
             Default: all +1.
 
@@ -39,9 +60,8 @@ class SpikeTrains:
         t_max: Number,
         sign: Int[Tensor, "B K"] | np.ndarray | None = None,
     ) -> None:
-        remedy = "SpikeTrains.from_list, which pads for you"
-        self.idx = tensor("idx", idx, "integer neurons, (B, K)", remedy)
-        self.time = tensor("time", time, "floating-point times, (B, K)", remedy)
+        self.idx = tensor("idx", idx, "integer neurons, (B, K)", PADS)
+        self.time = tensor("time", time, "floating-point times, (B, K)", PADS)
         if self.idx.is_floating_point() or self.idx.dtype == torch.bool or not self.time.is_floating_point():
             raise ConfigurationError(
                 f"idx of {self.idx.dtype}, time of {self.time.dtype}",
@@ -49,50 +69,24 @@ class SpikeTrains:
                 "idx.long(), time.float()",
             )
         self.idx = self.idx.long()
-        padding = self.idx < 0
         if sign is None:
-            self.sign = torch.where(padding, 0, 1).to(torch.int8)
+            self.sign = torch.where(self.idx < 0, 0, 1).to(torch.int8)
         else:
             self.sign = tensor("sign", sign, "+1 or -1 for each spike, (B, K)", "leaving it out")
         self.n_neurons = count("n_neurons", n_neurons)
         self.t_max = duration("t_max", t_max)
-        self._check(padding)
+        if rounding(t_max) > EPS and self.time.numel():  # the end was rounded: the spikes at it say where it was
+            last = float(torch.where(self.time.isinf(), 0.0, self.time.detach()).max())
+            self.t_max = last if self.t_max < last <= self.t_max * (1.0 + rounding(t_max)) else self.t_max
+        self.check()
 
-    def _check(self, padding: Tensor) -> None:
-        if self.idx.shape != self.time.shape or self.sign.shape != self.idx.shape or self.idx.dim() != 2:
-            raise ConfigurationError(
-                f"idx {tuple(self.idx.shape)}, time {tuple(self.time.shape)}, sign {tuple(self.sign.shape)}",
-                "the same shape (B, K) for all",
-                "SpikeTrains.from_list, which pads for you",
-            )
-        if self.time.isnan().any():
-            raise ConfigurationError("NaN among the spike times", "numbers, or inf in the padding", "dropping those spikes")
-        if (self.idx >= self.n_neurons).any() or (self.idx < -1).any():
-            raise ConfigurationError(
-                f"neuron indices from {int(self.idx.min())} to {int(self.idx.max())}",
-                f"0 … {self.n_neurons - 1}, or -1 in the padding",
-                "a larger n_neurons",
-            )
-        if (padding != self.time.isinf()).any() or (padding[:, :-1] & ~padding[:, 1:]).any():
-            raise ConfigurationError(
-                "padding that is not -1 in idx and inf in time, at the end of each row",
-                "both, after the last spike",
-                "SpikeTrains.from_list, which pads for you",
-            )
-        spikes = self.time[~padding]
-        if (spikes < 0.0).any() or (spikes > self.t_max).any():
-            raise ConfigurationError(
-                f"spike times from {float(spikes.min()):g} to {float(spikes.max()):g} ms",
-                f"0 to t_max = {self.t_max:g} ms",
-                "a larger t_max, or dropping the spikes outside",
-            )
-        unsorted = (self.time[:, 1:] < self.time[:, :-1]).any(1)
-        if unsorted.any():
-            raise ConfigurationError(
-                f"unsorted spike times in sample {int(unsorted.nonzero()[0])}",
-                "times that never decrease along a row",
-                "sorting them, or SpikeTrains.from_list, which sorts",
-            )
+    def check(self, *, ordered: bool = True) -> None:
+        """Raise ConfigurationError unless these are spike trains still: tensors can be written to, and moved by an optimiser.
+
+        Args:
+            ordered: whether times out of order are an error.
+        """
+        check_trains(self.idx, self.time, self.sign, self.n_neurons, self.t_max, ordered=ordered)
 
     @classmethod
     @untraced
@@ -165,7 +159,11 @@ class SpikeTrains:
             raise ConfigurationError(
                 f"counts of shape {tuple(x.shape)}", "(T, B, N): time first", "x.unsqueeze(1) for one sample"
             )
-        if bool((x < 0).any()) or bool((x != x.floor()).any() if x.is_floating_point() else False):
+        if (
+            x.is_complex()
+            or bool((x < 0).any())
+            or (x.is_floating_point() and not bool((x.isfinite() & (x == x.floor())).all()))
+        ):
             raise ConfigurationError(
                 "counts that are negative or not whole", "numbers of spikes", "x > 0.5 for the spikes alone"
             )
@@ -174,7 +172,7 @@ class SpikeTrains:
         step, sample, neuron = x.nonzero(as_tuple=True)
         repeats = x[step, sample, neuron].long()
         step, sample, neuron = (k.repeat_interleave(repeats) for k in (step, sample, neuron))
-        time, end = step.to(dtype) * dt, len(x) * dt if t_max is None else duration("t_max", t_max)
+        time, end = (step.double() * dt).to(dtype), len(x) * dt if t_max is None else duration("t_max", t_max)
         return cls.from_events(sample, neuron, time, torch.ones_like(neuron), batch=x.shape[1], n_neurons=x.shape[2], t_max=end)
 
     @classmethod
@@ -248,7 +246,8 @@ class SpikeTrains:
             raise ConfigurationError(
                 f"{other!r} merged into {self!r}", "the same batch and n_neurons", "a larger n_neurons and shifted indices"
             )
-        time, order = torch.cat([self.time, other.time], 1).sort(dim=1, stable=True)
+        dtype = torch.promote_types(self.time.dtype, other.time.dtype)
+        time, order = torch.cat([self._widened(dtype), other._widened(dtype)], 1).sort(dim=1, stable=True)
         idx, sign = (torch.cat(pair, 1).gather(1, order) for pair in ((self.idx, other.idx), (self.sign, other.sign)))
         return self._trimmed(idx, time, sign, max(self.t_max, other.t_max))
 
@@ -259,27 +258,112 @@ class SpikeTrains:
         Raises:
             ConfigurationError: not 0 ≤ start ≤ stop ≤ t_max.
         """
+        self.check(ordered=False)
+        eps = max(rounding(stop), torch.finfo(self.time.dtype).eps)
         start, stop = duration("start", start, remedy="start=0.0"), duration("stop", stop)
+        stop = float(at_end(torch.tensor(stop, dtype=torch.float64), self.t_max, eps))
         if not start <= stop <= self.t_max:
             raise ConfigurationError(
                 f"[{start!r}, {stop!r})", f"0 ≤ start ≤ stop ≤ t_max = {self.t_max:g}", "times within the trial"
             )
         kept = (self.idx >= 0) & (self.time >= start) & ((self.time < stop) | (stop == self.t_max))
-        time = torch.where(kept, self.time - start, float("inf"))
-        time, order = time.sort(dim=1, stable=True)
+        length = stop - start
+        time = self.time - start
+        time = time - (time.detach() - length).clamp(min=0.0)  # a spike at the end stays at it, past the difference's rounding
+        time, order = torch.where(kept, time, float("inf")).sort(dim=1, stable=True)
         idx, sign = torch.where(kept, self.idx, -1).gather(1, order), torch.where(kept, self.sign, 0).gather(1, order)
-        return self._trimmed(idx, time, sign, stop - start)
+        return self._trimmed(idx, time, sign, length)
 
     @untraced
     def samples(self, which: Tensor | slice) -> "SpikeTrains":
-        """Some of the samples: a slice, or indices (K,)."""
+        """Some of the samples: a slice, or indices (K,); padded as they are here."""
         return SpikeTrains(self.idx[which], self.time[which], self.n_neurons, self.t_max, self.sign[which])
+
+    @untraced
+    def __getitem__(self, which: Any) -> "SpikeTrains":
+        """Some of the samples, padded no more than they need: a number, a slice, indices, or a bool for each.
+
+        Raises:
+            ConfigurationError: samples that are not there.
+        """
+        if not isinstance(which, slice):
+            seen, wanted = f"samples {which!r}", f"a number, a slice, or indices, of {self.batch} samples"
+            rows = tensor("which", None if isinstance(which, tuple) else which, wanted, "x[0], x[2:4]")
+            rows = rows.long() if rows.numel() == 0 or rows.dtype == torch.uint8 else rows
+            if rows.dtype == torch.bool:
+                there = rows.shape == (self.batch,)
+            else:
+                there = not (rows.is_floating_point() or rows.is_complex()) and rows.dim() < 2
+                there = there and bool(((rows >= -self.batch) & (rows < self.batch)).all())
+            if not there:
+                raise ConfigurationError(seen, wanted, "x[0], x[2:4]")
+            rows = rows if rows.dtype == torch.bool else rows.long()
+            which = torch.atleast_1d(rows).to(self.idx.device)
+        return self._trimmed(self.idx[which], self.time[which], self.sign[which], self.t_max)
+
+    def __iter__(self) -> Iterator["SpikeTrains"]:
+        """The samples, one by one, each a batch of one."""
+        return (self[k] for k in range(self.batch))
+
+    def __reversed__(self) -> Iterator["SpikeTrains"]:
+        return (self[k] for k in reversed(range(self.batch)))
+
+    def __getitems__(self, indices: Sequence[int]) -> list["SpikeTrains"]:
+        """What torch's DataLoader would ask of a data set; its length would have to be that of the batch."""
+        raise ConfigurationError(
+            "SpikeTrains as the data set of a DataLoader, while their len is a number of spikes",
+            "a sequence of samples",
+            "DataLoader(list(x), collate_fn=adjsnn.collate_spikes)",
+        )
+
+    @classmethod
+    @untraced
+    def cat(cls, trains: Iterable["SpikeTrains"]) -> "SpikeTrains":
+        """The samples of all, one batch after the other; times stay differentiable.
+
+        Raises:
+            ConfigurationError: none at all, or another number of neurons, t_max, dtype or device.
+        """
+        trains = list(trains)
+        if not trains or not all(isinstance(x, SpikeTrains) for x in trains):
+            raise ConfigurationError(
+                f"{[type(x).__name__ for x in trains]}", "one SpikeTrains or more", "SpikeTrains.cat([a, b])"
+            )
+        first, width = trains[0], max(x.idx.shape[1] for x in trains)
+        dtype, device = first.time.dtype, first.time.device
+        for k, x in enumerate(trains):
+            same = (x.n_neurons, x.time.dtype, x.time.device) == (first.n_neurons, dtype, device)
+            if not same or not isclose(x.t_max, first.t_max, rel_tol=torch.finfo(dtype).eps):
+                raise ConfigurationError(
+                    f"{x!r} of {x.time.dtype} on {x.time.device}, number {k}",
+                    f"n_neurons={first.n_neurons}, t_max={first.t_max:g} ms, {dtype} on {device}, as number 0",
+                    "x.to(device, dtype), or SpikeTrains(x.idx, x.time, n_neurons, t_max, x.sign)",
+                )
+
+        def padded(rows: Iterable[Tensor], value: float) -> Tensor:
+            return torch.cat([pad(row, (0, width - row.shape[1]), value=value) for row in rows])
+
+        idx, time = padded((x.idx for x in trains), -1), padded((x.time for x in trains), inf)
+        sign = padded((x.sign for x in trains), 0)
+        return cls(idx, time, first.n_neurons, max(x.t_max for x in trains), sign)
+
+    def pin_memory(self) -> "SpikeTrains":
+        """The spikes in page-locked memory, from which a GPU copies faster; a DataLoader with pin_memory=True calls it."""
+        return SpikeTrains(self.idx.pin_memory(), self.time.pin_memory(), self.n_neurons, self.t_max, self.sign.pin_memory())
 
     @untraced
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeTrains":
         """The spikes on another device, their times in another floating-point dtype."""
-        idx, sign = self.idx.to(device), self.sign.to(device)
-        return SpikeTrains(idx, self.time.to(device, dtype), self.n_neurons, self.t_max, sign)
+        idx, sign, time = self.idx.to(device), self.sign.to(device), self._widened(dtype).to(device, dtype)
+        return SpikeTrains(idx, time, self.n_neurons, self.t_max, sign)
+
+    def _widened(self, dtype: torch.dtype | None) -> Tensor:
+        """Times in a wider dtype, in which those that a rounding put beyond t_max are at it."""
+        if dtype is None or not dtype.is_floating_point or torch.finfo(dtype).eps >= torch.finfo(self.time.dtype).eps:
+            return self.time
+        time, beyond = self.time.to(dtype), self.time.detach().to(dtype) - self.t_max
+        rounded = (beyond > 0.0) & (beyond <= self.t_max * torch.finfo(self.time.dtype).eps)
+        return time - torch.where(rounded, beyond, 0.0)
 
     def _trimmed(self, idx: Tensor, time: Tensor, sign: Tensor, t_max: float) -> "SpikeTrains":
         width = int((idx >= 0).sum(1).max()) if len(idx) else 0
@@ -297,20 +381,26 @@ class SpikeTrains:
     def to_dense(self, dt: Number) -> Float[Tensor, "T B N"]:
         """Signed spike counts on a grid: entry n counts the spikes in [n dt, (n+1) dt), the last one those at t_max too.
 
+        Times on a grid are off its edges by roundings: one that falls short of an edge by no more than three roundings of its
+        dtype (or of dt's) lies on it, no other time moves (`adjsnn.checks.bins`). The inverse of `from_dense` for the same dt.
+
         Raises:
             ConfigurationError: dt is not positive.
         """
+        self.check(ordered=False)
+        eps = max(rounding(dt), torch.finfo(self.time.dtype).eps)
         dt = positive("dt", dt, "a positive step in ms", "dt=1.0")
-        steps = max(1, -int(-self.t_max / dt // 1))
+        whole, filled = steps_in(self.t_max, dt, eps)
+        steps = max(1, whole if filled else whole + 1)
         sample, k = (self.idx >= 0).nonzero(as_tuple=True)
-        bins = (self.time[sample, k] / dt).floor().long().clamp_(max=steps - 1)
+        at = (bins(self.time[sample, k], dt, eps).clamp_(max=steps - 1), sample, self.idx[sample, k])
         dense = self.time.new_zeros(steps, self.idx.shape[0], self.n_neurons)
-        at = (bins, sample, self.idx[sample, k])
         return dense.index_put_(at, self.sign[sample, k].to(dense.dtype), accumulate=True)
 
     @untraced
     def counts(self) -> Int[Tensor, "B N"]:
         """Number of spikes of each neuron in each sample, of either sign."""
+        self.check(ordered=False)
         sample, k = (self.idx >= 0).nonzero(as_tuple=True)
         flat = sample * self.n_neurons + self.idx[sample, k]
         return torch.bincount(flat, minlength=self.batch * self.n_neurons).view(self.batch, self.n_neurons)
@@ -321,7 +411,7 @@ class SpikeTrains:
 
     @untraced
     def __len__(self) -> int:
-        """Number of spikes in the whole batch."""
+        """Number of spikes in the whole batch; that of samples is `batch`."""
         return int((self.idx >= 0).sum())
 
     def __repr__(self) -> str:

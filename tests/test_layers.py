@@ -6,9 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "adjsnn"
 LAYERS = [
     {"errors", "scalars", "untraced"},
-    {"checks"},
+    {"checks", "trains_check"},
     {"spikes", "signals", "systems"},
-    {"kernels"},
+    {"collate", "kernels"},
     {"integrate"},
     {"adjoints"},
     {"solution"},

@@ -25,7 +25,7 @@ class LIFProbe(Probe):
         self.real: Tensor | None = None
         if isinstance(inputs, SpikeTrains):
             self.real = inputs.idx >= 0
-            self.time = inputs.time[self.real].detach().double().requires_grad_()
+            self.time = inputs.to(dtype=torch.float64).time[self.real].detach().clone().requires_grad_()
             self.leaves |= {"time": self.time} if self.time.numel() else {}
         if isinstance(self.solve_kwargs.get("currents"), Tensor):
             currents = self.solve_kwargs["currents"].detach().double().clone().requires_grad_()

@@ -44,7 +44,8 @@ def threshold_bracket(
     rtol = positive("rtol", rtol, "a positive number", "rtol=1e-12")
     if not -len(lif.layers) <= layer < len(lif.layers) or not 0 <= neuron < lif.layers[layer]:
         raise ConfigurationError(f"neuron {neuron} of layer {layer}", f"one of the layers {lif.layers}", "layer=-1, neuron=0")
-    x = SpikeTrains(x.idx, x.time.detach().double(), x.n_neurons, x.t_max, x.sign)
+    x = x.to(dtype=torch.float64)
+    x.time = x.time.detach()
     row = lif.w_in[layer].detach()[neuron].clone()
 
     def fires(factor: float) -> bool:
