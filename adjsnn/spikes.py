@@ -80,6 +80,7 @@ class SpikeTrains:
             self.t_max = last if self.t_max < last <= self.t_max * (1.0 + rounding(t_max)) else self.t_max
         self.check()
 
+    @untraced
     def check(self, *, ordered: bool = True) -> None:
         """Raise ConfigurationError unless these are spike trains still: tensors can be written to, and moved by an optimiser.
 
