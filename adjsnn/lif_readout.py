@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.event_exact import LayerResult
+from adjsnn.adjoints.first_order import FirstOrder, first_order
 
 
 class Readout(NamedTuple):
@@ -31,7 +31,7 @@ def filtered_readout(readout: Readout, result: LayerResult, ts: Float[Tensor, " 
     kept = torch.from_numpy(seen).to(time.device)
     share = torch.exp((time[kept] - ts[step]) / tau) / tau
     new = w_out.new_zeros(len(ts), spikes.batch, len(w_out))
-    new = new.index_put((step, sample), share[:, None] * w_out.T[neuron], accumulate=True)
+    new = new.index_put((step, sample), share[:, None] * w_out[:, neuron].T, accumulate=True)
     decays = torch.exp(-ts.diff(prepend=ts[:1]) / tau).tolist()
     rows = [new[0]]
     for decay, row in zip(decays[1:], new.unbind()[1:], strict=True):
@@ -51,7 +51,7 @@ def readout_error(
     early = (ts[0] - result.time).clamp(min=0.0)  # a spike before ts[0] is there what it has decayed to
     time = result.time.double() + early
     inside = time <= ts[-1]
-    w = w_out.T[neuron] * (torch.exp(-early.double() / tau) * inside)[:, None]
+    w = w_out[:, neuron].T * (torch.exp(-early.double() / tau) * inside)[:, None]
     time = time.clamp(max=float(ts[-1]))
     pairs = _Pairs.apply(time, w, spikes.first, tau)
     last = w.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, w * torch.exp((time - ts[-1]) / tau)[:, None])
@@ -69,7 +69,7 @@ def readout_integral(
     begin, end = start[sample].to(time), stop[sample].to(time)
     share = torch.exp((time - torch.maximum(begin, time)) / tau) - torch.exp(((time - end) / tau).clamp(max=0.0))
     share = torch.where(time < end, share, 0.0)
-    columns = w_out.T[torch.from_numpy(spikes.neuron).to(time.device)]
+    columns = w_out[:, torch.from_numpy(spikes.neuron).to(time.device)].T
     return w_out.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, share[:, None] * columns)
 
 
@@ -108,7 +108,7 @@ def _over_step(length: Tensor, target: Tensor, slope: Tensor, after: Tensor, tau
     return decay * after + (target + slope * tau) * (1.0 - decay) - slope * length * decay
 
 
-class _Pairs(torch.autograd.Function):
+class _Pairs(FirstOrder):
     """½ Σ_{k,l} w_k·w_l e^{-|t_k-t_l|/τ} over the spikes of each group, (G,), from time (S,) and w (S, C)."""
 
     @staticmethod
@@ -128,7 +128,7 @@ class _Pairs(torch.autograd.Function):
         return _pairs_backward(ctx, *cotangents)
 
 
-@once_differentiable
+@first_order
 def _pairs_backward(ctx, cotangent):
     time, w, before = ctx.saved_tensors
     t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))

@@ -40,7 +40,7 @@ def gated(adjoint=None, method: str = "euler", kernels: str = "auto", neuron=Non
     return Case(net, {**dict(net.named_parameters()), "u": u, **{f"y0.{k}": x for k, x in y0._asdict().items()}}, value)
 
 
-def lif(kernels: str = "auto", recurrent: bool = False, currents: bool = False) -> Case:
+def lif(kernels: str = "auto", recurrent: bool = False, currents: bool = False, read: bool = True) -> Case:
     random = torch.Generator().manual_seed(5)
     learn = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "delays")
     net = adjsnn.LIFNetwork(
@@ -62,6 +62,8 @@ def lif(kernels: str = "auto", recurrent: bool = False, currents: bool = False) 
     def value() -> Tensor:
         driven = {"currents": u, "dt": 5.0} if currents else {}
         sol = adjsnn.solve(net, x, ts=ts, y0=y0, kernels=kernels, **driven)
+        if not read:
+            return torch.cat([sol.spike_times(), *(x.flatten() for x in (*sol.v, *sol.i))])
         first = sol.first_spike_times(0)
         parts = (
             sol.spike_times(),
@@ -108,7 +110,7 @@ class Ball(adjsnn.HybridSystem):
         return -y[:, :1]
 
     def jump(self, t, y, fired):
-        return torch.stack([torch.zeros_like(y[:, 0]), -self.kept * y[:, 1]], 1)
+        return torch.stack([torch.full_like(y[:, 0], 0.02), -self.kept * y[:, 1]], 1)
 
 
 def hybrid(adjoint=None) -> Case:

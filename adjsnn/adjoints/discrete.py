@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.checkpoints import slots_for
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out, shapes_of
 from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.checks import Count, Number, count, positive
 from adjsnn.errors import ConfigurationError
@@ -59,7 +59,7 @@ class DiscreteAdjoint:
 class BPTT:
     """Backpropagation through time: the same program, unrolled on torch's tape. The baseline and the judge.
 
-    Memory: every intermediate result of every step.
+    Memory: every intermediate result of every step. The only adjoint that has second derivatives (create_graph=True).
 
     Args:
         steps: for systems of one's own, steps to take instead of finding them: the `stats.taken` of another solution. Events
@@ -73,7 +73,7 @@ class BPTT:
         return program.unroll(tensors, u, y0)
 
 
-class _DiscreteGatedEuler(torch.autograd.Function):
+class _DiscreteGatedEuler(FirstOrder):
     """Connects the forward program and its adjoint to torch. Every tensor is an explicit argument."""
 
     @staticmethod
@@ -81,6 +81,7 @@ class _DiscreteGatedEuler(torch.autograd.Function):
         tensors = _tensors(names, flat)
         trajectory = program.solve(tensors, u, GatedState(v0, a_fast0, a_slow0))
         ctx.program, ctx.names = program, names
+        ctx.y0 = shapes_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat, *trajectory.flat())
         ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
         ctx.set_materialize_grads(False)
@@ -91,7 +92,7 @@ class _DiscreteGatedEuler(torch.autograd.Function):
         return _backward(ctx, *grad_outputs)
 
 
-@once_differentiable
+@first_order
 def _backward(ctx, *cotangents):
     names = ctx.names
     u, *rest = ctx.saved_tensors
@@ -109,7 +110,8 @@ def _backward(ctx, *cotangents):
     sweep.back(u, trajectory, rows, d_u)
     gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
-    return (None, None, d_u, *d_y0, *(gradients.get(name) for name in names))
+    found = (d_u, *d_y0, *(gradients.get(name) for name in names))
+    return None, None, *laid_out(found, (u, *ctx.y0, *tensors.flat()))
 
 
 def _sizes(trajectory: GatedTrajectory) -> tuple[int, int, int]:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints import lif_plain as plain_adjoint
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out
 from adjsnn.integrate import lif_plain
 from adjsnn.kernels import lif
 from adjsnn.systems.lif_arrays import (
@@ -85,7 +85,7 @@ class EventAdjoint:
         return [LayerResult._make((*results[3 * k : 3 * k + 3], run)) for k, run in enumerate(runs)]
 
 
-class _EventExact(torch.autograd.Function):
+class _EventExact(FirstOrder):
     """Connects the layers' solves and adjoints to torch. Every tensor is an explicit argument."""
 
     @staticmethod
@@ -108,7 +108,7 @@ class _EventExact(torch.autograd.Function):
         return _backward(ctx, *cotangents)
 
 
-@once_differentiable
+@first_order
 def _backward(ctx, *cotangents):
     time, drive, *flat = ctx.saved_tensors
     problem, layers, needs = ctx.problem, _layers(flat), ctx.needs_input_grad[4:]
@@ -135,7 +135,7 @@ def _backward(ctx, *cotangents):
         gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(found, (*layer, *state), need)
         above = found.time
     d_time = torch.from_numpy(above).to(time) if ctx.needs_input_grad[2] and above is not None else None
-    return (None, None, d_time, d_drive, *gradients)
+    return None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
 
 
 def _engine(kernels: str) -> tuple[Callable[..., LayerRun], Callable[..., LayerGradients]]:

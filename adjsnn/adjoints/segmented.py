@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.checkpoints import kept_on_the_way, reverse
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out, shapes_of
 from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import Carried, GatedProgram, GatedTrajectory, Irregular, memory_for
@@ -105,7 +105,7 @@ class Units:
         return u, trajectory, Snapshot(*rows), irregular
 
 
-class SegmentedGated(torch.autograd.Function):
+class SegmentedGated(FirstOrder):
     """Connects the segmented run and its adjoint to torch."""
 
     @staticmethod
@@ -131,6 +131,7 @@ class SegmentedGated(torch.autograd.Function):
         record.counts, record.overlong = counts, irregular.steps
         record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes
         ctx.units, ctx.record, ctx.names, ctx.kept = units, record, names, kept
+        ctx.y0 = shapes_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat)
         ctx.set_materialize_grads(False)
         return readout, snapshot.v, snapshot.a_fast, snapshot.a_slow, charge
@@ -140,9 +141,10 @@ class SegmentedGated(torch.autograd.Function):
         return _backward(ctx, *grad_outputs)
 
 
-@once_differentiable
+@first_order
 def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
-    _ = ctx.saved_tensors  # raises if a tensor was changed since
+    # Raises if a tensor was changed since. Read once: torch.utils.checkpoint gives what it has computed again no second time.
+    given, *flat = ctx.saved_tensors
     units, record, names = ctx.units, ctx.record, ctx.names
     needs_u, *needs_y0 = ctx.needs_input_grad[3:7]
     wanted = {name for name, needed in zip(names, ctx.needs_input_grad[7:], strict=True) if needed}
@@ -150,7 +152,7 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
     last = (None if c_readout is None else c_readout[-1], c_v, c_fast, c_slow)
     shape = (units.n_steps, units.batch, units.n_hidden)
     sweep = gated_sweep(units.program, units.tensors, shape, frozenset(wanted), last, c_charge)
-    d_u = torch.zeros_like(ctx.saved_tensors[0]) if needs_u else None
+    d_u = torch.zeros_like(given) if needs_u else None
     record.recomputed = 0
 
     def advance(snapshot: Snapshot, start: int, stop: int) -> Snapshot:
@@ -170,7 +172,8 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
         del trajectory
     gradients, d_y0 = sweep.finish(first.a_fast, first.a_slow)
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
-    return (None, None, None, d_u, *d_y0, *(gradients.get(name) for name in names))
+    found = (d_u, *d_y0, *(gradients.get(name) for name in names))
+    return None, None, None, *laid_out(found, (given, *ctx.y0, *flat))
 
 
 def _released(units: Units, trajectory: GatedTrajectory) -> Tensor:

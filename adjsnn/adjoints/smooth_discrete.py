@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from adjsnn.adjoints.checkpoints import kept_on_the_way
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out
 from adjsnn.adjoints.smooth_checkpoints import Keep, Thinned, thin
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
@@ -176,7 +176,7 @@ def registered(program: SmoothProgram) -> tuple[Tensor, ...]:
     return tuple({id(x): x for x in tensors if x.is_floating_point()}.values())
 
 
-class _Attached(torch.autograd.Function):
+class _Attached(FirstOrder):
     """Connects a forward run and an adjoint to torch. Every tensor that the field depends on is an explicit argument."""
 
     @staticmethod
@@ -196,7 +196,7 @@ class _Attached(torch.autograd.Function):
         return _backward(ctx, *grad_outputs)
 
 
-@once_differentiable
+@first_order
 def _backward(ctx, cotangents, of_event_times, _):
     u, y0, kept, *_ = ctx.saved_tensors
     if cotangents is None:
@@ -215,7 +215,8 @@ def _backward(ctx, cotangents, of_event_times, _):
     gradients = ctx.sweep(stored, cotangents)
     found = iter(gradients.leaves)
     of_leaves = (next(found) if needed else None for needed in needs)
-    return (None, None, None, None, gradients.u, gradients.y0 if needs_y0 else None, *of_leaves)
+    arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_leaves)
+    return None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
 
 
 def _by_step(steps: Steps, of_event_times: Float[Tensor, "B E"]) -> Float[Tensor, "K B"] | None:

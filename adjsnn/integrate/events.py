@@ -304,7 +304,9 @@ def unroll_events(
 ) -> tuple[Float[Tensor, "T1 B D"], Float[Tensor, "K B"]]:
     """States at the output times and the time at the end of every step, as operations on autograd's tape.
 
-    Each located time is one Newton step φ/(dφ/dt) away from itself, whose derivative is that of the implicit function.
+    Each located time is two steps φ/s away from itself, with the constant slope s = dφ/dt there. Both have length zero. The
+    first has the derivative of the implicit function; the error of such a step is the error before it times that of the slope,
+    so after the second the second derivative is that of the implicit function too.
 
     Args:
         anew: locate the events of the same steps again, for another state or other parameters than the steps are of.
@@ -324,9 +326,10 @@ def unroll_events(
                     end = end - torch.where(here, value / speed, 0.0)
                 minus = taped_step(program, times, states[-1], held, begin, end)
             speed = torch.where(here, _event_residual(program, *start, end, guard)[1], 1.0)
-            value = level(program.system, end, minus, guard)[:, None]
-            end = end - torch.where(here, (value - value.detach()) / speed, 0.0)
-            minus = taped_step(program, times, states[-1], held, begin, end)
+            for _ in range(2):
+                value = level(program.system, end, minus, guard)[:, None]
+                end = end - torch.where(here, (value - value.detach()) / speed, 0.0)
+                minus = taped_step(program, times, states[-1], held, begin, end)
         states.append(jump(program.system, end, minus, guard, program.guards))
         ends.append(end)
         begin = end

@@ -1,0 +1,117 @@
+"""What every connection of an adjoint to torch shares: gradients once, for one cotangent or many, laid out as their tensors."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adjsnn.errors import ConfigurationError
+
+Pull = Callable[..., Sequence[Tensor | None]]
+
+
+class FirstOrder(torch.autograd.Function):
+    """Base of a connection whose `backward` is wrapped in `first_order`. It has no forward-mode derivative."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise ConfigurationError(
+            "forward-mode differentiation of a solve",
+            "reverse mode: .backward() or torch.autograd.grad, and for many rows torch.autograd.functional.jacobian",
+            "adjoint=adjsnn.ForwardSensitivity() where a system of one's own has few parameters, or a difference of two solves",
+        )
+
+
+def first_order(pull: Pull) -> Callable[..., tuple[Tensor | None, ...]]:
+    """A `backward` from one that knows nothing of torch's ways: `pull(ctx, *cotangents)` gives a gradient per argument.
+
+    It runs without a tape, and refuses at once to be on one, where the gradient of a gradient would be cut in silence. With
+    batches of cotangents, as in torch.autograd.grad(..., is_grads_batched=True), it runs once for each.
+
+    Raises:
+        ConfigurationError: under create_graph=True.
+    """
+
+    @functools.wraps(pull)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise ConfigurationError(
+                "create_graph=True: the gradient of a gradient, which an adjoint does not have",
+                "first derivatives",
+                "adjoint=adjsnn.BPTT() for gated networks and systems of one's own, which is on torch's tape throughout, or "
+                "differences of gradients",
+            )
+        if any(c is not None and _LEGACY(c) for c in cotangents):
+            return _each_of_a_batch(pull, ctx, cotangents)
+        return _Each.apply(pull, ctx, *cotangents)
+
+    return backward
+
+
+_LEGACY = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _each_of_a_batch(pull: Pull, ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """What `_Each` does under torch.vmap, for the older kind of vmap that torch.autograd.grad(is_grads_batched=True) uses."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    remove, add = torch._remove_batch_dim, torch._add_batch_dim  # pyright: ignore[reportPrivateImportUsage]
+    batches = [None if c is None or not _LEGACY(c) else remove(c, level, 1, 0) for c in cotangents]
+    size = max(0 if x is None else len(x) for x in batches)
+    rows = []
+    for k in range(size):
+        given = [c if x is None else x[k] for c, x in zip(cotangents, batches, strict=True)]
+        with torch.no_grad():
+            rows.append(pull(ctx, *given))
+    found = _stacked(rows)
+    return tuple(None if x is None else add(x, 0, level) for x in found)
+
+
+def _stacked(rows: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor | None, ...]:
+    return tuple(None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True))  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+class _Each(torch.autograd.Function):
+    """A pull, and under torch's vmap one for each cotangent of the batch."""
+
+    @staticmethod
+    def forward(pull: Pull, ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            return tuple(pull(ctx, *cotangents))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        pull, ctx, *cotangents = args
+        rows = [
+            _Each.apply(
+                pull,
+                ctx,
+                *(c if d is None else c.select(d, k) for c, d in zip(cotangents, in_dims[2:], strict=True)),
+            )
+            for k in range(info.batch_size)
+        ]
+        found = _stacked(rows)
+        return found, tuple(None if x is None else 0 for x in found)
+
+
+def shapes_of(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Shapes and strides of tensors that are not kept themselves, for `laid_out`."""
+    return tuple(torch.empty_like(x, device="meta") for x in tensors)
+
+
+def laid_out(gradients: Sequence[Tensor | None], like: Sequence[Any]) -> tuple[Tensor | None, ...]:
+    """The gradients with the strides of their tensors, contiguous where those overlap; None stays None."""
+    return tuple(g if g is None else _laid_out(g, x) for g, x in zip(gradients, like, strict=True))
+
+
+def _laid_out(gradient: Tensor, like: Tensor) -> Tensor:
+    if gradient.stride() == like.stride() or (gradient.is_contiguous() and like.is_contiguous()):
+        return gradient
+    wanted = torch.empty_like(like, device="meta")
+    return torch.empty_strided(wanted.shape, wanted.stride(), dtype=gradient.dtype, device=gradient.device).copy_(gradient)
