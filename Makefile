@@ -24,11 +24,11 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/ready
-	$(BIN)/python benchmarks/gated_gradient.py
-	$(BIN)/python benchmarks/gated_gradient.py --method heun --rounds 3 --repeats 3
-	$(BIN)/python benchmarks/gated_gradient.py --method rk4 --rounds 3 --repeats 3
-	$(BIN)/python benchmarks/long_trial.py
-	$(BIN)/python benchmarks/lif_gradient.py
+	$(BIN)/python benchmarks/gated_gradient.py --write
+	$(BIN)/python benchmarks/gated_gradient.py --method heun --rounds 3 --repeats 3 --write
+	$(BIN)/python benchmarks/gated_gradient.py --method rk4 --rounds 3 --repeats 3 --write
+	$(BIN)/python benchmarks/long_trial.py --write
+	$(BIN)/python benchmarks/lif_gradient.py --write
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; make PYTHON=..."'

@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each method in each round")
     parser.add_argument("--method", choices=SCHEMES, default="euler")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
     parser.add_argument("--one", choices=METHODS, help="measure one method and print JSON; used by the rounds")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -199,7 +200,8 @@ def main() -> None:
             peak[method].append(found["peak_mb"])
     table = report(seconds, peak, agreement(), options.threads)
     print(table)
-    (RESULTS / ("gated_gradient.md" if scheme == "euler" else f"gated_gradient_{scheme}.md")).write_text(table)
+    if options.write:
+        (RESULTS / ("gated_gradient.md" if scheme == "euler" else f"gated_gradient_{scheme}.md")).write_text(table)
 
 
 def report(seconds: dict[str, list[float]], peak: dict[str, list[float]], agree: dict[str, float], threads: int) -> str:

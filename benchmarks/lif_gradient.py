@@ -295,8 +295,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--quick", action="store_true", help="few sizes, and write nothing")
-    parser.add_argument("--peer", choices=tuple(lif_peers.PEERS), help="this library beside adjsnn alone, and write nothing")
+    parser.add_argument("--quick", action="store_true", help="few sizes")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
+    parser.add_argument("--peer", choices=tuple(lif_peers.PEERS), help="this library beside adjsnn alone")
     parser.add_argument("--memory", type=int, metavar="BATCH", help="measure memory and print JSON; used by the table")
     parser.add_argument("--recurrent", action="store_true", help="with --memory")
     options = parser.parse_args()
@@ -322,7 +323,7 @@ def main() -> None:
     rest = [*scaling(few, options.quick), *memory(options.threads, options.quick), *long_trials(options.quick)]
     table = "\n".join([*head, *first, *rest, *peers(ours, few)])
     print(table)
-    if not options.quick:
+    if options.write:
         (RESULTS / "lif_gradient.md").write_text(table)
 
 

@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
     parser.add_argument("--one", choices=CASES, help="measure one case and print JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -96,7 +97,8 @@ def main() -> None:
         )
     table = "\n".join([*lines, ""])
     print(table)
-    RESULTS.write_text(table)
+    if options.write:
+        RESULTS.write_text(table)
 
 
 if __name__ == "__main__":

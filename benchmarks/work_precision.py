@@ -179,6 +179,9 @@ def about(repeats: int | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Work and precision of gradients of a smooth leaky network.")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--write", action="store_true", help="put tables and picture into benchmarks/results and docs, which git keeps"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     points = work_precision(options.repeats)
@@ -192,8 +195,7 @@ def main() -> None:
         lines.append(
             f"| {p.method} | {p.adjoint} | {p.size:.3g} | {p.error:.1e} | {p.error_of_mean:.1e} | {p.seconds:.4f} | {warned} |"
         )
-    RESULTS.write_text("\n".join([*lines, ""]))
-    draw(points)
+    work = "\n".join([*lines, ""])
     lines = ["# What a leak does to gradients integrated backward", ""]
     lines += [f"dopri5 at {LEAK_TOLERANCE:g}, forward and backward. Relative gradient error. {about(None)}", ""]
     lines += ["torchdiffeq starts again from the kept state at each output time, one every τ; Backsolve does not.", ""]
@@ -206,8 +208,12 @@ def main() -> None:
             cells += ["yes" if found["Backsolve"].warned else "no", f"{getattr(found['odeint_adjoint'], pick):.1e}"]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
-    LEAK.write_text("\n".join(lines))
-    print(RESULTS.read_text() + "\n" + LEAK.read_text())
+    leaks = "\n".join(lines)
+    print(f"{work}\n{leaks}")
+    if options.write:
+        RESULTS.write_text(work)
+        LEAK.write_text(leaks)
+        draw(points)
 
 
 if __name__ == "__main__":
