@@ -15,6 +15,7 @@ from adjsnn.errors import (
     GradientCheckError,
     IntegrationError,
     KernelCacheWarning,
+    MissingPackageError,
     StepTooLongWarning,
 )
 from adjsnn.gradcheck import gradcheck
@@ -60,6 +61,7 @@ __all__ = [
     "LIFSolution",
     "LIFState",
     "Membrane",
+    "MissingPackageError",
     "RaisedCosineGate",
     "RectangularGate",
     "SmoothSolution",

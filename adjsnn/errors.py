@@ -39,6 +39,13 @@ class GradientCheckError(AdjsnnError, AssertionError):
     """A gradient disagrees with its judge by more than the stated tolerance."""
 
 
+class MissingPackageError(AdjsnnError, ImportError):
+    """A package of an extra that is not installed."""
+
+    def __init__(self, package: str | None, extra: str) -> None:
+        super().__init__(f"no package {package}", f"those of the extra {extra!r}", f'pip install "adjsnn[{extra}]"')
+
+
 class StepTooLongWarning(UserWarning):
     """A step moved a neuron through more than one threshold, or a phase backward through its reset.
 

@@ -1,17 +1,21 @@
 """Figures of networks and trainings. Needs matplotlib, in the extra `experiments`. Each function draws into given axes."""
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, positive
-from adjsnn.errors import ConfigurationError
+from adjsnn.errors import ConfigurationError, MissingPackageError
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.spikes import SpikeTrains
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise MissingPackageError(error.name, "experiments") from error
 
 COLOURS = (
     "#0072B2",

@@ -20,13 +20,14 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from coding import C, Coding, CodingConfig, GatedCoding, GatedConfig, LIFCoding, LIFConfig, r_squared, weights_of
-from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 import adjsnn
 from adjsnn import plotting
+from adjsnn.errors import MissingPackageError
+from adjsnn.plotting import Figure
 from adjsnn.training import Column, Split, main
+from adjsnn.training.ranges import Count, NotNegative, Positive
 
 HELD_OUT = 360  # pictures, and as many for validation; 1077 are left to train with
 ROWS, BRIGHTEST = 8, 16.0
@@ -37,16 +38,18 @@ class Data(CodingConfig):
     """What is coded. Times in ms."""
 
     data: Literal["signals", "digits"] = "signals"
-    channels: int = 4
+    channels: Count = 4
     """of random signals"""
-    row: float = 20.0
+    row: Positive = 20.0
     """time for which a row of a picture is shown"""
-    brightness: float = 0.4
+    brightness: Positive = 0.4
     """input of the brightest pixel"""
 
     def settled(self) -> Self:
         if self.data == "digits" and self.signal is not None:
             raise adjsnn.ConfigurationError("--signal with --data digits", "one of them", "--data signals")
+        if self.data == "digits" and self.row < self.dt:
+            raise adjsnn.ConfigurationError(f"row={self.row} with dt={self.dt}", "one step or more", "--row 20")
         return self
 
 
@@ -54,18 +57,18 @@ class Data(CodingConfig):
 class Gated(GatedConfig, Data):
     """Autoencoding with gated synapses and non-leaky integrate-and-fire neurons. Times in ms."""
 
-    neurons: int = 60
-    activity_cost: float = 0.03
-    learning_rate: float = 0.02
-    w_in_start: float = 0.4
+    neurons: Count = 60
+    activity_cost: NotNegative = 0.03
+    learning_rate: Positive = 0.02
+    w_in_start: Positive = 0.4
 
 
 @dataclass(frozen=True)
 class LIF(LIFConfig, Data):
     """Autoencoding with LIF neurons that jump. Times in ms."""
 
-    neurons: int = 100
-    activity_cost: float = 0.15
+    neurons: Count = 100
+    activity_cost: NotNegative = 0.15
 
 
 class Digits:
@@ -79,6 +82,10 @@ class Digits:
     """
 
     def __init__(self, seed: int, row: float, dt: float, brightness: float) -> None:
+        try:
+            from sklearn.datasets import load_digits  # noqa: PLC0415  a second to load, for this data alone
+        except ImportError as error:
+            raise MissingPackageError("scikit-learn", "experiments") from error
         images, _ = load_digits(return_X_y=True)
         pictures = torch.from_numpy(images / BRIGHTEST).view(-1, ROWS, ROWS)
         pictures = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))]

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import adjsnn
 from adjsnn import plotting
 from adjsnn.losses import firing_rate, normalised_cost
+from adjsnn.plotting import Figure
 from adjsnn.signals import lowpass
 from adjsnn.training import Cost, Experiment, Split, TrainingConfig, batch_mean
+from adjsnn.training.ranges import Count, NotNegative, Positive
 from adjsnn.training.trials import SignalTrials
 
 NARROW = 0.02  # width of a gate that is as good as a spike
@@ -27,23 +28,23 @@ NARROW = 0.02  # width of a gate that is as good as a spike
 class CodingConfig(TrainingConfig):
     """Settings of both families. Times in ms."""
 
-    neurons: int = 30
-    tau_slow: float = 10.0
+    neurons: Count = 30
+    tau_slow: Positive = 10.0
     """of the readout's filter and of the target"""
-    dt: float = 0.1
-    activity_cost: float = 0.024
+    dt: Positive = 0.1
+    activity_cost: NotNegative = 0.024
     """λ"""
-    w_in_start: float = 1.0
+    w_in_start: Positive = 1.0
     """standard deviations of the random start"""
-    w_out_start: float = 0.014
-    w_rec_start: float = 0.02
-    window: float = 100.0
+    w_out_start: NotNegative = 0.014
+    w_rec_start: NotNegative = 0.02
+    window: Positive = 100.0
     """length of a training trial"""
-    held_out_window: float = 300.0
+    held_out_window: Positive = 300.0
     """length of a validation or held-out trial"""
     signal: Path | None = None
     """.npy or .csv recording, one row per time, in place of random signals"""
-    signal_dt: float = 1.0
+    signal_dt: Positive = 1.0
     """time between the recording's samples"""
 
 
@@ -52,9 +53,9 @@ class GatedConfig(CodingConfig):
     """Gated synapses and non-leaky integrate-and-fire neurons. Times in ms."""
 
     network: Literal["gated"] = "gated"
-    tau_fast: float = 1.0
-    gate_width: float = 0.3
-    learning_rate: float = 0.015
+    tau_fast: Positive = 1.0
+    gate_width: Positive = 0.3
+    learning_rate: Positive = 0.015
 
 
 @dataclass(frozen=True)
@@ -62,27 +63,27 @@ class LIFConfig(CodingConfig):
     """LIF neurons that jump. Times in ms."""
 
     network: Literal["lif"] = "lif"
-    neurons: int = 60
-    tau_mem: float = 10.0
-    tau_syn: float = 0.5
+    neurons: Count = 60
+    tau_mem: Positive = 10.0
+    tau_syn: Positive = 0.5
     v_reset: float = -1.0
     """-1 makes the range of the voltage symmetric: a spike turns an error of a threshold into one of minus a threshold"""
-    dt: float = 0.5
+    dt: Positive = 0.5
     """step of the input and of the target; spikes are located inside"""
-    window: float = 60.0
-    batch: int = 16
-    iterations: int = 300
-    learning_rate: float = 0.007
+    window: Positive = 60.0
+    batch: Count = 16
+    iterations: Count = 300
+    learning_rate: Positive = 0.007
     """in units of the sizes of a balanced network's weights"""
-    clip: float = 0.1
+    clip: NotNegative = 0.1
     """largest norm of the gradient, by weights in those units"""
-    activity_cost: float = 0.06
-    activity_tau: float = 20.0
+    activity_cost: NotNegative = 0.06
+    activity_tau: Positive = 20.0
     """filter of the rate that the price of activity is on"""
-    w_in_start: float = 25.0
-    w_out_start: float = 0.005
-    w_rec_start: float = 0.2
-    spike_size: float = 0.5
+    w_in_start: Positive = 25.0
+    w_out_start: NotNegative = 0.005
+    w_rec_start: NotNegative = 0.2
+    spike_size: Positive = 0.5
     """of a spike in the readout's filter, in the balanced network that gives the sizes"""
 
 

@@ -31,6 +31,7 @@ from xor_trials import THRESHOLD, DelayedXor, TaskConfig, Trials, decide, draw_t
 import adjsnn
 from adjsnn.training import Cost, main
 from adjsnn.training.processes import mean_over_processes
+from adjsnn.training.ranges import Count, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -38,40 +39,40 @@ class Gated(TaskConfig):
     """Delayed-memory XOR with gated synapses and quadratic integrate-and-fire neurons. Times in ms."""
 
     network: Literal["gated"] = "gated"
-    tau_v: float = 25.0
-    tau_fast: float = 5.0
-    tau_slow: float = 20.0
-    gate_width: float = 0.3
-    dt: float = 0.5
-    lead: float = 10.0
-    delay: tuple[float, float] = (0.0, 100.0)
-    gap: tuple[float, float] = (5.0, 30.0)
-    rest: float = 10.0
-    iterations: int = 3000
-    batch: int = 64
-    log_every: int = 100
-    save_every: int = 100
-    learning_rate: float = 0.0005
+    tau_v: Positive = 25.0
+    tau_fast: Positive = 5.0
+    tau_slow: Positive = 20.0
+    gate_width: Positive = 0.3
+    dt: Positive = 0.5
+    lead: NotNegative = 10.0
+    delay: tuple[NotNegative, NotNegative] = (0.0, 100.0)
+    gap: tuple[NotNegative, NotNegative] = (5.0, 30.0)
+    rest: NotNegative = 10.0
+    iterations: Count = 3000
+    batch: Count = 64
+    log_every: Count = 100
+    save_every: Count = 100
+    learning_rate: Positive = 0.0005
     """for w_rec and bias, 1/ms"""
-    in_rate: float = 3.0
+    in_rate: Positive = 3.0
     """learning rate of w_in over that"""
-    out_rate: float = 6.0
+    out_rate: Positive = 6.0
     """learning rate of w_out over that"""
-    outlier: float = 30.0
+    outlier: NotNegative = 30.0
     """norm beyond which a gradient is cut further than to `clip`, to clip · outlier / norm; 0: never"""
-    steep: float = 8.0
+    steep: NotNegative = 8.0
     """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
-    rest_weight: float = 0.5
+    rest_weight: NotNegative = 0.5
     """weight of the readout's mean square outside the answer, beside that of its error in the answer"""
-    ceiling: float = 150.0
+    ceiling: Positive = 150.0
     """spikes/s; a neuron that releases charge faster costs the square of its relative excess"""
     bias_start: float = 0.1
     """mean of the bias, 1/ms: neurons that fire about 125 spikes/s without input"""
-    bias_spread: float = 0.002
+    bias_spread: NotNegative = 0.002
     """standard deviations of the random start, those of w_rec and w_out times √neurons"""
-    w_in_start: float = 0.05
-    w_rec_start: float = 0.02
-    w_out_start: float = 1.0
+    w_in_start: NotNegative = 0.05
+    w_rec_start: NotNegative = 0.02
+    w_out_start: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,38 +80,38 @@ class LIF(TaskConfig):
     """Delayed-memory XOR with LIF neurons that jump. Times in ms."""
 
     network: Literal["lif"] = "lif"
-    neurons: int = 60
-    tau_mem: float = 20.0
-    tau_out: float = 20.0
-    tau_syn: float = 20.0
-    tau_slow: float = 150.0
+    neurons: Count = 60
+    tau_mem: Positive = 20.0
+    tau_out: Positive = 20.0
+    tau_syn: Positive = 20.0
+    tau_slow: Positive = 150.0
     """of slow synapses"""
-    slow_share: float = 0.5
+    slow_share: Share = 0.5
     """share of the neurons whose synapses are slow; 0: none"""
-    dt: float = 2.0
+    dt: Positive = 2.0
     """step of the input; spikes are located inside"""
-    learning_rate: float = 0.01
+    learning_rate: Positive = 0.01
     """in units of the standard deviations of the random start"""
-    sharpness: float = 10.0
+    sharpness: Positive = 10.0
     """of the softmax over classes, one over the readout"""
-    error_weight: float = 1.0
+    error_weight: NotNegative = 1.0
     """weight of the readout's square error, integrated over the trial and divided by the length of the answer"""
-    activity_cost: float = 0.1
+    activity_cost: NotNegative = 0.1
     """weight of the mean over neurons of (rate / 60)²"""
-    mastered: float = 0.85
+    mastered: Share = 0.85
     """share of right answers in training (a running mean) from which delays and gaps get longer, from the shortest on"""
-    longer: float = 0.02
+    longer: NotNegative = 0.02
     """by how much of their range in each step"""
-    activity_tau: float = 50.0
+    activity_tau: Positive = 50.0
     """filter of the rate that the price of activity is on"""
     bias_start: float = 1.0
-    bias_spread: float = 0.3
+    bias_spread: Positive = 0.3
     """mean and standard deviation of the bias: about half of the neurons fire without input"""
-    w_in_start: float = 1.5
-    w_out_start: float = 0.3
-    charge_start: float = 20.0
+    w_in_start: Positive = 1.5
+    w_out_start: Positive = 0.3
+    charge_start: Positive = 20.0
     """standard deviation of ∫ i dt of a recurrent spike, times √neurons"""
-    slow_charge: float = 2.0
+    slow_charge: Positive = 2.0
     """the same of slow synapses, over that of fast ones"""
 
 

@@ -15,10 +15,10 @@ from typing import Any, Self
 
 import torch
 from coding import C, Coding, CodingConfig, GatedCoding, GatedConfig, LIFCoding, LIFConfig, weights_of
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from adjsnn import plotting
+from adjsnn.plotting import Figure
 from adjsnn.training import Column, Split, main
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 import adjsnn
 from adjsnn import plotting
-from adjsnn.training.compare import Group, finished, grouped, spread, table
+from adjsnn.training.compare import Group, finished, grouped, save_figure, spread, table
 from adjsnn.training.results import add_section
+
+# isort: split
+import tyro  # after adjsnn.training, which says what to install
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(Config, args=argv)
     try:
         groups = grouped(finished(config.runs))
+        check(groups)
     except adjsnn.AdjsnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -64,7 +67,11 @@ def main(argv: list[str] | None = None) -> int:
     text = table(rows, "runs", ["seeds", "spikes/s per neuron", "R²"])
     print(text)
     if config.page is None:
-        figure.savefig(config.figure)
+        try:
+            save_figure(figure, config.figure)
+        except (adjsnn.AdjsnnError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         print(f"\n{config.figure}")
         return 0
     picture = config.page.with_suffix("") / "rate-distortion.png"
@@ -75,6 +82,23 @@ def main(argv: list[str] | None = None) -> int:
     add_section(config.page, "Rate and distortion", f"{about}\n\n{link}\n\n{text}")
     print(f"\n{config.page}")
     return 0
+
+
+def check(groups: list[Group]) -> None:
+    """See that these are runs of autoencoding.
+
+    Raises:
+        ConfigurationError: they lack what the curve is drawn of.
+    """
+    for run in (run for group in groups for run in group.runs):
+        lacking = {"activity_cost", "data", "network"} - run.about["config"].keys() | {
+            "spikes_per_s",
+            "r2",
+        } - run.numbers.keys()
+        if lacking:
+            raise adjsnn.ConfigurationError(
+                f"{run.path}: no {', '.join(sorted(lacking))}", "runs of autoencoding", "a sweep of experiments/autoencoding.py"
+            )
 
 
 def _made(groups: list[Group]) -> str:

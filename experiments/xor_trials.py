@@ -6,12 +6,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import adjsnn
 from adjsnn import plotting
+from adjsnn.plotting import Figure
 from adjsnn.training import Column, Cost, Curve, Experiment, Split, TrainingConfig
+from adjsnn.training.ranges import Count, NotNegative, Positive, Share
 
 CLASSES = ("differ", "equal", "one pulse")
 THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
@@ -23,30 +24,30 @@ DELAYS = (0.0, 20.0, 50.0, 80.0, 100.0, 120.0, 140.0, 160.0, 180.0, 200.0, 250.0
 class TaskConfig(TrainingConfig):
     """The task, and what both families share. Times in ms."""
 
-    neurons: int = 80
-    dt: float = 1.0
-    pulse: float = 20.0
+    neurons: Count = 80
+    dt: Positive = 1.0
+    pulse: Positive = 20.0
     """length of a pulse and of the cue"""
-    lead: float = 20.0
+    lead: NotNegative = 20.0
     """time before the first pulse"""
-    delay: tuple[float, float] = (20.0, 150.0)
+    delay: tuple[NotNegative, NotNegative] = (20.0, 150.0)
     """shortest and longest time between the two pulses, from end to start"""
-    gap: tuple[float, float] = (20.0, 60.0)
+    gap: tuple[NotNegative, NotNegative] = (20.0, 60.0)
     """shortest and longest time between the second pulse and the cue, from end to start"""
-    reaction: float = 10.0
+    reaction: NotNegative = 10.0
     """time from the start of the cue to the start of the answer"""
-    answer: float = 60.0
+    answer: Positive = 60.0
     """length of the answer, sin² of height 1"""
-    rest: float = 20.0
+    rest: NotNegative = 20.0
     """time of silence after the last answer"""
-    missing: float = 0.2
+    missing: Share = 0.2
     """share of trials in which one of the pulses does not come"""
-    validation_trials: int = 500
-    held_out_trials: int = 2000
-    iterations: int = 400
-    batch: int = 32
-    log_every: int = 25
-    save_every: int = 25
+    validation_trials: Count = 500
+    held_out_trials: Count = 2000
+    iterations: Count = 400
+    batch: Count = 32
+    log_every: Count = 25
+    save_every: Count = 25
 
 
 class Trials(NamedTuple):
@@ -161,6 +162,9 @@ class DelayedXor(Experiment[C]):
         if not (0.0 <= config.delay[0] <= config.delay[1] and 0.0 <= config.gap[0] <= config.gap[1]):
             seen = f"delay={config.delay}, gap={config.gap}"
             raise adjsnn.ConfigurationError(seen, "shortest ≤ longest, neither negative", "--delay 20 150 --gap 20 60")
+        if min(config.pulse, config.answer) < 2.0 * config.dt:
+            seen = f"pulse={config.pulse}, answer={config.answer} with dt={config.dt}"
+            raise adjsnn.ConfigurationError(seen, "two steps or more in each", "--pulse 20 --answer 60, or a shorter --dt")
         self.trials: dict[Split, Trials] = {
             "validation": self.place(draw_trials(config, config.validation_trials, self.generator(1_000_000))),
             "held_out": self.place(draw_trials(config, config.held_out_trials, self.generator(2_000_000))),

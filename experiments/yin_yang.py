@@ -16,26 +16,27 @@ spiked.
 import math
 import sys
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 import adjsnn
 from adjsnn import plotting
 from adjsnn.losses import first_spike_cross_entropy
+from adjsnn.plotting import Axes, Figure
 from adjsnn.training import Column, Cost, Experiment, Metrics, Split, TrainingConfig, main
 from adjsnn.training.batches import samples_of
 from adjsnn.training.processes import mean_over_processes
+from adjsnn.training.ranges import Count, NotNegative, Positive, Range, Share
 
 CLASSES = ("yin", "yang", "eyes")
 RADIUS, EYE = 0.5, 0.1
 TRAIN, HELD_OUT = 5000, 1000
-SHORTEST, LONGEST = 1.0, 100.0  # bounds of a learnt time constant, ms
+SHORTEST, LONGEST = 1.0, 100.0  # bounds of time constants, ms
+Constant = Annotated[float, Range(SHORTEST, LONGEST)]
 
 
 @dataclass(frozen=True)
@@ -43,34 +44,34 @@ class Config(TrainingConfig):
     """Yin-Yang with LIF neurons that jump. Times in ms."""
 
     network: Literal["lif"] = "lif"
-    hidden: int = 200
-    tau_mem: float = 20.0
-    tau_syn: float = 5.0
+    hidden: Count = 200
+    tau_mem: Constant = 20.0
+    tau_syn: Constant = 5.0
     learn: tuple[str, ...] = ("weights",)
     """of weights, delays, tau_mem, tau_syn, v_th, v_reset, bias"""
-    delay: float = 1.0
+    delay: NotNegative = 1.0
     """of all connections at the start, where delays are learnt"""
-    span: float = 30.0
+    span: Positive = 30.0
     """time over which a coordinate from 0 to 1 is spread"""
-    t_end: float = 60.0
-    iterations: int = 6552
+    t_end: Positive = 60.0
+    iterations: Count = 6552
     """156 are an epoch of the training points"""
-    batch: int = 32
-    learning_rate: float = 0.01
+    batch: Count = 32
+    learning_rate: Positive = 0.01
     """of Adam with betas 0.9 and 0.99, for weights"""
-    times_learning_rate: float = 0.05
+    times_learning_rate: Positive = 0.05
     """for delays and time constants, ms"""
-    rising: float = 0.05
+    rising: Share = 0.05
     """share of the training in which the learning rates rise to these values; then they fall by a half cosine"""
-    clip: float = 0.0
-    averaging: float = 0.98
-    log_every: int = 156
-    save_every: int = 780
-    tau0: float = 0.5
-    alpha: float = 0.001
-    tau1: float = 6.4
+    clip: NotNegative = 0.0
+    averaging: Annotated[float, Range(0.0, 1.0, below=True)] = 0.98
+    log_every: Count = 156
+    save_every: Count = 780
+    tau0: Positive = 0.5
+    alpha: NotNegative = 0.001
+    tau1: Positive = 6.4
     """of the loss"""
-    wake: float = 1.0
+    wake: NotNegative = 1.0
     """how fast silent output neurons are woken, in learning rates; 0: not at all"""
     quick: bool = False
     """1872 iterations with 120 hidden neurons"""
@@ -187,6 +188,8 @@ class YinYang(Experiment[Config]):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        if config.batch > TRAIN:
+            raise adjsnn.ConfigurationError(f"batch={config.batch}", f"1 to {TRAIN}, the training points", "--batch 32")
         sizes = {"train": (TRAIN, 0), "validation": (HELD_OUT, 1_000_000), "held_out": (HELD_OUT, 2_000_000)}
         self.data = {
             name: self.place(draw_points(count, config.seed + offset, config.span)) for name, (count, offset) in sizes.items()
@@ -220,7 +223,7 @@ class YinYang(Experiment[Config]):
 
     def batch(self, generator: torch.Generator, step: int) -> Points:
         """The next points of an epoch, which shows each once, in an order that the seed and its number give."""
-        size = min(self.config.batch, TRAIN)
+        size = self.config.batch
         epoch, place = divmod(step, TRAIN // size)
         order = torch.randperm(TRAIN, generator=self.generator(3_000_000 + epoch))
         return samples_of(self.data["train"], order[place * size : (place + 1) * size])

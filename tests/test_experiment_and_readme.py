@@ -63,7 +63,7 @@ def test_a_recording_of_three_channels(tmp_path):
     [
         (["--signal", "missing.npy"], "missing.npy cannot be read"),
         (["--dt", "2.0"], "dt=2 ms with tau_fast=1 ms"),
-        (["--neurons", "0"], "n_hidden=0"),
+        (["--neurons", "0"], "neurons=0"),
         (["--gate-width", "1.5"], "active zone of width 1.5"),
     ],
 )

@@ -129,7 +129,7 @@ def test_rows_after_a_step_are_dropped(tmp_path):
         run.log({"iteration": step, "cost": 0.5})
     with open(run.path / "metrics.csv", "a") as file:
         file.write("2,0.")  # killed while it wrote
-    run.keep_rows_up_to(2)
+    run._keep_rows_up_to(2)
     assert run.metrics()["iteration"] == [0.0, 1.0, 2.0]
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 import adjsnn
 from adjsnn.training import Cost, Experiment, RunFolder, TrainingConfig, main
 from adjsnn.training.batches import samples_of, share_of
-from adjsnn.training.runs import checkpoints
+from adjsnn.training.files import checkpoints, read_about, sealed
 
 ROOT = Path(__file__).parent.parent
 PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "experiments.md").read_text(), re.DOTALL)
@@ -87,7 +87,9 @@ def test_the_experiment_of_the_docs_page_runs(script, tmp_path):
     run = _only(tmp_path)
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     checkpoint = {
-        f"checkpoints/{step:08d}/{file}" for step in (0, 20) for file in ("weights.safetensors", "state.pt", "manifest.json")
+        f"checkpoints/{step:08d}/{file}"
+        for step in (0, 20)
+        for file in ("weights.safetensors", "state.pt", "best.safetensors", "metrics.csv", "manifest.json")
     }
     assert names == checkpoint | {
         ".lock",
@@ -217,13 +219,12 @@ def test_what_cannot_be_resumed_is_told_and_left_alone(script, tmp_path):
         (other / weights.relative_to(run)).write_bytes(original[:-4])
 
     def of_another(other):
-        about = json.loads((other / "config.json").read_text())
-        (other / "config.json").write_text(json.dumps({**about, "experiment": "yin_yang"}))
+        (other / "config.json").write_text(json.dumps(sealed({**read_about(other), "experiment": "yin_yang"})))
 
     def of_other_defaults(other):
-        about = json.loads((other / "config.json").read_text())
+        about = read_about(other)
         about["config"]["later"] = 21.0
-        (other / "config.json").write_text(json.dumps(about))
+        (other / "config.json").write_text(json.dumps(sealed(about)))
 
     cases = {
         "damaged weights.safetensors": cut,

@@ -47,7 +47,8 @@ class Results:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """run folders, or folders of them"""
-    page: Path = Path("experiments/RESULTS.md")
+    page: Path = Path("RESULTS.md")
+    """written again, with the records in the folder of its name beside it"""
     heading: str = ""
     """what is special about these runs"""
 

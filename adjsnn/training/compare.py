@@ -1,6 +1,7 @@
 """Runs side by side: a table of mean ± sd over seeds, and their curves over each other."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.training.runs import read_about, read_metrics
+from adjsnn.training.files import digest_of, read_about, read_metrics, read_summary
 
 APART = ("seed", "runs", "resume", "threads", "tensorboard")  # settings that make no other experiment
 
@@ -26,36 +27,58 @@ class Finished(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Runs that differ in their seed alone, and what tells them from the other groups."""
+    """Runs that differ in their seed alone, one for each seed, and what tells them from the other groups.
+
+    Fields: label; runs, by their seeds, of a seed run several times the last; again, the others of those seeds.
+    """
 
     label: str
     runs: list[Finished]
+    again: Sequence[Finished] = ()
 
 
 def finished(paths: Iterable[Path]) -> list[Finished]:
     """The finished runs among folders; a folder that holds runs stands for all of them.
 
+    A run whose config.json or summary.json is damaged is told on stderr and left out.
+
     Raises:
         ConfigurationError: a folder without a run, or none finished.
     """
-    found = []
+    found: list[Path] = []
     for path in paths:
         inside = [path] if (path / "config.json").exists() else sorted(p.parent for p in path.glob("**/config.json"))
         if not inside:
             raise ConfigurationError(f"{path}: no run in it", "a run folder or a folder of runs", "runs/predictive_coding")
-        found += inside
-    done = [
-        Finished(path, read_about(path), json.loads((path / "summary.json").read_text()))
-        for path in found
-        if (path / "summary.json").exists()
-    ]
+        found += [run for run in inside if run.resolve() not in {other.resolve() for other in found}]
+    done, damaged = [], 0
+    for path in found:
+        if not (path / "summary.json").exists():
+            continue
+        try:
+            done.append(Finished(path, read_about(path), read_summary(path)))
+        except ConfigurationError as error:
+            damaged += 1
+            leave_out(path, error)
     if not done:
-        raise ConfigurationError(f"{len(found)} runs, none of them finished", "a finished run", "--resume to finish one")
+        raise ConfigurationError(
+            f"{len(found)} runs, none of them finished{f' and whole, {damaged} damaged' if damaged else ''}",
+            "a finished run",
+            "--resume to finish one",
+        )
     return done
 
 
+def leave_out(path: Path, error: Exception) -> None:
+    """Tell on stderr that a run, or a part of it, is left out."""
+    print(f"warning: {path} is left out: {error}", file=sys.stderr)
+
+
 def grouped(runs: Sequence[Finished]) -> list[Group]:
-    """Groups of runs that differ in their seed alone; the label has the settings in which the groups differ."""
+    """Groups of runs that differ in their seed alone; the label has the settings in which the groups differ.
+
+    A seed that was run several times counts once, by its last run; that is told on stderr, and whether the others are the same.
+    """
     groups: dict[str, list[Finished]] = {}
     for run in runs:
         settings = {name: value for name, value in run.about["config"].items() if name not in APART}
@@ -70,8 +93,24 @@ def grouped(runs: Sequence[Finished]) -> list[Group]:
         told = [f"{name}={_shown(config[name])}" for name in differing if name in config]
         several = [members[0].about["experiment"]] if len(experiments) > 1 else []
         labels.append(" ".join([*several, *told]) or members[0].summary["title"])
-    ordered = [sorted(members, key=lambda run: run.about["config"].get("seed", 0)) for members in groups.values()]
-    return [Group(label, members) for label, members in zip(labels, ordered, strict=True)]
+    return [_one_of_each_seed(label, members) for label, members in zip(labels, groups.values(), strict=True)]
+
+
+def same_numbers(one: Finished, other: Finished) -> bool:
+    """Whether two runs have reached the same on held-out trials."""
+    return json.dumps(one.summary["held_out"], sort_keys=True) == json.dumps(other.summary["held_out"], sort_keys=True)
+
+
+def _one_of_each_seed(label: str, runs: Sequence[Finished]) -> Group:
+    seeds: dict[Any, list[Finished]] = {}
+    for run in sorted(runs, key=lambda run: (run.about["config"].get("seed", 0), run.about.get("started", ""), run.path)):
+        seeds.setdefault(run.about["config"].get("seed", 0), []).append(run)
+    for seed, (*again, last) in seeds.items():
+        if again:
+            same = all(same_numbers(run, last) for run in again)
+            told = "all the same, counted once" if same else f"of different numbers; only the last counts, {last.path}"
+            print(f"warning: {label}: {len(again) + 1} runs of seed {seed}, {told}", file=sys.stderr)
+    return Group(label, [each[-1] for each in seeds.values()], [run for *again, _ in seeds.values() for run in again])
 
 
 def spread(values: Sequence[float], form: str) -> str:
@@ -112,15 +151,33 @@ def compare(paths: Sequence[Path], figure: Path | None = None) -> None:
     }
     print(table(rows, "runs", ["seeds", *(label for label, _ in columns.values())]))
     if figure is not None:
-        draw(groups, list(columns)).savefig(figure)
+        save_figure(draw(groups, list(columns)), figure)
         print(f"\ncurves: {figure}")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the file's name tells.
+
+    Raises:
+        ConfigurationError: a format that cannot be written.
+        OSError: a place that cannot be written to.
+    """
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}", "a picture", f"{path.with_suffix('.png')}") from error
 
 
 def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
     """Validation curves: thin lines for runs, a thick one for the mean of each group; at most four numbers."""
     from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
 
-    metrics = {run.path: read_metrics(run.path) for group in groups for run in group.runs}
+    metrics: dict[Path, dict[str, list[float]]] = {}
+    for run in (run for group in groups for run in group.runs):
+        try:
+            metrics[run.path] = _curves_of(run)
+        except ConfigurationError as error:
+            leave_out(run.path / "metrics.csv", error)
     names = [name for name in names if name != "seconds" and all(name in found for found in metrics.values())][:4]
     names = names or ["train_cost"]
     figure = plotting.new_figure(3.2 * len(names), 2.8)
@@ -128,7 +185,9 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
         positive = all(min(found[name]) > 0.0 for found in metrics.values())
         for number, group in enumerate(groups):
             colour = plotting.COLOURS[number % len(plotting.COLOURS)]
-            curves = [metrics[run.path] for run in group.runs]
+            curves = [metrics[run.path] for run in group.runs if run.path in metrics]
+            if not curves:
+                continue
             for curve in curves:
                 axes.plot(curve["iteration"], curve[name], color=colour, lw=0.5, alpha=0.5)
             length = min(len(curve["iteration"]) for curve in curves)
@@ -137,9 +196,24 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
         if positive and "cost" in name:
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel=f"{name.replace('_', ' ')}, validation")
-    if len(groups) > 1:
+    if len(groups) > 1 and metrics:
         figure.axes[0].legend(fontsize=6)
     return figure
+
+
+def _curves_of(run: Finished) -> dict[str, list[float]]:
+    """Columns of metrics.csv.
+
+    Raises:
+        ConfigurationError: none, or a damaged one.
+    """
+    found = read_metrics(run.path)
+    kept = run.summary.get("files", {}).get("metrics.csv")  # runs of earlier versions do not tell
+    if not found.get("iteration") or "train_cost" not in found or kept not in (None, digest_of(run.path / "metrics.csv")):
+        raise ConfigurationError(
+            "it is not what was written", "the rows of the training", f"--resume {run.path}, which writes them again"
+        )
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import adjsnn
 from adjsnn.training.batches import moved
 from adjsnn.training.optimiser import SizedAdam, scaled_norm
+from adjsnn.training.ranges import Count, NotNegative, Positive, Range, Seed, Threads
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,29 +33,30 @@ ADJOINTS = {
 class TrainingConfig:
     """What every training has. An experiment's configuration derives from it and may give other defaults.
 
-    Each field becomes a command-line flag; a string under a field is its help.
+    Each field becomes a command-line flag; a string under a field is its help. An annotation such as `Positive` or `Count` of
+    `adjsnn.training.ranges` refuses other numbers before a run has a folder.
     """
 
-    seed: int = 0
-    iterations: int = 200
+    seed: Seed = 0
+    iterations: Count = 200
     """steps of the optimiser"""
-    batch: int = 32
-    learning_rate: float = 0.01
+    batch: Count = 32
+    learning_rate: Positive = 0.01
     """of Adam with betas 0.9 and 0.99; how it changes is the experiment's schedule"""
-    clip: float = 1.0
+    clip: NotNegative = 1.0
     """largest norm of the gradient; 0: any"""
-    averaging: float = 0.0
+    averaging: Annotated[float, Range(0.0, 1.0, below=True)] = 0.0
     """if not 0, the network judged and kept is the exponential average of the weights over about 1 / (1 - this) steps"""
-    log_every: int = 10
+    log_every: Count = 10
     """steps between evaluations on the validation set, each a row of metrics.csv"""
-    save_every: int = 50
+    save_every: Count = 50
     """steps between checkpoints"""
     adjoint: Literal["default", "discrete", "continuous", "bptt", "event"] = "default"
     """method of the gradient; default: discrete for gated networks, event for LIF networks with jumps"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one"""
     dtype: Literal["float32", "float64"] = "float32"
-    threads: int = 1
+    threads: Threads = 1
     """torch threads, also those of the compiled loops; the arrays of one step are mostly too small to share out"""
     tensorboard: bool = False
     """write TensorBoard events beside metrics.csv"""

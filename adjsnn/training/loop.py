@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from adjsnn.errors import ConfigurationError, IntegrationError
+from adjsnn.errors import ConfigurationError, IntegrationError, MissingPackageError
 from adjsnn.kernels.threads import one_torch_thread
 from adjsnn.training.batches import share_of
 from adjsnn.training.experiment import Cost, Experiment
+from adjsnn.training.files import load_checkpoint
 from adjsnn.training.processes import Processes, mean_over_processes
-from adjsnn.training.runs import RunFolder, load_checkpoint
+from adjsnn.training.runs import RunFolder
 from adjsnn.training.stopping import Stop
 
 MOST_SKIPPED = 10  # steps in a row
@@ -50,6 +51,7 @@ class Training:
         best: lowest objective so far, whose network is in best.safetensors.
         skipped: steps in a row whose gradient overflowed.
         sums: sums since the last row of metrics.csv.
+        start: what the network at its start was judged to be in a rehearsal, until it is written down.
     """
 
     experiment: Experiment[Any]
@@ -62,6 +64,7 @@ class Training:
     best: float = math.inf
     skipped: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] | None = None
 
     @property
     def judged(self) -> nn.Module:
@@ -95,17 +98,17 @@ class Training:
         try:
             state = load_checkpoint(path, self.weights)
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, KeyError, ValueError) as error:
+            self.generator.set_state(state["generator"])
+            self.experiment.load_state(state["experiment"])
+            torch.set_rng_state(state["torch_generator"])
+            self.done, self.seconds, self.best = state["done"], state["seconds"], state["best"]
+            self.skipped, self.sums = state["skipped"], state["sums"]
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(
                 f"the checkpoint of {path} does not fit: {error}", "one of the same network", "the version that made the run"
             ) from error
-        self.generator.set_state(state["generator"])
-        self.experiment.load_state(state["experiment"])
-        torch.set_rng_state(state["torch_generator"])
-        self.done, self.seconds, self.best = state["done"], state["seconds"], state["best"]
-        self.skipped, self.sums = state["skipped"], state["sums"]
 
 
 def new_training(experiment: Experiment[Any]) -> Training:
@@ -115,6 +118,27 @@ def new_training(experiment: Experiment[Any]) -> Training:
     net = experiment.network().to(experiment.device, experiment.dtype)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
     return Training(experiment, net, average, experiment.optimiser(net), experiment.generator())
+
+
+def rehearse(experiment: Experiment[Any], training: Training, team: Processes) -> None:
+    """Solve and differentiate the next batch once, and judge a start, without a trace in the training.
+
+    Done before there is a folder: what a configuration cannot do is met here, by its own error. And compiled loops are ready
+    when time is taken.
+    """
+    state = torch.get_rng_state()
+    buffers = {name: buffer.clone() for name, buffer in training.net.named_buffers()}
+    generator = torch.Generator().manual_seed(0)
+    generator.set_state(training.generator.get_state())
+    batch = share_of(experiment.place(experiment.batch(generator, training.done)), team.rank, team.count)
+    experiment.cost(training.net, batch).value.backward()
+    training.optimiser.zero_grad()
+    with torch.no_grad():
+        for name, buffer in training.net.named_buffers():
+            buffer.copy_(buffers[name])
+        torch.set_rng_state(state)
+        if team.first and training.done == 0:
+            training.start = experiment.evaluate(training.judged, "validation")
 
 
 def train(experiment: Experiment[Any], training: Training, run: RunFolder | None, team: Processes, stop: Stop) -> None:
@@ -137,6 +161,11 @@ def train(experiment: Experiment[Any], training: Training, run: RunFolder | None
     if training.done == 0:
         _judge(experiment, training, run, writer, costs)
         _save(training, run)
+    elif run is not None and not run.has_best:
+        run.tell(f"the best network of {run.path} is lost; that of step {training.done} is judged in its place")
+        with torch.no_grad():
+            training.best = experiment.objective(experiment.evaluate(training.judged, "validation"))
+        run.save_best(training.judged)
     while training.done < config.iterations:
         started = time.perf_counter()
         _step(experiment, training, shared, costs, team)
@@ -193,8 +222,10 @@ def _judge(experiment: Experiment[Any], training: Training, run: RunFolder | Non
     sums, training.sums = training.sums, {}
     if run is None:
         return
-    with torch.no_grad():
-        found = experiment.evaluate(training.judged, "validation")
+    found, training.start = training.start, None
+    if found is None:
+        with torch.no_grad():
+            found = experiment.evaluate(training.judged, "validation")
     steps = sums.get("steps", math.nan)
     row = {
         "iteration": training.done,
@@ -275,5 +306,5 @@ def _board(path: Path, done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  optional
     except ImportError as error:
-        raise ConfigurationError("--tensorboard without the package tensorboard", "it", "pip install tensorboard") from error
+        raise MissingPackageError("tensorboard", "tensorboard") from error
     return SummaryWriter(str(path), purge_step=done)

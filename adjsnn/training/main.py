@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import math
 import resource
 import sys
 import traceback
@@ -17,10 +16,12 @@ import tyro
 from adjsnn.errors import AdjsnnError, ConfigurationError
 from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve, Experiment, TrainingConfig
-from adjsnn.training.loop import Training, new_training, train
+from adjsnn.training.files import checkpoints, digest_of, digests_of, lost_files, read_about, read_summary, sealed
+from adjsnn.training.loop import Training, new_training, rehearse, train
 from adjsnn.training.processes import Processes, processes
+from adjsnn.training.ranges import check_ranges
 from adjsnn.training.report import write_report
-from adjsnn.training.runs import RunFolder, checkpoints, read_about, settings_of, versions
+from adjsnn.training.runs import RunFolder, settings_of, versions
 from adjsnn.training.stopping import Stop, stopping
 
 Kind = type[Experiment[Any]]
@@ -52,9 +53,11 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
             experiment.device = team.device
             training = new_training(experiment)
             if resumed is not None:
-                training.load(resumed)
-            if team.first:
-                run = _folder(kind, config, resumed, arguments, training)
+                run = _opened(kind, resumed, training, team)
+            if training.done < config.iterations:
+                rehearse(experiment, training, team)
+            if resumed is None and team.first:
+                run = RunFolder.new(config.runs, kind.name(), config, command=f"python {_script(kind)}", arguments=arguments)
             return _run(experiment, training, run, team, stop)
     except (AdjsnnError, OSError) as error:
         _fail(error, run)
@@ -65,9 +68,7 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(experiment: Experiment[Any], training: Training, run: RunFolder | None, team: Processes, stop: Stop) -> int:
-    config = experiment.config
-    if training.done == config.iterations and run is not None and (run.path / "summary.json").exists():
-        print(f"{run.path} is finished after {training.done} steps")
+    if team.agree(int(run is not None and _is_finished(training, run))):
         return 0
     train(experiment, training, run, team, stop)
     if run is None:
@@ -81,39 +82,65 @@ def _run(experiment: Experiment[Any], training: Training, run: RunFolder | None,
     return 0
 
 
+def _is_finished(training: Training, run: RunFolder) -> bool:
+    """Whether nothing is left to do, which is told. What a finished run has lost is told too: it is finished again."""
+    if training.done < training.experiment.config.iterations or not (run.path / "summary.json").exists():
+        return False
+    if lost := lost_files(run.path):
+        run.tell(f"{run.path} has lost {', '.join(lost)}; made again")
+        return False
+    print(f"{run.path} is finished after {training.done} steps")
+    return True
+
+
 def _finish(experiment: Experiment[Any], training: Training, run: RunFolder, team: Processes) -> None:
-    """Judge the kept network on held-out trials, draw it, and write summary and report."""
+    """Judge the kept network on held-out trials, draw it, and write report and summary, which is last: it says finished."""
     net = training.net
     run.load_best(net)
     with torch.no_grad():
-        found = experiment.evaluate(net, "held_out")
         metrics = run.metrics()
-        columns = experiment.columns or {name: (name.replace("_", " "), ".4g") for name in found}
-        summary = {
-            "experiment": experiment.name(),
-            "title": experiment.title,
-            "held_out": found,
-            "training": {
-                "iterations": training.done,
-                "seconds": training.seconds,
-                "processes": team.count,
-                "peak_mb": peak_mb(experiment.device),
-                **experiment.summary(metrics),
-            },
-            "columns": columns,
-            "curves": {name: curve._asdict() for name, curve in experiment.curves(net).items()},
-            "versions": versions(),
-        }
+        summary = _earlier_summary(run.path) or _judged(experiment, training, team, metrics)
         figures = {**experiment.figures(net), **_drawn_curves(summary["curves"]), **_history(metrics)}
     for name, figure in figures.items():
         run.save_figure(name, figure)
-    run.write_json("summary.json", summary)
-    write_report(run.path)
+    write_report(run.path, summary)
+    run.write_json("summary.json", sealed({**summary, "files": digests_of(run.path)}))
     run.note("finished")
-    numbers = {**found, **summary["training"]}
-    told = [f"{label} {numbers[name]:{form}}" for name, (label, form) in columns.items() if name in numbers]
+    numbers = {**summary["held_out"], **summary["training"]}
+    told = [f"{label} {numbers[name]:{form}}" for name, (label, form) in summary["columns"].items() if name in numbers]
     print(f"\n{experiment.title}, held out: {', '.join(told)}")
     print(f"trained in {training.seconds:.0f} s; report with all figures:\n  {run.path / 'report.html'}")
+
+
+def _earlier_summary(path: Path) -> dict[str, Any] | None:
+    """summary.json of a finished run that has lost other files than its best network."""
+    try:
+        found = read_summary(path)
+    except ConfigurationError:
+        return None
+    return found if found.get("files", {}).get("best.safetensors") == digest_of(path / "best.safetensors") else None
+
+
+def _judged(
+    experiment: Experiment[Any], training: Training, team: Processes, metrics: dict[str, list[float]]
+) -> dict[str, Any]:
+    """The summary of a finished training, whose network is the one that is kept."""
+    found = experiment.evaluate(training.net, "held_out")
+    return {
+        "experiment": experiment.name(),
+        "title": experiment.title,
+        "held_out": found,
+        "training": {
+            "iterations": training.done,
+            "seconds": training.seconds,
+            "processes": team.count,
+            "peak_mb": peak_mb(experiment.device),
+            **experiment.summary(metrics),
+        },
+        "columns": experiment.columns or {name: (name.replace("_", " "), ".4g") for name in found},
+        "curves": {name: curve._asdict() for name, curve in experiment.curves(training.net).items()},
+        "versions": versions(),
+    }
 
 
 def _drawn_curves(curves: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -168,14 +195,18 @@ def _earlier(kinds: Sequence[Kind], path: Path, arguments: Sequence[str]) -> tup
     return kind, config
 
 
-def _folder(
-    kind: Kind, config: TrainingConfig, resumed: Path | None, arguments: Sequence[str], training: Training
-) -> RunFolder:
-    if resumed is None:
-        return RunFolder.new(config.runs, kind.name(), config, command=f"python {_script(kind)}", arguments=arguments)
-    run = RunFolder.existing(resumed, kind.name())
-    run.keep_rows_up_to(training.done or -1)  # before the first step the start is judged again
-    run.note(f"goes on after step {training.done}")
+def _opened(kind: Kind, path: Path, training: Training, team: Processes) -> RunFolder | None:
+    """The folder of a run that goes on, and the training at its last checkpoint; nothing in it changes if either cannot be."""
+    run = RunFolder.existing(path, kind.name()) if team.first else None  # locked first: another process may save the next step
+    try:
+        training.load(path)
+    except BaseException:
+        if run is not None:
+            run.close()
+        raise
+    if run is not None:
+        run.go_back(training.done)
+        run.note(f"goes on after step {training.done}")
     return run
 
 
@@ -185,14 +216,7 @@ def check(config: TrainingConfig) -> None:
     Raises:
         ConfigurationError: a number out of its range, or CUDA asked for and absent.
     """
-    for name in ("iterations", "batch", "log_every", "save_every", "threads"):
-        if getattr(config, name) < 1:
-            raise ConfigurationError(f"{name}={getattr(config, name)}", "1 or more", f"--{name.replace('_', '-')} 1")
-    if not 0.0 < config.learning_rate < math.inf or not config.clip >= 0.0:
-        seen = f"learning_rate={config.learning_rate}, clip={config.clip}"
-        raise ConfigurationError(seen, "a positive rate, and a clip that is positive or 0", "--learning-rate 0.01 --clip 1")
-    if not 0.0 <= config.averaging < 1.0:
-        raise ConfigurationError(f"averaging={config.averaging}", "0 ≤ averaging < 1", "--averaging 0.98")
+    check_ranges(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda, and torch finds none", "a CUDA device", "--device cpu")
 

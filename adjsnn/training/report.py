@@ -7,7 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from adjsnn.training.runs import read_about
+from adjsnn.errors import ConfigurationError
+from adjsnn.training.files import END, lost_files, read_about, read_summary
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -22,14 +23,25 @@ code, pre { font: 13px/1.5 ui-monospace, monospace; background: #f5f5f5; } pre {
 """
 
 
-def write_report(run: Path) -> Path:
-    """Write report.html into a run folder that has summary.json and figures.
+def write_report(run: Path, summary: Mapping[str, Any] | None = None) -> Path:
+    """Write report.html into a run folder that has figures.
+
+    Args:
+        run: the folder.
+        summary: what summary.json will say; default what it says.
 
     Raises:
-        ConfigurationError: no run folder.
-        OSError: no summary.json in it.
+        ConfigurationError: no run folder; without a summary, a run that is not finished or has lost figures.
     """
-    about, summary = read_about(run), json.loads((run / "summary.json").read_text())
+    about = read_about(run)
+    if summary is None:
+        summary = read_summary(run)
+        if lost := [name for name in lost_files(run) if name.startswith("figures")]:
+            raise ConfigurationError(
+                f"{run} has lost {', '.join(lost)}",
+                "the figures of the finished run",
+                f"--resume {run}, which draws them again",
+            )
     numbers: dict[str, float] = {**summary["held_out"], **summary["training"]}
     headline = "".join(
         f"<div><b>{numbers[name]:{form}}</b>{escape(label)}</div>"
@@ -55,12 +67,15 @@ def write_report(run: Path) -> Path:
     title = escape(f"{summary['title']}, {run.name}")
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}{END}"
     )
     place = run / "report.html"
     partial = place.with_name(".report.html.partial")
-    partial.write_text(page)
-    return partial.replace(place)
+    try:
+        partial.write_text(page)
+        return partial.replace(place)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _figure(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.training.compare import Finished, Group, finished, grouped, shown_columns, spread, table
+from adjsnn.training.compare import Finished, Group, finished, grouped, same_numbers, shown_columns, spread, table
 from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve
 
@@ -29,10 +29,11 @@ def record(paths: Sequence[Path], page: Path, heading: str) -> None:
         ConfigurationError: no finished runs, or runs of one group on several machines or versions.
     """
     folder = page.with_suffix("")
-    folder.mkdir(parents=True, exist_ok=True)
     groups = grouped(finished(paths))
     for group in groups:
         _check_alike(group)
+    folder.mkdir(parents=True, exist_ok=True)
+    for group in groups:
         family = FAMILIES.get(group.runs[0].about["config"].get("network", ""), "")
         parts = [group.runs[0].summary["title"], family, heading, group.label if len(groups) > 1 else ""]
         title = ", ".join(part for part in parts if part)
@@ -58,12 +59,13 @@ def kept(run: Finished) -> dict[str, Any]:
     config = {name: value for name, value in run.about["config"].items() if name not in ("runs", "resume")}
     command = re.sub(r" --(seed|runs)[ =]\S+", "", run.about["command"])
     about = {name: run.about[name] for name in ("experiment", "started", "source") if name in run.about}
-    return {"about": {**about, "command": command, "config": config}, "summary": run.summary}
+    summary = {name: part for name, part in run.summary.items() if name != "files"}
+    return {"about": {**about, "command": command, "config": config}, "summary": summary}
 
 
 def write_page(page: Path) -> None:
     """Write a page of results from the records in the folder beside it."""
-    records = [json.loads(path.read_text()) for path in sorted(page.with_suffix("").glob("*.json"))]
+    records = [_record(path) for path in sorted(page.with_suffix("").glob("*.json"))]
     overview, sections = {}, []
     curves: dict[str, dict[str, list[Curve]]] = {}
     for found in records:
@@ -79,6 +81,22 @@ def write_page(page: Path) -> None:
     top = table(overview, "task", ["network", "adjoint", "seeds", "reached (mean ± sd)", "spikes/s", "training s", "hardware"])
     head = "# Results\n\nOn held-out trials. Written by `python -m adjsnn.training results`."
     page.write_text("\n\n".join([head, top, "\n".join(sections)]))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """A record of a page: a group of runs, or a section that a script wrote.
+
+    Raises:
+        ConfigurationError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text())
+        whole = "title" in found and ("text" in found or all({"about", "summary"} <= run.keys() for run in found["runs"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error!r}", "a record of a page", "removing it") from error
+    if not whole:
+        raise ConfigurationError(f"{path} lacks its title or its runs", "a record of a page", "removing it")
+    return found
 
 
 def _line(runs: Sequence[Finished]) -> list[str]:
@@ -170,9 +188,11 @@ def _hardware(run: Finished) -> str:
 
 
 def _check_alike(group: Group) -> None:
-    kinds = {json.dumps(run.summary["versions"], sort_keys=True) for run in group.runs}
-    seeds = [run.about["config"]["seed"] for run in group.runs]
-    if len(kinds) > 1 or len(set(seeds)) < len(seeds):
+    last = {run.about["config"]["seed"]: run for run in group.runs}
+    others = [run for run in group.again if not same_numbers(run, last[run.about["config"]["seed"]])]
+    kinds = {json.dumps(run.summary["versions"], sort_keys=True) for run in [*group.runs, *others]}
+    seeds = sorted(run.about["config"]["seed"] for run in [*group.runs, *others])
+    if len(kinds) > 1 or others:
         raise ConfigurationError(
             f"{group.label}: seeds {seeds} from {len(kinds)} kinds of machine or version",
             "one run for each seed, all alike",

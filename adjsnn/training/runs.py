@@ -9,24 +9,36 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
 
 import adjsnn
 from adjsnn.errors import ConfigurationError
+from adjsnn.training.files import (
+    State,
+    checkpoints,
+    digest_of,
+    packed,
+    read_about,
+    read_metrics,
+    sealed,
+    sealed_weights,
+    unpacked,
+)
 
-State = dict[str, Any]
 KEPT_CHECKPOINTS = 2
 TOGETHER = "ADJSNN_RUNS_AT_A_TIME"  # set by a sweep: times of runs beside others are not those of a run alone
 
@@ -38,13 +50,15 @@ class RunFolder:
         metrics.csv         one row per evaluation, flushed row by row
         log.txt             what happened when
         checkpoints/<step>/ weights.safetensors, average.safetensors where weights are averaged, state.pt (optimiser, random
-                            numbers, counters; loads with weights_only=True), manifest.json with their SHA-256; the last two
-        best.safetensors    weights of the best network so far
-        summary.json        final numbers
+                            numbers, counters; loads with weights_only=True), best.safetensors and metrics.csv as they were,
+                            manifest.json with the SHA-256 of each; the last two
+        best.safetensors    weights of the best network so far, with their SHA-256
         figures/            pictures
         report.html         all of it on one page
+        summary.json        final numbers, and the SHA-256 of what they come with; the last to be written
 
     Every file except metrics.csv and log.txt is written beside its place and moved there in one step; so is each checkpoint.
+    A run is finished when summary.json and all that it tells of are whole (`adjsnn.training.files.lost_files`).
     A process that writes into the folder holds a lock on it.
 
     Raises:
@@ -53,6 +67,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._best: bytes | None = None  # what best.safetensors and metrics.csv should be; None: not known
+        self._rows: bytes | None = None
         lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
         self._unlock = weakref.finalize(self, os.close, lock)
         try:
@@ -112,7 +128,7 @@ class RunFolder:
             "versions": versions(),
             "source": source_state(),
         }
-        run.write_json("config.json", about)
+        run.write_json("config.json", sealed(about))
         return run
 
     @classmethod
@@ -139,30 +155,79 @@ class RunFolder:
         with open(self.path / "log.txt", "a") as file:
             file.write(f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
+    def tell(self, text: str) -> None:
+        """Tell on stderr what is wrong in the folder, and append it to log.txt."""
+        print(f"warning: {text}", file=sys.stderr)
+        self.note(text)
+
     def log(self, row: Mapping[str, float]) -> None:
         """Append one row to metrics.csv; every row has the columns of the first.
 
         Raises:
             ConfigurationError: other columns than the first row's.
         """
-        path = self.path / "metrics.csv"
         columns = self._columns()
         if columns and list(row) != columns:
             raise ConfigurationError(
                 f"a row with columns {list(row)}", f"those of the first row, {columns}", "the same in each"
             )
-        with open(path, "a", newline="") as file:
-            writer = csv.writer(file)
-            if not columns:
-                writer.writerow(row)
-            writer.writerow(row.values())
+        text = StringIO()
+        csv.writer(text).writerows([row.values()] if columns else [row, row.values()])
+        with open(self.path / "metrics.csv", "ab") as file:
+            file.write(text.getvalue().encode())
+        self._rows = self.rows + text.getvalue().encode()
+
+    @property
+    def rows(self) -> bytes:
+        """What metrics.csv should be."""
+        if self._rows is None:
+            place = self.path / "metrics.csv"
+            self._rows = place.read_bytes() if place.exists() else b""
+        return self._rows
 
     def metrics(self) -> dict[str, list[float]]:
-        """The columns of metrics.csv."""
+        """The columns of metrics.csv; if it is not what was written, it is written again and told."""
+        place = self.path / "metrics.csv"
+        if self.rows and (not place.exists() or place.read_bytes() != self.rows):
+            self.tell(f"{place} was damaged; it is written again")
+            with self._replacing("metrics.csv") as beside:
+                beside.write_bytes(self.rows)
         return read_metrics(self.path)
 
-    def keep_rows_up_to(self, step: int) -> None:
-        """Drop what metrics.csv says about later steps, for a run that goes on from `step`."""
+    def go_back(self, step: int) -> None:
+        """Make best.safetensors and metrics.csv what they were at the last checkpoint, of `step`; tell what was damaged.
+
+        Before the first step both start anew.
+        """
+        if step == 0:
+            (self.path / "metrics.csv").unlink(missing_ok=True)
+            self._rows = b""
+            return
+        kept = checkpoints(self.path)[-1]
+        if not (kept / "metrics.csv").exists():  # of an earlier version
+            self._keep_rows_up_to(step)
+        else:
+            rows, place = (kept / "metrics.csv").read_bytes(), self.path / "metrics.csv"
+            if not place.exists() or not place.read_bytes().startswith(rows):
+                self.tell(f"{place} was damaged; it is written again from the checkpoint of step {step}")
+            with self._replacing("metrics.csv") as beside:
+                beside.write_bytes(rows)
+            self._rows = rows
+        place = self.path / "best.safetensors"
+        if (kept / "best.safetensors").exists():
+            self._best = (kept / "best.safetensors").read_bytes()
+            try:
+                unpacked(place.read_bytes())
+            except (OSError, ValueError) as error:
+                self.tell(f"{place} was damaged: {error}; it is written again from the checkpoint of step {step}")
+            with self._replacing("best.safetensors") as beside:  # a later one is found again
+                beside.write_bytes(self._best)
+        elif place.exists():
+            with suppress(SafetensorError):  # without a SHA-256; if it cannot be read, the present network is judged again
+                self._best = sealed_weights(load(place.read_bytes()))
+
+    def _keep_rows_up_to(self, step: int) -> None:
+        """Drop what metrics.csv says about later steps."""
         path = self.path / "metrics.csv"
         if not path.exists():
             return
@@ -170,18 +235,47 @@ class RunFolder:
         if not header.endswith("\n"):  # killed in its first line
             path.unlink()
             return
-        kept = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) <= step]
+        try:
+            kept = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) <= step]
+        except ValueError as error:
+            raise ConfigurationError(f"{path} is damaged: {error}", "rows that begin with a step", "removing it") from error
         with self._replacing("metrics.csv") as beside:
             beside.write_text(header + "".join(kept))
 
+    @property
+    def has_best(self) -> bool:
+        """Whether the best network so far is known."""
+        return self._best is not None
+
     def save_best(self, net: nn.Module) -> None:
         """Write the network's weights to best.safetensors."""
-        with self._replacing("best.safetensors") as path:
-            path.write_bytes(save(tensors_of(net)))
+        self._best = packed(net)
+        self._write_best()
 
     def load_best(self, net: nn.Module) -> None:
-        """Load best.safetensors into `net`."""
-        net.load_state_dict(load_file(self.path / "best.safetensors"))
+        """Load best.safetensors into `net`; if it is not what was written, write it again and tell.
+
+        Raises:
+            ConfigurationError: it is missing or damaged, and what was written is not known.
+        """
+        place = self.path / "best.safetensors"
+        data = place.read_bytes() if place.exists() else b""
+        if self._best is not None and data != self._best:
+            self.tell(f"{place} was {'damaged' if data else 'missing'}; it is written again")
+            data = self._best
+            self._write_best()
+        try:
+            tensors = unpacked(data)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{place}: {error}", "the weights that were written", f"removing it, and --resume {self.path}"
+            ) from error
+        net.load_state_dict(tensors)
+
+    def _write_best(self) -> None:
+        assert self._best is not None
+        with self._replacing("best.safetensors") as path:
+            path.write_bytes(self._best)
 
     def save_checkpoint(self, step: int, weights: Mapping[str, nn.Module], state: State) -> None:
         """Write checkpoints/<step>, and drop all but the last two.
@@ -193,14 +287,17 @@ class RunFolder:
         """
         beside = self.path / "checkpoints" / f".partial-{step}"
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
+        beside.mkdir(parents=True)
         try:
             for name, net in weights.items():
-                (beside / f"{name}.safetensors").write_bytes(save(tensors_of(net)))
-            packed = BytesIO()  # torch reports a full disk as a RuntimeError
-            torch.save(state, packed)
-            (beside / "state.pt").write_bytes(packed.getvalue())
-            digests = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(beside.iterdir())}
+                (beside / f"{name}.safetensors").write_bytes(packed(net))
+            if self._best is not None:
+                (beside / "best.safetensors").write_bytes(self._best)
+            (beside / "metrics.csv").write_bytes(self.rows)
+            saved = BytesIO()  # torch reports a full disk as a RuntimeError
+            torch.save(state, saved)
+            (beside / "state.pt").write_bytes(saved.getvalue())
+            digests = {path.name: digest_of(path) for path in sorted(beside.iterdir())}
             (beside / "manifest.json").write_text(json.dumps({"step": step, "sha256": digests}, indent=2) + "\n")
             place = self.path / "checkpoints" / f"{step:08d}"
             shutil.rmtree(place, ignore_errors=True)
@@ -228,91 +325,18 @@ class RunFolder:
         return self.path / "figures" / f"{name}.png"
 
     def _columns(self) -> list[str]:
-        path = self.path / "metrics.csv"
-        if not path.exists():
-            return []
-        with open(path, newline="") as file:
-            return next(csv.reader(file), [])
+        return next(csv.reader(StringIO(self.rows.decode())), [])
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
         place = self.path / name
         beside = place.with_name(f".{place.name}.partial")
+        place.parent.mkdir(exist_ok=True)  # figures/ may have been removed
         try:
             yield beside
             os.replace(beside, place)
         finally:
             beside.unlink(missing_ok=True)
-
-
-def checkpoints(path: Path) -> list[Path]:
-    """Checkpoint folders of a run, the earliest first."""
-    return sorted(found for found in (path / "checkpoints").glob("*") if found.name.isdigit())
-
-
-def load_checkpoint(path: Path, weights: Mapping[str, nn.Module]) -> State:
-    """Load a run's last checkpoint into networks; returns its state.
-
-    Raises:
-        ConfigurationError: there is none, or a file of it is missing or changed.
-    """
-    found = checkpoints(path)
-    if not found:
-        raise ConfigurationError(f"{path}: no checkpoint", "a run that saved at least one", "starting the run again")
-    check_manifest(found[-1])
-    for name, net in weights.items():
-        net.load_state_dict(load_file(found[-1] / f"{name}.safetensors"))
-    return torch.load(found[-1] / "state.pt", weights_only=True)
-
-
-def tensors_of(net: nn.Module) -> dict[str, Tensor]:
-    """state_dict of a network with each tensor in memory of its own, as safetensors wants it."""
-    return {name: tensor.detach().clone().contiguous() for name, tensor in net.state_dict().items()}
-
-
-def check_manifest(path: Path) -> None:
-    """See that the files of a checkpoint are those that were written.
-
-    Raises:
-        ConfigurationError: a file is missing or changed.
-    """
-    remedy = f"removing {path}: the run then goes on from the checkpoint before it"
-    try:
-        digests = json.loads((path / "manifest.json").read_text())["sha256"]
-        changed = [name for name, digest in digests.items() if sha256((path / name).read_bytes()).hexdigest() != digest]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(
-            f"checkpoint {path} cannot be read: {error!r}", "the files that were written", remedy
-        ) from error
-    if changed:
-        raise ConfigurationError(f"checkpoint {path}: damaged {', '.join(changed)}", "the files that were written", remedy)
-
-
-def read_about(path: Path) -> State:
-    """config.json of a run folder.
-
-    Raises:
-        ConfigurationError: there is none, or it is none of a run.
-    """
-    try:
-        about = json.loads((path / "config.json").read_text())
-        if not {"experiment", "command", "arguments", "config"} <= about.keys():
-            raise ValueError("it lacks experiment, command, arguments or config")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigurationError(
-            f"{path} is no run folder: config.json: {error}", "a folder made by an experiment", "runs/<experiment>/<run>"
-        ) from error
-    return about
-
-
-def read_metrics(path: Path) -> dict[str, list[float]]:
-    """The columns of a run's metrics.csv; empty if there is none."""
-    if not (path / "metrics.csv").exists():
-        return {}
-    with open(path / "metrics.csv", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-        return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or []}
 
 
 def settings_of(config: Any) -> State:

@@ -1,9 +1,14 @@
 """Ctrl-C and SIGTERM as a wish to stop after the step under way, so that a run can save and end."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+PARENT = "ADJSNN_SWEEP"  # set by a sweep: the process without which its runs are to end
 
 
 class Stop:
@@ -35,8 +40,23 @@ def stopping() -> Iterator[Stop]:
             before[number] = signal.signal(number, stop.ask)
     except ValueError:  # not the main thread
         pass
+    _end_with_the_sweep()
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_with_the_sweep() -> None:
+    """Stop this run as SIGTERM does, saved, once the sweep that started it is gone; one killed can no longer tell its runs."""
+    parent = int(os.environ.pop(PARENT, "0"))  # its own processes have this one as their parent
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,5 +1,6 @@
 """Many runs of one experiment: several seeds, a grid of settings, in parallel processes."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -8,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +21,10 @@ from typing import Any
 import tyro
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.training.compare import compare
-from adjsnn.training.runs import TOGETHER, checkpoints, read_about
+from adjsnn.training.compare import compare, leave_out
+from adjsnn.training.files import checkpoints, lost_files, read_about, read_sealed, sealed
+from adjsnn.training.runs import TOGETHER
+from adjsnn.training.stopping import PARENT
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,10 @@ def sweep(settings: Sweep) -> int:
     ]
     plan = {"script": str(settings.script), "parallel": settings.parallel, "jobs": jobs}
     partial = root / ".sweep.json.partial"
-    partial.write_text(json.dumps(plan, indent=1) + "\n")
+    partial.write_text(json.dumps(sealed(plan), indent=1) + "\n")
     partial.replace(root / "sweep.json")
-    return _carry_out(root, plan)
+    with _locked(root) as lock:
+        return _carry_out(root, plan, lock)
 
 
 def resume(root: Path) -> int:
@@ -97,35 +102,59 @@ def resume(root: Path) -> int:
         exit status, as of `sweep`.
 
     Raises:
-        ConfigurationError: no folder of a sweep.
+        ConfigurationError: no folder of a sweep, or one that is under way, be it that only its runs are.
     """
     try:
-        plan = json.loads((root / "sweep.json").read_text())
+        plan = read_sealed(root / "sweep.json", ("script", "parallel", "jobs"))
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{root}: no sweep.json in it", "the folder of a sweep", "runs/sweeps/...") from error
-    return _carry_out(root, plan)
+        seen = "no sweep.json in it" if isinstance(error, OSError) else f"sweep.json: {error}"
+        raise ConfigurationError(f"{root}: {seen}", "the folder of a sweep", "runs/sweeps/...") from error
+    with _locked(root) as lock:
+        return _carry_out(root, plan, lock)
 
 
-def _carry_out(root: Path, plan: dict[str, Any]) -> int:
-    """Run the jobs of a plan that are not finished, and compare all that are."""
+@contextmanager
+def _locked(root: Path) -> Iterator[int]:
+    """A lock on the folder of a sweep, which its runs inherit: it is held until the last of them has ended.
+
+    Raises:
+        ConfigurationError: another process holds it.
+    """
+    lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{root} is under way: its sweep, or runs that a killed one had started, still work in it",
+                "a sweep that has ended",
+                "again in a moment: runs save and end by themselves soon after their sweep is killed",
+            ) from error
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _carry_out(root: Path, plan: dict[str, Any], lock: int) -> int:
+    """Run the jobs of a plan that are not finished, or no longer whole, and compare all that are."""
     runs = {tuple(about["arguments"]): run for run, about in _runs_in(root)}
     left = []
     for number, arguments in enumerate(plan["jobs"]):
         run = runs.get(tuple(arguments))
-        if run is None or not (run / "summary.json").exists():
+        if run is None or not (run / "summary.json").exists() or lost_files(run):
             saved = run is not None and checkpoints(run)
             left.append((number, [sys.executable, plan["script"], *(["--resume", str(run)] if saved else arguments)]))
     together = min(plan["parallel"], len(plan["jobs"]))
-    pool = _Pool(root, together)
+    pool = _Pool(root, together, lock)
     print(f"{len(left)} runs, {together} at a time, in {root}", flush=True)
     with ThreadPoolExecutor(plan["parallel"]) as threads:
         futures = [threads.submit(pool.run, number, job) for number, job in left]
         stopped = pool.wait(futures)
     failed = sum(future.result() != 0 for future in futures)
-    finished = sorted(path.parent for path in root.glob("*/*/summary.json"))
-    if finished:
+    ended = sorted(path.parent for path in root.glob("*/*/summary.json"))
+    if ended:
         print()
-        compare(finished, root / "compare.png")
+        compare(ended, root / "compare.png")
     if stopped:
         print(f"\ngo on with\n  python -m adjsnn.training resume {root}")
         return 128 + stopped
@@ -133,15 +162,21 @@ def _carry_out(root: Path, plan: dict[str, Any]) -> int:
 
 
 def _runs_in(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Run folders of a sweep in order of their start, each with its config.json."""
-    return [(path.parent, read_about(path.parent)) for path in sorted(root.glob("*/*/config.json"))]
+    """Run folders of a sweep in order of their start, each with its config.json; a damaged one is told and left out."""
+    found = []
+    for path in sorted(root.glob("*/*/config.json")):
+        try:
+            found.append((path.parent, read_about(path.parent)))
+        except ConfigurationError as error:
+            leave_out(path.parent, error)
+    return found
 
 
 class _Pool:
     """Processes under way, so that signals can be passed on."""
 
-    def __init__(self, root: Path, together: int) -> None:
-        self._together = str(together)
+    def __init__(self, root: Path, together: int, lock: int) -> None:
+        self._together, self._lock_of_all = str(together), lock
         self._root, self._running, self._lock, self._stopped = root, set[subprocess.Popen[bytes]](), Lock(), 0
 
     def run(self, number: int, job: list[str]) -> int:
@@ -157,7 +192,8 @@ class _Pool:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, TOGETHER: self._together},
+                    env={**os.environ, TOGETHER: self._together, PARENT: str(os.getpid())},
+                    pass_fds=[self._lock_of_all],
                 )
                 self._running.add(process)
             status = process.wait()

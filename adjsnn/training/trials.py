@@ -47,6 +47,10 @@ class SignalTrials:
         signal_dt: float = 1.0,
         held_out: int = 16,
     ) -> None:
+        if not min(window, held_out_window) >= dt > 0.0:
+            raise ConfigurationError(
+                f"window={window}, held_out_window={held_out_window} with dt={dt}", "one step or more in each", "--window 100"
+            )
         self._dt, self._window = dt, window
         self._recording: Tensor | None = None
         self.channels = channels
