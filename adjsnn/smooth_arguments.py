@@ -12,6 +12,7 @@ from adjsnn.checks import Number, Times, positive, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.smooth import SmoothProgram
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.shapes import REAL
 
 Inputs = Tensor | Callable[[Tensor], Tensor] | None
 RTOL, ATOL = 1e-6, 1e-8  # where an adaptive solve is given none
@@ -31,8 +32,8 @@ def check_inputs(inputs: Inputs) -> Tensor | None:
             "(T, B, C), none of them 0: time first, batch second",
             "u.unsqueeze(1) for a single sample",
         )
-    if not inputs.is_floating_point():
-        raise ConfigurationError(f"inputs of {inputs.dtype}", "a floating-point dtype", "inputs.double()")
+    if inputs.dtype not in REAL:
+        raise ConfigurationError(f"inputs of {inputs.dtype}", "torch.float32 or torch.float64", "inputs.double()")
     wrong = ~inputs.detach().isfinite()
     if bool(wrong.any()):
         n, b, c = (int(k) for k in wrong.nonzero()[0])
@@ -74,9 +75,11 @@ def output_times(dt: Number | None, ts: Times | None, u: Tensor | None) -> tuple
 
 
 def check_state(y0: Tensor, u: Tensor | None, system: HybridSystem) -> None:
-    if not isinstance(y0, Tensor) or y0.dim() != 2 or 0 in y0.shape or not y0.is_floating_point():
+    if not isinstance(y0, Tensor) or y0.dim() != 2 or 0 in y0.shape or y0.dtype not in REAL:
         seen = f"{tuple(y0.shape)}, {y0.dtype}" if isinstance(y0, Tensor) else type(y0).__name__
-        raise ConfigurationError(f"y0 is {seen}", "a floating-point tensor (B, D)", "y0.unsqueeze(0) for a single sample")
+        raise ConfigurationError(
+            f"y0 is {seen}", "a tensor (B, D) of torch.float32 or torch.float64", "y0.unsqueeze(0) for a single sample"
+        )
     others: dict[str, Tensor] = {name: x for name, x in system.named_parameters() if x.is_floating_point()}
     if u is not None:
         if u.shape[1] != len(y0):

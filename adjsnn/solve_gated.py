@@ -20,7 +20,9 @@ from adjsnn.integrate.tableaus import TABLEAUS
 from adjsnn.kernels.fused import obstacle
 from adjsnn.signals import Stream
 from adjsnn.solution import CheckpointedSolution, GatedSolution
-from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork, GatedTensors
+from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone
+from adjsnn.systems.inheritance import check_promises, of_the_base
+from adjsnn.systems.shapes import gated_tensors
 
 METHODS = ("euler", "heun", "rk4")
 KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
@@ -75,8 +77,11 @@ def solve_gated(
             "an adjoint instance, DiscreteAdjoint() or BPTT()",
             "adjoint=adjsnn.DiscreteAdjoint(), or adjsnn.ChargeForm(net) for the other adjoints",
         )
-    tensors = system.tensors()
-    _check_tensors(tensors)
+    check_zone(system.neuron, system.gate)
+    tensors = gated_tensors(system)
+    _check_finite(tensors)
+    check_promises(system.neuron, system.gate, tensors.constants, tensors.w_rec)
+    _check_overrides(system, method)
     _check_kernels(system, tensors, kernels)
     dt = positive("dt", dt, "a positive step in ms", "dt=0.5")
     _check_step(system, tensors, dt)
@@ -149,21 +154,29 @@ def _check_stream(system: GatedSynapseNetwork, stream: Stream, adjoint: object) 
         )
 
 
-def _check_tensors(tensors: GatedTensors) -> None:
-    reference = tensors.w_rec
+def _check_finite(tensors: GatedTensors) -> None:
     for name, x in zip(tensors.names(), tensors.flat(), strict=True):
-        if x.dtype != reference.dtype or x.device != reference.device:
-            raise ConfigurationError(
-                f"{name} is {x.dtype} on {x.device} while w_rec is {reference.dtype} on {reference.device}",
-                "one dtype and device for the whole network",
-                "net.to(dtype) or net.to(device)",
-            )
         if not _finite(x):
             raise ConfigurationError(
                 f"{name} has entries that are not finite",
                 "finite parameters",
                 "a smaller learning rate or gradient clipping, if this happened in training",
             )
+
+
+def _check_overrides(system: GatedSynapseNetwork, method: str) -> None:
+    if method != "euler" and not of_the_base(system.neuron, "reset"):
+        raise ConfigurationError(
+            f"{type(system.neuron).__name__}.reset with method={method!r}, whose resets inside the step (1.16) do not call it",
+            "a membrane that overrides v_reset at most",
+            'method="euler"',
+        )
+    if type(system).readout is not GatedSynapseNetwork.readout:
+        raise ConfigurationError(
+            f"{type(system).__name__}.readout, which a solve does not call",
+            "o = W_out a_s",
+            "another name for it, and sol.a_slow as its argument",
+        )
 
 
 def _check_kernels(system: GatedSynapseNetwork, tensors: GatedTensors, kernels: str) -> None:
@@ -183,7 +196,7 @@ def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -
             raise ConfigurationError(
                 f"v_reset={highest:g}",
                 f"a reset below the active zone, at most {zone:g}",
-                "an upper bound on v_reset in training",
+                "net.project_(tau_min=...) after each step of the optimiser",
             )
     for name, tau in times.items():
         shortest = float(tau.detach().min())
@@ -191,7 +204,7 @@ def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -
             raise ConfigurationError(
                 f"dt={dt:g} ms with {name}={shortest:g} ms",
                 "a step shorter than every time constant, and positive time constants",
-                f"dt={shortest / 5:g}" if shortest > 0 else f"a lower bound on {name} in training",
+                f"net.project_(tau_min={5 * dt:g}) after each step of the optimiser, or a shorter dt",
             )
 
 

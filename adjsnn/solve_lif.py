@@ -17,6 +17,7 @@ from adjsnn.lif_voltage import Drive
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.lif_arrays import NO_TIMES, Events, as_array
 from adjsnn.systems.lif_network import LIFLayer, LIFNetwork, LIFState
+from adjsnn.systems.shapes import checked, lif_layers
 
 RATE_LIMIT = 10.0  # spikes per ms of one neuron, over a whole trial, beyond which firing counts as run away
 KERNELS = {"auto": "fused", "fused": "fused", "plain": "plain"}
@@ -66,8 +67,9 @@ def solve_lif(
         raise ConfigurationError(f"adjoint={adjoint!r} for a LIF network", "EventAdjoint()", "adjoint=adjsnn.EventAdjoint()")
     if kernels not in KERNELS:
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
-    layers = system.tensors()
+    layers = lif_layers(system)
     _check_layers(layers)
+    readout = _readout(system, layers)
     if isinstance(inputs, Tensor):
         if currents is not None:
             raise ConfigurationError("two tensors of currents", "spikes and currents, or one of them", "their sum")
@@ -98,24 +100,15 @@ def solve_lif(
         results,
         (time, Events(first, as_array(time), source)),
         y0,
-        None if system.w_out is None else Readout(system.w_out, system.tau_out),
+        readout,
         drive,
     )
 
 
 def _check_layers(layers: list[LIFLayer]) -> None:
-    like = layers[0].w_in
     for k, layer in enumerate(layers):
         for name, x in layer._asdict().items():
-            if x is None:
-                continue
-            if x.dtype != like.dtype or x.device != like.device:
-                raise ConfigurationError(
-                    f"{name}[{k}] is {x.dtype} on {x.device} while w_in[0] is {like.dtype} on {like.device}",
-                    "one dtype and device for the whole network",
-                    "lif.to(dtype) or lif.to(device)",
-                )
-            if not bool(x.detach().isfinite().all()):
+            if x is not None and not bool(x.detach().isfinite().all()):
                 raise ConfigurationError(
                     f"{name}[{k}] has entries that are not finite",
                     "finite parameters",
@@ -135,8 +128,22 @@ def _check_layers(layers: list[LIFLayer]) -> None:
                 raise ConfigurationError(
                     f"{name}[{k}] from {float(values.min()):g} to {float(values.max()):g}",
                     expected,
-                    f"a bound on {name} in training, for example a clamp after each step of the optimiser",
+                    "lif.project_() after each step of the optimiser",
                 )
+
+
+def _readout(system: LIFNetwork, layers: list[LIFLayer]) -> Readout | None:
+    if system.w_out is None:
+        return None
+    w_out, shape = checked("w_out", system.w_out, layers[0].w_in), (system.n_out, system.layers[-1])
+    if w_out.shape != shape:
+        raise ConfigurationError(f"w_out of shape {tuple(w_out.shape)}", f"{shape}, (n_out, N)", "a parameter of that shape")
+    if not bool(w_out.detach().isfinite().all()):
+        raise ConfigurationError("w_out has entries that are not finite", "finite parameters", "a smaller learning rate")
+    tau = system.tau_out
+    if not isinstance(tau, (int, float)) or not 0.0 < tau < math.inf:
+        raise ConfigurationError(f"tau_out={tau!r}", "a positive finite number of ms; it is not learnt", "lif.tau_out = 20.0")
+    return Readout(w_out, float(tau))
 
 
 def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:

@@ -131,17 +131,6 @@ def wake(net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, labels: Tensor, rise: 
     net.w_in[-1].add_(rise * shares[:, :-1] / shares[:, -1:].clamp(min=1e-9))
 
 
-@torch.no_grad()
-def keep_in_bounds(net: adjsnn.LIFNetwork) -> None:
-    """Delays stay positive, time constants within bounds, resets below thresholds."""
-    for layer, delays in enumerate(net.delays):
-        if delays is not None:
-            delays.clamp_(min=0.0)
-        for tau in (net.tau_mem[layer], net.tau_syn[layer]):
-            tau.clamp_(SHORTEST, LONGEST)
-        net.v_reset[layer].copy_(torch.minimum(net.v_reset[layer], net.v_th[layer] - 0.1))
-
-
 def draw_map(axes: Axes, net: adjsnn.LIFNetwork, held_out: Points, first: Tensor, config: Config) -> None:
     """Answers over the whole disc, and held-out points with those answered wrong."""
     side = np.linspace(0.0, 1.0, 161)
@@ -241,7 +230,7 @@ class YinYang(Experiment[Config]):
 
     def after_step(self, net: adjsnn.LIFNetwork, batch: Points, cost: Cost, rate: float) -> None:
         wake(net, cost.sol, batch.labels, self.config.wake * rate)
-        keep_in_bounds(net)
+        net.project_(tau_min=SHORTEST, tau_max=LONGEST, margin=0.1)
 
     def evaluate(self, net: adjsnn.LIFNetwork, split: Split) -> dict[str, float]:
         """Accuracy, loss, hidden spikes and silence."""

@@ -125,7 +125,7 @@ def test_parameters_gone_wrong_are_named():
     net = _net(learn=("tau_fast",))
     with torch.no_grad():
         net.tau_fast.fill_(-0.5)
-    with pytest.raises(ConfigurationError, match=r"tau_fast=-0.5 ms.*lower bound"):
+    with pytest.raises(ConfigurationError, match=r"tau_fast=-0.5 ms.*project_"):
         adjsnn.solve(net, _u(), dt=0.1)
     net = _net()
     net.bias.data = net.bias.data.double()

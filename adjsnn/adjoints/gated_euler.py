@@ -20,7 +20,6 @@ from torch import Tensor
 
 from adjsnn.integrate.gated_euler import GatedEuler
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, block_length, nested
-from adjsnn.scalars import scalar
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.membranes import Partials
 
@@ -74,7 +73,7 @@ class EulerSweep:
         self.w = new(memory)
         # What the gradients of constants need of each step; None where none is wanted.
         self.mu_block = new(memory) if self.wanted_constants else None
-        self.p_v_block = new(memory) if self.wanted_constants and not program.neuron.wraps else None
+        self.p_v_block = new(memory) if self.wanted_constants and not program.translates else None
         self.p_fast_block = new(memory) if "tau_fast" in wanted else None
         self.p_slow_block = new(memory) if "tau_slow" in wanted else None
         self.decay_fast = 1.0 - program.dt / tensors.tau_fast
@@ -196,14 +195,13 @@ class EulerSweep:
         program, constants = self.program, self.tensors.constants
         v, current = trajectory.v[start:stop], trajectory.current[start:stop]
         gate = program.gate_slope(trajectory.v[start : stop + 1])
-        d_v, d_current, d_constants = program.neuron.flow_partials(v, current, constants, self.wanted_constants)
-        h = scalar(program.dt, v.dtype)
+        keep, push, d_constants = program.step_partials(v, current, constants, self.wanted_constants)
         self.factors = _Factors(
             gate=gate,
-            keep=d_v.mul(h).add_(1.0),
-            push=d_current * h,
-            constants={name: d_constants[name] * h for name in self.wanted_constants},
-            reset=None if program.neuron.wraps else self._reset_factors(trajectory, start, stop),
+            keep=keep,
+            push=push,
+            constants=d_constants,
+            reset=None if program.translates else self._reset_factors(trajectory, start, stop),
         )
         return self.factors
 

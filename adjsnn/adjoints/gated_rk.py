@@ -205,8 +205,7 @@ class RungeKuttaSweep:
         program, c = self.program, self.tensors.constants
         stages = program.block_stages(self.tensors, self.rates, u, trajectory, 0, len(u))
         partials = [
-            program.neuron.flow_partials(v, current, c, self.constants)
-            for v, current in zip(stages.v, stages.current, strict=True)
+            program.flow_partials(v, current, c, self.constants) for v, current in zip(stages.v, stages.current, strict=True)
         ]
         slopes = [program.unwrapped_slope(v) for v in stages.v]
         slope_after = program.gate_slope(trajectory.v[1:])

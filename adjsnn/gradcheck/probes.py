@@ -13,6 +13,7 @@ from adjsnn.gradcheck.report import relative
 from adjsnn.solve import solve
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.inheritance import settled
 
 CONSISTENT = 3e-7  # a difference quotient counts where a step ten times longer gave the same to this share of the largest
 STEPS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # relative perturbations, from long to short
@@ -166,11 +167,11 @@ class GatedProbe(Probe):
     def _branches(self, sol: Any) -> Tensor:
         """Its spikes, and for a gate with edges who is in the zone."""
         crossings = sol.crossings.to(torch.int16)
-        if self.system.gate.vanishes_at_edges:
+        gate, neuron = settled(self.system.gate), self.system.neuron
+        if gate.vanishes_at_edges:
             return crossings
-        neuron = self.system.neuron
         height = sol.v[1:].abs() if neuron.two_sided else sol.v[1:]
-        return 2 * crossings + (height > neuron.threshold - self.system.gate.width)
+        return 2 * crossings + (height > neuron.threshold - gate.width)
 
 
 class SmoothProbe(Probe):

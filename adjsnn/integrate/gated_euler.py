@@ -18,9 +18,10 @@ from torch import Tensor
 
 from adjsnn.integrate.gated_program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step
 from adjsnn.kernels.fused import FusedGated
-from adjsnn.scalars import scalar
+from adjsnn.scalars import scalar, spread
 from adjsnn.systems.gated_network import GatedTensors
-from adjsnn.systems.membranes import Constants
+from adjsnn.systems.inheritance import own_step
+from adjsnn.systems.membranes import Constants, Partials, partials_by_autograd
 
 
 class Rates(NamedTuple):
@@ -56,6 +57,15 @@ class GatedEuler(GatedProgram):
         a_slow = torch.lerp(now.a_slow, charge_rate, rates.shrink_slow, out=memory.a_slow)
         return Step(v, a_fast, a_slow, current, crossings, level)
 
+    def step_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: tuple[str, ...]) -> Partials:
+        """∂ṽ/∂(v, I, c) of `advance`: 1 + h ∂_v f, h ∂_I f and h ∂f/∂c; by autograd where a user wrote another `advance`."""
+        if not own_step(self.neuron):
+            step = self.neuron.advance
+            return partials_by_autograd(lambda v, i, c: step(v, i, self.neuron.prepare(c), self.dt), v, current, c)
+        d_v, d_current, d_constants = self.flow_partials(v, current, c, wanted)
+        h = scalar(self.dt, v.dtype)
+        return Partials(d_v.mul(h).add_(1.0), d_current * h, {name: x * h for name, x in d_constants.items()})
+
     def charge(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Tensor:
         """Recovered from the slow synapse, q = τ_s (a⁺ - a) + h a, which is cheaper than G."""
         before, after = a_slow[:-1], a_slow[1:]
@@ -72,9 +82,8 @@ class GatedEuler(GatedProgram):
             level = self.first_level(v, moved)
             fraction = (level - v) / (moved - v)
             step, sample, neuron = at
-            return Located(
-                step, sample, neuron, crossings, v, moved, fraction, self.neuron.speed_at_threshold(moved, current, constants)
-            )
+            speed = spread(self.neuron.speed_at_threshold(moved, current, constants), moved)
+            return Located(step, sample, neuron, crossings, v, moved, fraction, speed)
 
     def fuse(self, tensors: GatedTensors) -> FusedGated | None:
         return FusedGated(self.neuron, self.gate, self.dt, tensors)

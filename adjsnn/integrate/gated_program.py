@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from adjsnn.errors import IntegrationError, StepTooLongWarning
+from adjsnn.errors import ConfigurationError, IntegrationError, StepTooLongWarning
 from adjsnn.integrate.memory import fresh
 from adjsnn.kernels.fused import Carry, FusedGated, obstacle
 from adjsnn.kernels.fused import block_length as fused_block_length
+from adjsnn.scalars import spread
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.systems.gates import Gate
-from adjsnn.systems.membranes import Membrane
+from adjsnn.systems.inheritance import of_the_base, settled
+from adjsnn.systems.membranes import Constants, Membrane, Partials
 
 BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
 MOST_COUNTED = 127  # what an int8 holds
@@ -108,13 +110,16 @@ class GatedProgram(ABC):
             the network.
 
     Attributes:
+        neuron, gate: copies whose derivatives are those of their own functions, whatever a subclass overrode.
+        translates: every reset is a translation, of derivative 1.
         stage_count: stages of a step, and so about how much memory a block of steps takes at once.
     """
 
     stage_count = 1
 
     def __init__(self, neuron: Membrane, gate: Gate, dt: float, *, fused: tuple[str, ...] = ("forward", "backward")) -> None:
-        self.neuron, self.gate, self.dt, self.fused = neuron, gate, dt, fused
+        self.neuron, self.gate, self.dt, self.fused = settled(neuron), settled(gate), dt, fused
+        self.translates = self.neuron.wraps and of_the_base(self.neuron, "reset")
 
     @abstractmethod
     def rates(self, tensors: GatedTensors) -> Any:
@@ -144,6 +149,18 @@ class GatedProgram(ABC):
     @abstractmethod
     def fuse(self, tensors: GatedTensors) -> FusedGated | None:
         """The fused loops of this method, None where it has none."""
+
+    def flow_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: tuple[str, ...]) -> Partials:
+        """∂f/∂(v, I, c), each of the shape of v, of those constants that are `wanted`."""
+        found = self.neuron.flow_partials(v, current, c, wanted)
+        if missing := [name for name in wanted if name not in found.d_constants]:
+            raise ConfigurationError(
+                f"{type(self.neuron).__name__}.flow_partials without {missing}",
+                f"derivatives with respect to {list(wanted)}",
+                "adding them, or leaving flow_partials to autograd",
+            )
+        d_constants = {name: spread(found.d_constants[name], v) for name in wanted}
+        return Partials(spread(found.d_v, v), spread(found.d_current, v), d_constants)
 
     def charge_level(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """G(v) of (1.4)."""
@@ -275,7 +292,7 @@ class GatedProgram(ABC):
         height = v.abs() if self.neuron.two_sided else v
         lowest, highest = crossings.aminmax()  # NaN spreads
         fine = (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS) & a_fast[-1].isfinite().all()
-        if not self.neuron.wraps:  # a wrapped voltage is below the threshold by construction
+        if not self.translates:  # a wrapped voltage is below the threshold by construction
             fine &= height.amax() < self.neuron.threshold
         if not bool(fine):
             self.refuse(v, a_fast, crossings, start)

@@ -18,6 +18,7 @@ from torch import Tensor
 from adjsnn.integrate.gated_program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step, blocks
 from adjsnn.integrate.tableaus import Tableau
 from adjsnn.kernels.fused import FusedGated, FusedTableau
+from adjsnn.scalars import spread
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Constants, Membrane
@@ -118,7 +119,7 @@ class GatedRungeKutta(GatedProgram):
             else:
                 current = drive + self.filtered(a_fast, found.charge, rates.fast, i) @ rates.w_rec_t
             found.current.append(current)
-            found.flow.append(self.neuron.flow(now, current, rates.constants))
+            found.flow.append(spread(self.neuron.flow(now, current, rates.constants), now))
         return found
 
     def filtered(self, a: Tensor, charge: list[Tensor | None], filter_: Filter, row: int) -> Tensor:

@@ -12,9 +12,11 @@ from torch import Tensor
 from adjsnn.kernels.threads import groups_of, run_groups
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
+from adjsnn.systems.inheritance import unaltered
 from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
 
 MEMBRANES: dict[type, int] = {NIF: 0, LIF: 1, QIF: 2}
+CONSTANTS: dict[type, tuple[str, ...]] = {NIF: (), LIF: ("tau_mem", "v_reset"), QIF: ("tau_v",)}
 GATES: dict[type, int] = {RectangularGate: 0, RaisedCosineGate: 1}
 MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
 BLOCK_ELEMENTS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
@@ -37,16 +39,28 @@ class Progress(NamedTuple):
 
 def obstacle(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
     """Why the fused loops cannot run this network, or None where they can."""
-    if type(neuron) not in MEMBRANES:
-        return f"the membrane {type(neuron).__name__} is not one of NIF, LIF, QIF"
-    if type(gate) not in GATES:
-        return f"the gate {type(gate).__name__} is not one of RectangularGate, RaisedCosineGate"
+    if (why := _unknown(neuron, gate, tensors)) is not None:
+        return why
     if tensors.w_rec.device.type != "cpu":
         return f"the network is on {tensors.w_rec.device}, not on the CPU"
     if tensors.tau_fast.dim() or tensors.tau_slow.dim():
         return "tau_fast and tau_slow differ between neurons"
     if len(tensors.w_rec) > MOST_NEURONS:
         return f"{len(tensors.w_rec)} neurons are more than {MOST_NEURONS}"
+    return None
+
+
+def _unknown(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
+    """What of a membrane or gate is not as the loops have it: a subclass, or what was replaced on an object or its class."""
+    if type(neuron) not in MEMBRANES:
+        return f"the membrane {type(neuron).__name__} is not one of NIF, LIF, QIF"
+    if type(gate) not in GATES:
+        return f"the gate {type(gate).__name__} is not one of RectangularGate, RaisedCosineGate"
+    for model in (neuron, gate):
+        if not unaltered(model):
+            return f"attributes of {type(model).__name__} were replaced"
+    if tuple(tensors.constants) != CONSTANTS[type(neuron)]:
+        return f"{type(neuron).__name__} has constants {list(tensors.constants)}"
     return None
 
 

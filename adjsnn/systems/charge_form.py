@@ -5,9 +5,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.scalars import spread
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.systems.inheritance import check_promises, is_own, of_the_base
 from adjsnn.systems.membranes import QIF
+from adjsnn.systems.shapes import gated_tensors
 
 
 class ChargeForm(HybridSystem):
@@ -38,19 +41,26 @@ class ChargeForm(HybridSystem):
                 "a GatedSynapseNetwork",
                 "solving it as it is: adjsnn.solve(system, ...)",
             )
+        if not of_the_base(net.neuron, "reset"):
+            raise ConfigurationError(
+                f"{type(net.neuron).__name__}.reset, which the charge form does not call",
+                "a membrane that overrides v_reset at most",
+                'adjsnn.solve(net, u, dt=...), method="euler"',
+            )
+        check_promises(net.neuron, net.gate, net.tensors().constants, net.w_rec)
         self.net = net
 
     @property
     def turns(self) -> bool:
-        """Whether v is a phase that counts on through the threshold."""
-        return isinstance(self.net.neuron, QIF)
+        """Whether v is a phase that counts on through the threshold: one of QIF itself, not of a subclass."""
+        return isinstance(self.net.neuron, QIF) and is_own(self.net.neuron)
 
     def vector_field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
-        tensors = self.net.tensors()
+        tensors = gated_tensors(self.net)
         v, a_fast, a_slow = self.state(y)
         drive = tensors.bias if u is None else u @ tensors.w_in.T + tensors.bias
         current = a_fast @ tensors.w_rec.T + drive
-        flow = self.net.neuron.flow(v, current, self.net.neuron.prepare(tensors.constants))
+        flow = spread(self.net.neuron.flow(v, current, self.net.neuron.prepare(tensors.constants)), v)
         return torch.cat([flow, -a_fast / tensors.tau_fast, -a_slow / tensors.tau_slow], dim=-1)
 
     def guard(self, t: Tensor, y: Tensor) -> Float[Tensor, "B G"] | None:
@@ -62,7 +72,7 @@ class ChargeForm(HybridSystem):
 
     def jump(self, t: Tensor, y: Tensor, fired: Bool[Tensor, "B G"]) -> Float[Tensor, "B N3"]:
         """The reset, with the charge released so far moved from G(v) into r."""
-        tensors, n = self.net.tensors(), self.net.n_hidden
+        tensors, n = gated_tensors(self.net), self.net.n_hidden
         v, r_fast, r_slow = y.chunk(3, dim=-1)
         spiked = fired[:, :n] | fired[:, n:] if self.net.neuron.two_sided else fired
         after = torch.where(spiked, torch.as_tensor(self.net.neuron.v_reset(tensors.constants), dtype=y.dtype), v)
@@ -83,14 +93,14 @@ class ChargeForm(HybridSystem):
 
     def state(self, y: Float[Tensor, "*T N3"]) -> GatedState:
         """Voltage, or phase still counted on, and synaptic activities of y."""
-        tensors = self.net.tensors()
+        tensors = gated_tensors(self.net)
         v, r_fast, r_slow = y.chunk(3, dim=-1)
         charge = self._charge(v)
         return GatedState(v, r_fast + charge / tensors.tau_fast, r_slow + charge / tensors.tau_slow)
 
     def from_state(self, state: GatedState) -> Float[Tensor, "B N3"]:
         """y of a network state."""
-        tensors, charge = self.net.tensors(), self._charge(state.v)
+        tensors, charge = gated_tensors(self.net), self._charge(state.v)
         parts = (state.v, state.a_fast - charge / tensors.tau_fast, state.a_slow - charge / tensors.tau_slow)
         return torch.cat(parts, dim=-1)
 

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, values
+from adjsnn.checks import Count, Number, count, positive, values
 from adjsnn.errors import ConfigurationError
+from adjsnn.systems.bounds import clip
 from adjsnn.systems.gates import Gate, RaisedCosineGate
 from adjsnn.systems.membranes import QIF, Membrane
 from adjsnn.systems.reparametrized import renew
@@ -101,7 +102,7 @@ class GatedSynapseNetwork(nn.Module):
         self.neuron = QIF() if neuron is None else neuron
         self.gate = RaisedCosineGate(0.1) if gate is None else gate
         n_in, n_hidden, n_out = count("n_in", n_in, 0), count("n_hidden", n_hidden), count("n_out", n_out)
-        _check_zone(self.neuron, self.gate)
+        check_zone(self.neuron, self.gate)
         self.n_in, self.n_hidden, self.n_out = n_in, n_hidden, n_out
         learn = (learn,) if isinstance(learn, str) else tuple(learn)
         known = ("weights", "bias", "tau_fast", "tau_slow", *self.neuron.constants)
@@ -145,14 +146,45 @@ class GatedSynapseNetwork(nn.Module):
 
     def readout(self, a_slow: Float[Tensor, "*T N"]) -> Float[Tensor, "*T C"]:
         """o = W_out a_s, equation (1.3)."""
-        return a_slow @ self.w_out.T
+        return a_slow @ self.tensors().w_out.T
+
+    def project_(self, *, tau_min: Number) -> "GatedSynapseNetwork":
+        """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.
+
+        τ_f, τ_s and the membrane's time constants ≥ tau_min; v_reset below the active zone. What is inside keeps its bits.
+        Frozen parameters are not moved, parametrized ones set through their right_inverse.
+
+        Args:
+            tau_min: ms, longer than the step dt of the solves; several dt, for accuracy.
+
+        Returns:
+            the same network.
+
+        Raises:
+            ConfigurationError: a bound that is not positive, or a parametrized value outside that cannot be set.
+        """
+        tau_min = positive("tau_min", tau_min)
+        for name in ("tau_fast", "tau_slow", *self.neuron.time_constants):
+            clip(self, name, low=tau_min)
+        if "v_reset" in self.neuron.constants:
+            top = torch.tensor(self.neuron.threshold - self.gate.width, dtype=torch.float64)
+            rounded = top.to(self.w_rec.dtype)
+            if rounded > top:
+                rounded = torch.nextafter(rounded, rounded - 1.0)
+            clip(self, "v_reset", high=float(rounded))
+        return self
 
     def extra_repr(self) -> str:
         sizes = f"n_in={self.n_in}, n_hidden={self.n_hidden}, n_out={self.n_out}"
         return f"{sizes}, neuron={self.neuron!r}, gate={self.gate!r}"
 
 
-def _check_zone(neuron: Membrane, gate: Gate) -> None:
+def check_zone(neuron: Membrane, gate: Gate) -> None:
+    """Refuse what is no membrane or gate, and an active zone that reaches down to the reset.
+
+    Raises:
+        ConfigurationError: says which.
+    """
     if not isinstance(neuron, Membrane):
         raise ConfigurationError(
             f"neuron={neuron!r} of type {type(neuron).__name__}", "a membrane", "neuron=adjsnn.QIF(tau_v=25.0)"
@@ -161,6 +193,11 @@ def _check_zone(neuron: Membrane, gate: Gate) -> None:
         raise ConfigurationError(
             f"gate={gate!r} of type {type(gate).__name__}", "a gate", "gate=adjsnn.RaisedCosineGate(width=0.1)"
         )
+    for model, name, what in ((neuron, "constants", "constants=..."), (gate, "width", "width")):
+        if name not in vars(model):
+            raise ConfigurationError(
+                f"{type(model).__name__} without {name}", "what the interface's __init__ sets", f"super().__init__({what})"
+            )
     top, rest = neuron.threshold, neuron.constants.get("v_reset", 0.0)
     if gate.width > top - rest:
         raise ConfigurationError(

@@ -6,7 +6,7 @@ cumulative(clip(x, 0, 1)). A new gate needs one class with one method: `cumulati
 it is written by hand. Neurons with thresholds ±θ use the mirrored zone as well: g is even, G odd.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from math import pi
 
 import torch
@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.checks import Number, positive
-from adjsnn.scalars import scalar
+from adjsnn.scalars import scalar, spread
+from adjsnn.systems.recorded import Recorded
 
 
-class Gate(ABC):
+class Gate(Recorded):
     """Interface of a gate.
 
     Args:
@@ -50,25 +51,29 @@ class Gate(ABC):
     def density(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """d cumulative/dx for x inside [0, 1]; override with the closed form where there is one."""
         with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self.cumulative(x).sum(), x)
-        return slope
+            leaf = x.detach().requires_grad_()
+            level = spread(self.cumulative(leaf.clone()), leaf)
+            if not level.requires_grad:
+                return torch.zeros_like(x)
+            return torch.autograd.grad(level, leaf, torch.ones_like(leaf))[0]
 
     def integral(self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool) -> Float[Tensor, "..."]:
         """G(v) of (1.4): the charge released on the way up to v, from 0 below the zone to 1 above it.
 
         With `two_sided` the zone below -threshold counts too, negatively.
         """
-        charge = self.cumulative(self._zone(v, threshold, two_sided).clamp_(0.0, 1.0))
+        x = self._zone(v, threshold, two_sided).clamp_(0.0, 1.0)
+        charge = spread(self.cumulative(x), x)
         return charge * v.sign() if two_sided else charge
 
     def slope(self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool) -> Float[Tensor, "..."]:
         """g(v) = dG/dv of (1.4), in 1/voltage; zero outside the active zone."""
         x = self._zone(v, threshold, two_sided)
-        if self.vanishes_at_edges:  # outside the zone the clipped coordinate sits on an edge
-            return self.density(x.clamp_(0.0, 1.0)).mul_(1.0 / self.width)
-        inside = (x >= 0.0) & (x <= 1.0)
-        return self.density(x.clamp_(0.0, 1.0)).mul_(inside).mul_(1.0 / self.width)
+        inside = None if self.vanishes_at_edges else (x >= 0.0) & (x <= 1.0)
+        density = spread(self.density(x.clamp_(0.0, 1.0)), x)
+        # Into the memory of x, which is ours; what a user's density returns may be anything, its own argument included.
+        slope = torch.mul(density, 1.0 / self.width, out=None if density.requires_grad or x.requires_grad else x)
+        return slope if inside is None else slope.mul_(inside)
 
     def _zone(self, v: Tensor, threshold: float, two_sided: bool) -> Tensor:
         """x = (v - θ + Δ)/Δ, of |v| where the zone is mirrored."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adjsnn.checks import Count, Number, count, flag, is_flag, positive, values
 from adjsnn.errors import ConfigurationError
+from adjsnn.systems.bounds import clip, separate
 from adjsnn.systems.reparametrized import renew
 
 PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
@@ -129,7 +130,7 @@ class LIFNetwork(nn.Module):
         per_neuron["bias"] = 0.0 if isinstance(bias, bool) else bias
         start = {name: _per_layer(name, value, layers, dtype) for name, value in per_neuron.items()}
         _check_values(start)
-        fan_in = (n_in, *layers[:-1])
+        fan_in = self.fan_in
         self.tau_mem, self.tau_syn = listed("tau_mem", start["tau_mem"]), listed("tau_syn", start["tau_syn"])
         self.v_th, self.v_reset = listed("v_th", start["v_th"]), listed("v_reset", start["v_reset"])
         self.bias, self.refractory = listed("bias", start["bias"]), listed("refractory", start["refractory"])
@@ -151,17 +152,55 @@ class LIFNetwork(nn.Module):
             w_out = torch.randn(n_out, layers[-1], generator=generator, dtype=dtype) / layers[-1] ** 0.5
             self.w_out = nn.Parameter(w_out.to(device), requires_grad="weights" in self.learn)
 
+    @property
+    def fan_in(self) -> tuple[int, ...]:
+        """M of each layer, the number of neurons that feed it."""
+        return (self.n_in, *self.layers[:-1])
+
     def tensors(self) -> list[LIFLayer]:
         """The tensors of each layer, fetched so that parametrizations are applied and gradients flow through them; weights
         that are pruned, or normalised by hooks of torch, are computed anew."""
         renew(self)
-        lists = (getattr(self, name) for name in LIFLayer._fields)
-        return [LIFLayer(*row) for row in zip(*(list(x) for x in lists), strict=True)]
+        lists = [list(getattr(self, name)) for name in LIFLayer._fields]
+        for name, entries in zip(LIFLayer._fields, lists, strict=True):
+            if len(entries) != len(self.layers):
+                raise ConfigurationError(
+                    f"{name} with {len(entries)} entries", f"one for each of {len(self.layers)} layers", f"{name}[l] = ..."
+                )
+        return [LIFLayer(*row) for row in zip(*lists, strict=True)]
 
     def initial_state(self, batch: int) -> list[LIFState]:
         """State of rest of each layer: voltages and currents zero, each (B, N)."""
-        zeros = [w.new_zeros(batch, len(w)) for w in self.w_in]
+        zeros = [w.new_zeros(batch, n) for w, n in zip(self.w_in, self.layers, strict=True)]
         return [LIFState(x, x.clone()) for x in zeros]
+
+    def project_(self, *, tau_min: Number = 0.1, tau_max: Number | None = None, margin: Number = 0.01) -> "LIFNetwork":
+        """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.
+
+        τ_m, τ_s ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are learnt. What is
+        inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
+
+        Args:
+            tau_min, tau_max: bounds of the time constants, ms; None for no upper one.
+            margin: least distance of the reset from the threshold, in units of voltage.
+
+        Returns:
+            the same network.
+
+        Raises:
+            ConfigurationError: bounds that are not positive, or a parametrized value outside that cannot be set.
+        """
+        tau_min, margin = positive("tau_min", tau_min), positive("margin", margin, "a positive distance", "margin=0.01")
+        tau_max = None if tau_max is None else positive("tau_max", tau_max)
+        if tau_max is not None and tau_max < tau_min:
+            raise ConfigurationError(f"tau_max={tau_max!r} below tau_min={tau_min!r}", "tau_min ≤ tau_max", "tau_max=None")
+        for k in map(str, range(len(self.layers))):
+            for taus in (self.tau_mem, self.tau_syn):
+                clip(taus, k, low=tau_min, high=tau_max)
+            for times in (self.refractory, self.delays, self.rec_delays):
+                clip(times, k, low=0.0)
+            separate((self.v_reset, k), (self.v_th, k), margin)
+        return self
 
     def extra_repr(self) -> str:
         return f"n_in={self.n_in}, layers={self.layers}, recurrent={self.recurrent}, n_out={self.n_out}"

@@ -8,7 +8,7 @@ from autograd unless `flow_partials` is written by hand, and the reset is the on
 which carries the part of the step after the crossing on from the reset potential.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import pi
 from typing import NamedTuple
@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.checks import Number, number, positive
-from adjsnn.scalars import scalar
+from adjsnn.scalars import scalar, spread
+from adjsnn.systems.recorded import Recorded
 
 Constants = Mapping[str, Tensor]
 
@@ -34,7 +35,7 @@ class Partials(NamedTuple):
     d_constants: dict[str, Tensor]
 
 
-class Membrane(ABC):
+class Membrane(Recorded):
     """Interface of a membrane. Instances hold configuration only; the mathematics is pure.
 
     Attributes:
@@ -86,7 +87,7 @@ class Membrane(ABC):
             c: the constants.
             wanted: names of constants; derivatives with respect to others may be left out.
         """
-        return _partials_by_autograd(lambda v, current, c: self.flow(v, current, self.prepare(c)), v, current, c)
+        return partials_by_autograd(lambda v, current, c: self.flow(v, current, self.prepare(c)), v, current, c)
 
     def v_reset(self, c: Constants) -> Tensor | float:
         """v_r, the potential right after a spike located exactly at the threshold."""
@@ -126,7 +127,7 @@ class Membrane(ABC):
 
     def reset_partials(self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants) -> Partials:
         """Partial derivatives of v⁺ at S spikes; `c` holds each constant as () or (S,)."""
-        return _partials_by_autograd(lambda v, current, c: self.reset(v, current, self.prepare(c))[0], v, current, c)
+        return partials_by_autograd(lambda v, current, c: self.reset(v, current, self.prepare(c))[0], v, current, c)
 
     def speed_at_threshold(self, v: Float[Tensor, " S"], current: Float[Tensor, " S"], c: Constants) -> Float[Tensor, " S"]:
         """f(θ, I) of S spikes, 1/ms; `v` gives the side of the threshold."""
@@ -219,11 +220,14 @@ class QIF(Membrane):
         return Partials(d_v, 1.0 - cosine, d_constants)
 
 
-def _partials_by_autograd(function, v: Tensor, current: Tensor, c: Constants) -> Partials:
+def partials_by_autograd(function, v: Tensor, current: Tensor, c: Constants) -> Partials:
     """Element-wise partials: every argument is expanded to the shape of v, so that d(sum)/d(entry) is the wanted slope."""
     with torch.enable_grad():
         arguments = [v.detach().clone().requires_grad_(), current.detach().clone().requires_grad_()]
         arguments += [c[name].detach().expand_as(v).clone().requires_grad_() for name in c]
-        value = function(arguments[0], arguments[1], dict(zip(c, arguments[2:], strict=True)))
-        slopes = torch.autograd.grad(value.sum(), arguments, materialize_grads=True)
+        value = spread(function(arguments[0], arguments[1], dict(zip(c, arguments[2:], strict=True))), v)
+        if value.requires_grad:
+            slopes = torch.autograd.grad(value, arguments, torch.ones_like(v), materialize_grads=True)
+        else:  # a constant
+            slopes = [torch.zeros_like(x) for x in arguments]
     return Partials(slopes[0], slopes[1], dict(zip(c, slopes[2:], strict=True)))
