@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adjsnn.training.__main__ import main
+from adjsnn.training.files import read_summary, sealed
 from adjsnn.training.sweep import combinations
 
 ROOT = Path(__file__).parent.parent
@@ -168,8 +169,8 @@ def test_runs_that_are_not_alike_are_not_one_record(script, capsys, tmp_path):
     assert _sweep(script, "--seeds", "2", "--flags=--iterations 5") == 0
     (root,) = (script.parent / "runs" / "sweeps").iterdir()
     path = next(root.glob("line/*/summary.json"))
-    summary = json.loads(path.read_text())
-    path.write_text(json.dumps({**summary, "versions": {**summary["versions"], "torch": "1.0"}}))
+    summary = read_summary(path.parent)
+    path.write_text(json.dumps(sealed({**summary, "versions": {**summary["versions"], "torch": "1.0"}})))
     assert main(["results", str(root), "--page", str(tmp_path / "R.md")]) == 1
     assert "2 kinds of machine or version" in capsys.readouterr().err
 

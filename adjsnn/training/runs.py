@@ -234,6 +234,7 @@ class RunFolder:
         header, *rows = path.read_text().splitlines(keepends=True) or [""]
         if not header.endswith("\n"):  # killed in its first line
             path.unlink()
+            self._rows = b""
             return
         try:
             kept = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) <= step]
@@ -241,6 +242,7 @@ class RunFolder:
             raise ConfigurationError(f"{path} is damaged: {error}", "rows that begin with a step", "removing it") from error
         with self._replacing("metrics.csv") as beside:
             beside.write_text(header + "".join(kept))
+        self._rows = path.read_bytes()
 
     @property
     def has_best(self) -> bool:
