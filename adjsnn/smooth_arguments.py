@@ -5,12 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.backsolve import Backsolve
-from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.adjoints.smooth_discrete import registered
 from adjsnn.checks import Number, Times, positive, times
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.smooth import SmoothProgram
 from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.systems.shapes import REAL
 
@@ -118,87 +114,3 @@ def tolerances_of(
             f"rtol={relative:g} in {dtype}", f"at least {least:.2g}, four roundings", "float64, or rtol=1e-5"
         )
     return relative, absolute
-
-
-def count_guards(system: HybridSystem, times: Tensor, y0: Tensor, adjoint: object, adaptive: bool) -> int:
-    """Number of guards, 0 for a smooth system; what has events has to be solved and differentiated by what knows them."""
-    name, t = type(system).__name__, times[0].to(y0).expand(len(y0), 1)
-    with torch.no_grad():
-        levels = system.guard(t, y0)
-    if levels is None:
-        return 0
-    _check_result(f"{name}.guard", levels, (len(y0), None), y0)
-    if not adaptive:
-        raise ConfigurationError(
-            f"{name} with guards and fixed steps", "steps that end on events", 'method="dopri5" or method="tsit5"'
-        )
-    if isinstance(adjoint, (Backsolve, ForwardSensitivity)):
-        raise ConfigurationError(
-            f"{name} with guards and adjoint={adjoint!r}", "an adjoint that goes through events", "adjoint=DiscreteAdjoint()"
-        )
-    above = (levels >= 0.0).nonzero()
-    if len(above):
-        sample, guard = (int(k) for k in above[0])
-        raise ConfigurationError(
-            f"{name}.guard {guard} of sample {sample} is {float(levels[sample, guard]):g} at the start",
-            "guards below zero, so that they can rise through it",
-            "an initial state below the threshold",
-        )
-    fired = torch.zeros_like(levels, dtype=torch.bool)
-    with torch.no_grad():
-        _check_result(f"{name}.jump", system.jump(t, y0, fired), tuple(y0.shape), y0)
-    return levels.shape[1]
-
-
-def check_field(program: SmoothProgram, y0: Tensor, u: Tensor | None, *, tape: bool) -> None:
-    """One evaluation at the start: what it returns, and unless a tape is used that everything it depends on is known."""
-    system, name = program.system, type(program.system).__name__
-    t = program.ts[0].to(y0.dtype).expand(len(y0), 1)
-    y = y0.detach().requires_grad_()
-    held = None if u is None else u[0].detach().requires_grad_()
-    with torch.enable_grad():
-        if program.signal is None:
-            out = system.vector_field(t, y, held)
-        else:
-            drive = program.signal(t)
-            _check_result("inputs(t)", drive, (len(y0), None), y0)
-            out = system.vector_field(t, y, drive)
-    _check_result(f"{name}.vector_field", out, tuple(y0.shape), y0)
-    known = {id(x) for x in (*registered(program), y, held)}
-    for leaf in [] if tape else _leaves(out):
-        if id(leaf) not in known:
-            raise ConfigurationError(
-                f"{name}.vector_field depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is neither "
-                "a registered parameter nor y nor u, so its gradient would be missing",
-                "every such tensor as a parameter of the module",
-                f"self.name = nn.Parameter(...) in {name}, .detach(), or adjoint=BPTT()",
-            )
-
-
-def _check_result(what: str, x: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.dim() != 2 or x.dtype != like.dtype or x.device != like.device:
-        fits = False
-    else:
-        fits = all(expected in (None, size) for size, expected in zip(x.shape, shape, strict=True))
-    if not fits:
-        seen = f"{tuple(x.shape)}, {x.dtype}, {x.device}" if isinstance(x, Tensor) else type(x).__name__
-        wanted = str(shape).replace("None", "C")
-        raise ConfigurationError(
-            f"{what} returned {seen}", f"a tensor {wanted}, {like.dtype}, {like.device}", "keeping one row for each sample"
-        )
-
-
-def _leaves(out: Tensor) -> list[Tensor]:
-    """The tensors that a tape ends in."""
-    found, seen, todo = [], set(), [out.grad_fn]
-    if out.is_leaf and out.requires_grad:
-        return [out]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)  # pyright: ignore[reportAttributeAccessIssue]
-        todo.extend(after for after, _ in node.next_functions)
-    return found

@@ -1,18 +1,20 @@
 """Solve a system that a user wrote, smooth or with events, and what a solve returns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.adjoints.backsolve import Backsolve
+from adjsnn.adjoints.backsolve import Backsolve, backsolve_by_torchdiffeq
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.hybrid_discrete import hybrid_sweep
 from adjsnn.adjoints.smooth_checkpoints import Keep
-from adjsnn.adjoints.smooth_discrete import SmoothStats, attach, discrete_sweep, events_of, registered, run_forward
+from adjsnn.adjoints.smooth_discrete import Read, SmoothStats, attach, discrete_sweep, events_of, run_forward
 from adjsnn.checks import Count, Number, Times, count
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.events import event_rows, unroll_events
@@ -21,15 +23,16 @@ from adjsnn.integrate.smooth import SmoothProgram, Steps, check_finite, unroll
 from adjsnn.integrate.tableaus import RK4, TABLEAUS
 from adjsnn.smooth_arguments import (
     Inputs,
-    check_field,
     check_inputs,
     check_state,
-    count_guards,
     output_times,
     tolerances_of,
 )
+from adjsnn.smooth_system import Trial, examine, modules_of
+from adjsnn.systems.held import held_by
 from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.systems.reparametrized import stale
+from adjsnn.systems.taped import on_tape
 
 Adjoint = DiscreteAdjoint | ContinuousAdjoint | ForwardSensitivity | Backsolve | BPTT
 
@@ -107,6 +110,21 @@ def solve_smooth(
             "a weight that is computed when it is read",
             "torch.nn.utils.parametrize and torch.nn.utils.parametrizations, or a submodule that vector_field calls",
         )
+    if torch.is_inference_mode_enabled() or _of_inference(system, inputs, y0):
+        with _normal(system, inputs, y0) as (normal_inputs, normal_y0):
+            return solve_smooth(
+                system,
+                normal_inputs,
+                dt=dt,
+                ts=ts,
+                method=method,
+                rtol=rtol,
+                atol=atol,
+                max_steps=max_steps,
+                adjoint=adjoint,
+                y0=normal_y0,
+                substeps=substeps,
+            )
     by_torchdiffeq = isinstance(method, str) and method.startswith(PREFIX)
     if method not in TABLEAUS and not by_torchdiffeq:
         raise ConfigurationError(f"method={method!r}", f'one of {list(TABLEAUS)} or "torchdiffeq:<name>"', 'method="rk4"')
@@ -124,47 +142,73 @@ def solve_smooth(
         raise ConfigurationError(
             f"substeps={substeps} with method={method!r}", "substeps with fixed steps only", "a tighter rtol"
         )
-    guards = count_guards(system, times, y0, adjoint, adaptive and not by_torchdiffeq)
+    t = times[0].to(y0).expand(len(y0), 1)
+    tape = isinstance(adjoint, BPTT) or (by_torchdiffeq and not isinstance(adjoint, Backsolve))
+    signal = inputs if callable(inputs) else None
+    trial = Trial(type(system).__name__, t, y0, None if u is None else u[0], adjoint, adaptive and not by_torchdiffeq, tape)
+    examined = examine(system, signal, trial)
     program = SmoothProgram(
-        system,
+        examined.system,
         tableau,
         times.to(y0.device),
-        inputs if callable(inputs) else None,
+        examined.signal,
         None if adaptive else (lengths / substeps).to(y0.device),
         substeps,
         *tolerances,
         max_steps,
-        guards,
+        examined.guards,
     )
-    check_field(program, y0, u, tape=isinstance(adjoint, BPTT) or by_torchdiffeq)
     if by_torchdiffeq:
-        leaves = tuple(x for x in registered(program) if x.requires_grad)
         name = method.removeprefix(PREFIX)
-        y = solve_by_torchdiffeq(program, y0, u, name, leaves, backsolve=isinstance(adjoint, Backsolve))
+        if isinstance(adjoint, Backsolve):
+            y = backsolve_by_torchdiffeq(program, examined.read, y0, u, name)
+        else:
+            y = solve_by_torchdiffeq(program, y0, u, name)
         check_finite(y.detach(), program.ts)
         stats, events = None, (y0.new_empty(len(y0), 0), torch.empty(len(y0), 0, dtype=torch.long, device=y0.device))
     else:
-        y, times_found, index, stats = _solve(program, y0, u, adjoint)
+        y, times_found, index, stats = _solve(program, examined.read, y0, u, adjoint)
         events = times_found, index
     readout = y if type(system).readout is HybridSystem.readout else _readout(system, y)
-    shown = ts if isinstance(ts, Tensor) and ts.is_floating_point() else program.ts.to(y0.dtype)
+    shown = times.to(ts.dtype if isinstance(ts, Tensor) and ts.is_floating_point() else y0.dtype)
     return SmoothSolution(shown, y, readout, *events, stats)
 
 
+def _of_inference(system: HybridSystem, inputs: Inputs, y0: Tensor | None) -> bool:
+    """Whether anything was made in inference mode, which autograd cannot save."""
+    modules = modules_of(system, inputs)
+    tensors = (inputs, y0, *(x for module in modules for x in (*module.parameters(), *module.buffers())))
+    return any(isinstance(x, Tensor) and x.is_inference() for x in tensors)
+
+
+@contextmanager
+def _normal(system: HybridSystem, inputs: Inputs, y0: Tensor | None) -> Iterator[tuple[Inputs, Tensor | None]]:
+    """Leave inference mode, in which not even a guard can be differentiated, with copies of what was made in it."""
+
+    def copied(x: Tensor) -> Tensor:
+        return x.clone() if x.is_inference() else x
+
+    recording = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(recording):
+        held = held_by(modules_of(system, inputs))
+        form = held.form.with_any({n for n, x in enumerate(held.tensors) if x.is_inference()})
+        with form.filled([copied(x) for x in held.tensors]):
+            yield copied(inputs) if isinstance(inputs, Tensor) else inputs, copied(y0) if isinstance(y0, Tensor) else y0
+
+
 def _solve(
-    program: SmoothProgram, y0: Tensor, u: Tensor | None, adjoint: Adjoint
+    program: SmoothProgram, read: Read, y0: Tensor, u: Tensor | None, adjoint: Adjoint
 ) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
     if isinstance(adjoint, BPTT):
         return _unroll(program, y0, u, adjoint.steps)
     if isinstance(adjoint, DiscreteAdjoint):
         sweep = hybrid_sweep if program.guards else discrete_sweep
-        return attach(program, y0, u, sweep, Keep(adjoint.checkpoints, adjoint.memory_mb))
+        return attach(program, read, y0, u, sweep, Keep(adjoint.checkpoints, adjoint.memory_mb))
     if isinstance(adjoint, ForwardSensitivity):
-        leaves = [x for x in registered(program) if x.requires_grad]
-        adjoint.check(leaves, y0, u if u is not None and u.requires_grad else None)
+        adjoint.check(read.wanted, y0, u if u is not None and u.requires_grad else None)
     if isinstance(adjoint, ContinuousAdjoint):
         adjoint.check(program)
-    return attach(program, y0, u, adjoint.sweep, Keep(last=isinstance(adjoint, Backsolve)))
+    return attach(program, read, y0, u, adjoint.sweep, Keep(last=isinstance(adjoint, Backsolve)))
 
 
 def _unroll(
@@ -197,7 +241,14 @@ def _unroll(
 
 def _readout(system: HybridSystem, y: Tensor) -> Tensor:
     """The readout of states (T+1, B, D), called as promised with rows of D entries."""
-    rows = system.readout(y.flatten(0, 1))
+    flat = y.flatten(0, 1)
+    try:
+        rows = system.readout(flat)
+    except RuntimeError as error:
+        try:
+            rows = on_tape(system.readout, flat)
+        except RuntimeError:
+            raise error from None
     if not isinstance(rows, Tensor) or rows.dim() < 2 or len(rows) != y.shape[0] * y.shape[1]:
         seen = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         raise ConfigurationError(

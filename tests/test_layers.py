@@ -12,7 +12,7 @@ LAYERS = [
     {"integrate"},
     {"adjoints"},
     {"solution"},
-    {"lif_readout", "lif_voltage", "smooth_arguments"},
+    {"lif_readout", "lif_voltage", "smooth_arguments", "smooth_system"},
     {"lif_solution"},
     {"solve_gated", "solve_smooth", "solve_lif", "losses"},
     {"solve"},

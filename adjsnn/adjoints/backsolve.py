@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.continuous import reversed_steps
-from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, pull_field
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out
+from adjsnn.adjoints.smooth_discrete import Gradients, Read, Stored, add_held, add_leaves, at_row, leaves_of, pull_field
 from adjsnn.checks import Number, flag, positive
 from adjsnn.errors import IntegrationError
-from adjsnn.integrate.smooth import combine, stage_time, step_times
+from adjsnn.integrate.odeint import solve_by_torchdiffeq
+from adjsnn.integrate.smooth import SmoothProgram, combine, stage_time, step_times
 
 
 class BacksolveWarning(UserWarning):
@@ -100,3 +102,40 @@ class Backsolve:
         if self.strict:
             raise IntegrationError(seen, expected, remedy)
         warnings.warn(f"{seen}; expected {expected}. Try: {remedy}.", BacksolveWarning, stacklevel=2)
+
+
+def backsolve_by_torchdiffeq(program: SmoothProgram, read: Read, y0: Tensor, u: Tensor | None, method: str) -> Tensor:
+    """States at the output times, (T+1, B, D), by torchdiffeq's odeint_adjoint and its method of that name."""
+    return _Nested.apply(program, read.form, method, u, y0, *read.tensors)
+
+
+class _Nested(FirstOrder):
+    """A graph of its own by tensors of its own, so that its backward pass can be given what its forward pass saw."""
+
+    @staticmethod
+    def forward(ctx, program, form, method, u, y0, *tensors):
+        needs_u, needs_y0, *needs = ctx.needs_input_grad[3:]
+        u = None if u is None else u.detach().requires_grad_(needs_u)
+        y0, tensors = y0.detach().requires_grad_(needs_y0), leaves_of(tensors, needs)
+        fresh = (u, y0, *tensors)
+        ctx.save_for_backward(*(None if x is None else x.detach() for x in fresh))
+        with torch.enable_grad(), form.filled(tensors):
+            leaves = tuple(x for x in tensors if x is not None and x.requires_grad)
+            y = solve_by_torchdiffeq(program, y0, u, method, leaves)
+        ctx.form, ctx.fresh, ctx.y = form, fresh, y
+        return y.detach()
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        return _backward(ctx, *grad_outputs)
+
+
+@first_order
+def _backward(ctx, cotangents):
+    saved = ctx.saved_tensors  # read, so that torch says which was changed in place
+    wanted = [x for x in ctx.fresh if x is not None and x.requires_grad]
+    with ctx.form.filled(ctx.fresh[2:]):
+        found = torch.autograd.grad(ctx.y, wanted, cotangents, retain_graph=True, materialize_grads=True, allow_unused=True)
+    gradients = iter(found)
+    arguments = tuple(next(gradients) if x is not None and x.requires_grad else None for x in ctx.fresh)
+    return None, None, None, *laid_out(arguments, saved)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, jvp, vmap
+from torch import Tensor
+from torch.func import jvp, vmap
 
 from adjsnn.adjoints.smooth_discrete import Gradients, Stored, at_row
 from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.smooth import SmoothProgram, combine, derivatives, step_times
+from adjsnn.integrate.smooth import combine, derivatives, step_times
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,10 @@ class ForwardSensitivity:
             return _carry(stored, cotangents)
 
 
-class _AsForward(nn.Module):
-    """The field as a module's forward, which is what functional_call wants."""
-
-    def __init__(self, program: SmoothProgram) -> None:
-        super().__init__()
-        self.system = program.system
-        self.signal = program.signal
-
-    def forward(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
-        return self.system.vector_field(t, y, u if self.signal is None else self.signal(t))
-
-
 def _carry(stored: Stored, cotangents: Tensor) -> Gradients:
     program, steps, u = stored.program, stored.steps, stored.u
-    module = _AsForward(program)
-    names = _names(module, stored.leaves)
+    known = {id(x): n for n, x in enumerate(stored.tensors)}
+    numbers = [known[id(x)] for x in stored.leaves]
     batch, width = stored.y0.shape
     sizes = [x.numel() for x in stored.leaves]
     n_theta, n_u = sum(sizes), u.shape[0] * u.shape[2] if stored.wants_u and u is not None else 0
@@ -97,20 +85,26 @@ def _carry(stored: Stored, cotangents: Tensor) -> Gradients:
             dots.append(u_dot)
 
         def after(y, *rest, times=times, held=held):
-            values = dict(zip(names, rest, strict=False))
-            u_now = rest[-1] if len(rest) > len(names) else held
-
-            def field(t, y, u):
-                return functional_call(module, values, (t, y, u))
-
+            values = list(stored.tensors)
+            for n, value in zip(numbers, rest, strict=False):
+                values[n] = value
+            u_now = rest[-1] if len(rest) > len(numbers) else held
             tableau = program.tableau
-            ks = derivatives(tableau, field, times, y, u_now, tableau.stages - tableau.first_same_as_last)
+            with stored.form.filled(values):
+                ks = derivatives(tableau, program.field, times, y, u_now, tableau.stages - tableau.first_same_as_last)
             return y + times[2] * combine(tableau.b, ks)
 
         def push(*dots, arguments=arguments, after=after):
             return jvp(after, tuple(arguments), dots)[1]
 
-        directions = vmap(push)(*dots)
+        try:
+            directions = vmap(push)(*dots)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"a vector_field that torch.func cannot differentiate forward: {error}",
+                "operations that it can, and derivatives inside by torch.func.grad",
+                "adjoint=DiscreteAdjoint(), or other operations",
+            ) from error
         total += torch.einsum("pbd,bd->pb", directions, at_row(steps, cotangents, k + 1))
     of_theta = total[:n_theta].sum(1).split(sizes)
     leaves = tuple(x.reshape(leaf.shape) for x, leaf in zip(of_theta, stored.leaves, strict=True))
@@ -119,9 +113,3 @@ def _carry(stored: Stored, cotangents: Tensor) -> Gradients:
     if n_u and u is not None:
         u_bar = total[n_theta + width :].reshape(u.shape[0], u.shape[2], batch).transpose(1, 2).contiguous()
     return Gradients(y_bar, u_bar, leaves)
-
-
-def _names(module: nn.Module, leaves: Sequence[Tensor]) -> list[str]:
-    """The name of each leaf in the module."""
-    known = {id(x): name for name, x in (*module.named_parameters(), *module.named_buffers())}
-    return [known[id(x)] for x in leaves]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from adjsnn.adjoints.checkpoints import kept_on_the_way
 from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out
@@ -14,6 +14,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
 from adjsnn.integrate.events import event_rows
 from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, replay, run_fixed, stage_time, step_times
+from adjsnn.systems.held import Form
 
 
 @dataclass
@@ -68,7 +69,10 @@ class Forward:
 class Stored:
     """What a backward pass has to work with: the run without its outputs, the inputs, and what to differentiate by.
 
-    `of_times` is dC/dt of the event that ends each step, (K, B); None where the loss reads no event times.
+    Attributes:
+        leaves: what to differentiate by; those among `tensors` that require a gradient.
+        form, tensors: the attributes of the system, of which `form.filled(tensors)` is in force in a sweep.
+        of_times: dC/dt of the event that ends each step, (K, B); None where the loss reads no event times.
     """
 
     program: SmoothProgram
@@ -79,6 +83,8 @@ class Stored:
     y0: Float[Tensor, "B D"]
     wants_u: bool
     leaves: tuple[Tensor, ...]
+    form: Form
+    tensors: tuple[Tensor | None, ...]
     stats: SmoothStats
     of_times: Float[Tensor, "K B"] | None = None
 
@@ -144,18 +150,42 @@ def figures(run: Forward) -> SmoothStats:
 
 def _times_bytes(steps: Steps) -> int:
     """Memory of what is known of the steps; fixed ones share it between samples."""
-    columns = (steps.times, steps.lengths, steps.interval, steps.output, steps.rows, steps.event)
-    return sum(x.untyped_storage().nbytes() for x in columns if x is not None)
+    return sum(x.untyped_storage().nbytes() for x in columns(steps) if x is not None)
+
+
+NOTHING = Form(())
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a solve reads of the modules of its system.
+
+    Attributes:
+        form: the places of their attributes.
+        tensors: those that stand there, by number, None for a number without a place.
+        strangers: numbers of tensors off the tape that must turn out to have no gradient.
+        names: of the tensors.
+    """
+
+    form: Form = NOTHING
+    tensors: tuple[Tensor | None, ...] = ()
+    strangers: frozenset[int] = frozenset()
+    names: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[Tensor, ...]:
+        """The tensors to differentiate by."""
+        return tuple(x for x in self.tensors if x is not None and x.requires_grad)
 
 
 def attach(
-    program: SmoothProgram, y0: Tensor, u: Tensor | None, sweep: Sweep, keep: Keep | None = None
+    program: SmoothProgram, read: Read, y0: Tensor, u: Tensor | None, sweep: Sweep, keep: Keep | None = None
 ) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
     """States at the output times, (T+1, B, D), and event times, (B, E), whose gradients run `sweep`; the guards, (B, E), and
     the figures of the run."""
-    tensors = registered(program)
     found: list[SmoothStats] = []
-    y, times, index = _Attached.apply(program, sweep, keep, found, u, y0, *tensors)
+    known = read.form, read.strangers, read.names
+    y, times, index = _Attached.apply(program, known, sweep, keep, found, u, y0, *read.tensors)
     return y, times, index, found[0]
 
 
@@ -169,23 +199,19 @@ def events_of(steps: Steps, like: Tensor) -> tuple[Float[Tensor, "B E"], Int[Ten
     return torch.where(index >= 0, times, float("inf")), index
 
 
-def registered(program: SmoothProgram) -> tuple[Tensor, ...]:
-    """Everything that the field may depend on besides its arguments: parameters and floating-point buffers."""
-    modules = [program.system] + ([program.signal] if isinstance(program.signal, nn.Module) else [])
-    tensors = [x for module in modules for x in (*module.parameters(), *module.buffers())]
-    return tuple({id(x): x for x in tensors if x.is_floating_point()}.values())
-
-
 class _Attached(FirstOrder):
     """Connects a forward run and an adjoint to torch. Every tensor that the field depends on is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, program, sweep, keep, found, u, y0, *tensors):
+    def forward(ctx, program, known, sweep, keep, found, u, y0, *tensors):
+        # Other tensors of the same memory: `x.data = ...` gives x other memory, and torch does not call that a change.
+        y0 = y0.detach()
+        u, *tensors = (None if x is None else x.detach() for x in (u, *tensors))
         run = run_forward(program, y0, u, keep)
         found.append(figures(run))
-        ctx.program, ctx.sweep, ctx.steps, ctx.thinned, ctx.stats = program, sweep, run.steps, run.thinned, found[0]
-        # Saving what the field reads lets torch notice changes in place before the backward pass.
-        ctx.save_for_backward(u, y0, run.kept, *tensors)
+        ctx.program, ctx.known, ctx.sweep, ctx.thinned, ctx.stats = program, known, sweep, run.thinned, found[0]
+        # Saving what the field reads, and what a solution shows, lets torch notice changes in place before the backward pass.
+        ctx.save_for_backward(u, y0, run.kept, *columns(run.steps), *tensors)
         ctx.set_materialize_grads(False)
         times, index = events_of(run.steps, y0)
         ctx.mark_non_differentiable(index)
@@ -196,27 +222,47 @@ class _Attached(FirstOrder):
         return _backward(ctx, *grad_outputs)
 
 
+def columns(steps: Steps) -> tuple[Tensor | None, ...]:
+    return steps.times, steps.lengths, steps.interval, steps.output, steps.rows, steps.event
+
+
 @first_order
 def _backward(ctx, cotangents, of_event_times, _):
-    u, y0, kept, *_ = ctx.saved_tensors
+    u, y0, kept, times, lengths, interval, output, rows, event, *tensors = ctx.saved_tensors
+    # Of the tape itself where it is the output; a field that differentiates inside must not meet that.
+    kept, steps = kept.detach(), Steps(times, lengths, interval, output, rows, event)
+    form, strangers, names = ctx.known
     if cotangents is None:
-        cotangents = y0.new_zeros(len(ctx.program.ts), *y0.shape)
-    tensors = registered(ctx.program)
-    needs_u, needs_y0, *needs = ctx.needs_input_grad[4:]
-    if len(tensors) != len(needs):
-        raise ConfigurationError(
-            f"{len(tensors)} parameters and buffers where the forward pass found {len(needs)}",
-            "the system as it was solved",
-            "backward() before changing the module",
-        )
-    leaves = tuple(x for x, needed in zip(tensors, needs, strict=True) if needed)
-    of_times = None if of_event_times is None else _by_step(ctx.steps, of_event_times)
-    stored = Stored(ctx.program, ctx.steps, kept, ctx.thinned, u, y0, needs_u, leaves, ctx.stats, of_times)
-    gradients = ctx.sweep(stored, cotangents)
-    found = iter(gradients.leaves)
-    of_leaves = (next(found) if needed else None for needed in needs)
-    arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_leaves)
-    return None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
+        cotangents = y0.new_zeros(len(rows), *y0.shape)
+    needs_u, needs_y0, *needs = ctx.needs_input_grad[5:]
+    fresh = leaves_of(tensors, [needed or n in strangers for n, needed in enumerate(needs)])
+    chosen = {n: x for n, x in enumerate(fresh) if x is not None and x.requires_grad}
+    of_times = None if of_event_times is None else _by_step(steps, of_event_times)
+    leaves = tuple(chosen.values())
+    stored = Stored(ctx.program, steps, kept, ctx.thinned, u, y0, needs_u, leaves, form, fresh, ctx.stats, of_times)
+    with form.filled(fresh):
+        gradients = ctx.sweep(stored, cotangents)
+    found = dict(zip(chosen, gradients.leaves, strict=True))
+    check_strangers(found, strangers, names)
+    of_tensors = (found[n] if needed else None for n, needed in enumerate(needs))
+    arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_tensors)
+    return None, None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
+
+
+def leaves_of(tensors: Sequence[Tensor | None], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """The same numbers as leaves of tapes of their own."""
+    return tuple(None if x is None else x.detach().requires_grad_(n) for x, n in zip(tensors, needs, strict=True))
+
+
+def check_strangers(found: dict[int, Tensor], strangers: frozenset[int], names: tuple[str, ...]) -> None:
+    """Raise ConfigurationError where something is found to have a gradient that would be missing."""
+    for n in strangers & found.keys():
+        if bool(found[n].any()):
+            raise ConfigurationError(
+                f"{names[n]}, an attribute that requires a gradient and is not registered, used first after the start",
+                "such tensors used from the start, or parameters",
+                f"registering {names[n]}, .detach(), or adjoint=BPTT()",
+            )
 
 
 def _by_step(steps: Steps, of_event_times: Float[Tensor, "B E"]) -> Float[Tensor, "K B"] | None:

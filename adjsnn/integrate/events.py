@@ -24,6 +24,7 @@ from adjsnn.systems.hybrid import HybridSystem
 
 PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
 ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
+LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
 POLISHES = 12  # Newton steps on the step itself; three or four are usual
 TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 
@@ -77,6 +78,23 @@ def guard_slopes(
     )
 
 
+def rounding(of_y: Float[Tensor, "B D"], y: Float[Tensor, "B D"], speed: Tensor, t: Tensor) -> Float[Tensor, " B"]:
+    """What rounding of the state and of the time leaves of a guard, with some operations' room."""
+    return 64.0 * torch.finfo(y.dtype).eps * ((of_y * y).abs().sum(1) + speed.abs() * t.squeeze(1).abs())
+
+
+def leaves_zero(
+    system: HybridSystem, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], flow: Float[Tensor, "B D"], levels: Tensor
+) -> Bool[Tensor, "B G"]:
+    """Where a guard is on zero, to rounding, and falls along the flow: like that of a ball thrown up from the floor."""
+    leaving = torch.zeros_like(levels, dtype=torch.bool)
+    for guard in (levels >= 0.0).any(0).nonzero().flatten():
+        of_y, of_t = guard_slopes(system, t, y, guard.expand(len(y)))
+        speed = (of_y * flow).sum(1) + of_t.squeeze(1)
+        leaving[:, guard] = (levels[:, guard].abs() <= rounding(of_y, y, speed, t)) & (speed < 0.0)
+    return leaving
+
+
 class Watch:
     """Looks for events in the steps of an adaptive run.
 
@@ -84,14 +102,16 @@ class Watch:
         system: guard and jump.
         tableau: the method.
         field: f(t (B, 1), y (B, D), u).
-        levels: the guards at the first state, (B, G).
+        levels: the guards at the first state, (B, G), below zero or, as `leaves_zero` says, on it and falling.
 
     Attributes:
         slowest: smallest dφ/dt at an event of each sample, (B,), 1/ms; inf where there was none.
     """
 
     def __init__(self, system: HybridSystem, tableau: Tableau, field: Field, levels: Float[Tensor, "B G"]) -> None:
-        self.system, self.tableau, self.field, self.levels = system, tableau, field, levels
+        self.system, self.tableau, self.field = system, tableau, field
+        # What is on zero at the start is leaving it.
+        self.levels = torch.where(levels >= 0.0, _below(levels), levels)
         self.count = levels.shape[1]
         self.spent = torch.zeros_like(levels, dtype=torch.bool)  # fired, and not below zero since
         self.at_once = torch.zeros(len(levels), dtype=torch.long, device=levels.device)
@@ -115,7 +135,10 @@ class Watch:
         here = pending | (tried & found)
         if not bool(here.any()):
             return None
-        for _ in range(ROUNDS):
+        for divided in range(LONGEST):
+            # A flight that begins on zero may be any part of the step, and has no chord from its start.
+            if divided >= ROUNDS and not bool((here & ~pending & (low == 0.0) & (self.levels.amax(1) > -TIE)).any()):
+                break
             low, high, _ = inside.divide(low, high)
         guess, guard = inside.cross(low, high)
         guess = torch.where(pending, 0.0, guess)
@@ -125,24 +148,28 @@ class Watch:
         speed = self._speed(guard, span.begin + length, minus, u)
         self.slowest = torch.where(here, torch.minimum(self.slowest, speed), self.slowest)
         t_event = torch.minimum(span.begin + length, span.end)
+        self._check_numbers(here, guard, _column(t_event, y), minus, "at")
         plus = jump(self.system, _column(t_event, y), minus, guard, self.count)
-        self._check(here, guard, _column(t_event, y), minus, plus, speed)
+        self._check(here, guard, _column(t_event, y), minus, plus, speed, u)
         self._count(here, guard, span.begin, length)
         return Found(here, guard, t_event, length, minus, plus)
 
     def arrive(self, taken: Bool[Tensor, " B"], t: Tensor, y: Tensor, u: Tensor | None, found: Found | None) -> None:
         """Note the guards at the state y from which the next step starts, for the samples whose step was taken.
 
-        A guard that its own jump left on zero is below it where it is falling, like that of a ball on the floor; where it is
-        rising it has been crossed, and fires again when it has been below.
+        A guard that its own jump left on zero, to rounding, is below it where it is falling, like that of a ball on the floor;
+        where it is not, it has been crossed, and fires again when it has been below.
         """
         levels, spent = _levels(self.system, t, y), self.spent
         if found is not None:
             own = torch.nn.functional.one_hot(found.guard.clamp(min=0), self.count).bool() & found.here[:, None]
-            on_zero = own & (levels >= -TIE) & (levels == _levels(self.system, t, found.minus))
-            falls = self._speed(found.guard, found.time, y, u).unsqueeze(1) < 0.0
-            below = torch.full_like(levels, -torch.finfo(levels.dtype).tiny)
-            levels = torch.where(on_zero, torch.where(falls, below, 0.0), levels)
+            unmoved = (levels >= -TIE) & (levels == _levels(self.system, t, found.minus))
+            of_y, of_t = guard_slopes(self.system, t, y, found.guard)
+            speed = (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1)
+            # Not a little below: there events may pile up, which has to be seen.
+            reset = (levels >= 0.0) & (levels <= rounding(of_y, y, speed, t).unsqueeze(1))
+            on_zero = own & (unmoved | reset)
+            levels = torch.where(on_zero, torch.where(speed.unsqueeze(1) < 0.0, _below(levels), 0.0), levels)
             spent = torch.where(own, on_zero, spent)
         self.levels = torch.where(taken[:, None], levels, self.levels)
         self.spent = torch.where(taken[:, None], spent & (levels >= 0.0), self.spent)
@@ -189,16 +216,29 @@ class Watch:
                 "a refractory time, or stopping before that time",
             )
 
-    def _check(self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor, speed: Tensor) -> None:
+    def _check_numbers(self, here: Tensor, guard: Tensor, t: Tensor, y: Tensor, when: str) -> None:
+        """Raise EventError where a guard is no number or infinitely far above zero."""
+        levels = _levels(self.system, t, y)
+        wrong = here[:, None] & ~(levels < float("inf"))
+        if not bool(wrong.any()):
+            return
+        sample, other = (int(k) for k in wrong.nonzero()[0])
+        raise EventError(
+            f"guard {other} of sample {sample} is {float(levels[sample, other]):g} {when} t = {float(t[sample]):g} ms",
+            "guards that are numbers",
+            "a guard that is defined for every state that is met",
+        )
+
+    def _check(
+        self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor, speed: Tensor, u: Tensor | None
+    ) -> None:
         """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
         before, after = _levels(self.system, t, minus), _levels(self.system, t, plus)
         own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
-        # What rounding of the state and of the time leaves of φ, with some operations' room.
         of_y, _ = guard_slopes(self.system, t, minus, guard)
-        sizes = 1.0 + (of_y * minus).abs().sum(1) + speed.abs() * t.squeeze(1).abs()
-        rounding = 64.0 * torch.finfo(minus.dtype).eps * sizes
+        room = 64.0 * torch.finfo(minus.dtype).eps + rounding(of_y, minus, speed, t)
         off = before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
-        missed = here & ~((off.abs() <= rounding.clamp(min=TIE)) & (speed > 0.0))
+        missed = here & ~((off.abs() <= room.clamp(min=TIE)) & (speed > 0.0))
         if bool(missed.any()):
             sample = int(missed.nonzero()[0])
             raise EventError(
@@ -207,8 +247,15 @@ class Watch:
                 "guards that rise through zero, and not many times in an instant",
                 "another input or initial state, or stopping before: a grazing event has no gradient",
             )
+        self._check_numbers(here, guard, t, plus, "after the jump at")
         tied = ~own & (before >= -TIE)
-        wrong = here[:, None] & (after >= 0.0) & ~tied & ~(own & (after <= TIE) & (after == before))
+        on_zero = own & (after >= 0.0)
+        if bool((here[:, None] & on_zero).any()):
+            of_y, of_t = guard_slopes(self.system, t, plus, guard)
+            speed = (of_y * self.field(t, plus, u)).sum(1) + of_t.squeeze(1)
+            unmoved = (after <= TIE) & (after == before)
+            on_zero = on_zero & (unmoved | (after <= rounding(of_y, plus, speed, t).unsqueeze(1)))
+        wrong = here[:, None] & (after >= 0.0) & ~tied & ~on_zero
         if not bool(wrong.any()):
             return
         sample, other = (int(k) for k in wrong.nonzero()[0])
@@ -270,13 +317,15 @@ class _Inside:
     def cross(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
         """Where the first guard crosses zero between two near fractions, along chords, and which guard."""
         before, after = self.at(torch.stack([low, high]))
-        share = torch.where(self._rises(before, after), before / (before - after), float("inf"))
+        # Where there is no chord, for want of a number, the end shows what the guard is.
+        chord = torch.where(before.isfinite() & after.isfinite(), before / (before - after), 1.0)
+        share = torch.where(self._rises(before, after), chord, float("inf"))
         least, guard = share.min(1)
         return low + least.clamp(max=1.0).to(low.dtype) * (high - low), guard
 
     @staticmethod
     def _rises(before: Tensor, after: Tensor) -> Tensor:
-        return (before < 0.0) & (after >= 0.0)
+        return ~((before >= 0.0) | (after < 0.0))
 
 
 def taped_step(
@@ -371,3 +420,8 @@ def _levels(system: HybridSystem, t: Tensor, y: Tensor) -> Float[Tensor, "R G"]:
 
 def _column(x: Float[Tensor, " B"], like: Tensor) -> Float[Tensor, "B 1"]:
     return x.to(like.dtype).unsqueeze(1)
+
+
+def _below(levels: Tensor) -> Tensor:
+    """Just below zero."""
+    return torch.full_like(levels, -torch.finfo(levels.dtype).tiny)

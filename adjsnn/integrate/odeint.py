@@ -14,11 +14,9 @@ def solve_by_torchdiffeq(
     y0: Tensor,
     u: Tensor | None,
     method: str,
-    leaves: tuple[Tensor, ...],
-    *,
-    backsolve: bool,
+    leaves: tuple[Tensor, ...] | None = None,
 ) -> Tensor:
-    """States at the output times, (T+1, B, D), by torchdiffeq's odeint, or odeint_adjoint with `backsolve`.
+    """States at the output times, (T+1, B, D), by torchdiffeq's odeint, or its odeint_adjoint where `leaves` are given.
 
     Where inputs are held, every interval is a call of its own, so that no step runs across an edge.
 
@@ -27,8 +25,7 @@ def solve_by_torchdiffeq(
         y0: (B, D).
         u: held inputs (T, B, C) or None.
         method: torchdiffeq's name of the method.
-        leaves: parameters to differentiate by.
-        backsolve: solve for the gradient backward from the end state.
+        leaves: what odeint_adjoint differentiates by.
 
     Raises:
         ConfigurationError: torchdiffeq does not know the method.
@@ -43,7 +40,7 @@ def solve_by_torchdiffeq(
     for span, held in spans:
         field = _Field(program, held)
         try:
-            if backsolve:
+            if leaves is not None:
                 extra = () if held is None or not held.requires_grad else (held,)
                 part = torchdiffeq.odeint_adjoint(field, rows[-1][-1], span, adjoint_params=(*leaves, *extra), **options)
             else:
