@@ -87,7 +87,7 @@ CASES = {
     "dt negative": (lambda: _by_dt(dt=-1.0), "dt=-1.0.*positive"),
     "dt NaN": (lambda: _by_dt(dt=math.nan), "dt=nan"),
     "dt a string": (lambda: _by_dt(dt="0.1"), "dt='0.1'"),
-    "ts a list": (lambda: _solve(ts=[0.0, 1.0]), "ts is list"),
+    "ts of text": (lambda: _solve(ts=["zero", "one"]), "ts of type list"),
     "ts of two dimensions": (lambda: _solve(ts=TIMES[None]), r"ts is \(1, 7\)"),
     "one time": (lambda: _solve(ts=TIMES[:1]), "at least two times"),
     "ts NaN": (lambda: _solve(ts=_with(TIMES.clone(), 2, math.nan)), r"ts\[2\] = nan"),
