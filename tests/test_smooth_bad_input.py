@@ -88,7 +88,7 @@ CASES = {
     "dt NaN": (lambda: _by_dt(dt=math.nan), "dt=nan"),
     "dt a string": (lambda: _by_dt(dt="0.1"), "dt='0.1'"),
     "ts of text": (lambda: _solve(ts=["zero", "one"]), "ts of type list"),
-    "ts of two dimensions": (lambda: _solve(ts=TIMES[None]), r"ts is \(1, 7\)"),
+    "ts of two dimensions": (lambda: _solve(ts=TIMES[None]), r"ts of shape \(1, 7\)"),
     "one time": (lambda: _solve(ts=TIMES[:1]), "at least two times"),
     "ts NaN": (lambda: _solve(ts=_with(TIMES.clone(), 2, math.nan)), r"ts\[2\] = nan"),
     "ts not increasing": (lambda: _solve(ts=_with(TIMES.clone(), 3, 0.5)), r"ts\[2\] = 0.5 before ts\[3\] = 0.5"),

@@ -11,8 +11,11 @@ class HybridSystem(nn.Module):
 
     θ are the registered parameters.
 
-    Only `vector_field` must be given. It must be a function of its arguments and of the module's parameters and buffers alone:
-    the backward pass evaluates it again. Samples of a batch are separate solutions, each of which may be at its own time, so
+    Only `vector_field` must be given. Every function must be one of its arguments and of the module's attributes alone: the
+    backward pass evaluates it again, with the attributes as the forward pass found them, whatever has become of them since
+    (tensors changed in place are torch's error). Other tensors that require a gradient are found by BPTT only, and refused
+    elsewhere. A function may differentiate inside itself, by torch.func.grad or torch.autograd.grad(..., create_graph=True);
+    the latter is slower, and not for ForwardSensitivity. Samples of a batch are separate solutions, each of which may be at its own time, so
     row b of the result may depend on row b of the arguments only.
     """
 
@@ -36,7 +39,8 @@ class HybridSystem(nn.Module):
 
         They are looked at eight times in every step, then located on the step itself to rounding; one that is above zero for a
         shorter time can be missed, and wants output times or tolerances that keep steps short. An event ends a step, so guards
-        need adaptive steps. Guards that reach zero in the same instant fire one after the other in it. On a GPU every step of a
+        need adaptive steps. Guards that reach zero in the same instant fire one after the other in it. At the start they have
+        to be below zero, or on it and falling. One that is not a number is an error that names it. On a GPU every step of a
         system with guards waits for the answer whether one fired.
         """
         del t, y
@@ -45,8 +49,9 @@ class HybridSystem(nn.Module):
     def jump(self, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], fired: Bool[Tensor, "B G"]) -> Float[Tensor, "B D"]:
         """State after an event, (B, D), given the state before it and which guard fired, one True in a row of (B, G).
 
-        Rows without a True are ignored. The jump must leave the guard that fired below zero or on it, in which case it fires
-        again after it has been below, and must not raise another guard through zero. By default y.
+        Rows without a True are ignored. The jump must leave the guard that fired below zero, or on it to rounding: where it
+        falls from there it is below, where it does not it fires again after it has been below. It must not raise another guard
+        through zero. By default y.
         """
         del t, fired
         return y
