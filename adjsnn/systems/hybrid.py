@@ -15,8 +15,8 @@ class HybridSystem(nn.Module):
     backward pass evaluates it again, with the attributes as the forward pass found them, whatever has become of them since
     (tensors changed in place are torch's error). Other tensors that require a gradient are found by BPTT only, and refused
     elsewhere. A function may differentiate inside itself, by torch.func.grad or torch.autograd.grad(..., create_graph=True);
-    the latter is slower, and not for ForwardSensitivity. Samples of a batch are separate solutions, each of which may be at its own time, so
-    row b of the result may depend on row b of the arguments only.
+    the latter is slower, and not for ForwardSensitivity. Samples of a batch are separate solutions, each of which may be at
+    its own time, so row b of the result may depend on row b of the arguments only.
     """
 
     def vector_field(
