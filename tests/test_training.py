@@ -51,6 +51,11 @@ def _run(script, *options, **settings):
     return process.returncode, out, err
 
 
+def _complaints(err):
+    """What stderr says beside that loops are compiled, where they are for the first time."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("adjsnn: compiling"))
+
+
 def _here(script, *options):
     """The script's command in this process, which need not load torch again."""
     spec = importlib.util.spec_from_file_location("echo", script)
@@ -165,7 +170,7 @@ def test_a_stopped_run_saves_its_last_step(script, tmp_path, number):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert not err
+    assert not _complaints(err)
     step = int(re.search(r"stopped after step (\d+)", out)[1])
     assert step >= 10
     assert int(checkpoints(_only(tmp_path))[-1].name) == step
@@ -268,7 +273,7 @@ def test_a_full_disk_ends_with_a_message_and_keeps_what_is_saved(script, tmp_pat
     options = [*SMALL, "--iterations", "300", "--log-every", "1", "--save-every", "10", "--runs", str(tmp_path)]
     status, _, err = _run(script, *options, preexec_fn=limit)
     assert status == 1
-    assert err.startswith("error: [Errno 27] File too large")
+    assert _complaints(err).startswith("error: [Errno 27] File too large")
     step = int(re.search(r"saved up to step (\d+)", err)[1])
     run = _only(tmp_path)
     assert 10 <= step == int(checkpoints(run)[-1].name) < 300
