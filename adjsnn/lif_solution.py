@@ -12,6 +12,7 @@ from torch import Tensor
 from adjsnn.adjoints.event_exact import LayerResult
 from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
+from adjsnn.kept import Seal
 from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
 from adjsnn.lif_voltage import Drive, voltage_integral, voltage_max
 from adjsnn.solution import GRAZING_SPEED
@@ -46,6 +47,8 @@ class LIFStats:
 class LIFSolution:
     """Solution of a LIF network, exact to rounding.
 
+    Figures are computed when asked for, from what was solved: the network may have learnt meanwhile.
+
     Attributes:
         t_end: end of the trial, ms.
         ts: (T,), times at which states were asked for, ms; empty without.
@@ -53,6 +56,9 @@ class LIFSolution:
             they are those after it.
         final_state: voltage and current of each layer at t_end; differentiable. It holds neither what is left of refractory
             times nor spikes on their way through delays: where there are any, no solve that starts from it is the continuation.
+
+    Raises:
+        ConfigurationError: a figure is asked for after the spike times it is computed from were changed in place.
     """
 
     t_end: float
@@ -64,14 +70,20 @@ class LIFSolution:
     _results: list[LayerResult] = field(repr=False)
     _inputs: tuple[Tensor, Events] = field(repr=False)
     _y0: Sequence[LIFState] = field(repr=False)
+    _times: Tensor = field(repr=False)
     _readout: Readout | None = field(repr=False)
     _drive: Drive | None = field(repr=False, default=None)
+    _seal: Seal = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        times = {f"sol.spike_times({k})": result.time for k, result in enumerate(self._results)}
+        object.__setattr__(self, "_seal", Seal(**times))
 
     @cached_property
     @untraced
     def layer_spikes(self) -> list[SpikeTrains]:
         """Spikes of each layer, their times differentiable."""
-        return [self._trains(layer, result) for layer, result in zip(self._layers, self._results, strict=True)]
+        return [self._trains(layer, self._result(k)) for k, layer in enumerate(self._layers)]
 
     @untraced
     def spike_times(self, layer: int = -1) -> Float[Tensor, " S"]:
@@ -81,7 +93,8 @@ class LIFSolution:
     @untraced
     def first_spike_times(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """First spike time of each neuron, ms; differentiable; inf for a neuron that is silent, without gradient."""
-        time, spikes = self._results[layer].time, self._results[layer].run.spikes
+        result = self._result(layer)
+        time, spikes = result.time, result.run.spikes
         n = len(self._layers[layer].v_th)
         first = np.full(spikes.batch * n, -1)
         first[_flat(spikes, n)[::-1]] = np.arange(len(spikes.time))[::-1]  # of several, the last to be written is the earliest
@@ -103,7 +116,7 @@ class LIFSolution:
         Raises:
             ConfigurationError: a network without readout, or a solve without ts.
         """
-        return filtered_readout(self._read(1), self._results[-1], self.ts)
+        return filtered_readout(self._read(1), self._result(-1), self._times)
 
     @untraced
     def readout_error(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
@@ -119,13 +132,13 @@ class LIFSolution:
             ConfigurationError: a network without readout, fewer than two times ts, or a target of another shape.
         """
         readout = self._read_against(target)
-        return readout_error(readout, self._results[-1], self.ts, target.detach()).to(readout.w_out)
+        return readout_error(readout, self._result(-1), self._times, target.detach()).to(readout.w_out)
 
     @untraced
     def error_of_silence(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
         """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
         readout = self._read_against(target)
-        return target_square(self.ts.double(), target.detach().double()).to(readout.w_out)
+        return target_square(self._times.double(), target.detach().double()).to(readout.w_out)
 
     @untraced
     def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
@@ -144,22 +157,24 @@ class LIFSolution:
                 f"two of ({batch},), start ≤ stop",
                 "one for each sample",
             )
-        return readout_integral(readout, self._results[-1], start.detach(), stop.detach())
+        return readout_integral(readout, self._result(-1), start.detach(), stop.detach())
 
     def _read(self, times: int) -> Readout:
         """The readout, where there is one and as many times ts as needed."""
         if self._readout is None:
             raise ConfigurationError("the readout of a network without one", "a network with n_out", "LIFNetwork(..., n_out=1)")
-        if len(self.ts) < times:
+        if len(self._times) < times:
             raise ConfigurationError(
-                f"the readout of a solve with {len(self.ts)} times ts", f"at least {times} to read it at", "solve(..., ts=...)"
+                f"the readout of a solve with {len(self._times)} times ts",
+                f"at least {times} to read it at",
+                "solve(..., ts=...)",
             )
         return self._readout
 
     def _read_against(self, target: Tensor) -> Readout:
         """The readout, where the target has its shape."""
         readout = self._read(2)
-        shape = (len(self.ts), self._results[-1].run.spikes.batch, len(readout.w_out))
+        shape = (len(self._times), self._results[-1].run.spikes.batch, len(readout.w_out))
         if target.shape != shape:
             raise ConfigurationError(
                 f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
@@ -183,7 +198,7 @@ class LIFSolution:
         if not self.t_end > 0.0:
             raise ConfigurationError("a rate over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
         k = range(len(self._layers))[layer]
-        energy = squared_activity(self._results[k], len(self._layers[k].v_th), tau)
+        energy = squared_activity(self._result(k), len(self._layers[k].v_th), tau)
         return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)
 
     @untraced
@@ -191,7 +206,7 @@ class LIFSolution:
         """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes."""
         k = range(len(self._layers))[layer]
         drive = self._drive if k == 0 else None
-        return voltage_max(self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.t_end, drive)
+        return voltage_max(self._layers[k], self._fed_by(k), self._result(k), self._y0[k], self.t_end, drive)
 
     @untraced
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
@@ -205,16 +220,24 @@ class LIFSolution:
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
             )
-        found = voltage_integral(
-            self._layers[k], self._fed_by(k), self._results[k], self._y0[k], self.final_state[k], self.t_end
-        )
+        result = self._result(k)
+        end = LIFState(result.v[-1], result.i[-1])
+        found = voltage_integral(self._layers[k], self._fed_by(k), result, self._y0[k], end, self.t_end)
         if k == 0 and self._drive is not None:
             return found + (self._drive.values.sum(0) * self._drive.dt).to(found)
         return found
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""
-        return (self._results[layer - 1].time, self._results[layer - 1].run.spikes) if layer else self._inputs
+        if not layer:
+            return self._inputs
+        below = self._result(layer - 1)
+        return below.time, below.run.spikes
+
+    def _result(self, layer: int) -> LayerResult:
+        """What was solved of a layer, where its spike times still are those of the solve."""
+        self._seal.check(f"sol.spike_times({range(len(self._results))[layer]})")
+        return self._results[layer]
 
     @untraced
     def spike_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:

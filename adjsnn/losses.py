@@ -70,10 +70,9 @@ def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: 
 @untraced
 def firing_rate(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Firing rate of each neuron in spikes/s: spike_count over the length of the trial."""
-    length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
-    if not length > 0.0:
+    if not sol.t_end > 0.0:
         raise ConfigurationError("a rate over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
-    return spike_count(sol, layer) * (MS_PER_SECOND / length)
+    return spike_count(sol, layer) * (MS_PER_SECOND / sol.t_end)
 
 
 @untraced

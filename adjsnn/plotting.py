@@ -181,9 +181,8 @@ def event_diagnostics(sol: GatedSolution | LIFSolution, layer: Count = -1) -> Fi
     The gradient of a spike time goes as 1 / |dv/dt|, so a tail to the left of the first panel is what makes gradients large.
     """
     trains, layer = spikes_of(sol, layer), count("layer", layer, -1_000)
-    length = sol.t_end if isinstance(sol, LIFSolution) else float(sol.ts[-1])
     speed, intervals = _numpy(sol.spike_speeds(layer) if isinstance(sol, LIFSolution) else sol.spike_speeds), _intervals(trains)
-    rates = _numpy(trains.counts().double().mean(0)) * 1000.0 / length
+    rates = _numpy(trains.counts().double().mean(0)) * 1000.0 / sol.t_end
     figure = new_figure(7.0, 2.4)
     left, middle, right = figure.subplots(1, 3)
     for axes, values, label in (

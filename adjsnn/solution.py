@@ -11,6 +11,7 @@ from torch import Tensor
 from adjsnn.adjoints.segmented import Record
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, Located
+from adjsnn.kept import Seal
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.untraced import untraced
@@ -45,10 +46,17 @@ class Stats:
 class GatedSolution:
     """Solution of a gated-synapse network.
 
+    Figures are computed when asked for, from what was solved: the network may have learnt meanwhile.
+
     Attributes:
         ts: the T+1 times, ms.
         v, a_fast, a_slow: states at these times, each (T+1, B, N), dimensionless; differentiable.
         readout: o = W_out a_s, (T+1, B, C_out); differentiable.
+        t_end: the last time, ms.
+
+    Raises:
+        ConfigurationError: a figure is asked for after a state it is computed from was changed in place; of Heun and RK4 steps
+            also after the input was.
     """
 
     ts: Float[Tensor, " T1"]
@@ -56,15 +64,23 @@ class GatedSolution:
     a_fast: Float[Tensor, "T1 B N"]
     a_slow: Float[Tensor, "T1 B N"]
     readout: Float[Tensor, "T1 B C"]
+    t_end: float
     _program: GatedProgram = field(repr=False)
     _tensors: GatedTensors = field(repr=False)
     _trajectory: GatedTrajectory = field(repr=False)
     _u: Tensor = field(repr=False)
+    _seal: Seal = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        t, inputs = self._trajectory, {"inputs": self._u} if self._program.reads_input_again else {}
+        states = {"sol.v": t.v, "sol.a_fast": t.a_fast, "sol.a_slow": t.a_slow}
+        object.__setattr__(self, "_seal", Seal(**states, **{"sol.crossings": t.crossings}, **inputs))
 
     @property
     @untraced
     def charge(self) -> Float[Tensor, "T B N"]:
         """Charge q released in each step, equation (1.6), differentiable: its sum over a full crossing is 1."""
+        self._seal.check("sol.v", "sol.a_slow", "sol.crossings")
         return self._program.charge(self._tensors, self.v, self.a_slow, self.crossings)
 
     @property
@@ -82,7 +98,7 @@ class GatedSolution:
     @property
     def final_state(self) -> GatedState:
         """State at the last time, to go on from with `solve(..., y0=...)`."""
-        return GatedState(self.v[-1], self.a_fast[-1], self.a_slow[-1])
+        return GatedState(self.v[-1].clone(), self.a_fast[-1].clone(), self.a_slow[-1].clone())
 
     @cached_property
     @untraced
@@ -100,10 +116,11 @@ class GatedSolution:
         # The k-th crossing within a step is k turns beyond the first, in the direction of the movement.
         turns = turn.to(v.dtype) * (moved.sign() if two_sided else torch.where(moved >= v, 1.0, -1.0).to(v.dtype))
         fraction = (fraction + turns / (moved - v)).clamp_(0.0, 1.0)
-        t_max = float(self.ts[-1])
-        times = ((step + fraction) * self._program.dt).clamp(max=t_max)
+        times = ((step + fraction) * self._program.dt).clamp(max=self.t_end)
         batch, n_neurons = self.v.shape[1:]
-        return SpikeTrains.from_events(sample, neuron, times, crossings.sign(), batch=batch, n_neurons=n_neurons, t_max=t_max)
+        return SpikeTrains.from_events(
+            sample, neuron, times, crossings.sign(), batch=batch, n_neurons=n_neurons, t_max=self.t_end
+        )
 
     @property
     @untraced
@@ -131,6 +148,7 @@ class GatedSolution:
     @cached_property
     @untraced
     def _located(self) -> Located:
+        self._seal.check()
         return self._program.locate(self._tensors, self._u, self._trajectory)
 
 
@@ -144,6 +162,7 @@ class CheckpointedSolution:
         final_state: state at the last time; differentiable.
         spike_charge: Σ|q| of each neuron, its differentiable number of spikes, (B, N).
         spike_counts: its number of spikes of either sign, (B, N).
+        t_end: the last time, ms.
     """
 
     ts: Float[Tensor, " T1"]
@@ -151,16 +170,18 @@ class CheckpointedSolution:
     final_state: GatedState
     spike_charge: Float[Tensor, "B N"]
     spike_counts: Tensor
+    t_end: float
     _record: Record = field(repr=False)
 
     @property
     @untraced
     def stats(self) -> Stats:
         """Figures about this solve; speeds at spikes are not known (NaN), recomputed_steps counts the last backward pass."""
+        assert self._record.counts is not None
         return Stats(
             steps=len(self.ts) - 1,
             recomputed_steps=self._record.recomputed,
-            spikes=int(self.spike_counts.sum()),
+            spikes=int(self._record.counts.sum()),
             min_speed_at_spike=float("nan"),
             grazing_samples=[],
             overlong_steps=self._record.overlong,

@@ -78,7 +78,7 @@ def solve_gated(
             "adjoint=adjsnn.DiscreteAdjoint(), or adjsnn.ChargeForm(net) for the other adjoints",
         )
     check_zone(system.neuron, system.gate)
-    tensors = gated_tensors(system)
+    tensors = gated_tensors(system).kept()
     _check_finite(tensors)
     check_promises(system.neuron, system.gate, tensors.constants, tensors.w_rec)
     _check_overrides(system, method)
@@ -102,7 +102,7 @@ def solve_gated(
     assert not stream  # the checks above leave no other way here
     trajectory = adjoint.run(program, tensors, inputs, y0)
     v, a_fast, a_slow, readout = trajectory.flat()[:4]
-    return GatedSolution(ts, v, a_fast, a_slow, readout, program, tensors, trajectory, inputs.detach())
+    return GatedSolution(ts, v, a_fast, a_slow, readout, float(ts[-1]), program, tensors, trajectory, inputs.detach())
 
 
 def _kept_states(adjoint: DiscreteAdjoint, tensors: GatedTensors, n_steps: int, batch: int) -> Callable[[Units], int] | None:
@@ -126,10 +126,17 @@ def _solve_checkpointed(
     choose: Callable[[Units], int],
 ) -> CheckpointedSolution:
     if isinstance(inputs, Stream):
-        source, like = inputs, tensors.w_rec.detach()
+        source, like, seen = inputs, tensors.w_rec.detach(), {}
 
         def read(start: int, stop: int) -> Tensor:
             u = source.read(start, stop, like)
+            total = _total(u)
+            if seen.setdefault((start, stop), total) != total:
+                raise ConfigurationError(
+                    f"a stream that gives other numbers for steps {start} to {stop} than in the forward pass",
+                    "the same for the same steps, however often it is asked",
+                    "a file, an array that stays as it is, or noise that is seeded by its step",
+                )
             return fresh(tuple(u.shape), u, place=start * u[0].numel()).copy_(u)
 
         result, record = segmented(program, tensors, None, read, shape, y0, choose)
@@ -138,7 +145,13 @@ def _solve_checkpointed(
         result, record = segmented(program, tensors, inputs, lambda start, stop: whole[start:stop], shape, y0, choose)
     assert record.counts is not None
     final = GatedState(result.v, result.a_fast, result.a_slow)
-    return CheckpointedSolution(ts, result.readout, final, result.charge, record.counts, record)
+    return CheckpointedSolution(ts, result.readout, final, result.charge, record.counts.clone(), float(ts[-1]), record)
+
+
+def _total(u: Tensor) -> int:
+    """Sum of the bits of u as whole numbers: unequal for inputs that differ, but for a coincidence."""
+    bits = u.view({4: torch.int32, 8: torch.int64}[u.element_size()])
+    return int(bits.numpy().sum(dtype=np.int64)) if u.device.type == "cpu" else int(bits.sum())
 
 
 def _check_stream(system: GatedSynapseNetwork, stream: Stream, adjoint: object) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
 from adjsnn.checks import Count, Number, Times, at_end, count, duration, positive, rounding, times
 from adjsnn.errors import ConfigurationError
+from adjsnn.kept import kept
 from adjsnn.lif_readout import Readout
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.lif_voltage import Drive
@@ -67,7 +68,7 @@ def solve_lif(
         raise ConfigurationError(f"adjoint={adjoint!r} for a LIF network", "EventAdjoint()", "adjoint=adjsnn.EventAdjoint()")
     if kernels not in KERNELS:
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
-    layers = lif_layers(system)
+    layers = [layer.kept() for layer in lif_layers(system)]
     _check_layers(layers)
     readout = _readout(system, layers)
     if isinstance(inputs, Tensor):
@@ -87,20 +88,22 @@ def solve_lif(
     limit = _limit(max_spikes, end)
     y0 = system.initial_state(inputs.batch) if y0 is None else y0
     _check_state(system, layers, y0, inputs.batch)
+    y0 = [LIFState(kept(state.v), kept(state.i)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
     problem = LIFProblem(first, source, end, np.append(probes, end), limit, KERNELS[kernels], edges)
     results = adjoint.run(problem, layers, time, y0, None if drive is None else drive.values)
     return LIFSolution(
         end,
-        torch.from_numpy(probes).to(layers[0].w_in),
+        torch.from_numpy(probes).to(layers[0].w_in, copy=True),
         [r.v[:-1] for r in results],
         [r.i[:-1] for r in results],
-        [LIFState(r.v[-1], r.i[-1]) for r in results],
+        [LIFState(r.v[-1].clone(), r.i[-1].clone()) for r in results],
         layers,
         results,
         (time, Events(first, as_array(time), source)),
         y0,
-        readout,
+        torch.from_numpy(probes).to(layers[0].w_in),
+        None if readout is None else readout._replace(w_out=kept(readout.w_out)),
         drive,
     )
 

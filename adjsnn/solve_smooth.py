@@ -150,7 +150,7 @@ def solve_smooth(
     program = SmoothProgram(
         examined.system,
         tableau,
-        times.to(y0.device),
+        times.to(y0.device, copy=True),
         examined.signal,
         None if adaptive else (lengths / substeps).to(y0.device),
         substeps,
@@ -170,7 +170,7 @@ def solve_smooth(
         y, times_found, index, stats = _solve(program, examined.read, y0, u, adjoint)
         events = times_found, index
     readout = y if type(system).readout is HybridSystem.readout else _readout(system, y)
-    shown = times.to(ts.dtype if isinstance(ts, Tensor) and ts.is_floating_point() else y0.dtype)
+    shown = times.to(ts.dtype if isinstance(ts, Tensor) and ts.is_floating_point() else y0.dtype, copy=True)
     return SmoothSolution(shown, y, readout, *events, stats)
 
 
@@ -236,7 +236,7 @@ def _unroll(
         y, ends = unroll_events(program, steps, y0, u, anew=known is not None)
         times = torch.where(index >= 0, ends.gather(0, event_rows(steps.event)[0]).T, float("inf"))
     check_finite(y.detach(), program.ts)
-    return y, times, index, SmoothStats(steps.accepted, rejected, 0, 0, slowest, steps)
+    return y, times, index, SmoothStats(steps.accepted.clone(), rejected, 0, 0, slowest, steps)
 
 
 def _readout(system: HybridSystem, y: Tensor) -> Tensor:

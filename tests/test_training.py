@@ -191,7 +191,7 @@ def test_two_processes_have_the_gradient_of_one(script, tmp_path, mean):
     assert status == 0, err
     one, two = (_rows(_only(tmp_path / name)) for name in ("one", "two"))
     for a, b in zip(one[1:], two[1:], strict=True):
-        for name in ("train_cost", "gradient_norm", "cost"):
+        for name in ("train_cost", "gradient_norm", "cost", "min_speed_at_spike"):
             assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-9)
     a, b = (load_file(checkpoints(_only(tmp_path / name))[-1] / "weights.safetensors") for name in ("one", "two"))
     for key in a:

@@ -14,6 +14,7 @@ from adjsnn.integrate import lif_plain
 from adjsnn.kernels import lif
 from adjsnn.systems.lif_arrays import (
     NO_DRIVE,
+    NO_STATES,
     NO_TIMES,
     Events,
     LayerCotangents,
@@ -95,9 +96,12 @@ class _EventExact(FirstOrder):
         outputs = []
         for k, (layer, state) in enumerate(_layers(flat)):
             arrays, like = layer_arrays(layer), layer.w_in
-            runs.append(forward(arrays, inputs, *(as_array(x) for x in state), problem.trial(k, drive)))
-            inputs = runs[-1].spikes
-            outputs += [torch.from_numpy(x).to(like) for x in (inputs.time, runs[-1].v, runs[-1].i)]
+            run = forward(arrays, inputs, *(as_array(x) for x in state), problem.trial(k, drive))
+            # Users change results in place: of what they are given, the run keeps only a copy of the times.
+            outputs.append(torch.from_numpy(run.spikes.time).to(like, copy=True))
+            outputs += [torch.from_numpy(x).to(like) for x in (run.v, run.i)]
+            runs.append(run._replace(v=NO_STATES, i=NO_STATES))
+            inputs = run.spikes
         ctx.problem, ctx.runs = problem, tuple(runs)
         ctx.save_for_backward(time, drive, *flat)
         ctx.set_materialize_grads(False)

@@ -113,9 +113,11 @@ class GatedProgram(ABC):
         neuron, gate: copies whose derivatives are those of their own functions, whatever a subclass overrode.
         translates: every reset is a translation, of derivative 1.
         stage_count: stages of a step, and so about how much memory a block of steps takes at once.
+        reads_input_again: whether `locate` needs the input.
     """
 
     stage_count = 1
+    reads_input_again = False
 
     def __init__(self, neuron: Membrane, gate: Gate, dt: float, *, fused: tuple[str, ...] = ("forward", "backward")) -> None:
         self.neuron, self.gate, self.dt, self.fused = settled(neuron), settled(gate), dt, fused

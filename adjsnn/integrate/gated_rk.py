@@ -65,6 +65,8 @@ class GatedRungeKutta(GatedProgram):
         tableau: the method; `ALONG` must know it.
     """
 
+    reads_input_again = True
+
     def __init__(
         self, neuron: Membrane, gate: Gate, dt: float, tableau: Tableau, *, fused: tuple[str, ...] = ("forward", "backward")
     ) -> None:

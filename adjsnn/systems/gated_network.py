@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adjsnn.checks import Count, Number, count, positive, values
 from adjsnn.errors import ConfigurationError
+from adjsnn.kept import kept
 from adjsnn.systems.bounds import clip
 from adjsnn.systems.gates import Gate, RaisedCosineGate
 from adjsnn.systems.membranes import QIF, Membrane
@@ -47,6 +48,11 @@ class GatedTensors(NamedTuple):
 
     def names(self) -> tuple[str, ...]:
         return (*self._fields[:6], *self.constants)
+
+    def kept(self) -> "GatedTensors":
+        """Private copies on the tape, which later changes of the network do not reach."""
+        constants = {name: kept(x) for name, x in self.constants.items()}
+        return GatedTensors._make([*(kept(x) for x in self[:6]), constants])
 
 
 class GatedSynapseNetwork(nn.Module):

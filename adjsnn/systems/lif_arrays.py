@@ -51,7 +51,7 @@ class Events(NamedTuple):
         return len(self.first) - 1
 
 
-NO_TIMES, NO_DRIVE = np.zeros(0), np.zeros((0, 0, 0))
+NO_TIMES, NO_DRIVE, NO_STATES = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
 
 
 class Trial(NamedTuple):
@@ -81,8 +81,8 @@ class Trial(NamedTuple):
 class LayerRun(NamedTuple):
     """What a batch of one layer did.
 
-    Fields: spikes; current (S,), i at each spike, and the drive there; v and i at the probes, (P, B, N); record, what the
-    adjoint reads beside.
+    Fields: spikes; current (S,), i at each spike, and the drive there; v and i at the probes, (P, B, N), which become the
+    user's and leave the run; record, what the adjoint reads beside.
     """
 
     spikes: Events

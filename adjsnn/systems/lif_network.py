@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adjsnn.checks import Count, Number, count, flag, is_flag, positive, values
 from adjsnn.errors import ConfigurationError
+from adjsnn.kept import kept
 from adjsnn.systems.bounds import clip, separate
 from adjsnn.systems.reparametrized import renew
 
@@ -41,6 +42,10 @@ class LIFLayer(NamedTuple):
     refractory: Tensor
     delays: Tensor | None
     rec_delays: Tensor | None
+
+    def kept(self) -> "LIFLayer":
+        """Private copies on the tape, which later changes of the network do not reach."""
+        return LIFLayer._make([None if x is None else kept(x) for x in self])
 
 
 class LIFNetwork(nn.Module):

@@ -159,7 +159,7 @@ def train(experiment: Experiment[Any], training: Training, run: RunFolder | None
         group.setdefault("initial_lr", rate)  # the state of a resumed one has it, beside the rate of its last step
     writer = _Writer(experiment, run, training.done)
     if training.done == 0:
-        _judge(experiment, training, run, writer, costs)
+        _judge(experiment, training, run, writer, costs, team)
         _save(training, run)
     elif run is not None and not run.has_best:
         run.tell(f"the best network of {run.path} is lost; that of step {training.done} is judged in its place")
@@ -172,7 +172,7 @@ def train(experiment: Experiment[Any], training: Training, run: RunFolder | None
         training.seconds += time.perf_counter() - started
         last = training.done == config.iterations
         if training.done % config.log_every == 0 or last:
-            _judge(experiment, training, run, writer, costs)
+            _judge(experiment, training, run, writer, costs, team)
         asked = team.agree(stop.signal)
         if training.done % config.save_every == 0 or last or asked:
             _save(training, run)
@@ -217,9 +217,15 @@ def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, co
         training.sums[name] = training.sums.get(name, 0.0) + number
 
 
-def _judge(experiment: Experiment[Any], training: Training, run: RunFolder | None, writer: "_Writer", costs: _CostOf) -> None:
-    """Evaluate on the validation set, write a row, keep the network if it is the best; by the first process alone."""
+def _judge(
+    experiment: Experiment[Any], training: Training, run: RunFolder | None, writer: "_Writer", costs: _CostOf, team: Processes
+) -> None:
+    """Evaluate on the validation set, write a row, keep the network if it is the best; by the first process alone.
+
+    The slowest spike is that of the last batch in all processes, as the network was when it was solved.
+    """
     sums, training.sums = training.sums, {}
+    speed = math.nan if costs.found is None else team.least(slowest(costs.found.sol))
     if run is None:
         return
     found, training.start = training.start, None
@@ -233,7 +239,7 @@ def _judge(experiment: Experiment[Any], training: Training, run: RunFolder | Non
         "train_cost": sums.get("cost", math.nan) / steps,
         "gradient_norm": sums.get("norm", math.nan) / (steps - sums.get("skipped", 0.0) or math.nan),
         "skipped_steps": sums.get("skipped", 0.0),
-        "min_speed_at_spike": math.nan if costs.found is None else slowest(costs.found.sol),
+        "min_speed_at_spike": speed,
         **found,
     }
     objective = experiment.objective(found)

@@ -1,5 +1,6 @@
 """Several processes that train one network, each on its part of every batch: started by torchrun."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,14 @@ class Processes:
         found = torch.tensor([value], device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
+
+    def least(self, value: float) -> float:
+        """The smallest of the processes' numbers; nan where one has none."""
+        if self.count == 1:
+            return value
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return math.nan if any(math.isnan(x) for x in found) else min(found)
 
     def told(self, text: str) -> str:
         """The text that the first process gives."""
