@@ -171,3 +171,28 @@ def _item(name: str, value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
         return value.item()
     return value
+
+
+def names(name: str, given: Any, known: Sequence[str], remedy: str = "one of these") -> tuple[str, ...]:
+    """Names among those that are known: one, or several."""
+    try:
+        found = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError as error:
+        raise ConfigurationError(f"{name}={given!r}", f"names among {list(known)}", f"{name}=()") from error
+    if unknown := [x for x in found if not isinstance(x, str) or x not in known]:
+        raise ConfigurationError(f"{name} names {unknown}", f"names among {list(known)}", remedy)
+    return found
+
+
+def placement(device: Any, generator: Any) -> None:
+    """Refuse a device that torch does not know or have, and what is no generator of random numbers."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ConfigurationError(
+            f"generator of type {type(generator).__name__}", "a torch.Generator", "torch.Generator().manual_seed(0)"
+        )
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device={device!r}", "a device that torch has", 'device="cpu"') from error

@@ -63,7 +63,7 @@ def solve_gated(
     Warns:
         StepTooLongWarning: a step ran through several thresholds.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ConfigurationError(
             f"method={method!r} for a gated network",
             f"one of {list(METHODS)}",
@@ -193,7 +193,7 @@ def _check_overrides(system: GatedSynapseNetwork, method: str) -> None:
 
 
 def _check_kernels(system: GatedSynapseNetwork, tensors: GatedTensors, kernels: str) -> None:
-    if kernels not in KERNELS:
+    if not isinstance(kernels, str) or kernels not in KERNELS:
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
     if kernels == "fused" and (why := obstacle(system.neuron, system.gate, tensors)):
         raise ConfigurationError(f'kernels="fused", but {why}', "a network that the fused loops cover", 'kernels="auto"')

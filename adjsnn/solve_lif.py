@@ -66,7 +66,7 @@ def solve_lif(
     adjoint = EventAdjoint() if adjoint is None else adjoint
     if not isinstance(adjoint, EventAdjoint):
         raise ConfigurationError(f"adjoint={adjoint!r} for a LIF network", "EventAdjoint()", "adjoint=adjsnn.EventAdjoint()")
-    if kernels not in KERNELS:
+    if not isinstance(kernels, str) or kernels not in KERNELS:
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
     layers = [layer.kept() for layer in lif_layers(system)]
     _check_layers(layers)

@@ -43,7 +43,7 @@ class ContinuousAdjoint:
     atol: Number | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in TABLEAUS:
+        if not isinstance(self.method, str) or self.method not in TABLEAUS:
             raise ConfigurationError(f"method={self.method!r}", f"one of {list(TABLEAUS)}", 'method="rk4"')
         if self.dt is not None:
             object.__setattr__(self, "dt", positive("dt", self.dt, "a positive step in ms, or None", "dt=0.1"))

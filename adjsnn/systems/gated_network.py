@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, positive, values
+from adjsnn.checks import Count, Number, count, names, placement, positive, values
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.systems.bounds import clip
@@ -110,14 +110,11 @@ class GatedSynapseNetwork(nn.Module):
         n_in, n_hidden, n_out = count("n_in", n_in, 0), count("n_hidden", n_hidden), count("n_out", n_out)
         check_zone(self.neuron, self.gate)
         self.n_in, self.n_hidden, self.n_out = n_in, n_hidden, n_out
-        learn = (learn,) if isinstance(learn, str) else tuple(learn)
         known = ("weights", "bias", "tau_fast", "tau_slow", *self.neuron.constants)
-        if unknown := [name for name in learn if name not in known]:
-            raise ConfigurationError(
-                f"learn names {unknown}", f"names among {list(known)}", "one of these, or a membrane that has it"
-            )
+        learn = names("learn", learn, known, "one of these, or a membrane that has it")
+        placement(device, generator)
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        if dtype not in (torch.float32, torch.float64):
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ConfigurationError(f"dtype={dtype}", "torch.float32 or torch.float64", "torch.float32")
 
         def weight(*shape: int, gain: float = 1.0) -> Tensor:
@@ -145,9 +142,9 @@ class GatedSynapseNetwork(nn.Module):
         constants = {name: getattr(self, name) for name in self.neuron.constants}
         return GatedTensors(self.w_in, self.w_rec, self.bias, self.w_out, self.tau_fast, self.tau_slow, constants)
 
-    def initial_state(self, batch: int) -> GatedState:
+    def initial_state(self, batch: Count) -> GatedState:
         """State of rest: voltages and synaptic activities zero, each (B, N)."""
-        zeros = self.w_rec.new_zeros(batch, self.n_hidden)
+        zeros = self.w_rec.new_zeros(count("batch", batch, 0), self.n_hidden)
         return GatedState(zeros, zeros.clone(), zeros.clone())
 
     def readout(self, a_slow: Float[Tensor, "*T N"]) -> Float[Tensor, "*T C"]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, flag, is_flag, positive, values
+from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive, values
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.systems.bounds import clip, separate
@@ -111,12 +111,13 @@ class LIFNetwork(nn.Module):
         self.n_in, self.layers, self.n_out = n_in, layers, n_out
         self.recurrent = _recurrent(recurrent, len(layers))
         self.tau_out = positive("tau_out", tau_out, "a positive finite time in ms", "tau_out=20.0")
-        self.learn = _learn(learn)
+        self.learn = names("learn", learn, LEARNABLE)
+        placement(device, generator)
         bias = flag("bias", bias) if is_flag(bias) else bias
         if bias is True:
             self.learn = (*self.learn, "bias") if "bias" not in self.learn else self.learn
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        if dtype not in (torch.float32, torch.float64):
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ConfigurationError(f"dtype={dtype}", "torch.float32 or torch.float64", "torch.float32")
 
         def listed(name: str, values: Sequence[Tensor | None]) -> nn.ParameterList:
@@ -174,8 +175,9 @@ class LIFNetwork(nn.Module):
                 )
         return [LIFLayer(*row) for row in zip(*lists, strict=True)]
 
-    def initial_state(self, batch: int) -> list[LIFState]:
+    def initial_state(self, batch: Count) -> list[LIFState]:
         """State of rest of each layer: voltages and currents zero, each (B, N)."""
+        batch = count("batch", batch, 0)
         zeros = [w.new_zeros(batch, n) for w, n in zip(self.w_in, self.layers, strict=True)]
         return [LIFState(x, x.clone()) for x in zeros]
 
@@ -241,13 +243,6 @@ def _listed(given: Any) -> list[Any] | None:
     if isinstance(given, (Tensor, np.ndarray)):
         return list(given) if given.ndim == 1 else None
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
-
-
-def _learn(learn: Sequence[str]) -> tuple[str, ...]:
-    learn = (learn,) if isinstance(learn, str) else tuple(learn)
-    if unknown := [name for name in learn if name not in LEARNABLE]:
-        raise ConfigurationError(f"learn names {unknown}", f"names among {list(LEARNABLE)}", "one of these")
-    return learn
 
 
 def _per_layer(name: str, value: PerNeuron, layers: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
