@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo test test-slow fuzz check format bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
@@ -13,6 +13,9 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/ready
+	ADJSNN_FUZZ=10000 $(BIN)/python -m pytest -n auto tests/fuzz --hypothesis-show-statistics
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
