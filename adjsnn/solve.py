@@ -2,7 +2,8 @@
 
 from typing import Any, overload
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_solution import LIFSolution
@@ -51,10 +52,12 @@ def solve(
         reach parameters, `inputs` and `y0`, as far as they require one.
 
     Raises:
-        ConfigurationError: arguments that cannot be right; says which.
+        ConfigurationError: arguments that cannot be right; says which. Tensors of a transform of torch.func.
         IntegrationError: the solution diverged; names the sample and time.
         EventError: a LIF neuron fires without bound; names it.
     """
+    if torch._C._are_functorch_transforms_active():
+        _check_transforms(system, inputs, options)
     if isinstance(system, GatedSynapseNetwork):
         _check_options(options, GATED, "a gated network")
         return solve_gated(system, inputs, **options)
@@ -69,6 +72,25 @@ def solve(
         "a GatedSynapseNetwork, a LIFNetwork or a HybridSystem",
         "building or subclassing one",
     )
+
+
+def _check_transforms(system: Any, inputs: Any, options: dict[str, Any]) -> None:
+    """Refuse tensors of torch.func.grad, vjp, jvp, vmap and what is built of them: a solve reads numbers out of its tensors."""
+    y0 = options.get("y0")
+    states = (
+        [y0] if isinstance(y0, Tensor) else [x for part in y0 or () for x in (part if isinstance(part, tuple) else (part,))]
+    )
+    time = inputs.time if isinstance(inputs, SpikeTrains) else None
+    tensors = [*system.parameters(), *system.buffers()] if isinstance(system, nn.Module) else []
+    seen = [x for x in (*tensors, inputs, time, options.get("currents"), *states) if isinstance(x, Tensor)]
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(system, HybridSystem) or any(wrapped(x) for x in seen):
+        raise ConfigurationError(
+            "a solve inside a transform of torch.func, such as grad, vjp, jacrev, jvp or vmap",
+            "plain tensors",
+            "torch.autograd.grad; torch.autograd.functional.jacobian(..., vectorize=True) for all rows; samples as the batch, "
+            "the second dimension of the inputs, for vmap",
+        )
 
 
 def _check_options(options: dict[str, Any], known: tuple[str, ...], what: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -228,7 +228,9 @@ def _unroll(
         rejected, slowest = torch.zeros_like(steps.accepted), None
     else:
         run = run_forward(program, y0, u)
-        steps, rejected, slowest = run.steps, run.rejected, run.slowest
+        # The ends of steps are constants, of which forward differentiation is told here; without a tape it goes on.
+        steps = replace(run.steps, times=run.steps.times.detach(), lengths=run.steps.lengths.detach())
+        rejected, slowest = run.rejected, run.slowest
     times, index = events_of(steps, y0)
     if steps.event is None:
         y = unroll(program, steps, y0, u)

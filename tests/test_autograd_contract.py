@@ -3,11 +3,15 @@
 import pytest
 import torch
 from small_solves import CASES, TAPED, gradients, lif
+from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import adjsnn
 
 F64 = torch.float64
+# Said by torch of itself, when forward differentiation is first used.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
 # One of each connection to torch; the others run with `make test-slow`.
 FAST = ("gated", "gated, checkpoints", "lif", "smooth", "hybrid")
 EVERY = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
@@ -142,3 +146,71 @@ def test_a_second_pass_and_saved_tensor_hooks_leave_the_gradient_as_it_is(name):
         found = torch.autograd.grad(value, case.leaves, weights, retain_graph=not last, allow_unused=True)
         for (key, x), g in zip(expected.items(), found, strict=True):
             assert torch.equal(torch.zeros_like(x) if g is None else g, x), key
+
+
+def _parameter_of(case):
+    """The name of a parameter, and the cost as a function of it."""
+    name = next(key for key, _ in case.module.named_parameters() if key in case.wanted)
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = case.module
+
+        def forward(self):
+            return case.value().square().mean()
+
+    whole = Whole()
+    return case.wanted[name].detach(), lambda x: torch.func.functional_call(whole, {f"module.{name}": x}, ())
+
+
+TRANSFORMS = {
+    "grad": torch.func.grad,
+    "vjp": lambda f: lambda x: torch.func.vjp(f, x),
+    "jacrev": torch.func.jacrev,
+    "jvp": lambda f: lambda x: torch.func.jvp(f, (x,), (x,)),
+    "hessian": torch.func.hessian,
+    "vmap": lambda f: lambda x: torch.vmap(f)(torch.stack([x, x])),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("name", ["gated", "gated, checkpoints", "lif", "smooth", "hybrid"])
+def test_transforms_of_torch_func_are_refused_with_what_works(name, transform):
+    x, cost = _parameter_of(CASES[name]())
+    with pytest.raises(adjsnn.ConfigurationError, match=r"torch\.func.*torch\.autograd\.functional\.jacobian"):
+        TRANSFORMS[transform](cost)(x)
+
+
+@pytest.mark.parametrize("name", [*FAST, "torchdiffeq"])
+def test_forward_differentiation_is_refused(name):
+    x, cost = _parameter_of({**CASES, **TAPED}[name]())
+    with (
+        forward_ad.dual_level(),
+        pytest.raises(adjsnn.ConfigurationError, match=r"forward-mode differentiation.*reverse mode.*BPTT"),
+    ):
+        cost(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+@pytest.mark.parametrize("name", ["gated, BPTT", "smooth, BPTT", "hybrid, BPTT"])
+def test_forward_differentiation_passes_through_the_tape(name):
+    case = TAPED[name]()
+    x, cost = _parameter_of(case)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(cost(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+    y = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cost(y), y)
+    assert float(tangent.detach()) == pytest.approx(float(gradient.sum()), rel=1e-10)
+
+
+def test_jacobians_and_hessians_that_need_what_an_adjoint_has_not_are_refused():
+    case = CASES["gated"]()
+    u = case.wanted["u"].detach()[:20]
+
+    def cost(u):
+        return adjsnn.solve(case.module, u, dt=0.5).readout[-1].square().sum()
+
+    with pytest.raises(adjsnn.ConfigurationError, match="forward-mode"):
+        torch.autograd.functional.jacobian(cost, u, strategy="forward-mode", vectorize=True)
+    with pytest.raises(adjsnn.ConfigurationError, match="create_graph=True"):
+        torch.autograd.functional.hessian(cost, u)

@@ -18,9 +18,10 @@ class FirstOrder(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise ConfigurationError(
-            "forward-mode differentiation of a solve",
-            "reverse mode: .backward() or torch.autograd.grad, and for many rows torch.autograd.functional.jacobian",
-            "adjoint=adjsnn.ForwardSensitivity() where a system of one's own has few parameters, or a difference of two solves",
+            "forward-mode differentiation of a solve, which an adjoint does not have",
+            "reverse mode: .backward() or torch.autograd.grad",
+            "adjoint=adjsnn.BPTT() for gated networks and systems of one's own, which is on torch's tape throughout, or a "
+            "difference of two solves",
         )
 
 

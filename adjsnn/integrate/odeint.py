@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from adjsnn.errors import ConfigurationError, IntegrationError
 from adjsnn.integrate.smooth import SmoothProgram
@@ -33,6 +34,10 @@ def solve_by_torchdiffeq(
     """
     import torchdiffeq  # noqa: PLC0415 - it loads scipy
 
+    if any(unpack_dual(x).tangent is not None for x in (y0, *program.system.parameters(), *(() if u is None else (u,)))):
+        raise ConfigurationError(
+            "forward-mode differentiation through torchdiffeq", "reverse mode", "a method of this library with adjoint=BPTT()"
+        )
     options = {"method": method, "rtol": program.rtol, "atol": program.atol}
     ts = program.ts.to(y0.dtype)
     spans = [(ts, None)] if u is None else [(ts[n : n + 2], u[n]) for n in range(len(u))]
