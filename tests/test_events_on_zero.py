@@ -10,6 +10,7 @@ from torch import nn
 import adjsnn
 from adjsnn import BPTT, ConfigurationError, ContinuousAdjoint, EventError, HybridSystem
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # they would quadruple the time of many small solves
 F32 = torch.float32
 ADJOINTS = [None, checkpointed(3), ContinuousAdjoint(method="dopri5"), BPTT()]
 

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import adjsnn
 from adjsnn import BPTT, Backsolve, ContinuousAdjoint, DiscreteAdjoint, ForwardSensitivity, HybridSystem
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # they would quadruple the time of many small solves
 TS = torch.linspace(0.0, 2.0, 9, dtype=F64)
 K = 0.5
 # d/dk e^{-kT} at T = 2; the methods below are right to 1e-4.

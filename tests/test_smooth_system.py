@@ -11,6 +11,7 @@ from torch import nn
 import adjsnn
 from adjsnn import BPTT, ConfigurationError, ContinuousAdjoint, HybridSystem
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # they would quadruple the time of many small solves
 LOG_K = -1.0
 RATE = math.exp(LOG_K)
 TRUE = -2.0 * RATE * math.exp(-2.0 * RATE)  # d/d(log k) e^{-kT} at T = 2
@@ -174,7 +175,7 @@ def _membrane():
     net = adjsnn.GatedSynapseNetwork(
         2, 4, 1, neuron=adjsnn.LIF(20.0, v_reset=0.0), gate=adjsnn.RaisedCosineGate(0.1), tau_fast=5.0, tau_slow=20.0
     ).double()
-    return adjsnn.ChargeForm(net), torch.full((10, 2, 2), 8.0, dtype=F64), {"dt": 2.0}
+    return adjsnn.ChargeForm(net), torch.full((4, 1, 2), 16.0, dtype=F64), {"dt": 2.0}
 
 
 def _fires():
