@@ -70,14 +70,14 @@ class _ToldLIF(_Told):
 @pytest.mark.parametrize("averaging", ["0", "0.5"])
 @pytest.mark.parametrize("kind", [_Told, _ToldRK4, _ToldLIF])
 def test_rows_belong_to_the_trials_that_were_solved(kind, averaging, tmp_path):
-    kind.noted = noted = []
+    noted = kind.noted = []
     options = ["--iterations", "6", "--log-every", "2", "--batch", "3", "--learning-rate", "0.1", "--averaging", averaging]
     assert main(kind, argv=[*options, "--runs", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*/*/metrics.csv")
     with open(path, newline="") as file:
         first, *rows = [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
     assert math.isnan(first["min_speed_at_spike"])
-    assert len(noted) == 6
+    noted = noted[-6:]  # before them, what the loop solves to have its loops compiled
     assert len({entry["speed"] for entry in noted}) == 6
     for k, row in enumerate(rows):
         steps = noted[2 * k : 2 * k + 2]

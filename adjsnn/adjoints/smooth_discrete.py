@@ -145,7 +145,7 @@ def _run_adaptive(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Ke
 def figures(run: Forward) -> SmoothStats:
     """The figures of a run, before any backward pass."""
     states = run.kept.nbytes if run.thinned is None else run.thinned.nbytes
-    return SmoothStats(run.steps.accepted, run.rejected, 0, states + _times_bytes(run.steps), run.slowest, run.steps)
+    return SmoothStats(run.steps.accepted.clone(), run.rejected, 0, states + _times_bytes(run.steps), run.slowest, run.steps)
 
 
 def _times_bytes(steps: Steps) -> int:
