@@ -16,7 +16,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.scalars import spread
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Constants, Membrane
-from adjsnn.systems.recorded import holdings
+from adjsnn.systems.recorded import as_made
 
 Model = TypeVar("Model", Membrane, Gate)
 OWN = ("adjsnn.systems.membranes", "adjsnn.systems.gates")  # the classes here are what the library's derivatives belong to
@@ -62,7 +62,7 @@ def unaltered(model: Membrane | Gate) -> bool:
     kind = type(model)
     if any(hasattr(kind, name) for name in vars(model)):
         return False
-    return all(holdings(owner) == vars(owner)["_as_made"] for owner in kind.__mro__ if "_as_made" in vars(owner))
+    return all(as_made(owner) for owner in kind.__mro__ if "_as_made" in vars(owner))
 
 
 def of_the_base(model: Membrane | Gate, name: str) -> bool:
