@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adjsnn.errors import EventError
+from adjsnn.integrate.excursions import may_exceed
 from adjsnn.integrate.smooth import (
     Field,
     SmoothProgram,
@@ -23,6 +24,7 @@ from adjsnn.integrate.tableaus import Tableau
 from adjsnn.systems.hybrid import HybridSystem
 
 PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
+FINER = 2  # times that a step is divided finer where a guard may rise above zero and fall again within a part
 ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
 LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
 POLISHES = 12  # Newton steps on the step itself; three or four are usual
@@ -129,7 +131,7 @@ class Watch:
             ks: its stage derivatives, the last of them at its end.
         """
         inside = _Inside(self.system, self.tableau, span, y, torch.stack(ks[: len(self.tableau.dense)]), self.levels)
-        low, high, found = inside.divide(torch.zeros_like(span.begin), torch.ones_like(span.begin))
+        low, high, found = inside.first()
         waiting = (self.levels >= 0.0) & ~self.spent
         pending = tried & waiting.any(1)
         here = pending | (tried & found)
@@ -306,13 +308,40 @@ class _Inside:
         levels = _levels(self.system, t.flatten(0, 1), y.flatten(0, 1)).unflatten(0, sigma.shape)
         return torch.where(s > 0.0, levels, self.begins)
 
+    def first(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first part of the step in which a guard rises through zero: where it begins and ends, and whether there is one.
+
+        A guard that is below zero at both ends of a part, but bends so that it may have been above in between, is looked at
+        more closely, in the samples where that comes before a crossing.
+        """
+        zero = torch.zeros_like(self.span.begin)
+        parts = PIECES
+        low, high, found, hidden = self._first_of(zero, 1.0 / parts, parts)
+        for _ in range(FINER):
+            if not bool(hidden.any()):
+                break
+            parts *= PIECES
+            finer = self._first_of(zero, 1.0 / parts, parts)
+            low, high, found, hidden = (
+                torch.where(hidden, x, before) for x, before in zip(finer, (low, high, found, hidden), strict=True)
+            )
+        return low, torch.where(found, high, 1.0), found
+
     def divide(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Tensor, Tensor, Tensor]:
         """The first of PIECES parts between two fractions in which a guard rises through zero, and whether one does, (B,)."""
-        width = (high - low) / PIECES
-        levels = self.at(low + torch.arange(PIECES + 1, device=low.device, dtype=low.dtype)[:, None] * width)
+        begin, end, found, _ = self._first_of(low, (high - low) / PIECES, PIECES)
+        return begin, torch.where(found, end, high), found
+
+    def _first_of(self, low: Tensor, width: Tensor | float, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The first of some parts in which a guard rises, `low` and one width on where there is none; whether one does; whether
+        one may in a part before."""
+        levels = self.at(low + torch.arange(parts + 1, device=low.device, dtype=low.dtype)[:, None] * width)
         rises = self._rises(levels[:-1], levels[1:]).any(2)
         first, found = rises.to(torch.int8).argmax(0), rises.any(0)
-        return torch.where(found, low + first * width, low), torch.where(found, low + (first + 1) * width, high), found
+        hidden = may_exceed(levels).any(2) & (
+            torch.arange(parts, device=low.device)[:, None] < torch.where(found, first, parts)
+        )
+        return low + first * width, low + (first + 1) * width, found, hidden.any(0)
 
     def cross(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
         """Where the first guard crosses zero between two near fractions, along chords, and which guard."""

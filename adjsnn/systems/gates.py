@@ -62,11 +62,9 @@ class Gate(Recorded):
 
         With `two_sided` the zone below -threshold counts too, negatively.
         """
-        # Not |v| and sign(v): on a tape both have slope 0 at v = 0, where a zone as wide as θ is active.
-        side = torch.where(v < 0.0, scalar(-1.0, v.dtype), scalar(1.0, v.dtype)) if two_sided else None
-        x = self._zone(v if side is None else v * side, threshold, False).clamp_(0.0, 1.0)
+        x = self._zone(v, threshold, two_sided).clamp_(0.0, 1.0)
         charge = spread(self.cumulative(x), x)
-        return charge if side is None else charge * side
+        return charge * v.sign() if two_sided else charge
 
     def slope(self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool) -> Float[Tensor, "..."]:
         """g(v) = dG/dv of (1.4), in 1/voltage; zero outside the active zone."""

@@ -37,8 +37,9 @@ class HybridSystem(nn.Module):
     def guard(self, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"]) -> Float[Tensor, "B G"] | None:
         """Functions φ whose upward zero crossings are events, (B, G); None, the default, for a smooth system.
 
-        They are looked at eight times in every step, then located on the step itself to rounding; one that is above zero for a
-        shorter time can be missed, and wants output times or tolerances that keep steps short. An event ends a step, so guards
+        They are looked at eight times in every step, and more closely where they bend so that they may be above zero between
+        two looks; an event is then located on the step itself to rounding. One that turns back more than once between two looks
+        can be missed, and wants output times or tolerances that keep steps short. An event ends a step, so guards
         need adaptive steps. Guards that reach zero in the same instant fire one after the other in it. At the start they have
         to be below zero, or on it and falling. One that is not a number is an error that names it. On a GPU every step of a
         system with guards waits for the answer whether one fired.

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fuzzing import fuzz, gradients_agree, largest, time_limit
+from fuzzing import fuzz, gradients_agree, time_limit
 from gated_cases import Found, GatedCase, Problem, build, find, gated_cases, nudged_problem, of_the_end, same_states
 from hypothesis import event, given
 
@@ -19,11 +19,9 @@ def _warm():
         adjsnn.solve(net, torch.zeros(2, 1, 1, dtype=torch.float64), dt=0.5, method=method).v.sum().backward()
 
 
-def floors(p: Problem, g: dict[str, torch.Tensor]) -> dict[str, float]:
-    """The sweep adds λ/τ to costates of voltages: λ is known to the rounding of these, times τ."""
-    costate = 2.0**-48 * max(largest(g[name]) for name in ("v", "a_fast", "a_slow"))
-    slow, fast = (float(x.detach().max()) for x in (p.net.tau_slow, p.net.tau_fast))
-    return {"a_slow": slow * costate, "a_fast": fast * costate, "tau_slow": costate, "tau_fast": costate}
+def rounding(p: Problem) -> float:
+    """Of a factor 1 - h/τ, relative to h/τ."""
+    return 2.0**-52 * max(float(x.detach().max()) for x in (p.net.tau_fast, p.net.tau_slow)) / p.dt
 
 
 def bodies_agree(p: Problem, fused: Found, plain: Found, nudges: list[Found]) -> None:
@@ -39,9 +37,7 @@ def bodies_agree(p: Problem, fused: Found, plain: Found, nudges: list[Found]) ->
         return
     event("compared to the end")
     assert fused.irregular == plain.irregular
-    gradients_agree(
-        p.leaves(), plain.gradients, fused.gradients, [n.gradients for n in nudges], floors=floors(p, plain.gradients)
-    )
+    gradients_agree(p.leaves(), plain.gradients, fused.gradients, [n.gradients for n in nudges], rounding(p))
 
 
 def adjoints_agree(p: Problem, plain: Found, nudges: list[Found]) -> None:
@@ -50,9 +46,9 @@ def adjoints_agree(p: Problem, plain: Found, nudges: list[Found]) -> None:
     assert mixed.error is tape.error is None
     assert torch.equal(mixed.states, plain.states)
     near = [n.gradients for n in nudges if n.error is None]
-    gradients_agree(p.leaves(), plain.gradients, mixed.gradients, near, floors=floors(p, plain.gradients))
+    gradients_agree(p.leaves(), plain.gradients, mixed.gradients, near, rounding(p))
     if torch.equal(tape.states, plain.states):
-        gradients_agree(p.leaves(), plain.gradients, tape.gradients, near, floors=floors(p, plain.gradients))
+        gradients_agree(p.leaves(), plain.gradients, tape.gradients, near, rounding(p))
     else:
         event("the tape rounds otherwise")
 
@@ -80,7 +76,7 @@ def batch_is_its_samples(p: Problem, whole: Found, nudges: list[Found]) -> None:
     elif same_states(whole, Found(None, together), nudges):
         return  # a matrix product of another size rounds differently
     total = {name: sum((s.gradients[name] for s in singles), torch.zeros_like(g)) for name, g in whole.gradients.items()}
-    gradients_agree(p.leaves(), whole.gradients, total, [n.gradients for n in nudges], floors=floors(p, whole.gradients))
+    gradients_agree(p.leaves(), whole.gradients, total, [n.gradients for n in nudges], rounding(p))
 
 
 def check(case: GatedCase) -> None:
