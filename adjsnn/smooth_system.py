@@ -13,7 +13,7 @@ from adjsnn.adjoints.backsolve import Backsolve
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.smooth_discrete import Read
 from adjsnn.errors import AdjsnnError, ConfigurationError
-from adjsnn.integrate.events import leaves_zero
+from adjsnn.integrate.guards import leaves_zero
 from adjsnn.systems.held import Form, Held, held_by
 from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.systems.taped import Taped, TapedSignal

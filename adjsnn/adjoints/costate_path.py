@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adjsnn.adjoints.hybrid_discrete import check_speed, pull
 from adjsnn.adjoints.smooth_discrete import Stored, add_leaves
-from adjsnn.integrate.events import level
+from adjsnn.integrate.guards import level
 from adjsnn.integrate.smooth import Steps, combine, jump, stage_derivatives, step_times
 
 

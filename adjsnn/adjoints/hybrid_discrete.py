@@ -8,7 +8,8 @@ from torch import Tensor
 
 from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, states_backward
 from adjsnn.errors import EventError
-from adjsnn.integrate.events import level, taped_step
+from adjsnn.integrate.events import taped_step
+from adjsnn.integrate.guards import level
 from adjsnn.integrate.smooth import jump, step_times
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adjsnn.errors import EventError
 from adjsnn.integrate.excursions import may_exceed
+from adjsnn.integrate.guards import check_numbers, guard_slopes, level, levels_of, rounding
 from adjsnn.integrate.smooth import (
     Field,
     SmoothProgram,
@@ -57,44 +58,6 @@ class Found:
     length: Float[Tensor, " B"]
     minus: Float[Tensor, "B D"]
     plus: Float[Tensor, "B D"]
-
-
-def level(system: HybridSystem, t: Tensor, y: Tensor, guard: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """φ of each sample's guard; of guard 0 where that is -1."""
-    return _levels(system, t, y).gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
-
-
-def guard_slopes(
-    system: HybridSystem, t: Tensor, y: Tensor, guard: Int[Tensor, " B"]
-) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
-    """φ_y and φ_t of each sample's guard."""
-    at, when = y.detach().requires_grad_(), t.detach().requires_grad_()
-    with torch.enable_grad():
-        value = level(system, when, at, guard)
-    if not value.requires_grad:
-        return torch.zeros_like(y), torch.zeros_like(t)
-    found = torch.autograd.grad(value, (at, when), torch.ones_like(value), allow_unused=True)
-    return (
-        torch.zeros_like(y) if found[0] is None else found[0],
-        torch.zeros_like(t) if found[1] is None else found[1],
-    )
-
-
-def rounding(of_y: Float[Tensor, "B D"], y: Float[Tensor, "B D"], speed: Tensor, t: Tensor) -> Float[Tensor, " B"]:
-    """What rounding of the state and of the time leaves of a guard, with some operations' room."""
-    return 64.0 * torch.finfo(y.dtype).eps * ((of_y * y).abs().sum(1) + speed.abs() * t.squeeze(1).abs())
-
-
-def leaves_zero(
-    system: HybridSystem, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], flow: Float[Tensor, "B D"], levels: Tensor
-) -> Bool[Tensor, "B G"]:
-    """Where a guard is on zero, to rounding, and falls along the flow: like that of a ball thrown up from the floor."""
-    leaving = torch.zeros_like(levels, dtype=torch.bool)
-    for guard in (levels >= 0.0).any(0).nonzero().flatten():
-        of_y, of_t = guard_slopes(system, t, y, guard.expand(len(y)))
-        speed = (of_y * flow).sum(1) + of_t.squeeze(1)
-        leaving[:, guard] = (levels[:, guard].abs() <= rounding(of_y, y, speed, t)) & (speed < 0.0)
-    return leaving
 
 
 class Watch:
@@ -150,7 +113,6 @@ class Watch:
         speed = self._speed(guard, span.begin + length, minus, u)
         self.slowest = torch.where(here, torch.minimum(self.slowest, speed), self.slowest)
         t_event = torch.minimum(span.begin + length, span.end)
-        self._check_numbers(here, guard, _column(t_event, y), minus, "at")
         plus = jump(self.system, _column(t_event, y), minus, guard, self.count)
         self._check(here, guard, _column(t_event, y), minus, plus, speed, u)
         self._count(here, guard, span.begin, length)
@@ -162,10 +124,10 @@ class Watch:
         A guard that its own jump left on zero, to rounding, is below it where it is falling, like that of a ball on the floor;
         where it is not, it has been crossed, and fires again when it has been below.
         """
-        levels, spent = _levels(self.system, t, y), self.spent
+        levels, spent = levels_of(self.system, t, y), self.spent
         if found is not None:
             own = torch.nn.functional.one_hot(found.guard.clamp(min=0), self.count).bool() & found.here[:, None]
-            unmoved = (levels >= -TIE) & (levels == _levels(self.system, t, found.minus))
+            unmoved = (levels >= -TIE) & (levels == levels_of(self.system, t, found.minus))
             of_y, of_t = guard_slopes(self.system, t, y, found.guard)
             speed = (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1)
             # Not a little below: there events may pile up, which has to be seen.
@@ -218,24 +180,12 @@ class Watch:
                 "a refractory time, or stopping before that time",
             )
 
-    def _check_numbers(self, here: Tensor, guard: Tensor, t: Tensor, y: Tensor, when: str) -> None:
-        """Raise EventError where a guard is no number or infinitely far above zero."""
-        levels = _levels(self.system, t, y)
-        wrong = here[:, None] & ~(levels < float("inf"))
-        if not bool(wrong.any()):
-            return
-        sample, other = (int(k) for k in wrong.nonzero()[0])
-        raise EventError(
-            f"guard {other} of sample {sample} is {float(levels[sample, other]):g} {when} t = {float(t[sample]):g} ms",
-            "guards that are numbers",
-            "a guard that is defined for every state that is met",
-        )
-
     def _check(
         self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor, speed: Tensor, u: Tensor | None
     ) -> None:
         """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
-        before, after = _levels(self.system, t, minus), _levels(self.system, t, plus)
+        before, after = levels_of(self.system, t, minus), levels_of(self.system, t, plus)
+        check_numbers(here, t, before, after)
         own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
         of_y, _ = guard_slopes(self.system, t, minus, guard)
         room = 64.0 * torch.finfo(minus.dtype).eps + rounding(of_y, minus, speed, t)
@@ -249,15 +199,14 @@ class Watch:
                 "guards that rise through zero, and not many times in an instant",
                 "another input or initial state, or stopping before: a grazing event has no gradient",
             )
-        self._check_numbers(here, guard, t, plus, "after the jump at")
         tied = ~own & (before >= -TIE)
-        on_zero = own & (after >= 0.0)
-        if bool((here[:, None] & on_zero).any()):
-            of_y, of_t = guard_slopes(self.system, t, plus, guard)
-            speed = (of_y * self.field(t, plus, u)).sum(1) + of_t.squeeze(1)
-            unmoved = (after <= TIE) & (after == before)
-            on_zero = on_zero & (unmoved | (after <= rounding(of_y, plus, speed, t).unsqueeze(1)))
-        wrong = here[:, None] & (after >= 0.0) & ~tied & ~on_zero
+        wrong = here[:, None] & (after >= 0.0) & ~tied
+        if not bool(wrong.any()):
+            return
+        of_y, of_t = guard_slopes(self.system, t, plus, guard)
+        speed = (of_y * self.field(t, plus, u)).sum(1) + of_t.squeeze(1)
+        unmoved = (after <= TIE) & (after == before)
+        wrong = wrong & ~(own & (unmoved | (after <= rounding(of_y, plus, speed, t).unsqueeze(1))))
         if not bool(wrong.any()):
             return
         sample, other = (int(k) for k in wrong.nonzero()[0])
@@ -305,7 +254,7 @@ class _Inside:
             total = total + weight * k
         y = self.y + _column(self.span.length, self.y) * total
         t = _column(self.span.begin, self.y) + s * _column(self.span.length, self.y)
-        levels = _levels(self.system, t.flatten(0, 1), y.flatten(0, 1)).unflatten(0, sigma.shape)
+        levels = levels_of(self.system, t.flatten(0, 1), y.flatten(0, 1)).unflatten(0, sigma.shape)
         return torch.where(s > 0.0, levels, self.begins)
 
     def first(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -439,12 +388,6 @@ def event_rows(event: Int[Tensor, "K B"]) -> tuple[Int[Tensor, "E B"], Int[Tenso
     real = torch.arange(len(order), device=event.device)[:, None] < counts
     index = torch.where(real, event.gather(0, order), -1)
     return torch.where(real, order, 0), index.T.contiguous()
-
-
-def _levels(system: HybridSystem, t: Tensor, y: Tensor) -> Float[Tensor, "R G"]:
-    levels = system.guard(t, y)
-    assert levels is not None
-    return levels
 
 
 def _column(x: Float[Tensor, " B"], like: Tensor) -> Float[Tensor, "B 1"]:
