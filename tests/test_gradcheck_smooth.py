@@ -170,7 +170,7 @@ REFUSED = {
     "convergence, steps of adaptive ones": (lambda: _converge(method="dopri5", dts=(0.1,)), "dts with method='dopri5'"),
     "convergence, uneven step": (lambda: _converge(dts=(0.07,)), "0.07 ms between output times 0.8 ms apart"),
     "convergence, negative step": (lambda: _converge(dts=(-0.1,)), "a step of -0.1 ms"),
-    "convergence, no times": (lambda: _converge(ts=None), "dt=None and no output times"),
+    "convergence, no times": (lambda: _converge(ts=None), "dt=None; expected a positive dt in ms, or output times ts"),
 }
 
 
