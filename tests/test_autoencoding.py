@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from adjsnn.training import main
 from adjsnn.training.trials import SignalTrials
@@ -61,7 +62,7 @@ def test_pictures_are_in_one_split_only():
     parts = [digits.pictures, digits.held["validation"], digits.held["held_out"]]
     assert [len(part) for part in parts] == [1077, 360, 360]
     everything = torch.cat(parts).flatten(1)
-    images, _ = autoencoding.load_digits(return_X_y=True)
+    images, _ = load_digits(return_X_y=True)
     shown = torch.from_numpy(images / 16.0)
     assert sorted(map(tuple, everything.tolist())) == sorted(map(tuple, shown.tolist()))
     other = autoencoding.Digits(4, 20.0, 0.5, 0.4)
