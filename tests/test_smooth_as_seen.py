@@ -273,7 +273,7 @@ RESULTS = {
 }
 
 
-HARMLESS = ("y", "slowest", "ts")
+HARMLESS = ("y", "slowest", "ts", "accepted")
 
 
 class Firing(HybridSystem):
