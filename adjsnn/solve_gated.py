@@ -10,7 +10,7 @@ from torch import Tensor
 from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.segmented import Units, segmented, slots_within
-from adjsnn.checks import Number, positive
+from adjsnn.checks import Number, all_finite, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_euler import GatedEuler
 from adjsnn.integrate.gated_program import GatedProgram
@@ -90,8 +90,11 @@ def solve_gated(
     else:
         _check_input(system, tensors, inputs)
     n_steps, batch = (inputs.steps, inputs.batch) if stream else inputs.shape[:2]
-    y0 = system.initial_state(batch) if y0 is None else y0
-    _check_state(system, y0, tensors.w_rec, batch)
+    if y0 is None and system.neuron.threshold > 0.0:  # rest is below it
+        y0 = system.initial_state(batch)
+    else:
+        y0 = system.initial_state(batch) if y0 is None else y0
+        _check_state(system, y0, tensors.w_rec, batch)
     if method == "euler":
         program = GatedEuler(system.neuron, system.gate, dt, fused=KERNELS[kernels])
     else:
@@ -168,8 +171,10 @@ def _check_stream(system: GatedSynapseNetwork, stream: Stream, adjoint: object) 
 
 
 def _check_finite(tensors: GatedTensors) -> None:
+    if all_finite(*tensors.flat()):
+        return
     for name, x in zip(tensors.names(), tensors.flat(), strict=True):
-        if not _finite(x):
+        if not all_finite(x):
             raise ConfigurationError(
                 f"{name} has entries that are not finite",
                 "finite parameters",
@@ -237,7 +242,7 @@ def _check_input(system: GatedSynapseNetwork, tensors: GatedTensors, u: Tensor) 
             "the same dtype and device",
             "inputs.to(net.w_rec) or net.to(inputs)",
         )
-    if not _finite(u):
+    if not all_finite(u):
         step, sample, channel = (int(k) for k in (~u.detach().isfinite()).nonzero()[0])
         raise ConfigurationError(
             f"inputs[{step}, {sample}, {channel}] = {u[step, sample, channel]:g}",
@@ -258,7 +263,7 @@ def _check_state(system: GatedSynapseNetwork, y0: GatedState, like: Tensor, batc
             raise ConfigurationError(
                 f"y0.{name} is {seen}", f"a tensor {shape}, {like.dtype}, {like.device}", "net.initial_state(batch)"
             )
-        if not _finite(x):
+        if not all_finite(x):
             raise ConfigurationError(f"y0.{name} has entries that are not finite", "finite states", "net.initial_state(batch)")
     v, threshold = y0.v.detach(), system.neuron.threshold
     above = (v.abs() if system.neuron.two_sided else v) >= threshold
@@ -269,9 +274,3 @@ def _check_state(system: GatedSynapseNetwork, y0: GatedState, like: Tensor, batc
             "voltages below the threshold at the start",
             "clipping the initial voltages",
         )
-
-
-def _finite(x: Tensor) -> bool:
-    """Whether every entry is finite. On the CPU by numpy, in this thread: torch's idle ones would spin on their cores."""
-    x = x.detach()
-    return bool(np.isfinite(x.numpy()).all()) if x.device.type == "cpu" else bool(x.isfinite().all())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
-from adjsnn.checks import Count, Number, Times, at_end, count, duration, positive, rounding, times
+from adjsnn.checks import Count, Number, Times, all_finite, at_end, count, duration, positive, rounding, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif_readout import Readout
@@ -110,26 +110,27 @@ def solve_lif(
 
 def _check_layers(layers: list[LIFLayer]) -> None:
     for k, layer in enumerate(layers):
-        for name, x in layer._asdict().items():
-            if x is not None and not bool(x.detach().isfinite().all()):
-                raise ConfigurationError(
-                    f"{name}[{k}] has entries that are not finite",
-                    "finite parameters",
-                    "a smaller learning rate or gradient clipping, if this happened in training",
-                )
+        if not all_finite(*(x for x in layer if x is not None)):
+            name = next(name for name, x in layer._asdict().items() if x is not None and not all_finite(x))
+            raise ConfigurationError(
+                f"{name}[{k}] has entries that are not finite",
+                "finite parameters",
+                "a smaller learning rate or gradient clipping, if this happened in training",
+            )
+        here = LIFLayer._make(None if x is None else x.detach().cpu().numpy() for x in layer)
         rules = {
-            "tau_mem": (layer.tau_mem > 0.0, "positive times"),
-            "tau_syn": (layer.tau_syn > 0.0, "positive times"),
-            "refractory": (layer.refractory >= 0.0, "times ≥ 0"),
-            "v_reset": (layer.v_reset < layer.v_th, "a reset below v_th"),
-            "delays": (True if layer.delays is None else layer.delays >= 0.0, "times ≥ 0"),
-            "rec_delays": (True if layer.rec_delays is None else layer.rec_delays >= 0.0, "times ≥ 0"),
+            "tau_mem": ((here.tau_mem > 0.0).all(), "positive times"),
+            "tau_syn": ((here.tau_syn > 0.0).all(), "positive times"),
+            "refractory": ((here.refractory >= 0.0).all(), "times ≥ 0"),
+            "v_reset": ((here.v_reset < here.v_th).all(), "a reset below v_th"),
+            "delays": (here.delays is None or (here.delays >= 0.0).all(), "times ≥ 0"),
+            "rec_delays": (here.rec_delays is None or (here.rec_delays >= 0.0).all(), "times ≥ 0"),
         }
         for name, (fine, expected) in rules.items():
-            if not bool(torch.as_tensor(fine).all()):
-                values = getattr(layer, name).detach()
+            if not fine:
+                values = getattr(here, name)
                 raise ConfigurationError(
-                    f"{name}[{k}] from {float(values.min()):g} to {float(values.max()):g}",
+                    f"{name}[{k}] from {values.min():g} to {values.max():g}",
                     expected,
                     "lif.project_() after each step of the optimiser",
                 )
@@ -141,7 +142,7 @@ def _readout(system: LIFNetwork, layers: list[LIFLayer]) -> Readout | None:
     w_out, shape = checked("w_out", system.w_out, layers[0].w_in), (system.n_out, system.layers[-1])
     if w_out.shape != shape:
         raise ConfigurationError(f"w_out of shape {tuple(w_out.shape)}", f"{shape}, (n_out, N)", "a parameter of that shape")
-    if not bool(w_out.detach().isfinite().all()):
+    if not all_finite(w_out):
         raise ConfigurationError("w_out has entries that are not finite", "finite parameters", "a smaller learning rate")
     tau = system.tau_out
     if not isinstance(tau, (int, float)) or not 0.0 < tau < math.inf:
@@ -177,14 +178,17 @@ def _columns(x: SpikeTrains, end: float, eps: float) -> tuple[np.ndarray, np.nda
     if bool((t[:, 1:] < t[:, :-1]).any()):  # moved past each other since the trains were made
         time, order = time.sort(dim=1, stable=True)
         idx = idx.gather(1, order)
-    real = idx >= 0
-    first = np.concatenate([[0], real.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
-    time = time[real]
+    neuron = idx.cpu().numpy()
+    real = neuron >= 0
+    first = np.zeros(len(real) + 1, np.int64)
+    np.cumsum(real.sum(1), out=first[1:])
+    time = time[torch.from_numpy(real).to(time.device)]
     late = as_array(time) - end
-    near = (late > 0.0) & (late <= max(eps, torch.finfo(time.dtype).eps) * end)
-    if bool(near.any()):  # float64 holds the end itself; the shift has no gradient
-        time = time.double() - torch.from_numpy(np.where(near, late, 0.0)).to(time.device)
-    return first, idx[real].cpu().numpy(), time
+    if len(late) and late.max() > 0.0:
+        near = (late > 0.0) & (late <= max(eps, torch.finfo(time.dtype).eps) * end)
+        if bool(near.any()):  # float64 holds the end itself; the shift has no gradient
+            time = time.double() - torch.from_numpy(np.where(near, late, 0.0)).to(time.device)
+    return first, neuron[real], time
 
 
 def _no_spikes(system: LIFNetwork, u: Tensor) -> SpikeTrains:
@@ -209,7 +213,7 @@ def _check_currents(
         raise ConfigurationError(
             f"currents of {u.dtype} on {u.device}", f"{like.dtype} on {like.device}, as the network", "u.to(lif.w_in[0])"
         )
-    if not bool(u.detach().isfinite().all()):
+    if not all_finite(u):
         step, sample, channel = (int(k) for k in (~u.detach().isfinite()).nonzero()[0])
         raise ConfigurationError(
             f"currents that are not finite, first at step {step}, sample {sample}, channel {channel}",
@@ -266,11 +270,11 @@ def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[LIFSta
                 raise ConfigurationError(
                     f"y0[{k}].{name} is {seen}", f"a tensor {shape}, {like.dtype}, {like.device}", "lif.initial_state(batch)"
                 )
-            if not bool(x.detach().isfinite().all()):
+            if not all_finite(x):
                 raise ConfigurationError(f"y0[{k}].{name} is not finite", "finite states", "lif.initial_state(batch)")
-        above = (state.v >= layer.v_th).nonzero()
-        if len(above):
-            sample, neuron = (int(n) for n in above[0])
+        above = state.v.detach() >= layer.v_th.detach()
+        if bool(above.any()):
+            sample, neuron = (int(n) for n in above.nonzero()[0])
             raise ConfigurationError(
                 f"y0[{k}].v[{sample}, {neuron}] = {float(state.v[sample, neuron].detach()):g}, at or above its threshold",
                 "voltages below the threshold at the start",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.checkpoints import slots_for
-from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out, shapes_of
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out, layouts_of
 from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.checks import Count, Number, count, positive
 from adjsnn.errors import ConfigurationError
@@ -81,7 +81,7 @@ class _DiscreteGatedEuler(FirstOrder):
         tensors = _tensors(names, flat)
         trajectory = program.solve(tensors, u, GatedState(v0, a_fast0, a_slow0))
         ctx.program, ctx.names = program, names
-        ctx.y0 = shapes_of(v0, a_fast0, a_slow0)
+        ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat, *trajectory.flat())
         ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
         ctx.set_materialize_grads(False)

@@ -46,7 +46,9 @@ def first_order(pull: Pull) -> Callable[..., tuple[Tensor | None, ...]]:
             )
         if any(c is not None and _LEGACY(c) for c in cotangents):
             return _each_of_a_batch(pull, ctx, cotangents)
-        return _Each.apply(pull, ctx, *cotangents)
+        if torch._C._are_functorch_transforms_active():
+            return _Each.apply(pull, ctx, *cotangents)
+        return tuple(pull(ctx, *cotangents))  # a Function more would cost a small solve a twentieth of its time
 
     return backward
 
@@ -101,18 +103,20 @@ class _Each(torch.autograd.Function):
         return found, tuple(None if x is None else 0 for x in found)
 
 
-def shapes_of(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Shapes and strides of tensors that are not kept themselves, for `laid_out`."""
-    return tuple(torch.empty_like(x, device="meta") for x in tensors)
+def layouts_of(*tensors: Tensor) -> tuple[Tensor | None, ...]:
+    """Layouts of tensors that are not kept themselves, for `laid_out`: None where contiguous."""
+    return tuple(None if x.is_contiguous() else torch.empty_like(x, device="meta") for x in tensors)
 
 
-def laid_out(gradients: Sequence[Tensor | None], like: Sequence[Any]) -> tuple[Tensor | None, ...]:
-    """The gradients with the strides of their tensors, contiguous where those overlap; None stays None."""
+def laid_out(gradients: Sequence[Tensor | None], like: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """The gradients with the strides of their tensors, contiguous where those overlap or are None; None stays None."""
     return tuple(g if g is None else _laid_out(g, x) for g, x in zip(gradients, like, strict=True))
 
 
-def _laid_out(gradient: Tensor, like: Tensor) -> Tensor:
-    if gradient.stride() == like.stride() or (gradient.is_contiguous() and like.is_contiguous()):
+def _laid_out(gradient: Tensor, like: Tensor | None) -> Tensor:
+    if like is None or like.is_contiguous():
+        return gradient.contiguous()
+    if gradient.stride() == like.stride():
         return gradient
     wanted = torch.empty_like(like, device="meta")
     return torch.empty_strided(wanted.shape, wanted.stride(), dtype=gradient.dtype, device=gradient.device).copy_(gradient)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.checkpoints import kept_on_the_way, reverse
-from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out, shapes_of
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out, layouts_of
 from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import Carried, GatedProgram, GatedTrajectory, Irregular, memory_for
@@ -131,7 +131,7 @@ class SegmentedGated(FirstOrder):
         record.counts, record.overlong = counts, irregular.steps
         record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes
         ctx.units, ctx.record, ctx.names, ctx.kept = units, record, names, kept
-        ctx.y0 = shapes_of(v0, a_fast0, a_slow0)
+        ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat)
         ctx.set_materialize_grads(False)
         return readout, snapshot.v, snapshot.a_fast, snapshot.a_slow, charge

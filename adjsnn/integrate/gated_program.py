@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adjsnn.errors import ConfigurationError, IntegrationError, StepTooLongWarning
 from adjsnn.integrate.memory import fresh
-from adjsnn.kernels.fused import Carry, FusedGated, obstacle
+from adjsnn.kernels.fused import Carry, FusedGated, uncovered, unlike_the_loops
 from adjsnn.kernels.fused import block_length as fused_block_length
 from adjsnn.scalars import spread
 from adjsnn.systems.gated_network import GatedState, GatedTensors
@@ -122,6 +122,7 @@ class GatedProgram(ABC):
     def __init__(self, neuron: Membrane, gate: Gate, dt: float, *, fused: tuple[str, ...] = ("forward", "backward")) -> None:
         self.neuron, self.gate, self.dt, self.fused = settled(neuron), settled(gate), dt, fused
         self.translates = self.neuron.wraps and of_the_base(self.neuron, "reset")
+        self._unlike = unlike_the_loops(self.neuron, self.gate)
 
     @abstractmethod
     def rates(self, tensors: GatedTensors) -> Any:
@@ -144,7 +145,7 @@ class GatedProgram(ABC):
 
     def kernel(self, tensors: GatedTensors, direction: str) -> FusedGated | None:
         """The fused loops for this network, or None where plain operations have to do."""
-        if direction not in self.fused or obstacle(self.neuron, self.gate, tensors) is not None:
+        if direction not in self.fused or (self._unlike or uncovered(self.neuron, tensors)) is not None:
             return None
         return self.fuse(tensors)
 

@@ -39,18 +39,23 @@ class Progress(NamedTuple):
 
 def obstacle(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
     """Why the fused loops cannot run this network, or None where they can."""
-    if (why := _unknown(neuron, gate, tensors)) is not None:
-        return why
-    if tensors.w_rec.device.type != "cpu":
+    return unlike_the_loops(neuron, gate) or uncovered(neuron, tensors)
+
+
+def uncovered(neuron: Membrane, tensors: GatedTensors) -> str | None:
+    """What of the tensors the loops do not cover."""
+    if tuple(tensors.constants) != CONSTANTS[type(neuron)]:
+        return f"{type(neuron).__name__} has constants {list(tensors.constants)}"
+    if not tensors.w_rec.is_cpu:
         return f"the network is on {tensors.w_rec.device}, not on the CPU"
     if tensors.tau_fast.dim() or tensors.tau_slow.dim():
         return "tau_fast and tau_slow differ between neurons"
-    if len(tensors.w_rec) > MOST_NEURONS:
-        return f"{len(tensors.w_rec)} neurons are more than {MOST_NEURONS}"
+    if (n := tensors.w_rec.shape[0]) > MOST_NEURONS:
+        return f"{n} neurons are more than {MOST_NEURONS}"
     return None
 
 
-def _unknown(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
+def unlike_the_loops(neuron: Membrane, gate: Gate) -> str | None:
     """What of a membrane or gate is not as the loops have it: a subclass, or what was replaced on an object or its class."""
     if type(neuron) not in MEMBRANES:
         return f"the membrane {type(neuron).__name__} is not one of NIF, LIF, QIF"
@@ -59,8 +64,6 @@ def _unknown(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
     for model in (neuron, gate):
         if not unaltered(model):
             return f"attributes of {type(model).__name__} were replaced"
-    if tuple(tensors.constants) != CONSTANTS[type(neuron)]:
-        return f"{type(neuron).__name__} has constants {list(tensors.constants)}"
     return None
 
 
@@ -180,11 +183,12 @@ class FusedGated:
 
     def _constants(self) -> np.ndarray:
         """1/τ and v_r for each neuron, (2, N); zeros where the membrane has none."""
-        rows = self.tensors.w_rec.new_zeros(2, len(self.tensors.w_rec))
+        w = _array(self.tensors.w_rec)
+        rows = np.zeros((2, len(w)), w.dtype)
         for name, value in self.tensors.constants.items():
             row = 1 if name == "v_reset" else 0
-            rows[row] = value.detach() if row else 1.0 / value.detach()
-        return _array(rows)
+            rows[row] = _array(value) if row else 1.0 / _array(value)
+        return rows
 
     def _by_name(self, sums: list[Tensor], d_tau: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
         d_rec_t, d_in_t, d_out_t, d_bias, d_c0, d_c1 = sums
@@ -219,15 +223,15 @@ class FusedSweep:
         self.head = (*kernel._head(self.dtype, "backward"), *(_array(x) for x in (t.w_rec.T, t.w_in.T, t.bias, t.w_out.T)))
         names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
         self.want = (*(name in wanted for name in names), last[2] is not None, last[3] is not None)
-        new, widths = t.w_rec.new_zeros, (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
+        widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
         eta, lam_v, ext_fast, ext_slow = (
-            _array(new(batch, width) if x is None else x.clone()) for x, width in zip(last, widths, strict=True)
+            np.zeros((batch, width), self.dtype) if x is None else _array(x).copy() for x, width in zip(last, widths, strict=True)
         )
         self.scales = (1.0, 1.0) if kernel.tableau else (t.tau_fast.item(), t.tau_slow.item())
         ext_fast /= self.dtype(self.scales[0])
         ext_slow /= self.dtype(self.scales[1])
         self.state = (lam_v, np.zeros_like(lam_v), eta, ext_fast, ext_slow)
-        self.c_count = _array(new(0, 0)) if c_count is None else _array(c_count)
+        self.c_count = np.zeros((0, 0), self.dtype) if c_count is None else _array(c_count)
         self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
         self.total = [[np.zeros(size, self.dtype) for size in self.shapes] for _ in self.groups]

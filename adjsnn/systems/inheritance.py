@@ -62,7 +62,7 @@ def unaltered(model: Membrane | Gate) -> bool:
     kind = type(model)
     if any(hasattr(kind, name) for name in vars(model)):
         return False
-    return all(as_made(owner) for owner in kind.__mro__ if "_as_made" in vars(owner))
+    return all(map(as_made, kind._as_made.line))
 
 
 def of_the_base(model: Membrane | Gate, name: str) -> bool:
@@ -74,7 +74,9 @@ def of_the_base(model: Membrane | Gate, name: str) -> bool:
 def own_step(neuron: Membrane) -> bool:
     """Whether `advance` is known to be v + h f(v, I), so that its derivatives are those of the flow."""
     function = getattr(neuron.advance, "__func__", None)
-    return any(vars(owner)["_as_made"].get("advance") is function for owner in type(neuron).__mro__ if owner.__module__ in OWN)
+    return any(
+        vars(owner)["_as_made"].made.get("advance") is function for owner in type(neuron).__mro__ if owner.__module__ in OWN
+    )
 
 
 def check_promises(neuron: Membrane, gate: Gate, constants: Constants, like: Tensor) -> None:
@@ -84,11 +86,10 @@ def check_promises(neuron: Membrane, gate: Gate, constants: Constants, like: Ten
         ConfigurationError: results of another shape or dtype; a tensor of their own that requires a gradient, which no adjoint
             would deliver; a gate that does not rise from 0 to 1; `wraps` or `vanishes_at_edges` of what does not.
     """
-    x = torch.tensor(PLACES, dtype=like.dtype, device=like.device)
     if not is_own(gate):
-        _check_gate(gate, x)
+        _check_gate(gate, like.new_tensor(PLACES))
     if not is_own(neuron):
-        _check_membrane(neuron, {name: c.detach().flatten()[:1] for name, c in constants.items()}, x)
+        _check_membrane(neuron, {name: c.detach().flatten()[:1] for name, c in constants.items()}, like.new_tensor(PLACES))
 
 
 def _check_gate(gate: Gate, x: Tensor) -> None:
@@ -161,8 +162,8 @@ def _depth(model: Membrane | Gate, name: str) -> float:
         return -1.0
     for k, owner in enumerate(type(model).__mro__):
         if name in vars(owner):
-            made = vars(owner).get("_as_made", {})
-            patched = bool(made) and made.get(name) is not vars(owner)[name]
+            record = vars(owner).get("_as_made")
+            patched = record is not None and record.made.get(name) is not vars(owner)[name]
             return k - 0.5 * patched
     return float("inf")
 

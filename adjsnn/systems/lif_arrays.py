@@ -141,7 +141,7 @@ def grazing(trial: Trial, sample: int, neuron: int, time: float) -> EventError:
 
 def as_array(x: Tensor) -> np.ndarray:
     """A float64 copy or view on the CPU."""
-    return x.detach().to("cpu", torch.float64).contiguous().numpy()
+    return np.asarray(x.detach().cpu().numpy(), np.float64, "C")
 
 
 def layer_arrays(layer: LIFLayer) -> LayerArrays:

@@ -2,30 +2,43 @@
 
 from abc import ABC
 from typing import Any
-from weakref import WeakKeyDictionary
 
 ADDED = ("__", "_abc_", "_as_made")  # what Python adds to a class, and this
-_SIZES: WeakKeyDictionary[type, int] = WeakKeyDictionary()  # of classes whose names were found to be those they were made with
+
+
+class Record:
+    """What a class held when it was made.
+
+    Attributes:
+        made: its functions and values by name.
+        size: how many names it has with those that Python adds, once they were found to be the same names; -1 before.
+        line: the class and those of its ancestors that have a record.
+    """
+
+    def __init__(self, owner: type) -> None:
+        self.made, self.size = holdings(owner), -1
+        self.line = (owner, *(c for c in owner.__mro__[1:] if "_as_made" in vars(c)))
 
 
 class Recorded(ABC):
     """Base of membranes and gates: a later patch of a class can be told from what was written in it."""
 
-    _as_made: dict[str, Any]
+    _as_made: Record
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls._as_made = holdings(cls)
+        cls._as_made = Record(cls)
 
 
 def as_made(owner: type) -> bool:
     """Whether a class holds what it held when it was made. Asked at every solve: names are read where their number is new."""
-    held, made = vars(owner), vars(owner)["_as_made"]
-    if len(held) != _SIZES.get(owner):
-        if holdings(owner).keys() != made.keys():
+    held = vars(owner)
+    record = held["_as_made"]
+    if len(held) != record.size:
+        if holdings(owner).keys() != record.made.keys():
             return False
-        _SIZES[owner] = len(held)
-    return made.items() <= held.items()
+        record.size = len(held)
+    return record.made.items() <= held.items()
 
 
 def holdings(owner: type) -> dict[str, Any]:
