@@ -265,12 +265,12 @@ class _Inside:
         """
         zero = torch.zeros_like(self.span.begin)
         parts = PIECES
-        low, high, found, hidden = self._first_of(zero, 1.0 / parts, parts)
+        low, high, found, hidden = self._first_or_hidden(zero, parts)
         for _ in range(FINER):
             if not bool(hidden.any()):
                 break
             parts *= PIECES
-            finer = self._first_of(zero, 1.0 / parts, parts)
+            finer = self._first_or_hidden(zero, parts)
             low, high, found, hidden = (
                 torch.where(hidden, x, before) for x, before in zip(finer, (low, high, found, hidden), strict=True)
             )
@@ -278,19 +278,30 @@ class _Inside:
 
     def divide(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Tensor, Tensor, Tensor]:
         """The first of PIECES parts between two fractions in which a guard rises through zero, and whether one does, (B,)."""
-        begin, end, found, _ = self._first_of(low, (high - low) / PIECES, PIECES)
-        return begin, torch.where(found, end, high), found
+        width = (high - low) / PIECES
+        first, found = self._first_of(self._levels(low, width, PIECES))
+        return low + first * width, torch.where(found, low + (first + 1) * width, high), found
 
-    def _first_of(self, low: Tensor, width: Tensor | float, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The first of some parts in which a guard rises, `low` and one width on where there is none; whether one does; whether
-        one may in a part before."""
-        levels = self.at(low + torch.arange(parts + 1, device=low.device, dtype=low.dtype)[:, None] * width)
+    def _first_or_hidden(self, zero: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The first of some parts of the step in which a guard rises, the first part where there is none; whether one does;
+        whether one may in a part before."""
+        levels, width = self._levels(zero, 1.0 / parts, parts), 1.0 / parts
+        first, found = self._first_of(levels)
+        low, high = zero + first * width, zero + (first + 1) * width
+        hidden = may_exceed(levels).any(2)
+        if not bool(hidden.any()):
+            return low, high, found, hidden[0]
+        before = torch.arange(parts, device=zero.device)[:, None] < torch.where(found, first, parts)
+        return low, high, found, (hidden & before).any(0)
+
+    def _levels(self, low: Tensor, width: Tensor | float, parts: int) -> Float[Tensor, "P1 B G"]:
+        """φ at the ends of parts of equal width."""
+        return self.at(low + torch.arange(parts + 1, device=low.device, dtype=low.dtype)[:, None] * width)
+
+    def _first_of(self, levels: Float[Tensor, "P1 B G"]) -> tuple[Tensor, Tensor]:
+        """The number of the first part in which a guard rises, 0 where there is none, and whether one does, each (B,)."""
         rises = self._rises(levels[:-1], levels[1:]).any(2)
-        first, found = rises.to(torch.int8).argmax(0), rises.any(0)
-        hidden = may_exceed(levels).any(2) & (
-            torch.arange(parts, device=low.device)[:, None] < torch.where(found, first, parts)
-        )
-        return low + first * width, low + (first + 1) * width, found, hidden.any(0)
+        return rises.to(torch.int8).argmax(0), rises.any(0)
 
     def cross(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
         """Where the first guard crosses zero between two near fractions, along chords, and which guard."""

@@ -13,6 +13,8 @@ def may_exceed(levels: Float[Tensor, "P1 B G"]) -> Bool[Tensor, "P B G"]:
     A function that turns back twice within a part is beyond this.
     """
     before, after = levels[:-1], levels[1:]
+    if not bool(((2.0 * levels[1:-1] >= levels[:-2]) | (2.0 * levels[1:-1] >= levels[2:])).any()):
+        return torch.zeros_like(before, dtype=torch.bool)  # no line reaches zero: so in most steps
     infinite = torch.full_like(levels[:1], float("inf"))
     rise = torch.cat([infinite, after[:-1] - before[:-1]])  # along the line from the left, over one part
     fall = torch.cat([before[1:] - after[1:], infinite])  # along the line from the right, towards the left

@@ -225,7 +225,8 @@ class FusedSweep:
         self.want = (*(name in wanted for name in names), last[2] is not None, last[3] is not None)
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
         eta, lam_v, ext_fast, ext_slow = (
-            np.zeros((batch, width), self.dtype) if x is None else _array(x).copy() for x, width in zip(last, widths, strict=True)
+            np.zeros((batch, width), self.dtype) if x is None else _array(x).copy()
+            for x, width in zip(last, widths, strict=True)
         )
         self.scales = (1.0, 1.0) if kernel.tableau else (t.tau_fast.item(), t.tau_slow.item())
         ext_fast /= self.dtype(self.scales[0])

@@ -71,10 +71,25 @@ def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
     beyond 2⁻⁴⁰ S = 2¹³ u S, and a tangent, which multiplies the error of a slope by t/τ_m, has as much room. Whatever exceeds
     v_th inside by more than 64u S is never passed over; below that rounding decides, here as in `first_crossing`.
     """
-    rise, fall = i + bias - v, i_after + bias - v_after  # τ_m v̇ at both ends
-    near, span = 2.0**-40 * (abs(v) + abs(bias) + abs(i) + abs(v_th)), t / tau_mem
-    reach = v_th - near * (1.0 + span)
-    inside = (i > 0.0) & (rise > 0.0) & (fall <= near) & (v + rise * span >= reach)
+    near = nearness(v, i, bias, v_th)
+    return may_reach(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t / tau_mem, near)
+
+
+@compiled(**INLINE)
+def nearness(v, i, bias, v_th):
+    """2⁻⁴⁰ S of `may_cross`: a voltage, below which rounding may have decided."""
+    return 2.0**-40 * (abs(v) + abs(bias) + abs(i) + abs(v_th))
+
+
+@compiled(**INLINE)
+def may_reach(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, span, near):
+    """`may_cross` for loops that know t/τ_m, span, and `nearness` already."""
+    rise, reach = i + bias - v, v_th - near * (1.0 + span)
+    tangent = v + (rise if rise > 0.0 else 0.0) * span
+    if not ((tangent >= reach) | (v_after >= v_th)):  # nearly always, and so a branch that is foretold; those below are not
+        return False
+    fall = i_after + bias - v_after  # τ_m v̇ at the end, as `rise` at the start
+    inside = (i > 0.0) & (rise > 0.0) & (fall <= near) & (tangent >= reach)
     if inside & (fall < -near) & (i_after * tau_mem + fall * tau_syn > near * (tau_mem + tau_syn)):
         inside = v + rise * (v_after - v - fall * span) / (rise - fall) >= reach
     return (v_after >= v_th) | inside | ((v >= v_th) & (rise > 0.0))

@@ -13,7 +13,7 @@ import numpy as np
 
 from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.lif_layer import FINE, RUNAWAY
-from adjsnn.kernels.lif_math import OPTIONS, alike, decay, first_crossing, grown, may_cross, voltage
+from adjsnn.kernels.lif_math import OPTIONS, alike, decay, first_crossing, grown, may_reach, nearness, voltage
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = 0, 1, 2, 3, 4, 5
 ALL = -1
@@ -94,6 +94,13 @@ def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcomi
 
 
 @compiled(**OPTIONS)
+def _bounding(span, tau_mem, tau_syn):
+    """What the bound asks of an interval: e^{-t/τ_m}, e^{-t/τ_s}, K/τ_m and t/τ_m. Neurons that are alike share them."""
+    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
+    return e_mem, e_syn, conv / tau_mem, span / tau_mem
+
+
+@compiled(**OPTIONS)
 def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming):
     """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
 
@@ -104,23 +111,22 @@ def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, inst
     """
     whole = horizon - t
     span = whole
-    e_mem, e_syn, conv = decay(span, tau_mem[0], tau_syn[0])
+    e_mem, e_syn, gain, share = _bounding(span, tau_mem[0], tau_syn[0])
     for n in range(len(v)):
         upcoming[n] = inf
         if not same[n]:
-            e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
+            e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
         if release[n] < inf:
             continue
-        v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * conv / tau_mem[n]
-        reach = v_th[n] - 2.0**-40 * (abs(v[n]) + abs(bias[n]) + abs(i[n]) + abs(v_th[n]))
-        if may_cross(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], tau_syn[n], reach, span):
+        v_after, near = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain, nearness(v[n], i[n], bias[n], v_th[n])
+        if may_reach(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], tau_syn[n], v_th[n] - near, share, near):
             end = voltage(whole, v[n], i[n], bias[n], tau_mem[n], tau_syn[n])[0]
             wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], whole, end)
             if wait < inf:
                 upcoming[n] = min(t + wait, horizon)
                 if instant and wait < span:
                     span = wait
-                    e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
+                    e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
 
 
 @compiled(**OPTIONS)
