@@ -1,6 +1,8 @@
 """Events of a hybrid system inside adaptive steps: found on the continuous extension, located on the step itself, (3.4)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -246,11 +248,10 @@ class _Inside:
     def at(self, sigma: Float[Tensor, "P B"]) -> Float[Tensor, "P B G"]:
         """φ at fractions of the step."""
         s = sigma.to(self.y.dtype).unsqueeze(2)
-        total = torch.zeros_like(s)
-        for row, k in zip(self.tableau.dense, self.slopes, strict=True):
-            weight = torch.zeros_like(s)
-            for coefficient in reversed(row):
-                weight = (weight + coefficient) * s
+        total, weights = torch.zeros_like(s), s.new_zeros(len(self.slopes), 1, 1, 1)
+        for coefficients in _powers(self.tableau.dense, s.dtype, s.device):  # of all stages at once, highest power first
+            weights = (weights + coefficients) * s
+        for weight, k in zip(weights, self.slopes, strict=True):
             total = total + weight * k
         y = self.y + _column(self.span.length, self.y) * total
         t = _column(self.span.begin, self.y) + s * _column(self.span.length, self.y)
@@ -315,6 +316,13 @@ class _Inside:
     @staticmethod
     def _rises(before: Tensor, after: Tensor) -> Tensor:
         return ~((before >= 0.0) | (after < 0.0))
+
+
+@lru_cache(maxsize=32)
+def _powers(dense: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "Q S 1 1 1"]:
+    """Coefficients of the dense output by power, highest first."""
+    by_power = tuple(zip_longest(*dense, fillvalue=0.0))
+    return torch.tensor(by_power[::-1], dtype=dtype, device=device)[:, :, None, None, None]
 
 
 def taped_step(
