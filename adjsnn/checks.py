@@ -56,6 +56,15 @@ def count(name: str, value: Any, least: int = 1, expected: str | None = None, re
     return int(found)
 
 
+def index(name: str, value: Any, n: int) -> int:
+    """The place 0 … n-1 of one of n things, counted from the front, or by a negative number from the back."""
+    expected, remedy = f"an integer from {-n} to {n - 1}, one of {n}", f"{name}=-1, the last"
+    found = count(name, value, -n, expected, remedy)
+    if found >= n:
+        raise ConfigurationError(f"{name}={value!r}", expected, remedy)
+    return found % n
+
+
 def is_flag(value: Any) -> bool:
     """Whether a value is a bool, of Python, numpy or torch."""
     return isinstance(_item("", value), bool)
@@ -119,6 +128,27 @@ def all_finite(*tensors: Tensor) -> bool:
         if math.isfinite(sum(x.sum() for x in arrays)):
             return True
     return all(bool(np.isfinite(x).all()) for x in arrays)
+
+
+def real(name: str, given: Any, expected: str, remedy: str) -> Tensor:
+    """Real numbers of any shape as a tensor, see `tensor`; gradients pass."""
+    found = tensor(name, given, expected, remedy)
+    if found.is_complex() or found.dtype == torch.bool:
+        raise ConfigurationError(f"{name} of {found.dtype}", expected, remedy)
+    return found
+
+
+def kind(name: str, value: Any, *kinds: type) -> None:
+    """Refuse what is of none of these classes."""
+    if not isinstance(value, kinds):
+        known = " or ".join(k.__name__ for k in kinds)
+        raise ConfigurationError(f"{name} of type {type(value).__name__}", known, f"another {name}")
+
+
+def float_dtype(dtype: Any) -> None:
+    """Refuse what is no floating-point dtype; None is one."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigurationError(f"dtype={dtype!r}", "a floating-point dtype of torch", "dtype=torch.float64")
 
 
 def at_end(times: Tensor, end: float, eps: float) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
-from adjsnn.checks import Number, positive
+from adjsnn.checks import Number, index, positive, real
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal
 from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
@@ -88,14 +89,15 @@ class LIFSolution:
     @untraced
     def spike_times(self, layer: int = -1) -> Float[Tensor, " S"]:
         """Times of all spikes of a layer in one column, sample by sample, sorted within a sample; differentiable."""
-        return self._results[layer].time
+        return self._results[self._number(layer)].time
 
     @untraced
     def first_spike_times(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """First spike time of each neuron, ms; differentiable; inf for a neuron that is silent, without gradient."""
-        result = self._result(layer)
+        k = self._number(layer)
+        result = self._result(k)
         time, spikes = result.time, result.run.spikes
-        n = len(self._layers[layer].v_th)
+        n = len(self._layers[k].v_th)
         first = np.full(spikes.batch * n, -1)
         first[_flat(spikes, n)[::-1]] = np.arange(len(spikes.time))[::-1]  # of several, the last to be written is the earliest
         fired = np.flatnonzero(first >= 0)
@@ -106,7 +108,8 @@ class LIFSolution:
     @untraced
     def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
         """Number of spikes of each neuron; a whole number, without gradient."""
-        return torch.from_numpy(self._counts(layer)).to(self._results[layer].time.device)
+        k = self._number(layer)
+        return torch.from_numpy(self._counts(k)).to(self._results[k].time.device)
 
     @cached_property
     @untraced
@@ -131,13 +134,13 @@ class LIFSolution:
         Raises:
             ConfigurationError: a network without readout, fewer than two times ts, or a target of another shape.
         """
-        readout = self._read_against(target)
+        readout, target = self._read_against(target)
         return readout_error(readout, self._result(-1), self._times, target.detach()).to(readout.w_out)
 
     @untraced
     def error_of_silence(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
         """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
-        readout = self._read_against(target)
+        readout, target = self._read_against(target)
         return target_square(self._times.double(), target.detach().double()).to(readout.w_out)
 
     @untraced
@@ -151,6 +154,10 @@ class LIFSolution:
             ConfigurationError: a network without readout, or windows of another shape or backward in time.
         """
         readout, batch = self._read(0), self._results[-1].run.spikes.batch
+        start, stop = (
+            real(name, x, "a time in ms for each sample, (B,)", "torch.full((B,), 10.0)")
+            for name, x in (("start", start), ("stop", stop))
+        )
         if start.shape != (batch,) or stop.shape != (batch,) or bool((stop < start).any()):
             raise ConfigurationError(
                 f"windows of shapes {tuple(start.shape)} and {tuple(stop.shape)}",
@@ -171,15 +178,16 @@ class LIFSolution:
             )
         return self._readout
 
-    def _read_against(self, target: Tensor) -> Readout:
-        """The readout, where the target has its shape."""
+    def _read_against(self, target: Any) -> tuple[Readout, Tensor]:
+        """The readout, and a target of its shape."""
         readout = self._read(2)
+        target = real("target", target, "values of the readout at the times ts", "torch.as_tensor(target)")
         shape = (len(self._times), self._results[-1].run.spikes.batch, len(readout.w_out))
         if target.shape != shape:
             raise ConfigurationError(
                 f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
             )
-        return readout
+        return readout, target
 
     @untraced
     def squared_rate(self, tau: Number = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
@@ -197,14 +205,14 @@ class LIFSolution:
         tau = positive("tau", tau, remedy="tau=20.0")
         if not self.t_end > 0.0:
             raise ConfigurationError("a rate over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
-        k = range(len(self._layers))[layer]
+        k = self._number(layer)
         energy = squared_activity(self._result(k), len(self._layers[k].v_th), tau)
         return (energy * (1e6 / self.t_end)).to(self._layers[k].v_th)
 
     @untraced
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes."""
-        k = range(len(self._layers))[layer]
+        k = self._number(layer)
         drive = self._drive if k == 0 else None
         return voltage_max(self._layers[k], self._fed_by(k), self._result(k), self._y0[k], self.t_end, drive)
 
@@ -215,7 +223,7 @@ class LIFSolution:
         Raises:
             ConfigurationError: a layer with refractory times, for which there is no balance to compute it from.
         """
-        k = range(len(self._layers))[layer]
+        k = self._number(layer)
         if bool((self._layers[k].refractory != 0.0).any()):
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
@@ -226,6 +234,9 @@ class LIFSolution:
         if k == 0 and self._drive is not None:
             return found + (self._drive.values.sum(0) * self._drive.dt).to(found)
         return found
+
+    def _number(self, layer: Any) -> int:
+        return index("layer", layer, len(self._layers))
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""
@@ -242,7 +253,7 @@ class LIFSolution:
     @untraced
     def spike_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
         """dv/dt just before each spike of a layer, 1/ms, sample by sample in order of time, equation (2.7)."""
-        k = range(len(self._layers))[layer]
+        k = self._number(layer)
         return torch.from_numpy(_speeds(self._layers[k], self._results[k]))
 
     @cached_property

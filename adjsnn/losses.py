@@ -1,12 +1,13 @@
 """Losses. Each sees only a Solution; what it differentiates is found by the adjoint that made the solution."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.checks import Number, number, positive
+from adjsnn.checks import Number, index, kind, number, positive, real, tensor
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import CheckpointedSolution, GatedSolution
@@ -28,7 +29,7 @@ def readout_mse(sol: GatedSolution | CheckpointedSolution, target: Float[Tensor,
     Raises:
         ConfigurationError: target and readout differ in shape.
     """
-    _check_target(sol, target)
+    target = _target_of(sol, target)
     return (sol.readout - target).square().mean()
 
 
@@ -50,7 +51,7 @@ def normalised_cost(
     """
     if isinstance(sol, LIFSolution):
         return sol.readout_error(target).sum() / _size(sol.error_of_silence(target).sum())
-    _check_target(sol, target)
+    target = _target_of(sol, target)
     return (sol.readout - target).square().sum() / _size(target.square().sum())
 
 
@@ -62,6 +63,7 @@ def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: 
     partial one its part (equation 1.4). The located spikes themselves, a whole number whose derivative is zero, are in
     sol.spikes. For LIF networks it is that whole number, of one layer, and passes no gradient; `voltage_max` does.
     """
+    kind("sol", sol, GatedSolution, CheckpointedSolution, LIFSolution)
     if isinstance(sol, LIFSolution):
         return sol.spike_counts(layer).to(sol.ts)
     return sol.spike_charge
@@ -70,6 +72,7 @@ def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: 
 @untraced
 def firing_rate(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Firing rate of each neuron in spikes/s: spike_count over the length of the trial."""
+    kind("sol", sol, GatedSolution, CheckpointedSolution, LIFSolution)
     if not sol.t_end > 0.0:
         raise ConfigurationError("a rate over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
     return spike_count(sol, layer) * (MS_PER_SECOND / sol.t_end)
@@ -81,6 +84,7 @@ def voltage_max(sol: LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
 
     The way to a silent neuron: its spike times have no gradient, its voltage has.
     """
+    kind("sol", sol, LIFSolution)
     return sol.voltage_max(layer)
 
 
@@ -108,6 +112,8 @@ def first_spike_cross_entropy(
     Raises:
         ConfigurationError: labels of another number or outside the classes, or a τ_1 so short that exp(t_end/τ_1) overflows.
     """
+    kind("sol", sol, LIFSolution)
+    labels = tensor("labels", labels, "the class of each sample, (B,)", "labels.long(), one per sample")
     tau0, alpha = positive("tau0", tau0), number("alpha", alpha)
     tau1 = TAU1 * max(1.0, sol.t_end / SHORT_TRIAL) if tau1 is None else positive("tau1", tau1)
     first = sol.first_spike_times(layer)
@@ -117,7 +123,7 @@ def first_spike_cross_entropy(
             f"a tau1 of about a tenth of the trial, {TAU1 / SHORT_TRIAL * sol.t_end:.3g} ms",
             "tau1=None",
         )
-    outside = labels.is_floating_point() or bool(((labels < 0) | (labels >= first.shape[1])).any())
+    outside = labels.is_floating_point() or labels.is_complex() or bool(((labels < 0) | (labels >= first.shape[1])).any())
     if labels.shape != first.shape[:1] or outside:
         raise ConfigurationError(
             f"labels of {labels.dtype} and shape {tuple(labels.shape)}",
@@ -139,6 +145,8 @@ def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int =
     Raises:
         ConfigurationError: targets of another shape.
     """
+    kind("sol", sol, LIFSolution)
+    target = real("target", target, "first spike times in ms, (B, N)", "torch.as_tensor(target)")
     first = sol.first_spike_times(layer)
     if target.shape != first.shape:
         raise ConfigurationError(f"targets of shape {tuple(target.shape)}", f"{tuple(first.shape)}", "inf where none is wanted")
@@ -161,7 +169,9 @@ def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number 
     Raises:
         ConfigurationError: another number of samples or neurons, or tau not positive.
     """
-    found = sol.layer_spikes[layer] if isinstance(sol, LIFSolution) else sol
+    kind("sol", sol, LIFSolution, SpikeTrains)
+    kind("target", target, SpikeTrains)
+    found = sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))] if isinstance(sol, LIFSolution) else sol
     if (target.batch, target.n_neurons) != (found.batch, found.n_neurons):
         raise ConfigurationError(f"{target!r} as a target of {found!r}", "as many samples and neurons", "SpikeTrains.from_list")
     tau = positive("tau", tau, remedy="tau=10.0")
@@ -201,10 +211,14 @@ def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:
     return sample * trains.n_neurons + trains.idx[sample, k], time, torch.full_like(time, sign)
 
 
-def _check_target(sol: GatedSolution | CheckpointedSolution, target: Tensor) -> None:
+def _target_of(sol: GatedSolution | CheckpointedSolution | LIFSolution, target: Any) -> Tensor:
+    """A target of the readout, of its shape."""
+    kind("sol", sol, GatedSolution, CheckpointedSolution, LIFSolution)
+    target = real("target", target, "values of the readout at the times sol.ts", "torch.as_tensor(target)")
     if target.shape != sol.readout.shape:
         raise ConfigurationError(
             f"a target of shape {tuple(target.shape)}",
             f"the readout's shape {tuple(sol.readout.shape)}: one value at each of the T+1 times",
             "adjsnn.signals.lowpass, which returns T+1 values for T inputs",
         )
+    return target

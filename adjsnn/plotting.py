@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.checks import Count, Number, count, positive
+from adjsnn.checks import Count, Number, count, index, positive
 from adjsnn.errors import ConfigurationError, MissingPackageError
 from adjsnn.lif_solution import LIFSolution
 from adjsnn.solution import GatedSolution
@@ -89,7 +89,9 @@ def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: Count = 0, orde
 
 def spikes_of(sol: GatedSolution | LIFSolution, layer: Count = -1) -> SpikeTrains:
     """Spikes of a solution of either family, of a layer where it has several."""
-    return sol.layer_spikes[count("layer", layer, -len(sol.layer_spikes))] if isinstance(sol, LIFSolution) else sol.spikes
+    if not isinstance(sol, LIFSolution):
+        return sol.spikes
+    return sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))]
 
 
 def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: Count = 0) -> None:

@@ -18,14 +18,18 @@ from adjsnn.checks import (
     bins,
     count,
     duration,
-    number,
+    flag,
+    float_dtype,
+    kind,
+    placement,
     positive,
+    real,
     rounding,
     steps_in,
     tensor,
 )
 from adjsnn.errors import ConfigurationError
-from adjsnn.trains_check import PADS, check_trains
+from adjsnn.trains_check import PADS, check_trains, event_columns, plain_event
 from adjsnn.untraced import untraced
 
 Event = tuple[float, int]
@@ -87,6 +91,7 @@ class SpikeTrains:
         Args:
             ordered: whether times out of order are an error.
         """
+        ordered = flag("ordered", ordered)
         check_trains(self.idx, self.time, self.sign, self.n_neurons, self.t_max, ordered=ordered)
 
     @classmethod
@@ -101,7 +106,16 @@ class SpikeTrains:
         device: torch.device | str | None = None,
     ) -> "SpikeTrains":
         """Spike trains from one list of (time in ms, neuron) per sample, in any order."""
-        rows = [sorted((_event(event) for event in row), key=lambda event: event[0]) for row in events]
+        float_dtype(dtype)
+        placement(device, None)
+        try:
+            rows = [sorted((plain_event(event) for event in row), key=lambda event: event[0]) for row in events]
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"events that are no lists of (time, neuron): {error}",
+                "one list of (time in ms, neuron) for each sample",
+                "SpikeTrains.from_list([[(1.5, 0)]], n_neurons=1, t_max=10.0)",
+            ) from error
         width = max((len(row) for row in rows), default=0)
         idx = torch.full((len(rows), width), -1, dtype=torch.long)
         time = torch.full((len(rows), width), float("inf"), dtype=dtype or torch.get_default_dtype())
@@ -113,9 +127,23 @@ class SpikeTrains:
     @classmethod
     @untraced
     def from_events(
-        cls, sample: Tensor, neuron: Tensor, time: Tensor, sign: Tensor, *, batch: int, n_neurons: int, t_max: float
+        cls, sample: Tensor, neuron: Tensor, time: Tensor, sign: Tensor, *, batch: Count, n_neurons: Count, t_max: Number
     ) -> "SpikeTrains":
-        """Spike trains from flat columns of S events in any order, one entry per spike, each (S,)."""
+        """Spike trains from flat columns of S events in any order, one entry per spike, each (S,).
+
+        Args:
+            sample, neuron, sign: integers.   time: ms, floating-point; gradients pass.
+            batch, n_neurons: how many there are.   t_max: end of the recording, ms.
+
+        Raises:
+            ConfigurationError: columns of another shape or dtype, or out of range.
+        """
+        batch, n_neurons = count("batch", batch, 0), count("n_neurons", n_neurons)
+        sample, neuron, time, sign = event_columns(sample=sample, neuron=neuron, time=time, sign=sign)
+        if len(sample) and not 0 <= int(sample.min()) <= int(sample.max()) < batch:
+            raise ConfigurationError(
+                f"samples from {int(sample.min())} to {int(sample.max())}", f"0 … {batch - 1}", "a larger batch"
+            )
         order = torch.argsort(time, stable=True)
         order = order[torch.argsort(sample[order], stable=True)]
         sample, neuron, time, sign = (x[order] for x in (sample, neuron, time, sign))
@@ -154,6 +182,7 @@ class SpikeTrains:
         Raises:
             ConfigurationError: counts that are not whole or negative, another shape, or dt not positive.
         """
+        float_dtype(dtype)
         dt = positive("dt", dt, "a positive step in ms", "dt=1.0")
         x = tensor("counts", x, "(T, B, N) numbers of spikes", "x > 0.5 for the spikes alone")
         if x.dim() != 3 or x.shape[2] < 1:
@@ -189,6 +218,8 @@ class SpikeTrains:
         Raises:
             ConfigurationError: rates of another shape or sign, or t_max not finite.
         """
+        placement(None, generator)
+        rates = real("rates", rates, "(B, N) finite rates ≥ 0 in spikes/s", "torch.full((B, N), 10.0)")
         if rates.dim() != 2 or not bool((rates >= 0.0).all() and rates.isfinite().all()):
             raise ConfigurationError(
                 f"rates of shape {tuple(rates.shape)}", "(B, N) finite rates ≥ 0 in spikes/s", "rates.clamp(0)"
@@ -218,6 +249,7 @@ class SpikeTrains:
         Raises:
             ConfigurationError: values outside 0 … 1, another shape, or t_max not finite.
         """
+        x = real("x", x, "(B, N) floating-point values in 0 … 1", "torch.as_tensor(x)")
         if x.dim() != 2 or not x.is_floating_point() or not bool(((x >= 0.0) & (x <= 1.0)).all()):
             raise ConfigurationError(
                 f"values of {x.dtype} and shape {tuple(x.shape)}",
@@ -243,6 +275,7 @@ class SpikeTrains:
         Raises:
             ConfigurationError: another number of neurons or samples.
         """
+        kind("other", other, SpikeTrains)
         if (other.batch, other.n_neurons) != (self.batch, self.n_neurons):
             raise ConfigurationError(
                 f"{other!r} merged into {self!r}", "the same batch and n_neurons", "a larger n_neurons and shifted indices"
@@ -278,6 +311,7 @@ class SpikeTrains:
     @untraced
     def samples(self, which: Tensor | slice) -> "SpikeTrains":
         """Some of the samples: a slice, or indices (K,); padded as they are here."""
+        which = self._rows(which)
         return SpikeTrains(self.idx[which], self.time[which], self.n_neurons, self.t_max, self.sign[which])
 
     @untraced
@@ -287,6 +321,11 @@ class SpikeTrains:
         Raises:
             ConfigurationError: samples that are not there.
         """
+        which = self._rows(which)
+        return self._trimmed(self.idx[which], self.time[which], self.sign[which], self.t_max)
+
+    def _rows(self, which: Any) -> Tensor | slice:
+        """Samples that are there, as torch's indexing takes them."""
         if not isinstance(which, slice):
             seen, wanted = f"samples {which!r}", f"a number, a slice, or indices, of {self.batch} samples"
             rows = tensor("which", None if isinstance(which, tuple) else which, wanted, "x[0], x[2:4]")
@@ -300,7 +339,7 @@ class SpikeTrains:
                 raise ConfigurationError(seen, wanted, "x[0], x[2:4]")
             rows = rows if rows.dtype == torch.bool else rows.long()
             which = torch.atleast_1d(rows).to(self.idx.device)
-        return self._trimmed(self.idx[which], self.time[which], self.sign[which], self.t_max)
+        return which
 
     def __iter__(self) -> Iterator["SpikeTrains"]:
         """The samples, one by one, each a batch of one."""
@@ -325,7 +364,7 @@ class SpikeTrains:
         Raises:
             ConfigurationError: none at all, or another number of neurons, t_max, dtype or device.
         """
-        trains = list(trains)
+        trains = list(trains) if isinstance(trains, Iterable) else [trains]
         if not trains or not all(isinstance(x, SpikeTrains) for x in trains):
             raise ConfigurationError(
                 f"{[type(x).__name__ for x in trains]}", "one SpikeTrains or more", "SpikeTrains.cat([a, b])"
@@ -355,12 +394,14 @@ class SpikeTrains:
     @untraced
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeTrains":
         """The spikes on another device, their times in another floating-point dtype."""
+        placement(device, None)
+        float_dtype(dtype)
         idx, sign, time = self.idx.to(device), self.sign.to(device), self._widened(dtype).to(device, dtype)
         return SpikeTrains(idx, time, self.n_neurons, self.t_max, sign)
 
     def _widened(self, dtype: torch.dtype | None) -> Tensor:
         """Times in a wider dtype, in which those that a rounding put beyond t_max are at it."""
-        if dtype is None or not dtype.is_floating_point or torch.finfo(dtype).eps >= torch.finfo(self.time.dtype).eps:
+        if dtype is None or torch.finfo(dtype).eps >= torch.finfo(self.time.dtype).eps:
             return self.time
         time, beyond = self.time.to(dtype), self.time.detach().to(dtype) - self.t_max
         rounded = (beyond > 0.0) & (beyond <= self.t_max * torch.finfo(self.time.dtype).eps)
@@ -417,10 +458,3 @@ class SpikeTrains:
 
     def __repr__(self) -> str:
         return f"SpikeTrains({len(self)} spikes, batch={self.batch}, n_neurons={self.n_neurons}, t_max={self.t_max:g} ms)"
-
-
-def _event(event: Any) -> Event:
-    """A (time, neuron), as plain numbers; a NaN goes on to be refused with the others."""
-    t, neuron = event
-    t = t if type(t) is float else number("a spike time", t, "a time in ms")
-    return t, neuron if type(neuron) is int else count("a neuron", neuron, 0)

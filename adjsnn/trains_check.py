@@ -1,9 +1,12 @@
 """Whether tensors are spike trains: a few passes over them, and the reason in words only where they are not."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from adjsnn.checks import count, number, real
 from adjsnn.errors import ConfigurationError
 
 PADS = "SpikeTrains.from_list, which pads for you"
@@ -85,3 +88,23 @@ def _complain(idx: Tensor, time: Tensor, sign: Tensor, n_neurons: int, t_max: fl
         "times that never decrease along a row",
         "sorting them, or SpikeTrains.from_list, which sorts",
     )
+
+
+def event_columns(**columns: Any) -> tuple[Tensor, ...]:
+    """Columns of events, of integers but for the times, and of one length."""
+    found = {name: real(name, x, "one number for each spike, (S,)", f"torch.as_tensor({name})") for name, x in columns.items()}
+    shapes = {name: tuple(x.shape) for name, x in found.items()}
+    if len(set(shapes.values())) > 1 or found["time"].dim() != 1:
+        raise ConfigurationError(f"columns of shapes {shapes}", "one length, (S,)", "one entry per spike in each")
+    if wrong := [name for name, x in found.items() if x.is_floating_point() != (name == "time")]:
+        raise ConfigurationError(
+            f"{wrong[0]} of {found[wrong[0]].dtype}", "integers, and floating-point times", f"{wrong[0]}.long()"
+        )
+    return tuple(x if x.is_floating_point() else x.long() for x in found.values())
+
+
+def plain_event(event: Any) -> tuple[float, int]:
+    """A (time, neuron), as plain numbers; a NaN goes on to be refused with the others."""
+    t, neuron = event
+    t = t if type(t) is float else number("a spike time", t, "a time in ms")
+    return t, neuron if type(neuron) is int else count("a neuron", neuron, 0)

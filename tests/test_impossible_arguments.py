@@ -1,5 +1,6 @@
 """Whatever is given as an argument, what cannot be used is refused by the library's own error."""
 
+import functools
 import inspect
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import adjsnn
-from adjsnn import AdjsnnError
+from adjsnn import AdjsnnError, losses
 
 JUNK = [
     None, "a", "weights", object(), int, 1j, True, -1, 0, 2.5, float("nan"), float("inf"), (), {}, [5], [1, None],
@@ -57,6 +58,62 @@ CALLS = {
     "projection, gated": (gated().project_, ["tau_min"]),
     "projection, LIF": (lif().project_, ["tau_min", "tau_max", "margin"]),
 }
+
+
+class Decay(adjsnn.HybridSystem):
+    def vector_field(self, t, y, u):
+        return -y
+
+
+SOLUTIONS = {
+    "gated": solve_gated,
+    "LIF": lambda: adjsnn.solve(adjsnn.LIFNetwork(2, (3, 2), n_out=1, bias=1.5), X, ts=[0.0, 1.0, 5.0]),
+    "one's own": lambda: adjsnn.solve(Decay(), None, y0=torch.ones(1, 2), ts=[0.0, 1.0]),
+}
+EVENTS = dict.fromkeys(("sample", "neuron", "sign"), torch.ones(1, dtype=torch.long)) | {"time": torch.ones(1)}
+GOOD = EVENTS | {
+    "target": torch.zeros(3, 1, 1), "labels": torch.zeros(1, dtype=torch.long), "events": [[(1.0, 0)]], "n_neurons": 2,
+    "t_max": 5.0, "rates": torch.ones(1, 2), "x": torch.zeros(2, 1, 2), "dt": 0.5, "batch": 2, "trains": [X], "other": X,
+    "start": torch.zeros(1), "stop": torch.ones(1), "which": 0, "device": "cpu",
+}  # fmt: skip
+
+
+def _readers():
+    """Whatever is read from a solution or from spike trains with arguments: a loss, a figure, a constructor."""
+    solutions = {name: solve() for name, solve in SOLUTIONS.items()}
+    of_sol = [f for f in vars(losses).values() if getattr(f, "__module__", "") == losses.__name__ and f.__name__[0] != "_"]
+    calls = {f"{f.__name__}, {name}": functools.partial(f, sol) for f in of_sol for name, sol in solutions.items()}
+    for name, x in (*solutions.items(), ("spikes", X)):
+        methods = [m for key in dir(x) if key[0] != "_" and callable(m := getattr(x, key)) and inspect.ismethod(m)]
+        calls |= {f"{m.__name__} of {name}": m for m in methods}
+    return calls
+
+
+def test_what_is_read_of_a_solution_or_of_spikes_refuses_junk_by_a_typed_error():
+    raw, asked = [], 0
+    for name, call in _readers().items():
+        parameters = [p for p in inspect.signature(call).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        given = {p.name: GOOD[p.name] for p in parameters if p.default is p.empty}
+        for parameter in parameters:
+            for value in JUNK:
+                asked += 1
+                try:
+                    call(**given | {parameter.name: value})
+                except AdjsnnError:
+                    pass
+                except Exception as error:
+                    raw.append((name, parameter.name, value, error))
+    assert not raw
+    assert asked > 1000
+
+
+@pytest.mark.parametrize("layer", [2, -3, 1.0, "last", None, torch.tensor([0])])
+def test_a_layer_that_is_not_there_is_refused(layer):
+    sol = SOLUTIONS["LIF"]()
+    for read in (sol.spike_times, sol.first_spike_times, sol.voltage_max, sol.spike_speeds, sol.spike_counts):
+        with pytest.raises(adjsnn.ConfigurationError, match="an integer from -2 to 1, one of 2"):
+            read(layer)
+    assert torch.equal(sol.spike_times(np.int64(-1)), sol.spike_times(1))
 
 
 @pytest.mark.parametrize("name", CALLS)
