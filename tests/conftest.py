@@ -7,6 +7,7 @@ from jaxtyping import config, install_import_hook
 
 mpl.use("Agg")
 torch.set_num_threads(1)  # the arrays here are too small to share out, and other work may hold the second core
+CHECKED = pytest.StashKey[bool]()
 INNER = ("adjsnn.systems.gates", "adjsnn.systems.membranes", "adjsnn.integrate", "adjsnn.adjoints", "adjsnn.solution")
 install_import_hook(INNER, "beartype.beartype").__enter__()
 
@@ -58,17 +59,24 @@ SLOW = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    met = set()
     for item in items:
         if item.nodeid.endswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        # Shape checks double the time of a solve: the first case of each test has them, and every slow one.
+        name = item.nodeid.partition("[")[0]
+        item.stash[CHECKED] = name not in met or item.get_closest_marker("slow") is not None
+        met.add(name)
+
+
+def pytest_runtest_setup(item):
+    config.update("jaxtyping_disable", not item.stash[CHECKED])
 
 
 @pytest.fixture
 def unchecked_shapes():
     """Leave out the shape checks where a test runs thousands of solves: they quadruple its time."""
     config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(params=["fused", "plain"])
