@@ -56,6 +56,32 @@ def test_a_gate_has_unit_integral_and_g_is_the_slope_of_its_integral(gate, two_s
         assert slope(v) == pytest.approx(centred, abs=1e-7)
 
 
+@pytest.mark.parametrize("v", [0.0, -0.0])
+@pytest.mark.parametrize(("width", "slope"), [(1.0, 1.0), (0.5, 0.0)])
+def test_mirrored_zones_that_meet_at_zero_have_one_slope_there(v, width, slope):
+    """G(v) = v for a constant gate over 0 … θ = 1 and its mirror image: nothing is special about v = 0, where neurons rest."""
+    gate, at = adjsnn.RectangularGate(width), torch.tensor([v], dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(gate.integral(at, threshold=1.0, two_sided=True).sum(), at)
+    assert found.item() == gate.slope(at.detach(), threshold=1.0, two_sided=True).item() == slope
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "rk4"])
+def test_neurons_at_rest_between_zones_that_meet_have_one_gradient(method):
+    net = adjsnn.GatedSynapseNetwork(1, 1, 1, neuron=adjsnn.NIF(), gate=adjsnn.RectangularGate(1.0), dtype=torch.float64)
+    torch.nn.init.zeros_(net.bias)
+    torch.nn.init.ones_(net.w_in)
+    u = torch.zeros(3, 1, 1, dtype=torch.float64, requires_grad=True)
+    found = []
+    for options in ({"kernels": "fused"}, {"kernels": "plain"}, {"adjoint": adjsnn.BPTT()}):
+        sol = adjsnn.solve(net, u, dt=1.0, method=method, **options)
+        found.append(torch.autograd.grad(sol.a_fast.sum() + sol.charge.sum(), u)[0])
+    eps = 1e-6
+    up, down = (adjsnn.solve(net, torch.full_like(u, x), dt=1.0, method=method) for x in (eps, -eps))
+    difference = (up.a_fast.sum() + up.charge.sum() - down.a_fast.sum() - down.charge.sum()) / (2.0 * eps)
+    for g in found:
+        torch.testing.assert_close(g.sum(), difference.detach(), rtol=1e-9, atol=0.0)
+
+
 @pytest.mark.parametrize("gate", [adjsnn.RectangularGate(0.3), adjsnn.RaisedCosineGate(0.3)], ids=_name)
 def test_hand_written_density_equals_autograd(gate):
     x = torch.linspace(0.01, 0.99, 37, dtype=torch.float64)

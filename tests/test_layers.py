@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "adjsnn"
 LAYERS = [
     {"errors", "scalars", "untraced"},
-    {"checks", "kept", "trains_check"},
+    {"checks", "kept"},
+    {"trains_check"},
     {"spikes", "signals", "systems"},
     {"collate", "kernels"},
     {"integrate"},

@@ -62,22 +62,23 @@ class Gate(Recorded):
 
         With `two_sided` the zone below -threshold counts too, negatively.
         """
-        x = self._zone(v, threshold, two_sided).clamp_(0.0, 1.0)
+        # Not |v| and its sign, which have no derivative at 0, where zones that meet there do.
+        side = torch.ones_like(v).copysign_(v.detach()) if two_sided else None
+        x = self._zone(v if side is None else v * side, threshold).clamp_(0.0, 1.0)
         charge = spread(self.cumulative(x), x)
-        return charge * v.sign() if two_sided else charge
+        return charge if side is None else charge * side
 
     def slope(self, v: Float[Tensor, "..."], *, threshold: float, two_sided: bool) -> Float[Tensor, "..."]:
         """g(v) = dG/dv of (1.4), in 1/voltage; zero outside the active zone."""
-        x = self._zone(v, threshold, two_sided)
+        x = self._zone(v.abs() if two_sided else v, threshold)
         inside = None if self.vanishes_at_edges else (x >= 0.0) & (x <= 1.0)
         density = spread(self.density(x.clamp_(0.0, 1.0)), x)
         # Into the memory of x, which is ours; what a user's density returns may be anything, its own argument included.
         slope = torch.mul(density, 1.0 / self.width, out=None if density.requires_grad or x.requires_grad else x)
         return slope if inside is None else slope.mul_(inside)
 
-    def _zone(self, v: Tensor, threshold: float, two_sided: bool) -> Tensor:
-        """x = (v - θ + Δ)/Δ, of |v| where the zone is mirrored."""
-        v = v.abs() if two_sided else v
+    def _zone(self, v: Tensor, threshold: float) -> Tensor:
+        """x = (v - θ + Δ)/Δ."""
         return torch.add(scalar(1.0 - threshold / self.width, v.dtype), v, alpha=1.0 / self.width)
 
 

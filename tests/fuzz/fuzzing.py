@@ -99,6 +99,7 @@ def gradients_agree(
     other: dict[str, Tensor],
     nudges: list[dict[str, Tensor]],
     rounding: float = 0.0,
+    known: dict[str, float] | None = None,
 ) -> None:
     """Assert that two bodies' gradients agree.
 
@@ -107,10 +108,12 @@ def gradients_agree(
 
     Args:
         rounding: relative to each gradient; known beside what the nudges show.
+        known: the same of single gradients, absolute.
     """
     most = max((largest(judge[name] * x.detach()) for name, x in leaves.items()), default=0.0)
     for name, g in judge.items():
         size = largest(leaves[name].detach())
         limit = allowed([n[name] for n in nudges], g) + rounding * largest(g) + (FLOOR * most / size if size > 0.0 else 0.0)
+        limit += (known or {}).get(name, 0.0)
         off = largest(other[name] - g)
         assert off <= limit, (name, off, limit, other[name], g)

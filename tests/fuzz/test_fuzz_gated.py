@@ -5,6 +5,7 @@ import torch
 from fuzzing import fuzz, gradients_agree, time_limit
 from gated_cases import Found, GatedCase, Problem, build, find, gated_cases, nudged_problem, of_the_end, same_states
 from hypothesis import event, given
+from torch import Tensor
 
 import adjsnn
 
@@ -24,6 +25,20 @@ def rounding(p: Problem) -> float:
     return 2.0**-52 * max(float(x.detach().max()) for x in (p.net.tau_fast, p.net.tau_slow)) / p.dt
 
 
+def of_charges(p: Problem, judge: Found) -> dict[str, float]:
+    """Euler steps give q as τ_s (a⁺ - a) + h a, in whose derivatives by a and τ_s everything cancels but the rounding."""
+    if p.method != "euler":
+        return {}
+    cotangents = 2.0**-52 * (1.0 + judge.sol.charge.detach().abs())  # of the loss `of_states`
+    tau, a = p.net.tau_slow.detach().max(), judge.sol.a_slow.detach().abs().max()
+    return {"a_slow": float(tau * cotangents.sum(0).max()), "tau_slow": float(a * cotangents.sum())}
+
+
+def agree(p: Problem, judge: Found, other: dict[str, Tensor], nudges: list[Found]) -> None:
+    near = [n.gradients for n in nudges if n.error is None]
+    gradients_agree(p.leaves(), judge.gradients, other, near, rounding(p), of_charges(p, judge))
+
+
 def bodies_agree(p: Problem, fused: Found, plain: Found, nudges: list[Found]) -> None:
     if {n.error for n in nudges} != {plain.error}:
         event("nudges have another outcome")
@@ -37,7 +52,7 @@ def bodies_agree(p: Problem, fused: Found, plain: Found, nudges: list[Found]) ->
         return
     event("compared to the end")
     assert fused.irregular == plain.irregular
-    gradients_agree(p.leaves(), plain.gradients, fused.gradients, [n.gradients for n in nudges], rounding(p))
+    agree(p, plain, fused.gradients, nudges)
 
 
 def adjoints_agree(p: Problem, plain: Found, nudges: list[Found]) -> None:
@@ -45,10 +60,9 @@ def adjoints_agree(p: Problem, plain: Found, nudges: list[Found]) -> None:
     tape, mixed = find(p, "plain", adjoint=adjsnn.BPTT()), find(p, "backward")
     assert mixed.error is tape.error is None
     assert torch.equal(mixed.states, plain.states)
-    near = [n.gradients for n in nudges if n.error is None]
-    gradients_agree(p.leaves(), plain.gradients, mixed.gradients, near, rounding(p))
+    agree(p, plain, mixed.gradients, nudges)
     if torch.equal(tape.states, plain.states):
-        gradients_agree(p.leaves(), plain.gradients, tape.gradients, near, rounding(p))
+        agree(p, plain, tape.gradients, nudges)
     else:
         event("the tape rounds otherwise")
 
@@ -76,7 +90,7 @@ def batch_is_its_samples(p: Problem, whole: Found, nudges: list[Found]) -> None:
     elif same_states(whole, Found(None, together), nudges):
         return  # a matrix product of another size rounds differently
     total = {name: sum((s.gradients[name] for s in singles), torch.zeros_like(g)) for name, g in whole.gradients.items()}
-    gradients_agree(p.leaves(), whole.gradients, total, [n.gradients for n in nudges], rounding(p))
+    agree(p, whole, total, nudges)
 
 
 def check(case: GatedCase) -> None:
