@@ -1,5 +1,7 @@
 """Shapes and dtypes of the inner layers are checked while the tests run; the doors raise the library's own errors."""
 
+from collections import Counter
+
 import matplotlib as mpl
 import pytest
 import torch
@@ -12,61 +14,134 @@ INNER = ("adjsnn.systems.gates", "adjsnn.systems.membranes", "adjsnn.integrate",
 install_import_hook(INNER, "beartype.beartype").__enter__()
 
 
-# The longest of families of tests; what they show their neighbours show too, and `make test-slow` runs them.
+# Families of cases of which `make test` runs every n-th, with n prime to the number of values of each parameter where there
+# are many; `make test-slow` runs the others.
+EVERY = {
+    "test_adaptive.py::test_a_batch_equals_its_samples": 3,
+    "test_autoencoding.py::test_a_short_run": 3,
+    "test_charge_form.py::test_adaptive_steps_reach_dop853_through_every_turn": 2,
+    "test_charge_form.py::test_adaptive_steps_reach_dop853_through_resets": 3,
+    "test_charge_form.py::test_both_adjoints_reach_the_network_stepped_finely": 2,
+    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps": 5,
+    "test_delayed_xor.py::test_a_short_run": 2,
+    "test_delayed_xor.py::test_no_time_tells_the_class": 3,
+    "test_discrete_adjoint.py::test_agrees_with_bptt": 5,
+    "test_discrete_adjoint.py::test_each_output_alone_carries_its_gradient": 5,
+    "test_discrete_adjoint.py::test_float32_agrees_with_float64": 5,
+    "test_events.py::test_batch_against_singles": 2,
+    "test_events.py::test_checkpoints_replay_the_events": 2,
+    "test_events.py::test_continuous_converges_to_discrete": 3,
+    "test_events.py::test_continuous_on_a_grid_of_its_own": 2,
+    "test_events.py::test_discrete_equals_backpropagation_through_events": 5,
+    "test_examples.py::test_the_loss_falls": 3,
+    "test_gated_rk.py::test_agrees_with_bptt": 7,
+    "test_gated_rk.py::test_central_differences_with_equal_spikes": 5,
+    "test_gates_and_membranes.py::test_a_newcomers_gate_and_membrane_pass_the_judges": 2,
+    "test_gradcheck.py::test_central_differences_with_equal_spikes": 5,
+    "test_gradcheck_smooth.py::test_fixed_methods_agree_with_every_judge": 5,
+    "test_gradcheck_smooth.py::test_the_slope_is_the_order_of_the_method": 3,
+    "test_kernels.py::test_fused_loops_are_as_accurate_in_float32": 5,
+    "test_lif_adjoint.py::test_gradients_are_those_of_central_differences": 5,
+    "test_lif_currents.py::test_gradients_are_those_of_central_differences": 9,
+    "test_lif_currents.py::test_spikes_are_those_of_a_dense_scan": 11,
+    "test_lif_gradcheck.py::test_a_wrong_gradient_is_caught_by_differences": 3,
+    "test_lif_gradcheck.py::test_what_is_right_passes": 5,
+    "test_lif_losses.py::test_error_of_the_readout_is_its_integral": 2,
+    "test_lif_losses.py::test_voltage_maximum_has_the_gradient_of_differences": 3,
+    "test_lif_lost_spikes.py::test_a_long_silence_after_the_last_spike_loses_none": 5,
+    "test_lif_spikes.py::test_spikes_are_those_of_a_dense_scan": 11,
+    "test_overrides.py::test_an_overridden_function_is_solved_and_differentiated": 5,
+    "test_overrides.py::test_the_judges_see_the_users_own_functions": 3,
+    "test_projection.py::test_projected_twice_is_projected_once_and_inside_nothing_moves": 5,
+    "test_run_choices.py::test_numbers_out_of_range_are_refused_before_there_is_a_folder": 3,
+    "test_segmented_plain.py::test_checkpointed_gradients_are_the_same_bits": 5,
+    "test_segmented_plain.py::test_odd_sizes_are_the_same_bits": 5,
+    "test_smooth.py::test_slope_against_scipy": 4,
+    "test_smooth_adjoints.py::test_checkpoints_give_the_same_bits": 5,
+    "test_smooth_adjoints.py::test_checkpoints_keep_the_square_root_of_the_states": 2,
+    "test_smooth_adjoints.py::test_continuous_converges_to_discrete_at_the_order": 4,
+    "test_smooth_adjoints.py::test_continuous_converges_with_its_own_grid": 3,
+    "test_smooth_adjoints.py::test_continuous_converges_with_its_tolerance": 5,
+    "test_smooth_adjoints.py::test_errors_over_a_leak": 2,
+    "test_smooth_adjoints.py::test_forward_sensitivities_equal_discrete": 4,
+    "test_smooth_checkpoints.py::test_steps_and_states_are_those_of_the_plan": 4,
+    "test_torchdiffeq_problems.py::test_every_adjoint": 3,
+    "test_torchdiffeq_problems.py::test_solution_and_gradient": 5,
+    "test_training.py::test_a_stopped_run_saves_its_last_step": 2,
+    "test_training.py::test_two_processes_have_the_gradient_of_one": 2,
+}
+# The longest of tests, whose neighbours show nearly the same.
 SLOW = (
-    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-rk4-lif]",
-    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-heun-lif]",
-    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-raised_cosine-False]",
-    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-rectangular-True]",
-    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-lif-raised_cosine]",
-    "test_events.py::test_against_central_differences[time]",
-    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[nif-heun-2]",
-    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.05-0.0021-3148]",
-    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.3-0.0014-485]",
-    "test_adaptive.py::test_a_batch_equals_its_samples[dtype1-dopri5-False]",
+    "test_adaptive.py::test_a_batch_equals_its_samples[dtype0-dopri5-True]",
     "test_adaptive.py::test_a_batch_equals_its_samples[dtype0-tsit5-True]",
-    "test_gated_rk.py::test_qif_converges_to_dop853[plain-rk4]",
-    "test_gated_rk.py::test_qif_converges_to_dop853[plain-heun]",
-    "test_gated_rk.py::test_lif_converges_through_resets[plain-rk4]",
-    "test_gated_rk.py::test_lif_converges_through_resets[plain-euler]",
-    "test_gated_rk.py::test_spikes_are_located_inside_their_steps[plain-rk4]",
-    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-rk4-qif]",
-    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-rectangular-False]",
-    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-raised_cosine-True]",
+    "test_adaptive.py::test_a_batch_equals_its_samples[dtype1-dopri5-False]",
+    "test_adaptive.py::test_a_batch_equals_its_samples[dtype1-tsit5-False]",
+    "test_adaptive.py::test_a_batch_equals_its_samples[dtype1-tsit5-True]",
+    "test_autoencoding.py::test_the_rate_distortion_curve",
+    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[lif-heun-2]",
+    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[nif-euler-1]",
+    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[nif-heun-2]",
+    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[nif-rk4-4]",
+    "test_delayed_xor.py::test_adjoints_give_the_same_gradient",
+    "test_events.py::test_against_central_differences[held]",
+    "test_events.py::test_against_central_differences[time]",
+    "test_events.py::test_continuous_on_a_grid_of_its_own[adjoint0]",
+    "test_examples.py::test_the_loss_falls[adaptive_neuron]",
+    "test_experiment_and_readme.py::test_yin_yang_leaves_its_folder_and_the_same_numbers",
+    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.05-0.0021-3148]",
+    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.1-0.0018-1513]",
+    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.3-0.0014-485]",
     "test_gated_rk.py::test_agrees_with_bptt[fused-rk4-lif-raised_cosine-True]",
+    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-raised_cosine-False]",
+    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-raised_cosine-True]",
+    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-rectangular-False]",
+    "test_gated_rk.py::test_agrees_with_bptt[plain-rk4-lif-rectangular-True]",
     "test_gated_rk.py::test_batch_equals_its_samples_run_singly[plain-rk4]",
-    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-qif-raised_cosine]",
-    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-qif-rectangular]",
-    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-lif-rectangular]",
-    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-nif-raised_cosine]",
+    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-heun-lif]",
+    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-rk4-lif]",
+    "test_gated_rk.py::test_central_differences_with_equal_spikes[plain-rk4-qif]",
+    "test_gated_rk.py::test_lif_converges_through_resets[plain-euler]",
+    "test_gated_rk.py::test_lif_converges_through_resets[plain-rk4]",
+    "test_gated_rk.py::test_qif_converges_to_dop853[plain-heun]",
+    "test_gated_rk.py::test_qif_converges_to_dop853[plain-rk4]",
+    "test_gated_rk.py::test_spikes_are_located_inside_their_steps[plain-rk4]",
     "test_gates_and_membranes.py::test_a_newcomers_gate_and_membrane_pass_the_judges[CubicGate-False]",
     "test_gates_and_membranes.py::test_a_newcomers_gate_and_membrane_pass_the_judges[RaisedCosineGate-True]",
-    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[nif-rk4-4]",
-    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[nif-euler-1]",
-    "test_charge_form.py::test_the_costate_equations_converge_at_the_order_of_their_steps[lif-heun-2]",
-    "test_events.py::test_against_central_differences[held]",
-    "test_examples.py::test_the_loss_falls[adaptive_neuron]",
+    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-lif-raised_cosine]",
+    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-lif-rectangular]",
+    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-nif-raised_cosine]",
+    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-qif-raised_cosine]",
+    "test_gradcheck.py::test_central_differences_with_equal_spikes[plain-qif-rectangular]",
+    "test_gradcheck.py::test_the_command_as_a_module",
+    "test_gradcheck_smooth.py::test_a_wrong_slope_of_the_guard_is_caught",
     "test_gradcheck_smooth.py::test_adaptive_methods_agree_with_every_judge[tsit5]",
-    "test_smooth_checkpoints.py::test_a_memory_budget_of_adaptive_steps_holds_the_states[dopri5]",
-    "test_adaptive.py::test_a_batch_equals_its_samples[dtype1-tsit5-True]",
-    "test_adaptive.py::test_a_batch_equals_its_samples[dtype1-tsit5-False]",
-    "test_adaptive.py::test_a_batch_equals_its_samples[dtype0-dopri5-True]",
-    "test_forward.py::test_the_tightly_balanced_network_needs_no_training[plain-0.1-0.0018-1513]",
+    "test_gradcheck_smooth.py::test_events_are_judged_on_the_same_steps",
+    "test_gradcheck_smooth.py::test_the_command",
     "test_lif_adjoint.py::test_gradients_are_those_of_central_differences[plain-per_synapse-0.5]",
+    "test_smooth_adjoints.py::test_errors_over_a_leak[lengths0]",
+    "test_smooth_adjoints.py::test_strict_backsolve_refuses",
+    "test_smooth_checkpoints.py::test_a_memory_budget_of_adaptive_steps_holds_the_states[dopri5]",
+    "test_sweep.py::test_a_killed_sweep_goes_on",
+    "test_sweep.py::test_a_run_that_fails_is_told_and_stops_no_other",
+    "test_sweep.py::test_a_sweep_is_compared_and_recorded",
+    "test_sweep.py::test_runs_that_are_not_alike_are_not_one_record",
+    "test_training.py::test_a_full_disk_ends_with_a_message_and_keeps_what_is_saved",
+    "test_training.py::test_a_killed_run_goes_on_to_the_bit[0.9]",
     "test_training.py::test_a_killed_run_goes_on_to_the_bit[0]",
+    "test_training.py::test_two_processes_have_the_gradient_of_one[of samples]",
 )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    met = set()
+    met = Counter()
     for item in items:
-        if item.nodeid.endswith(SLOW):
+        name = item.nodeid.partition("[")[0].removeprefix("tests/")
+        if item.nodeid.endswith(SLOW) or met[name] % EVERY.get(name, 1):
             item.add_marker(pytest.mark.slow)
         # Shape checks double the time of a solve: the first case of each test has them, and every slow one.
-        name = item.nodeid.partition("[")[0]
-        item.stash[CHECKED] = name not in met or item.get_closest_marker("slow") is not None
-        met.add(name)
+        item.stash[CHECKED] = not met[name] or item.get_closest_marker("slow") is not None
+        met[name] += 1
 
 
 def pytest_runtest_setup(item):
