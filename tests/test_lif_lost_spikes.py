@@ -1,5 +1,8 @@
 """No spike is lost: the bound that spares searches holds in floating point, and long trials agree with extended precision."""
 
+import math
+import warnings
+
 import mpmath
 import numpy as np
 import pytest
@@ -232,3 +235,21 @@ def test_none_of_a_million_neurons_loses_a_spike(kind):
     sizes = 50 * [5000] if kind != "recurrent" else 10_000 * [1] + 4_800 * [50]
     assert sum(sizes) == 250_000
     assert sum(differing(rng, kind, n) for n in sizes) == 0
+
+
+@pytest.mark.parametrize("tau_syn", [1.0, 1.25, 0.8])
+@pytest.mark.parametrize("weight", [10.0, -10.0])
+def test_a_current_that_has_all_but_decayed_changes_nothing(tau_syn, weight, lif_kernels):
+    """Between 708 and 745 τ_s after its only spike the current is subnormal, and (i + b - v)/i overflows."""
+    net = adjsnn.LIFNetwork(1, layers=(1,), tau_mem=1.0, tau_syn=tau_syn, bias=1.5, dtype=torch.float64)
+    with torch.no_grad():
+        net.w_in[0].fill_(weight)
+    x = adjsnn.SpikeTrains.from_list([[(1.0, 0)]], n_neurons=1, t_max=1.0, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sol = adjsnn.solve(net, x, t_end=760.0 * tau_syn, kernels=lif_kernels)
+        assert float(sol.voltage_max().detach()) == 1.0
+    late = sol.spike_times().detach()
+    late = late[late > 100.0 * tau_syn]
+    torch.testing.assert_close(late.diff(), torch.full_like(late[1:], math.log(3.0)), rtol=1e-9, atol=0.0)
+    assert 760.0 * tau_syn - float(late[-1]) < math.log(3.0)

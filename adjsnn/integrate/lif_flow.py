@@ -52,8 +52,9 @@ def _psi(x: np.ndarray) -> np.ndarray:
 def turning_point(v: np.ndarray, i: np.ndarray, bias: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> np.ndarray:
     """Time at which v̇ = 0, equation (2.4); inf if there is none, negative if it lies in the past."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
-    ratio = (i + bias - v) / np.where(i != 0.0, i, 1.0)
-    x = kappa * tau_syn * ratio
+    with np.errstate(over="ignore", invalid="ignore"):  # of a current that has all but decayed
+        ratio = (i + bias - v) / np.where(i != 0.0, i, 1.0)
+        x = kappa * tau_syn * ratio
     curved = (x < 1.0) & (kappa != 0.0)
     found = np.where(curved, -np.log1p(-np.where(curved, x, 0.0)) / np.where(kappa != 0.0, kappa, 1.0), np.inf)
     return np.where(i != 0.0, np.where(kappa == 0.0, tau_syn * ratio, found), np.inf)
@@ -66,6 +67,8 @@ def first_crossing(v: float, i: float, bias: float, tau_mem: float, tau_syn: flo
     from the left cannot overshoot, and where it ends does not depend on the horizon; with i ≤ 0 it is a minimum, and v crosses
     only on its way to b > v_th. Just touching the threshold from below is not a crossing.
     """
+    # Python's floats, whose quotients are inf without numpy's warning where i has decayed to nearly nothing.
+    v, i, bias, tau_mem, tau_syn, v_th = float(v), float(i), float(bias), float(tau_mem), float(tau_syn), float(v_th)
     if v >= v_th and i + bias - v > 0.0:
         return 0.0
     end = _voltage(horizon, v, i, bias, tau_mem, tau_syn)[0]
@@ -96,9 +99,9 @@ def _bracket(
 def _extremum(ratio: float, kappa: float, tau_syn: float) -> float:
     """Time at which v̇ = 0, with ratio = (i + b - v)/i; inf if there is none: -log(1 - κ τ_s ratio)/κ."""
     x = kappa * tau_syn * ratio
-    if x >= 1.0:
-        return inf
-    return -log1p(-x) / kappa if x != 0.0 else tau_syn * ratio
+    if kappa == 0.0 or x == 0.0:  # asked first: of a current that has all but decayed the ratio may be inf
+        return tau_syn * ratio
+    return inf if x >= 1.0 else -log1p(-x) / kappa
 
 
 def _voltage(t: float, v: float, i: float, bias: float, tau_mem: float, tau_syn: float) -> tuple[float, float]:

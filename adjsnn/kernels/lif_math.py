@@ -48,9 +48,9 @@ def extremum(ratio, tau_mem, tau_syn):
     """Time at which v̇ = 0, with ratio = (i + b - v)/i; inf if there is none."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
     x = kappa * tau_syn * ratio
-    if x >= 1.0:
-        return inf
-    return -log1p(-x) / kappa if x != 0.0 else tau_syn * ratio
+    if kappa == 0.0 or x == 0.0:  # asked first: of a current that has all but decayed the ratio may be inf
+        return tau_syn * ratio
+    return inf if x >= 1.0 else -log1p(-x) / kappa
 
 
 @compiled(**INLINE)
