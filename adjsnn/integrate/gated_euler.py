@@ -62,9 +62,11 @@ class GatedEuler(GatedProgram):
         if not own_step(self.neuron):
             step = self.neuron.advance
             return partials_by_autograd(lambda v, i, c: step(v, i, self.neuron.prepare(c), self.dt), v, current, c)
-        d_v, d_current, d_constants = self.flow_partials(v, current, c, wanted)
+        d_v, d_current, d_constants = self.partials_as_given(v, current, c, wanted)
         h = scalar(self.dt, v.dtype)
-        return Partials(d_v.mul(h).add_(1.0), d_current * h, {name: x * h for name, x in d_constants.items()})
+        d_step = torch.as_tensor(d_v, dtype=v.dtype, device=v.device).mul(h).add_(1.0)  # small where it is one number
+        d_constants = {name: spread(x * h, v) for name, x in d_constants.items()}
+        return Partials(spread(d_step, v), spread(d_current * h, v), d_constants)
 
     def charge(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Tensor:
         """Recovered from the slow synapse, q = τ_s (a⁺ - a) + h a, which is cheaper than G."""

@@ -155,6 +155,12 @@ class GatedProgram(ABC):
 
     def flow_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: tuple[str, ...]) -> Partials:
         """∂f/∂(v, I, c), each of the shape of v, of those constants that are `wanted`."""
+        found = self.partials_as_given(v, current, c, wanted)
+        d_constants = {name: spread(x, v) for name, x in found.d_constants.items()}
+        return Partials(spread(found.d_v, v), spread(found.d_current, v), d_constants)
+
+    def partials_as_given(self, v: Tensor, current: Tensor, c: Constants, wanted: tuple[str, ...]) -> Partials:
+        """The same, each of a shape that broadcasts to that of v."""
         found = self.neuron.flow_partials(v, current, c, wanted)
         if missing := [name for name in wanted if name not in found.d_constants]:
             raise ConfigurationError(
@@ -162,8 +168,7 @@ class GatedProgram(ABC):
                 f"derivatives with respect to {list(wanted)}",
                 "adding them, or leaving flow_partials to autograd",
             )
-        d_constants = {name: spread(found.d_constants[name], v) for name in wanted}
-        return Partials(spread(found.d_v, v), spread(found.d_current, v), d_constants)
+        return Partials(found.d_v, found.d_current, {name: found.d_constants[name] for name in wanted})
 
     def charge_level(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """G(v) of (1.4)."""
