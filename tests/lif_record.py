@@ -76,25 +76,31 @@ def extremum(y: State, b: np.ndarray, tm: np.ndarray, ts: np.ndarray) -> np.ndar
 def spikes(
     p: Neurons,
     arrivals: np.ndarray,
-    t_end: float,
+    t_end: float | np.ndarray,
     edges: np.ndarray | None = None,
     drive: np.ndarray | None = None,
-    delay: float = 0.0,
+    delay: float | np.ndarray = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solve all neurons from rest.
 
     Args:
-        arrivals: (K,), sorted times of the input spikes, ms.   t_end: ms.
-        edges, drive: times at which later steps of the current begin, (T-1,), ms, and its value, (T, n).
-        delay: of a neuron's own spikes, ms.
+        arrivals: (K,) or (n, K), sorted times of the input spikes, ms; inf is none.
+        t_end: ms, of all or (n,).
+        edges, drive: times at which later steps of the current begin, (T-1,) or (n, T-1), ms, and its value, (T, n).
+        delay: of a neuron's own spikes, ms, of all or (n,).
 
     Returns:
         neuron and time of every spike, in the order of neurons, then time.
     """
     p = Neurons(*(x.astype(LONG) for x in p))
     n = len(p.bias)
-    arrivals = np.append(arrivals[arrivals <= t_end], np.inf).astype(LONG)
-    edges = np.append(np.zeros(0) if edges is None else edges[edges <= t_end], np.inf).astype(LONG)
+    t_end, delay = (np.broadcast_to(x, n).astype(LONG) for x in (t_end, delay))
+
+    def until_the_end(times: np.ndarray) -> np.ndarray:
+        each = np.broadcast_to(times, (n, times.shape[-1])).astype(LONG)
+        return np.pad(np.where(each <= t_end[:, None], each, np.inf), ((0, 0), (0, 1)), constant_values=np.inf)
+
+    arrivals, edges = until_the_end(arrivals), until_the_end(np.zeros(0) if edges is None else edges)
     drive = np.zeros((1, n), LONG) if drive is None else drive.astype(LONG)
     v, i, t = (np.zeros(n, LONG) for _ in range(3))
     coming, step = np.zeros(n, int), np.zeros(n, int)
@@ -105,7 +111,7 @@ def spikes(
     while len(active):
         at = active
         b = p.bias[at] + drive[step[at], at]
-        stop = np.minimum.reduce([arrivals[coming[at]], edges[step[at]], own_next[at], np.full(len(at), t_end, LONG)])
+        stop = np.minimum.reduce([arrivals[at, coming[at]], edges[at, step[at]], own_next[at], t_end[at]])
         tm, ts = p.tau_mem[at], p.tau_syn[at]
         y, span = State(v[at], i[at]), stop - t[at]
         wait = crossing(y, span, b, p.v_th[at], tm, ts)
@@ -119,7 +125,7 @@ def spikes(
         time.append(t[who])
         linked = who[p.w_rec[who] != 0]
         for k in linked:
-            own[k].append(t[k] + LONG(delay))
+            own[k].append(t[k] + delay[k])
         own_next[linked] = [own[k][0] for k in linked]
         rest = at[~fired]
         stop = stop[~fired]
@@ -130,10 +136,10 @@ def spikes(
         i[back] += p.w_rec[back]
         new = np.setdiff1d(rest, back, assume_unique=True)
         stop = stop[np.isin(rest, new, assume_unique=True)]
-        hit = arrivals[coming[new]] == stop
+        hit = arrivals[new, coming[new]] == stop
         i[new[hit]] += p.w[new[hit]]
         coming[new[hit]] += 1
-        change = ~hit & (edges[step[new]] == stop)
+        change = ~hit & (edges[new, step[new]] == stop)
         step[new[change]] += 1
         done = new[~hit & ~change]  # only the end is left
         active = np.setdiff1d(active, done, assume_unique=True)
