@@ -1,5 +1,7 @@
 """Where solves meet torch's autograd: one cotangent or many, layouts, second derivatives, checkpointing around a solve."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from small_solves import CASES, TAPED, gradients, lif
@@ -37,6 +39,17 @@ def test_gradients_of_tensors_that_are_not_contiguous_are_laid_out_as_these(name
         assert found.stride() == turned.wanted[key].stride(), key
         torch.testing.assert_close(found, expected[key], rtol=1e-10, atol=1e-12)
     assert any(not x.is_contiguous() for x in turned.leaves)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_tensors_that_are_not_contiguous_need_no_loops_of_their_own(method):
+    net = adjsnn.GatedSynapseNetwork(3, 4, 2, dtype=F64)
+    u = torch.rand(3, 5, 7, dtype=F64).transpose(0, 2).requires_grad_()
+    adjsnn.solve(net, u, dt=0.5, method=method).readout.sum().backward()
+    loops = import_module("adjsnn.kernels.gated_euler_adjoint" if method == "euler" else "adjsnn.kernels.gated_rk_adjoint")
+    arrays = [x for signature in loops.backward.signatures for x in signature if hasattr(x, "layout")]
+    assert arrays
+    assert {x.layout for x in arrays} == {"C"}
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -248,7 +248,8 @@ class FusedSweep:
         tr, loop = trajectory, self.kernel._loop("backward")
         rows = [_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)]
         losses = [_EMPTY[self.dtype] if x is None else _array(x) for x in cotangents]
-        whole_d_u = _EMPTY[self.dtype] if d_u is None else d_u.numpy()
+        filled = None if d_u is None else d_u.contiguous()  # a loop would be compiled for another layout, and be slower
+        whole_d_u = _EMPTY[self.dtype] if filled is None else filled.numpy()
         n_hidden = tr.v.shape[2]
         for start, stop in reversed(_blocks(len(u), self.length)):
             at, states = slice(start, stop), slice(start, stop + 1)
@@ -264,6 +265,8 @@ class FusedSweep:
                     whole += part
 
             run_groups(work, self.groups)
+        if d_u is not None and filled is not None and filled is not d_u:
+            d_u.copy_(filled)
 
     def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
         """Gradients by name, and of the initial state; a_fast and a_slow are that state's."""
