@@ -39,16 +39,16 @@ class Pendula(HybridSystem):
 @pytest.mark.parametrize("dtype", [F64, torch.float32])
 def test_a_batch_equals_its_samples(method, held, dtype):
     random = torch.Generator().manual_seed(3)
-    y0 = torch.randn(13, 3, generator=random, dtype=F64)
-    y0[:, 2] = torch.logspace(-1, 2, 13, dtype=F64)  # a thousandfold difference in speed
+    y0 = torch.randn(7, 3, generator=random, dtype=F64)
+    y0[:, 2] = torch.logspace(-1, 2, 7, dtype=F64)  # a thousandfold difference in speed
     y0 = y0.to(dtype).requires_grad_()
     ts = torch.tensor([0.0, 0.4, 1.0], dtype=dtype)
-    u = 0.1 * torch.randn(2, 13, 3, generator=random, dtype=F64).to(dtype) if held else None
+    u = 0.1 * torch.randn(2, 7, 3, generator=random, dtype=F64).to(dtype) if held else None
     options = {"ts": ts, "method": method, "rtol": 1e-6, "atol": 1e-6}
     together = solve_smooth(Pendula(), u, y0=y0, **options)
     (of_all,) = torch.autograd.grad((together.y**2).sum(), y0)
     assert together.stats.accepted[-1] > 20 * together.stats.accepted[0]
-    for b in range(13):
+    for b in range(7):
         single = slice(b, b + 1)
         start = y0[single].detach().requires_grad_()
         alone = solve_smooth(Pendula(), None if u is None else u[:, single], y0=start, **options)

@@ -114,7 +114,7 @@ for neuron in (adjsnn.NIF(), adjsnn.LIF(tau_mem=20.0, v_reset=-0.3), adjsnn.QIF(
             net.bias.fill_({"NIF": 0.3, "LIF": 6.0, "QIF": 0.3}[type(neuron).__name__])
             net.w_in.mul_(0.1)
             net.w_rec.mul_(0.1)
-        u = torch.randn(30, 2, 2, dtype=torch.float64, requires_grad=True)
+        u = torch.randn(12, 2, 2, dtype=torch.float64, requires_grad=True)
         sol = adjsnn.solve(net, u, dt=0.5, method=method, kernels="fused")
         assert sol.stats.spikes > 0
         (sol.readout.sum() + sol.a_fast.sum() + sol.charge.abs().sum() + sol.v.sum()).backward()

@@ -203,7 +203,7 @@ sys.path.insert(0, "tests")
 from lif_networks import random_lif, random_spikes
 for kind in ("feedforward", "per_axon", "per_synapse", "no_delay"):
     lif = random_lif(5, recurrent=kind != "feedforward", per_synapse=kind == "per_synapse", delayed=kind != "no_delay")
-    sol = adjsnn.solve(lif, random_spikes(5), t_end=40.0, ts=[0.0, 20.0, 40.0])
+    sol = adjsnn.solve(lif, random_spikes(5), t_end=30.0, ts=[0.0, 20.0, 30.0])
     assert min(sol.stats.spikes) > 10
     (sol.spike_times(0).sum() + sol.spike_times(1).sum() + sol.v[0].sum()).backward()
     u = torch.randn(8, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
