@@ -23,6 +23,7 @@ from torch import Tensor
 NUDGE = 1e-11  # relative; 10⁵ roundings
 ALLOWED = 0.1  # part of the nudges' effect that two bodies may differ by: some 10⁴ roundings
 FLOOR = 2.0**-42  # relative to the largest entry: rounding of what the nudges happen not to move
+UNDERFLOW = 2.0**-1000  # absolute: what is smaller may have come through subnormal numbers, which have lost digits
 PARTED = 1e-6  # relative change by nudges after which a run is taken as another one
 LIMIT = 60.0  # s of computation for one example, most of which take milliseconds
 
@@ -94,7 +95,7 @@ def largest(x: Tensor) -> float:
 
 def allowed(nudges: list[Tensor], x: Tensor) -> float:
     """The largest difference that rounding explains, of x from the same by another body, given x of nudged runs."""
-    return ALLOWED * max((largest(y - x) for y in nudges), default=0.0) + FLOOR * largest(x)
+    return ALLOWED * max((largest(y - x) for y in nudges), default=0.0) + FLOOR * largest(x) + UNDERFLOW
 
 
 def gradients_agree(
