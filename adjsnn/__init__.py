@@ -6,7 +6,7 @@ from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.event_exact import EventAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.adjoints.smooth_discrete import SmoothStats
+from adjsnn.adjoints.hybrid_run import SmoothStats
 from adjsnn.collate import collate_spikes
 from adjsnn.errors import (
     AdjsnnError,

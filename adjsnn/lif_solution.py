@@ -15,10 +15,9 @@ from adjsnn.checks import Number, index, positive, real
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal
 from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
-from adjsnn.lif_voltage import Drive, voltage_integral, voltage_max
-from adjsnn.solution import GRAZING_SPEED
-from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.lif_arrays import Events
+from adjsnn.lif_voltage import voltage_integral, voltage_max
+from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
+from adjsnn.systems.lif_arrays import Drive, Events
 from adjsnn.systems.lif_network import LIFLayer, LIFState
 from adjsnn.untraced import untraced
 

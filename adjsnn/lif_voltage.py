@@ -13,17 +13,10 @@ from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
 from adjsnn.integrate.lif_flow import flow, turning_point
-from adjsnn.systems.lif_arrays import Events, as_array
+from adjsnn.systems.lif_arrays import Drive, Events, as_array
 from adjsnn.systems.lif_network import LIFLayer, LIFState
 
 SERIES_BELOW = 0.5
-
-
-class Drive(NamedTuple):
-    """What analog inputs add to the bias of the first layer, (2.16): values (T, B, N) in steps of length dt, ms."""
-
-    values: Tensor
-    dt: float
 
 
 class Arrivals(NamedTuple):

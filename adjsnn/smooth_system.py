@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from adjsnn.adjoints.backsolve import Backsolve
 from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.adjoints.smooth_discrete import Read
+from adjsnn.adjoints.hybrid_run import Read
 from adjsnn.errors import AdjsnnError, ConfigurationError
 from adjsnn.integrate.guards import leaves_zero
 from adjsnn.systems.held import Form, Held, held_by

@@ -12,11 +12,9 @@ from adjsnn.adjoints.segmented import Record
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, Located
 from adjsnn.kept import Seal
-from adjsnn.spikes import SpikeTrains
+from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.untraced import untraced
-
-GRAZING_SPEED = 1e-6  # 1/ms: a spike slower than this grazes its threshold, and its gradient is not to be trusted
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
+from adjsnn.adjoints.gated_autograd import by_discrete_adjoint
 from adjsnn.adjoints.segmented import Units, segmented, slots_within
 from adjsnn.checks import Number, all_finite, positive
 from adjsnn.errors import ConfigurationError
@@ -103,7 +104,8 @@ def solve_gated(
     if isinstance(adjoint, DiscreteAdjoint) and (choose := _kept_states(adjoint, tensors, n_steps, batch)) is not None:
         return _solve_checkpointed(program, tensors, inputs, (n_steps, batch), y0, ts, choose)
     assert not stream  # the checks above leave no other way here
-    trajectory = adjoint.run(program, tensors, inputs, y0)
+    solve = GatedProgram.unroll if isinstance(adjoint, BPTT) else by_discrete_adjoint
+    trajectory = solve(program, tensors, inputs, y0)
     v, a_fast, a_slow, readout = trajectory.flat()[:4]
     return GatedSolution(ts, v, a_fast, a_slow, readout, float(ts[-1]), program, tensors, trajectory, inputs.detach())
 

@@ -14,9 +14,8 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif_readout import Readout
 from adjsnn.lif_solution import LIFSolution
-from adjsnn.lif_voltage import Drive
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.lif_arrays import NO_TIMES, Events, as_array
+from adjsnn.systems.lif_arrays import NO_TIMES, Drive, Events, as_array
 from adjsnn.systems.lif_network import LIFLayer, LIFNetwork, LIFState
 from adjsnn.systems.shapes import checked, lif_layers
 

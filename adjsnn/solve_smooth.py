@@ -12,12 +12,14 @@ from adjsnn.adjoints.backsolve import Backsolve, backsolve_by_torchdiffeq
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
+from adjsnn.adjoints.hybrid_autograd import attach
 from adjsnn.adjoints.hybrid_discrete import hybrid_sweep
+from adjsnn.adjoints.hybrid_run import Read, SmoothStats, run_forward
 from adjsnn.adjoints.smooth_checkpoints import Keep
-from adjsnn.adjoints.smooth_discrete import Read, SmoothStats, attach, discrete_sweep, events_of, run_forward
+from adjsnn.adjoints.smooth_discrete import discrete_sweep
 from adjsnn.checks import Count, Number, Times, count
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.events import event_rows, unroll_events
+from adjsnn.integrate.events import event_rows, events_of, unroll_events
 from adjsnn.integrate.odeint import PREFIX, solve_by_torchdiffeq
 from adjsnn.integrate.smooth import SmoothProgram, Steps, check_finite, unroll
 from adjsnn.integrate.tableaus import RK4, TABLEAUS

@@ -33,6 +33,7 @@ from adjsnn.trains_check import PADS, check_trains, event_columns, plain_event
 from adjsnn.untraced import untraced
 
 Event = tuple[float, int]
+GRAZING_SPEED = 1e-6  # 1/ms: a spike slower than this grazes its threshold, and its gradient is not to be trusted
 
 
 class SpikeTrains:

@@ -8,7 +8,7 @@ from smooth_systems import ADAPTIVE, F64, FIXED, checkpointed, problem
 from torch import nn
 
 from adjsnn import ConfigurationError, DiscreteAdjoint
-from adjsnn.adjoints import smooth_discrete
+from adjsnn.adjoints import hybrid_run, vjp
 from adjsnn.adjoints.backsolve import Backsolve
 from adjsnn.adjoints.checkpoints import binomial_runs, kept_on_the_way, runs_again
 from adjsnn.solve_smooth import solve_smooth
@@ -36,7 +36,7 @@ def _gradients(solution, wanted, **options):
 def watch(monkeypatch):
     """What the states kept were, and the most tensors of a state that were alive while steps were taken again."""
     seen, most, thinned = [], [0], []
-    replay, again = smooth_discrete.replay, smooth_discrete.Thinned.backward
+    replay, again = vjp.replay, hybrid_run.Thinned.backward
 
     def watched(program, steps, y, *rest):
         seen.append(weakref.ref(y))
@@ -48,8 +48,8 @@ def watch(monkeypatch):
         seen.extend(weakref.ref(y) for y in self.states.values())
         return again(self, advance)
 
-    monkeypatch.setattr(smooth_discrete, "replay", watched)
-    monkeypatch.setattr(smooth_discrete.Thinned, "backward", noted)
+    monkeypatch.setattr(vjp, "replay", watched)
+    monkeypatch.setattr(hybrid_run.Thinned, "backward", noted)
     return most, thinned
 
 

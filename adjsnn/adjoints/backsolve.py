@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.continuous import reversed_steps
 from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out
-from adjsnn.adjoints.smooth_discrete import Gradients, Read, Stored, add_held, add_leaves, at_row, leaves_of, pull_field
+from adjsnn.adjoints.hybrid_autograd import leaves_of
+from adjsnn.adjoints.hybrid_run import Gradients, Read, Stored
+from adjsnn.adjoints.vjp import add_held, add_leaves, at_row, pull_field
 from adjsnn.checks import Number, flag, positive
 from adjsnn.errors import IntegrationError
 from adjsnn.integrate.odeint import solve_by_torchdiffeq
-from adjsnn.integrate.smooth import SmoothProgram, combine, stage_time, step_times
+from adjsnn.integrate.smooth import SmoothProgram, combine, reversed_steps, stage_time, step_times
 
 
 class BacksolveWarning(UserWarning):

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
-from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, pull_field
+from adjsnn.adjoints.hybrid_run import Gradients, Stored
+from adjsnn.adjoints.vjp import add_held, add_leaves, pull_field
 from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
-from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, stage_time, step_times
+from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, reversed_steps, stage_time, step_times
 from adjsnn.integrate.tableaus import TABLEAUS, Tableau
 
 
@@ -160,18 +161,6 @@ def _integrate(path: _Path, tableau: Tableau, steps: Steps) -> Gradients:
         which = steps.output[k + 1]
         costate = path.arrive(which.clamp(min=0), costate, which >= 0, sums)
     return Gradients(costate, u_bar, tuple(sums))
-
-
-def reversed_steps(steps: Steps, numbers: Tensor) -> Steps:
-    """The same steps from the last to the first, in the time s = -t, padded at the front.
-
-    Args:
-        numbers: which output of the result each row of the forward states is, counted from the end, -1 for none, (K+1, B).
-    """
-    output = numbers.flip(0)
-    passed = (output >= 0).long().cumsum(0) - 1
-    rows = (output < 0).to(torch.int8).argsort(dim=0, stable=True)[: int(numbers.max()) + 1]
-    return Steps(-steps.times.flip(0), steps.lengths.flip(0), passed[:-1].clamp(min=0), output, rows)
 
 
 def _grid(ts: Tensor, dt: float) -> Steps:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.adjoints.hybrid_discrete import check_speed, pull
-from adjsnn.adjoints.smooth_discrete import Stored, add_leaves
+from adjsnn.adjoints.hybrid_run import Stored
+from adjsnn.adjoints.vjp import add_leaves, check_speed, pull
 from adjsnn.integrate.guards import level
 from adjsnn.integrate.smooth import Steps, combine, jump, stage_derivatives, step_times
 

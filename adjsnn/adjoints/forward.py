@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from adjsnn.adjoints.smooth_discrete import Gradients, Stored, at_row
+from adjsnn.adjoints.hybrid_run import Gradients, Stored
+from adjsnn.adjoints.vjp import at_row
 from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.smooth import combine, derivatives, step_times

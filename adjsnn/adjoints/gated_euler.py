@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from adjsnn.adjoints.gated_cotangents import charge_sources, outer
 from adjsnn.integrate.gated_euler import GatedEuler
-from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, block_length, nested
+from adjsnn.integrate.gated_program import GatedTrajectory, block_length, nested
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.membranes import Partials
 
@@ -234,22 +234,6 @@ def _carried(tensors: GatedTensors, rows: Sequence[Tensor | None]) -> tuple[Tens
     return c_v, (None if c_fast is None else c_fast / tensors.tau_fast), slow
 
 
-def charge_sources(
-    program: GatedProgram, trajectory: GatedTrajectory, start: int, stop: int, c_charge: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What a loss of Σ|q| adds to the cotangents of the voltages of a block, q = G(v⁺) - G(v) + crossings.
-
-    Returns:
-        of the voltages before each step, (steps, B, N), and of the last one, (B, N).
-    """
-    v, crossings = trajectory.v[start : stop + 1], trajectory.crossings[start:stop]
-    level, slope = program.charge_level(v), program.gate_slope(v)
-    signed = (level[1:] - level[:-1] + crossings).sign() * c_charge
-    before = -slope[:-1] * signed
-    before[1:] += slope[1:-1] * signed[:-1]
-    return before, slope[-1] * signed[-1]
-
-
 def _rows(x: Tensor | None, steps: int) -> Sequence[Any]:
     """The first `steps` rows, or as many None."""
     return (None,) * steps if x is None else x[:steps].unbind()
@@ -258,9 +242,3 @@ def _rows(x: Tensor | None, steps: int) -> Sequence[Any]:
 def _keep(row: Tensor | None, value: Tensor) -> None:
     if row is not None:
         row.copy_(value)
-
-
-def outer(left: Float[Tensor, "T B I"], right: Float[Tensor, "T B J"]) -> Float[Tensor, "I J"]:
-    """Σ over time and batch of left ⊗ right, as one matrix product; faster with the narrow factor first."""
-    left, right = left.flatten(0, 1), right.flatten(0, 1)
-    return (right.T @ left).T if right.shape[1] < left.shape[1] else left.T @ right

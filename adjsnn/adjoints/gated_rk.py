@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.gated_euler import charge_sources, outer
+from adjsnn.adjoints.gated_cotangents import charge_sources, outer
 from adjsnn.integrate.gated_program import GatedTrajectory, block_length, nested
 from adjsnn.integrate.gated_rk import Filter, GatedRungeKutta, Rates, Stages
 from adjsnn.systems.gated_network import GatedTensors

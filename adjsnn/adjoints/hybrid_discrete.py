@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.adjoints.smooth_discrete import Gradients, Stored, add_held, add_leaves, at_row, states_backward
-from adjsnn.errors import EventError
+from adjsnn.adjoints.hybrid_run import Gradients, Stored
+from adjsnn.adjoints.vjp import add_held, add_leaves, at_row, check_speed, pull, states_backward
 from adjsnn.integrate.events import taped_step
 from adjsnn.integrate.guards import level
 from adjsnn.integrate.smooth import jump, step_times
@@ -93,25 +93,3 @@ def pull_hybrid_step(
     of_u = rest.pop(0) if stored.wants_u and u is not None else None
     add_leaves(sums, rest)
     return before, of_u, of_begin
-
-
-def pull(out: Tensor, wanted: Sequence[Tensor], cotangent: Tensor, *, retain: bool = False) -> tuple[Tensor, ...]:
-    """Cotangents of `wanted`, zero where `out` does not depend on one."""
-    if not out.requires_grad or not wanted:
-        return tuple(torch.zeros_like(x) for x in wanted)
-    found = torch.autograd.grad(out, wanted, cotangent, retain_graph=retain, allow_unused=True)
-    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True))
-
-
-def check_speed(here: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:
-    """Raise EventError unless dφ/dt (B, 1) is positive where an event is `here` (B, 1)."""
-    wrong = here & ~(speed > 0.0)
-    if not bool(wrong.any()):
-        return
-    sample = int(wrong.nonzero()[0, 0])
-    raise EventError(
-        f"guard {int(guard[sample])}, sample {sample}, fired at t = {float(t[sample]):g} ms with dφ/dt = "
-        f"{float(speed[sample]):g}",
-        "a guard that rises through zero",
-        "another input or initial state: at a grazing event the gradient does not exist",
-    )

@@ -416,3 +416,13 @@ def _column(x: Float[Tensor, " B"], like: Tensor) -> Float[Tensor, "B 1"]:
 def _below(levels: Tensor) -> Tensor:
     """Just below zero."""
     return torch.full_like(levels, -torch.finfo(levels.dtype).tiny)
+
+
+def events_of(steps: Steps, like: Tensor) -> tuple[Float[Tensor, "B E"], Int[Tensor, "B E"]]:
+    """Time and guard of each sample's events, in order, padded with inf and -1."""
+    if steps.event is None:
+        batch = steps.times.shape[1]
+        return like.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.long, device=like.device)
+    rows, index = event_rows(steps.event)
+    times = steps.times.gather(0, rows + 1).T.to(like.dtype)
+    return torch.where(index >= 0, times, float("inf")), index

@@ -46,6 +46,18 @@ class Steps:
         return self.rows[-1]
 
 
+def reversed_steps(steps: Steps, numbers: Tensor) -> Steps:
+    """The same steps from the last to the first, in the time s = -t, padded at the front.
+
+    Args:
+        numbers: which output of the result each row of the forward states is, counted from the end, -1 for none, (K+1, B).
+    """
+    output = numbers.flip(0)
+    passed = (output >= 0).long().cumsum(0) - 1
+    rows = (output < 0).to(torch.int8).argsort(dim=0, stable=True)[: int(numbers.max()) + 1]
+    return Steps(-steps.times.flip(0), steps.lengths.flip(0), passed[:-1].clamp(min=0), output, rows)
+
+
 @dataclass(frozen=True)
 class SmoothProgram:
     """What the adjoints differentiate: the system, the method and where its output is wanted; steps and states are arguments.

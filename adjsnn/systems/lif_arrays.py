@@ -77,6 +77,13 @@ class Trial(NamedTuple):
         return layer.bias + self.drive[step, sample] if self.driven else layer.bias
 
 
+class Drive(NamedTuple):
+    """What analog inputs add to the bias of the first layer, (2.16): values (T, B, N) in steps of length dt, ms."""
+
+    values: Tensor
+    dt: float
+
+
 class LayerRun(NamedTuple):
     """What a batch of one layer did.
 

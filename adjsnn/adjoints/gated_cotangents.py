@@ -1,0 +1,28 @@
+"""What the adjoints of all gated methods form from a loss and from their costates."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
+
+
+def charge_sources(
+    program: GatedProgram, trajectory: GatedTrajectory, start: int, stop: int, c_charge: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a loss of Σ|q| adds to the cotangents of the voltages of a block, q = G(v⁺) - G(v) + crossings.
+
+    Returns:
+        of the voltages before each step, (steps, B, N), and of the last one, (B, N).
+    """
+    v, crossings = trajectory.v[start : stop + 1], trajectory.crossings[start:stop]
+    level, slope = program.charge_level(v), program.gate_slope(v)
+    signed = (level[1:] - level[:-1] + crossings).sign() * c_charge
+    before = -slope[:-1] * signed
+    before[1:] += slope[1:-1] * signed[:-1]
+    return before, slope[-1] * signed[-1]
+
+
+def outer(left: Float[Tensor, "T B I"], right: Float[Tensor, "T B J"]) -> Float[Tensor, "I J"]:
+    """Σ over time and batch of left ⊗ right, as one matrix product; faster with the narrow factor first."""
+    left, right = left.flatten(0, 1), right.flatten(0, 1)
+    return (right.T @ left).T if right.shape[1] < left.shape[1] else left.T @ right

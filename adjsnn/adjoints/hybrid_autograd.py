@@ -1,0 +1,96 @@
+"""Connects a forward run and a backward sweep to torch."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out
+from adjsnn.adjoints.hybrid_run import Read, SmoothStats, Stored, Sweep, columns, figures, run_forward
+from adjsnn.adjoints.smooth_checkpoints import Keep
+from adjsnn.errors import ConfigurationError
+from adjsnn.integrate.events import event_rows, events_of
+from adjsnn.integrate.smooth import SmoothProgram, Steps
+
+
+def attach(
+    program: SmoothProgram, read: Read, y0: Tensor, u: Tensor | None, sweep: Sweep, keep: Keep | None = None
+) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
+    """States at the output times, (T+1, B, D), and event times, (B, E), whose gradients run `sweep`; the guards, (B, E), and
+    the figures of the run."""
+    found: list[SmoothStats] = []
+    known = read.form, read.strangers, read.names
+    y, times, index = _Attached.apply(program, known, sweep, keep, found, u, y0, *read.tensors)
+    return y, times, index, found[0]
+
+
+class _Attached(FirstOrder):
+    """Connects a forward run and an adjoint to torch. Every tensor that the field depends on is an explicit argument."""
+
+    @staticmethod
+    def forward(ctx, program, known, sweep, keep, found, u, y0, *tensors):
+        # Other tensors of the same memory: `x.data = ...` gives x other memory, and torch does not call that a change.
+        y0 = y0.detach()
+        u, *tensors = (None if x is None else x.detach() for x in (u, *tensors))
+        run = run_forward(program, y0, u, keep)
+        found.append(figures(run))
+        ctx.program, ctx.known, ctx.sweep, ctx.thinned, ctx.stats = program, known, sweep, run.thinned, found[0]
+        # Saving what the field reads, and what a solution shows, lets torch notice changes in place before the backward pass.
+        ctx.save_for_backward(u, y0, run.kept, *columns(run.steps), *tensors)
+        ctx.set_materialize_grads(False)
+        times, index = events_of(run.steps, y0)
+        ctx.mark_non_differentiable(index)
+        return run.outputs, times, index
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        return _backward(ctx, *grad_outputs)
+
+
+@first_order
+def _backward(ctx, cotangents, of_event_times, _):
+    u, y0, kept, times, lengths, interval, output, rows, event, *tensors = ctx.saved_tensors
+    # Of the tape itself where it is the output; a field that differentiates inside must not meet that.
+    kept, steps = kept.detach(), Steps(times, lengths, interval, output, rows, event)
+    form, strangers, names = ctx.known
+    if cotangents is None:
+        cotangents = y0.new_zeros(len(rows), *y0.shape)
+    needs_u, needs_y0, *needs = ctx.needs_input_grad[5:]
+    fresh = leaves_of(tensors, [needed or n in strangers for n, needed in enumerate(needs)])
+    chosen = {n: x for n, x in enumerate(fresh) if x is not None and x.requires_grad}
+    of_times = None if of_event_times is None else _by_step(steps, of_event_times)
+    leaves = tuple(chosen.values())
+    stored = Stored(ctx.program, steps, kept, ctx.thinned, u, y0, needs_u, leaves, form, fresh, ctx.stats, of_times)
+    with form.filled(fresh):
+        gradients = ctx.sweep(stored, cotangents)
+    found = dict(zip(chosen, gradients.leaves, strict=True))
+    check_strangers(found, strangers, names)
+    of_tensors = (found[n] if needed else None for n, needed in enumerate(needs))
+    arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_tensors)
+    return None, None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
+
+
+def leaves_of(tensors: Sequence[Tensor | None], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """The same numbers as leaves of tapes of their own."""
+    return tuple(None if x is None else x.detach().requires_grad_(n) for x, n in zip(tensors, needs, strict=True))
+
+
+def check_strangers(found: dict[int, Tensor], strangers: frozenset[int], names: tuple[str, ...]) -> None:
+    """Raise ConfigurationError where something is found to have a gradient that would be missing."""
+    for n in strangers & found.keys():
+        if bool(found[n].any()):
+            raise ConfigurationError(
+                f"{names[n]}, an attribute that requires a gradient and is not registered, used first after the start",
+                "such tensors used from the start, or parameters",
+                f"registering {names[n]}, .detach(), or adjoint=BPTT()",
+            )
+
+
+def _by_step(steps: Steps, of_event_times: Float[Tensor, "B E"]) -> Float[Tensor, "K B"] | None:
+    """Cotangents of event times by the steps that end in the events."""
+    if steps.event is None:
+        return None
+    rows, index = event_rows(steps.event)
+    real = torch.where(index >= 0, of_event_times, 0.0)
+    return real.new_zeros(steps.event.shape).scatter_add_(0, rows, real.T)

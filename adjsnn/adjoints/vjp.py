@@ -1,0 +1,79 @@
+"""Products with transposed derivatives that the backward sweeps take, and the states they meet on the way."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.adjoints.hybrid_run import Stored
+from adjsnn.errors import EventError
+from adjsnn.integrate.smooth import Steps, replay
+
+
+def at_row(steps: Steps, cotangents: Float[Tensor, "T1 B D"], row: int) -> Float[Tensor, "B D"]:
+    """Cotangents (T+1, B, D) that belong to the states of a row, (B, D); zero where a sample has no output there."""
+    output = steps.output[row]
+    found = cotangents[output.clamp(min=0), torch.arange(len(output), device=output.device)]
+    return torch.where((output >= 0)[:, None], found, 0.0)
+
+
+def add_held(u_bar: Tensor, interval: Tensor, of_u: Tensor) -> None:
+    """Add each sample's gradient (B, C) to the interval (B,) of dC/du (T, B, C) that its step was in."""
+    u_bar[interval, torch.arange(len(interval), device=interval.device)] += of_u
+
+
+def add_leaves(sums: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Add the gradients that exist."""
+    for total, gradient in zip(sums, gradients, strict=True):
+        if gradient is not None:
+            total.add_(gradient)
+
+
+def states_backward(stored: Stored) -> Iterator[tuple[int, Tensor]]:
+    """Each step with the state before it, (B, D), the last first: kept, or made again."""
+
+    def advance(y: Tensor, start: int, stop: int) -> Tensor:
+        stored.stats.recomputed_steps += stop - start
+        with torch.no_grad():
+            return replay(stored.program, stored.steps, y, stored.u, start, stop)
+
+    every = ((k, stored.kept[k]) for k in reversed(range(len(stored.steps))))
+    for k, y in every if stored.thinned is None else stored.thinned.backward(advance):
+        # In memory of its own, since a matrix product of the same numbers may round differently at another place in memory.
+        yield k, y.clone()
+
+
+def pull(out: Tensor, wanted: Sequence[Tensor], cotangent: Tensor, *, retain: bool = False) -> tuple[Tensor, ...]:
+    """Cotangents of `wanted`, zero where `out` does not depend on one."""
+    if not out.requires_grad or not wanted:
+        return tuple(torch.zeros_like(x) for x in wanted)
+    found = torch.autograd.grad(out, wanted, cotangent, retain_graph=retain, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True))
+
+
+def pull_field(
+    out: Tensor, y: Tensor, u: Tensor | None, leaves: Sequence[Tensor], cotangent: Tensor, *, retain: bool = False
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
+    """f_yᵀ c, f_uᵀ c and f_θᵀ c for out = f(t, y, u) on the tape; None where f does not depend on it or u needs no gradient."""
+    with_u = u is not None and u.requires_grad
+    wanted = [y, *([u] if with_u else []), *leaves]
+    if not out.requires_grad:
+        return torch.zeros_like(y), None, [None] * len(leaves)
+    found = torch.autograd.grad(out, wanted, cotangent, allow_unused=True, retain_graph=retain)
+    of_y = torch.zeros_like(y) if found[0] is None else found[0]
+    return of_y, (found[1] if with_u else None), found[1 + with_u :]
+
+
+def check_speed(here: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:
+    """Raise EventError unless dφ/dt (B, 1) is positive where an event is `here` (B, 1)."""
+    wrong = here & ~(speed > 0.0)
+    if not bool(wrong.any()):
+        return
+    sample = int(wrong.nonzero()[0, 0])
+    raise EventError(
+        f"guard {int(guard[sample])}, sample {sample}, fired at t = {float(t[sample]):g} ms with dφ/dt = "
+        f"{float(speed[sample]):g}",
+        "a guard that rises through zero",
+        "another input or initial state: at a grazing event the gradient does not exist",
+    )
