@@ -19,8 +19,8 @@ from adjsnn.errors import (
     StepTooLongWarning,
 )
 from adjsnn.gradcheck import gradcheck
-from adjsnn.integrate.memory import release_memory
 from adjsnn.lif_solution import LIFSolution
+from adjsnn.numerics.memory import release_memory
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve import solve
 from adjsnn.solve_smooth import SmoothSolution

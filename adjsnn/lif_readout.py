@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.adjoints.event_exact import LayerResult
-from adjsnn.adjoints.first_order import FirstOrder, first_order
+from adjsnn.numerics.first_order import FirstOrder, first_order
 
 
 class Readout(NamedTuple):
@@ -114,9 +114,9 @@ class _Pairs(FirstOrder):
     @staticmethod
     def forward(ctx, time, w, first, tau):
         t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
-        from adjsnn.kernels import lif_pairs  # noqa: PLC0415  loads the compiler
+        from adjsnn.numerics import pairs  # noqa: PLC0415  loads the compiler
 
-        before = torch.from_numpy(lif_pairs.earlier(first, t, x, tau)).to(w)
+        before = torch.from_numpy(pairs.earlier(first, t, x, tau)).to(w)
         ctx.first, ctx.tau = first, tau
         ctx.save_for_backward(time, w, before)
         group = torch.from_numpy(np.repeat(np.arange(len(first) - 1), np.diff(first))).to(w.device)
@@ -132,8 +132,8 @@ class _Pairs(FirstOrder):
 def _pairs_backward(ctx, cotangent):
     time, w, before = ctx.saved_tensors
     t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
-    from adjsnn.kernels import lif_pairs  # noqa: PLC0415  loads the compiler
+    from adjsnn.numerics import pairs  # noqa: PLC0415  loads the compiler
 
-    after = torch.from_numpy(lif_pairs.later(ctx.first, t, x, ctx.tau)).to(w)
+    after = torch.from_numpy(pairs.later(ctx.first, t, x, ctx.tau)).to(w)
     share = cotangent[ctx.group]
     return share * (w * (after - before)).sum(1) / ctx.tau, share[:, None] * (w + before + after), None, None

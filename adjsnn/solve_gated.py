@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
 from adjsnn.adjoints.gated_autograd import by_discrete_adjoint
 from adjsnn.adjoints.segmented import Units, segmented, slots_within
@@ -16,9 +15,10 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.gated_euler import GatedEuler
 from adjsnn.integrate.gated_program import GatedProgram
 from adjsnn.integrate.gated_rk import GatedRungeKutta
-from adjsnn.integrate.memory import fresh
-from adjsnn.integrate.tableaus import TABLEAUS
 from adjsnn.kernels.fused import obstacle
+from adjsnn.numerics.checkpoints import slots_for
+from adjsnn.numerics.memory import fresh
+from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.signals import Stream
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone

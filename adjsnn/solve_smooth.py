@@ -22,7 +22,8 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.events import event_rows, events_of, unroll_events
 from adjsnn.integrate.odeint import PREFIX, solve_by_torchdiffeq
 from adjsnn.integrate.smooth import SmoothProgram, Steps, check_finite, unroll
-from adjsnn.integrate.tableaus import RK4, TABLEAUS
+from adjsnn.numerics.tableaus import RK4, TABLEAUS
+from adjsnn.reparametrized import stale
 from adjsnn.smooth_arguments import (
     Inputs,
     check_inputs,
@@ -33,7 +34,6 @@ from adjsnn.smooth_arguments import (
 from adjsnn.smooth_system import Trial, examine, modules_of
 from adjsnn.systems.held import held_by
 from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.reparametrized import stale
 from adjsnn.systems.taped import on_tape
 
 Adjoint = DiscreteAdjoint | ContinuousAdjoint | ForwardSensitivity | Backsolve | BPTT

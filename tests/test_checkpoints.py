@@ -3,7 +3,7 @@
 import pytest
 
 from adjsnn import ConfigurationError
-from adjsnn.adjoints.checkpoints import (
+from adjsnn.numerics.checkpoints import (
     Advance,
     Back,
     Drop,

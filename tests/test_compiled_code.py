@@ -1,6 +1,5 @@
 """Compiled loops on disk: whatever lies there or cannot lie there, the loop that runs is the one of the present sources."""
 
-import ast
 import logging
 import os
 import pkgutil
@@ -16,10 +15,10 @@ import numpy as np
 import pytest
 
 import adjsnn
-import adjsnn.kernels
-from adjsnn.kernels import cache
+from adjsnn.numerics import compiled as cache
 
 PACKAGE = Path(adjsnn.__file__).parent
+LOOPS_OF = ("adjsnn.kernels", "adjsnn.numerics")  # packages whose sources make machine code
 
 # A process that has the loops without torch, which takes seconds to load.
 LOOPS = """
@@ -36,6 +35,9 @@ def twice(x):
     return x + x
 
 
+twice.__module__ = "adjsnn.kernels.test_compiled_code"  # as if it stood among the loops
+
+
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A function that compiles `twice` as another process would, with code kept in tmp_path."""
@@ -49,7 +51,7 @@ def hits(dispatcher):
 
 
 def kept():
-    return sorted(x for folder in cache.folders() for x in folder.glob("*"))
+    return sorted(x for folder in cache.folders("adjsnn.kernels") for x in folder.glob("*"))
 
 
 def test_code_is_loaded_where_it_was_kept(fresh):
@@ -131,37 +133,42 @@ def test_a_full_disk_costs_one_warning_and_leaves_nothing_half_written(fresh):
 
 def test_code_of_other_sources_is_never_run(fresh, monkeypatch):
     fresh()(1.5)
-    monkeypatch.setattr(cache, "SOURCES", "0" * 64)
+    monkeypatch.setitem(cache._loaded, "adjsnn.kernels", "0" * 64)
     later = fresh()
     later(1.5)
     assert hits(later) == 0
 
 
 def test_sources_edited_since_they_were_loaded_are_not_taken_for_the_code_that_runs(fresh, monkeypatch):
-    monkeypatch.setattr(cache, "_sources", lambda: "0" * 64)
-    assert fresh()(1.5) == 3.0
+    function = fresh()
+    monkeypatch.setattr(cache, "_sources", lambda package: "0" * 64)
+    assert function(1.5) == 3.0
     assert kept() == []
 
 
 def test_every_source_of_a_loop_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.resources, "files", lambda _: tmp_path)
-    assert cache._sources() is None
+    assert cache._sources("adjsnn.kernels") is None
     seen = set()
     for name, text in (("a.py", "1"), ("b.py", "1"), ("b.py", "2"), ("a.py", "2"), ("note.txt", "1")):
         (tmp_path / name).write_text(text)
-        seen.add(cache._sources())
+        seen.add(cache._sources("adjsnn.kernels"))
     assert len(seen) == 4
+    monkeypatch.setattr(cache, "EXACT", cache.EXACT | {"nogil": False})
+    assert cache._sources("adjsnn.kernels") not in seen
 
 
 def test_code_of_the_newest_states_of_the_sources_stays(fresh, tmp_path):
     for age in range(6):
-        old = tmp_path / f"adjsnn-{age}"
+        old = tmp_path / f"adjsnn.kernels-{age}"
         old.mkdir()
         (old / "loop.code").touch()
         os.utime(old, (1e9 - age, 1e9 - age))
+    (tmp_path / "adjsnn.numerics-7").mkdir()  # another family's
     fresh()(1.5)
     left = {folder.name for folder in tmp_path.iterdir()}
-    assert left == {cache.folders()[0].name, "adjsnn-0", "adjsnn-1", "adjsnn-2"}
+    newest = {f"adjsnn.kernels-{age}" for age in range(3)}
+    assert left == {cache.folders("adjsnn.kernels")[0].name, "adjsnn.numerics-7", *newest}
 
 
 def test_the_first_compilation_is_announced_once_and_can_be_silenced(fresh, caplog, monkeypatch):
@@ -185,18 +192,15 @@ def test_the_first_compilation_is_announced_once_and_can_be_silenced(fresh, capl
 
 def test_all_loops_are_compiled_this_way_from_sources_that_count():
     loops = 0
-    for module in pkgutil.iter_modules(adjsnn.kernels.__path__, "adjsnn.kernels."):
-        dispatchers = [x for x in vars(import_module(module.name)).values() if hasattr(x, "py_func")]
-        loops += len(dispatchers)
-        assert all(isinstance(x._cache, cache._Kept) for x in dispatchers), module.name
-        if dispatchers:
-            tree = ast.parse((PACKAGE / "kernels" / f"{module.name.rpartition('.')[2]}.py").read_text())
-            imported = {x.module for x in ast.walk(tree) if isinstance(x, ast.ImportFrom) and x.module}
-            ours = {name for name in imported if name.startswith("adjsnn")}
-            assert all(name.startswith("adjsnn.kernels.") for name in ours), module.name
+    for package in LOOPS_OF:
+        for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+            dispatchers = [x for x in vars(import_module(module.name)).values() if hasattr(x, "py_func")]
+            loops += len(dispatchers)
+            assert all(isinstance(x._cache, cache._Kept) for x in dispatchers), module.name
+            assert all(x._cache.package == package for x in dispatchers), module.name
     assert loops > 50
     for path in PACKAGE.rglob("*.py"):
-        assert path.name == "cache.py" or "njit" not in path.read_text(), path
+        assert path == Path(cache.__file__) or "njit" not in path.read_text(), path
 
 
 def run_loops(package, **environment):

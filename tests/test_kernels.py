@@ -12,7 +12,7 @@ from networks import GATES, MEMBRANES, gradients, random_network, random_trial, 
 import adjsnn
 from adjsnn import GatedState
 from adjsnn.integrate.lif_flow import first_crossing, flow
-from adjsnn.kernels.threads import run_groups
+from adjsnn.numerics.threads import run_groups
 
 METHODS = ("euler", "heun", "rk4")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import adjsnn
 from adjsnn import SpikeTrains
-from adjsnn.kernels import threads
+from adjsnn.numerics import threads
 
 KINDS = ["feedforward", "per_axon", "per_synapse"]
 

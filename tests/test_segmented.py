@@ -7,8 +7,8 @@ from networks import DT, GATES, MEMBRANES, random_network, random_trial, relativ
 
 import adjsnn
 from adjsnn import ConfigurationError, DiscreteAdjoint
-from adjsnn.adjoints.checkpoints import binomial_runs
 from adjsnn.kernels import fused
+from adjsnn.numerics.checkpoints import binomial_runs
 from adjsnn.signals import Stream
 
 STEPS, BATCH, HIDDEN, UNIT = 203, 3, 10, 10

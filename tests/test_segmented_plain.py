@@ -10,9 +10,9 @@ from networks import DT, GATES, MEMBRANES, random_network, random_trial, relativ
 import adjsnn
 from adjsnn import DiscreteAdjoint
 from adjsnn.adjoints import segmented
-from adjsnn.adjoints.checkpoints import binomial_runs, kept_on_the_way
 from adjsnn.integrate import gated_program
 from adjsnn.kernels import fused
+from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way
 from adjsnn.signals import Stream
 
 BATCH, HIDDEN, UNIT, UNITS = 3, 7, 5, 9

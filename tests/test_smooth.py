@@ -10,7 +10,7 @@ from smooth_systems import F64, FIXED, TIMES, Network, problem
 from torch import nn
 
 from adjsnn.adjoints.discrete import BPTT
-from adjsnn.integrate.tableaus import TABLEAUS
+from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.solve_smooth import solve_smooth
 from adjsnn.systems.hybrid import HybridSystem
 

@@ -11,11 +11,11 @@ from torch.nn.utils import parametrizations
 
 from adjsnn import ConfigurationError, IntegrationError
 from adjsnn.adjoints.backsolve import Backsolve, BacksolveWarning
-from adjsnn.adjoints.checkpoints import binomial_runs, kept_on_the_way
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT
 from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.integrate.tableaus import TABLEAUS
+from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way
+from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.solve_smooth import solve_smooth
 from adjsnn.systems.hybrid import HybridSystem
 

@@ -10,7 +10,7 @@ from torch import nn
 from adjsnn import ConfigurationError, DiscreteAdjoint
 from adjsnn.adjoints import hybrid_run, vjp
 from adjsnn.adjoints.backsolve import Backsolve
-from adjsnn.adjoints.checkpoints import binomial_runs, kept_on_the_way, runs_again
+from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way, runs_again
 from adjsnn.solve_smooth import solve_smooth
 from adjsnn.systems.hybrid import HybridSystem
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adjsnn import ConfigurationError, SpikeTrains
-from adjsnn.integrate import memory
+from adjsnn.numerics import memory
 
 EVENTS = [[(3.0, 1), (1.0, 0), (1.0, 2)], [], [(9.5, 2)]]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from adjsnn.integrate.tableaus import TABLEAUS
+from adjsnn.numerics.tableaus import TABLEAUS
 
 # Coefficients are given to 16 digits and as large as 90, so sums of seven products of them are good to about 1e-13.
 ROUNDING = 1e-13

@@ -12,7 +12,7 @@ from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.integrate.adaptive import Control, march
 from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, reversed_steps, stage_time, step_times
-from adjsnn.integrate.tableaus import TABLEAUS, Tableau
+from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 
 
 @dataclass(frozen=True)

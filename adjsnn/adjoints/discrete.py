@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from adjsnn.adjoints.checkpoints import slots_for
 from adjsnn.checks import Count, Number, count, positive
 from adjsnn.errors import ConfigurationError
+from adjsnn.numerics.checkpoints import slots_for
 
 
 @dataclass(frozen=True)

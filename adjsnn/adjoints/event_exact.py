@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints import lif_plain as plain_adjoint
-from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out
 from adjsnn.integrate import lif_plain
 from adjsnn.kernels import lif
+from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 from adjsnn.systems.lif_arrays import (
     NO_DRIVE,
     NO_STATES,

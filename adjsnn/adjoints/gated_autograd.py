@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.first_order import FirstOrder, first_order, laid_out, layouts_of
 from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
+from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 

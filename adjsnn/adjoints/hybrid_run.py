@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.adjoints.checkpoints import kept_on_the_way
 from adjsnn.adjoints.smooth_checkpoints import Keep, Thinned, thin
 from adjsnn.integrate.adaptive import Control, march
 from adjsnn.integrate.smooth import SmoothProgram, Steps, run_fixed
+from adjsnn.numerics.checkpoints import kept_on_the_way
 from adjsnn.systems.held import Form
 
 

@@ -10,9 +10,9 @@ from math import isqrt
 
 from torch import Tensor
 
-from adjsnn.adjoints.checkpoints import kept_on_the_way, reverse, slots_for
 from adjsnn.checks import Count, Number
 from adjsnn.errors import ConfigurationError
+from adjsnn.numerics.checkpoints import kept_on_the_way, reverse, slots_for
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from adjsnn.gradcheck.lif_probe import LIFProbe
 from adjsnn.gradcheck.probes import GatedProbe, Probe, SmoothProbe
 from adjsnn.gradcheck.report import NEGLIGIBLE, GradcheckReport, GradcheckRow, relative
 from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
-from adjsnn.integrate.tableaus import TABLEAUS
+from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem

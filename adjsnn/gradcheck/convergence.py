@@ -12,7 +12,7 @@ from torch import Tensor
 from adjsnn.checks import Times, positive, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.gradcheck.probes import SmoothProbe
-from adjsnn.integrate.tableaus import TABLEAUS
+from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.systems.hybrid import HybridSystem
 
 HALVINGS = (1, 2, 4, 8, 16)

@@ -10,7 +10,7 @@ from torch import Tensor
 from adjsnn.errors import IntegrationError
 from adjsnn.integrate.events import Span, Watch
 from adjsnn.integrate.smooth import Field, Steps, combine, derivatives, stage_time
-from adjsnn.integrate.tableaus import Tableau
+from adjsnn.numerics.tableaus import Tableau
 from adjsnn.systems.hybrid import HybridSystem
 
 Arrive = Callable[[Tensor, Tensor, Tensor], Tensor]

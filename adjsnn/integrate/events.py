@@ -23,7 +23,7 @@ from adjsnn.integrate.smooth import (
     stage_time,
     step_times,
 )
-from adjsnn.integrate.tableaus import Tableau
+from adjsnn.numerics.tableaus import Tableau
 from adjsnn.systems.hybrid import HybridSystem
 
 PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided

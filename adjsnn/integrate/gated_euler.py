@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adjsnn.integrate.gated_program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step
 from adjsnn.kernels.fused import FusedGated
-from adjsnn.scalars import scalar, spread
+from adjsnn.numerics.scalars import scalar, spread
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.inheritance import own_step
 from adjsnn.systems.membranes import Constants, Partials, partials_by_autograd

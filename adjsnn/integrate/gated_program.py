@@ -11,10 +11,10 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError, IntegrationError, StepTooLongWarning
-from adjsnn.integrate.memory import fresh
 from adjsnn.kernels.fused import Carry, FusedGated, uncovered, unlike_the_loops
 from adjsnn.kernels.fused import block_length as fused_block_length
-from adjsnn.scalars import spread
+from adjsnn.numerics.memory import fresh
+from adjsnn.numerics.scalars import spread
 from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.inheritance import of_the_base, settled

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.integrate.gated_program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step, blocks
-from adjsnn.integrate.tableaus import Tableau
 from adjsnn.kernels.fused import FusedGated, FusedTableau
-from adjsnn.scalars import spread
+from adjsnn.numerics.scalars import spread
+from adjsnn.numerics.tableaus import Tableau
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Constants, Membrane

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import IntegrationError
-from adjsnn.integrate.tableaus import Tableau
+from adjsnn.numerics.tableaus import Tableau
 from adjsnn.systems.hybrid import HybridSystem
 
 Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]

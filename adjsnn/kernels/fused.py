@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.kernels.threads import groups_of, run_groups
+from adjsnn.numerics.threads import groups_of, run_groups
 from adjsnn.systems.gated_network import GatedTensors
 from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.systems.inheritance import unaltered

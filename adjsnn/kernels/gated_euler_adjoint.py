@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.membranes import LIF, QIF, reset_back, step_partials
 from adjsnn.kernels.vectors import (
     OPTIONS,
@@ -19,6 +18,7 @@ from adjsnn.kernels.vectors import (
     slope,
     zone,
 )
+from adjsnn.numerics.compiled import compiled
 
 
 @compiled(**OPTIONS)

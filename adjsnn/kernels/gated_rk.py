@@ -12,9 +12,9 @@ back.
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.membranes import LIF, flow_of
 from adjsnn.kernels.vectors import OPTIONS, add, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
+from adjsnn.numerics.compiled import compiled
 
 
 @compiled(**OPTIONS)

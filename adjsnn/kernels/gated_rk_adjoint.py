@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.gated_rk import after_reset, charge_of, combine, polynomial, polynomial_slope, released_columns, stages
 from adjsnn.kernels.membranes import LIF, constants_back, partials
 from adjsnn.kernels.vectors import (
@@ -20,6 +19,7 @@ from adjsnn.kernels.vectors import (
     slope,
     zone,
 )
+from adjsnn.numerics.compiled import compiled
 
 
 @compiled(**OPTIONS)

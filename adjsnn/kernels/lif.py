@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from adjsnn.errors import EventError
-from adjsnn.kernels.threads import groups_of, run_groups
+from adjsnn.numerics.threads import groups_of, run_groups
 from adjsnn.systems.lif_arrays import (
     Events,
     LayerArrays,

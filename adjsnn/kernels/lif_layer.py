@@ -8,13 +8,13 @@ from math import exp, inf
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
-from adjsnn.kernels.lif_math import OPTIONS, decay, equal, first_crossing, grown, may_cross
+from adjsnn.kernels.lif_math import decay, equal, first_crossing, grown, may_cross
+from adjsnn.numerics.compiled import EXACT, compiled
 
 FINE, RUNAWAY, GRAZING = 0, 1, 2
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def stops(delays, in_time, in_source, start, stop, t_end, marks, time, ref, scratch):
     """Where a walk through a sample stops: its arrivals by t_end and the marks, sorted in time, arrivals first.
 
@@ -52,7 +52,7 @@ def stops(delays, in_time, in_source, start, stop, t_end, marks, time, ref, scra
     return count + len(marks)
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def tabulate(time, count, t_end, tau_mem, tau_syn, table):
     """Exponentials and K of every interval between stops, the last one up to t_end."""
     before = 0.0
@@ -62,7 +62,7 @@ def tabulate(time, count, t_end, tau_mem, tau_syn, table):
         before = t
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def forward(
     w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0,
     t_end, marks, what, drive, limit, first, last, v_out, i_out,

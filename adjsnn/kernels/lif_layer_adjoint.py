@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.lif_layer import FINE, GRAZING, stops, tabulate
-from adjsnn.kernels.lif_math import OPTIONS, decay, equal, tau_gradients
+from adjsnn.kernels.lif_math import decay, equal, tau_gradients
+from adjsnn.numerics.compiled import EXACT, compiled
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _by_neuron(neuron, start, stop, n_neurons, own_first, own):
     """Spikes start … stop-1 of a sample grouped by neuron, in their order."""
     own_first[:] = 0
@@ -21,7 +21,7 @@ def _by_neuron(neuron, start, stop, n_neurons, own_first, own):
         place[neuron[s]] += 1
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _replay(
     w_row, tau_mem, tau_syn, bias, v_reset, refractory, v, i, stop_time, ref, count, in_source, t_end, what, drive, b, n,
     time, at, free, own, states,
@@ -56,7 +56,7 @@ def _replay(
     return moves
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def backward(
     w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0, t_end,
     marks, what, drive, first, last, own_all, time, neuron, current, released, at, free, d_time, d_v, d_i, want_tau,

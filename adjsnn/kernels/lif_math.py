@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, compiled
 
-OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
-INLINE: dict[str, Any] = OPTIONS | {"forceinline": True}
 SERIES_BELOW = 0.5
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def decay(t, tau_mem, tau_syn):
     """e^{-t/τ_m}, e^{-t/τ_s} and K(t), the faster exponential from the slower one; all to relative rounding."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
@@ -35,7 +33,7 @@ def decay(t, tau_mem, tau_syn):
     return (slow, fast, k) if kappa > 0.0 else (fast, slow, k)
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def voltage(t, v, i, bias, tau_mem, tau_syn):
     """v(t) and τ_m v̇(t)."""
     e_mem, e_syn, k = decay(t, tau_mem, tau_syn)
@@ -43,7 +41,7 @@ def voltage(t, v, i, bias, tau_mem, tau_syn):
     return at, i * e_syn + bias - at
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def extremum(ratio, tau_mem, tau_syn):
     """Time at which v̇ = 0, with ratio = (i + b - v)/i; inf if there is none."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
@@ -53,7 +51,7 @@ def extremum(ratio, tau_mem, tau_syn):
     return inf if x >= 1.0 else -log1p(-x) / kappa
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
     """Whether v can cross within t: a necessary condition from both ends, without exponentials.
 
@@ -75,13 +73,13 @@ def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
     return may_reach(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t / tau_mem, near)
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def nearness(v, i, bias, v_th):
     """2⁻⁴⁰ S of `may_cross`: a voltage, below which rounding may have decided."""
     return 2.0**-40 * (abs(v) + abs(bias) + abs(i) + abs(v_th))
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def may_reach(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, span, near):
     """`may_cross` for loops that know t/τ_m, span, and `nearness` already."""
     rise, reach = i + bias - v, v_th - near * (1.0 + span)
@@ -95,7 +93,7 @@ def may_reach(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, span, near):
     return (v_after >= v_th) | inside | ((v >= v_th) & (rise > 0.0))
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
     """An interval on which v only climbs, and outside of which it cannot cross before the horizon; (0, 0) if none."""
     rise = i + bias - v
@@ -109,7 +107,7 @@ def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
     return (falls if rise < 0.0 else 0.0), horizon
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
     """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `integrate/lif_flow.py`.
 
@@ -146,7 +144,7 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
     return t
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def psi(x):
     """(x - 1 + e^{-x})/x² as a series."""
     total = 0.0
@@ -155,7 +153,7 @@ def psi(x):
     return 0.5 * total
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k):
     """J_m and J_s of (2.10)."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
@@ -165,7 +163,7 @@ def double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k):
     return (t * e_mem - k) / kappa, (k - t * e_syn) / kappa
 
 
-@compiled(**INLINE)
+@compiled(**EXACT_INLINE)
 def tau_gradients(t, v, i, lam_v, lam_i, bias, tau_mem, tau_syn, e_mem, e_syn, k):
     """What an interval that starts at (v, i) and ends with the costate (λ_v, λ_i) adds to dC/dτ_m and dC/dτ_s (2.8)."""
     j_mem, j_syn = double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k)
@@ -174,7 +172,7 @@ def tau_gradients(t, v, i, lam_v, lam_i, bias, tau_mem, tau_syn, e_mem, e_syn, k
     return d_mem, d_syn
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def grown(x, size) -> Any:
     """x, or a longer copy of it that holds `size` entries."""
     if size <= len(x):
@@ -184,7 +182,7 @@ def grown(x, size) -> Any:
     return longer
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def alike(x, y) -> Any:
     """For each neuron whether x and y, its time constants, are those of the neuron before; true for the first.
 
@@ -196,7 +194,7 @@ def alike(x, y) -> Any:
     return same
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def equal(x):
     """Whether all entries are the same."""
     return (x == x[0]).all()

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.lif_layer import FINE, RUNAWAY
-from adjsnn.kernels.lif_math import OPTIONS, alike, decay, first_crossing, grown, may_reach, nearness, voltage
+from adjsnn.kernels.lif_math import alike, decay, first_crossing, grown, may_reach, nearness, voltage
+from adjsnn.numerics.compiled import EXACT, compiled
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = 0, 1, 2, 3, 4, 5
 ALL = -1
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _before(time, order, a, b):
     return time[a] < time[b] or (time[a] == time[b] and order[a] < order[b])
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _swap(time, order, ref, target, a, b):
     time[a], time[b] = time[b], time[a]
     order[a], order[b] = order[b], order[a]
@@ -32,7 +32,7 @@ def _swap(time, order, ref, target, a, b):
     target[a], target[b] = target[b], target[a]
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _push(time, order, ref, target, size):
     """Entry `size` of a binary heap sinks to its place; returns the new size."""
     k = size
@@ -42,7 +42,7 @@ def _push(time, order, ref, target, size):
     return size + 1
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _pop(time, order, ref, target, size):
     """Move the first entry of a heap to place size-1; returns the new size."""
     size -= 1
@@ -60,7 +60,7 @@ def _pop(time, order, ref, target, size):
         k = child
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _inputs(delays, in_time, in_source, start, stop, t_end) -> Any:
     """Arrivals of a sample's input spikes by t_end, sorted: times, spikes, targets."""
     rows = len(delays)
@@ -80,7 +80,7 @@ def _inputs(delays, in_time, in_source, start, stop, t_end) -> Any:
     return time[order], ref[order], target[order]
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcoming):
     """When neuron n spikes next, if it does by the horizon."""
     upcoming[n] = inf
@@ -93,14 +93,14 @@ def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcomi
         upcoming[n] = min(at[n] + wait, horizon)
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _bounding(span, tau_mem, tau_syn):
     """What the bound asks of an interval: e^{-t/τ_m}, e^{-t/τ_s}, K/τ_m and t/τ_m. Neurons that are alike share them."""
     e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
     return e_mem, e_syn, conv / tau_mem, span / tau_mem
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming):
     """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
 
@@ -129,7 +129,7 @@ def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, inst
                     e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn):
     """Carry neuron n to time t; one that is held keeps its voltage."""
     span = t - at[n]
@@ -141,7 +141,7 @@ def _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn):
     at[n] = t
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def advance_all(t, v, i, at, release, bias, tau_mem, tau_syn, same):
     """Carry every neuron to time t, by the same exponentials where neighbours start together and are alike."""
     since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
@@ -157,14 +157,14 @@ def advance_all(t, v, i, at, release, bias, tau_mem, tau_syn, same):
         v[n], i[n], at[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * conv / tau_mem[n], i[n] * e_syn, t
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def set_bias(bias, drive, step, b, c):
     """c ← b and the drive of a step in sample b together, (2.16)."""
     for n in range(len(c)):
         c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def forward(
     w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
     t_end, probes, edges, drive, limit, first, last, v_out, i_out,

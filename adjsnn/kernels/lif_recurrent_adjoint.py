@@ -4,13 +4,13 @@ from math import inf
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
 from adjsnn.kernels.lif_layer import FINE, GRAZING
-from adjsnn.kernels.lif_math import OPTIONS, alike, decay, tau_gradients
+from adjsnn.kernels.lif_math import alike, decay, tau_gradients
 from adjsnn.kernels.lif_recurrent import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, advance_all, set_bias
+from adjsnn.numerics.compiled import EXACT, compiled
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _replay(
     w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0, i0, drive, b, neuron,
     log_time, log_kind, log_ref, log_target, states,
@@ -41,7 +41,7 @@ def _replay(
     return row
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _back(
     start, stop, t, states, row, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, same, d_bias, d_tau_mem, d_tau_syn,
     d_drive, step, b,
@@ -65,7 +65,7 @@ def _back(
             d_drive[step, b, n] += before - lam_v[n]
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def _arrival(start, stop, source, w_t, d_w_t, d_delays, lam_v, lam_i, tau_mem, tau_syn):
     """Equation (2.6) at neurons start … stop-1; returns Σ dC/dt_a."""
     total, weights, d_weights = 0.0, w_t[source], d_w_t[source]
@@ -78,7 +78,7 @@ def _arrival(start, stop, source, w_t, d_w_t, d_delays, lam_v, lam_i, tau_mem, t
     return total
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def backward(
     w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
     t_end, probes, edges, drive, first, last, own_first, time, neuron, current, released, entries,

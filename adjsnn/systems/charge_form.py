@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.scalars import spread
+from adjsnn.numerics.scalars import spread
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.systems.inheritance import check_promises, is_own, of_the_base

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from adjsnn.checks import Count, Number, count, names, placement, positive, values
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
-from adjsnn.systems.bounds import clip
+from adjsnn.numerics.bounds import clip
+from adjsnn.reparametrized import renew
 from adjsnn.systems.gates import Gate, RaisedCosineGate
 from adjsnn.systems.membranes import QIF, Membrane
-from adjsnn.systems.reparametrized import renew
 
 
 class GatedState(NamedTuple):

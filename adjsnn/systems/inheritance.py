@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.scalars import spread
+from adjsnn.numerics.scalars import spread
 from adjsnn.systems.gates import Gate
 from adjsnn.systems.membranes import Constants, Membrane
 from adjsnn.systems.recorded import as_made

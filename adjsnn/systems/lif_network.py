@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive, values
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
-from adjsnn.systems.bounds import clip, separate
-from adjsnn.systems.reparametrized import renew
+from adjsnn.numerics.bounds import clip, separate
+from adjsnn.reparametrized import renew
 
 PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
 Delays: TypeAlias = Number | tuple[Number | None, ...] | None

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.checks import Number, number, positive
-from adjsnn.scalars import scalar, spread
+from adjsnn.numerics.scalars import scalar, spread
 from adjsnn.systems.recorded import Recorded
 
 Constants = Mapping[str, Tensor]

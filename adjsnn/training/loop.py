@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from adjsnn.errors import ConfigurationError, IntegrationError, MissingPackageError
-from adjsnn.kernels.threads import one_torch_thread
+from adjsnn.numerics.threads import one_torch_thread
 from adjsnn.training.batches import share_of
 from adjsnn.training.experiment import Cost, Experiment
 from adjsnn.training.files import load_checkpoint

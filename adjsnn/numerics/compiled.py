@@ -1,10 +1,10 @@
 """Compiles the CPU loops by numba and keeps their machine code on disk between runs.
 
 numba's own cache looks only at the file that defines a function, so a change in `vectors.py` would leave old loops of
-`gated_euler.py` in use: wrong numbers, silently. Processes that fill it at once can leave the code of one signature under the
+`euler.py` in use: wrong numbers, silently. Processes that fill it at once can leave the code of one signature under the
 name of another; and it raises where a file is damaged, the disk is full or no folder can be written. Here a folder is named
-after all sources of the loops, each file in it holds the code for one signature, is replaced as a whole and states what it
-holds, and whatever goes wrong with the disk costs a compilation and one warning.
+after all sources of a family's loops, which stand in one package, each file in it holds the code for one signature, is replaced
+as a whole and states what it holds, and whatever goes wrong with the disk costs a compilation and one warning.
 """
 
 import hashlib
@@ -30,10 +30,14 @@ from numba.misc.appdirs import AppDirs
 
 from adjsnn.errors import KernelCacheWarning
 
-STATES = 4  # states of the sources whose code is kept; some 15 MB each
+STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
+# Of loops in which rounding must stay what it is written as: sums are not reordered, products and sums may be fused.
+EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
+EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
 _said: set[str] = set()
+_loaded: dict[str, str | None] = {}  # what the sources of a package were when its first loop was defined
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -60,17 +64,20 @@ class _Kept(NullCache):
     """Code of one function on disk, in the form that numba's dispatcher asks for; it does so under a lock.
 
     Args:
-        function: the Python function.
+        function: the Python function, of a module in a package.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        self.package, _, module = function.__module__.rpartition(".")
+        self.function = f"{module}.{function.__qualname__}"
+        if self.package not in _loaded:  # of what is read later than this, nothing is kept under its name
+            _loaded[self.package] = _sources(self.package)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The code for a signature, or None: then the dispatcher compiles."""
         target_context.refresh()
         key = self._key(sig, target_context.codegen())
-        for folder in folders():
+        for folder in folders(self.package):
             path = folder / self._name(key)
             try:
                 return _unpack(path.read_bytes(), key, target_context)
@@ -83,10 +90,11 @@ class _Kept(NullCache):
 
     def save_overload(self, sig: Any, cres: Any) -> None:
         """Keep new code."""
-        if cres.library.has_dynamic_globals or (SOURCES and _sources() != SOURCES):
+        loaded = _loaded[self.package]
+        if cres.library.has_dynamic_globals or (loaded and _sources(self.package) != loaded):
             return  # addresses of this process, or sources edited since they were loaded
         key, problem = self._key(sig, cres.codegen), "the sources of the loops cannot be read"
-        for folder in folders():
+        for folder in folders(self.package):
             try:
                 _write(folder / self._name(key), _pack(key, cres))
             except OSError as error:
@@ -105,27 +113,26 @@ class _Kept(NullCache):
         return f"{self.function}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
 
 
-def folders() -> list[Path]:
-    """Where code made from the present sources is looked for, in this order, and kept in the first that can be written."""
-    if not SOURCES:
+def folders(package: str) -> list[Path]:
+    """Where code from a package's present sources is looked for, in this order, and kept in the first that can be written."""
+    loaded = _loaded[package]
+    if not loaded:
         return []
     if _CONFIG.CACHE_DIR:
         roots = [Path(_CONFIG.CACHE_DIR)]
     else:
-        roots = [Path(__file__).parent / "__pycache__", Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)]
-    return [root / f"adjsnn-{SOURCES[:16]}" for root in roots]
+        beside = Path(str(resources.files(package))) / "__pycache__"
+        roots = [beside, Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)]
+    return [root / f"{package}-{loaded[:16]}" for root in roots]
 
 
-def _sources() -> str | None:
-    """A hash of every source that a loop can come from; None in an installation without sources."""
-    files = sorted((x for x in resources.files("adjsnn.kernels").iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
-    whole = hashlib.sha256()
+def _sources(package: str) -> str | None:
+    """A hash of every source that a loop of the package can come from; None in an installation without sources."""
+    files = sorted((x for x in resources.files(package).iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
+    whole = hashlib.sha256(repr((EXACT, EXACT_INLINE)).encode())
     for file in files:
         whole.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest() if files else None
-
-
-SOURCES = _sources()  # before any loop is loaded: of what is read later than this, nothing is kept under its name
 
 
 def _pack(key: tuple[Any, ...], code: Any) -> bytes:
@@ -155,13 +162,13 @@ def _write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     if new:
-        _forget(path.parent.parent)
+        _forget(path.parent.parent, path.parent.name.rpartition("-")[0])
 
 
-def _forget(root: Path) -> None:
-    """Delete code of all but the newest states of the sources; who still uses an older one compiles again."""
+def _forget(root: Path, package: str) -> None:
+    """Delete code of all but the newest states of a package's sources; who still uses an older one compiles again."""
     with suppress(OSError):  # another process is at it
-        states = sorted(root.glob("adjsnn-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        states = sorted(root.glob(f"{package}-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in states[STATES:]:
             shutil.rmtree(folder, ignore_errors=True)
 

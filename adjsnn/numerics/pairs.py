@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from adjsnn.kernels.cache import compiled
-from adjsnn.kernels.lif_math import OPTIONS
+from adjsnn.numerics.compiled import EXACT, compiled
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def earlier(first, time, w, tau) -> Any:
     """Σ_{l<k} w_l e^{-(t_k-t_l)/τ} for each spike k within its group, w (S, C).
 
@@ -24,7 +23,7 @@ def earlier(first, time, w, tau) -> Any:
     return total
 
 
-@compiled(**OPTIONS)
+@compiled(**EXACT)
 def later(first, time, w, tau) -> Any:
     """Σ_{l>k} w_l e^{-(t_l-t_k)/τ}, likewise."""
     total = np.zeros_like(w)
