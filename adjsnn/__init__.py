@@ -4,7 +4,6 @@ from adjsnn import losses, signals
 from adjsnn.adjoints.backsolve import Backsolve, BacksolveWarning
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
-from adjsnn.adjoints.event_exact import EventAdjoint
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.adjoints.hybrid_run import SmoothStats
 from adjsnn.collate import collate_spikes
@@ -19,7 +18,9 @@ from adjsnn.errors import (
     StepTooLongWarning,
 )
 from adjsnn.gradcheck import gradcheck
-from adjsnn.lif_solution import LIFSolution
+from adjsnn.lif.autograd import EventAdjoint
+from adjsnn.lif.network import LIFNetwork, LIFState
+from adjsnn.lif.solution import LIFSolution
 from adjsnn.numerics.memory import release_memory
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve import solve
@@ -29,7 +30,6 @@ from adjsnn.systems.charge_form import ChargeForm
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.lif_network import LIFNetwork, LIFState
 from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
 
 __version__ = "0.1.0"

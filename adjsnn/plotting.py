@@ -6,7 +6,7 @@ from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, index, positive
 from adjsnn.errors import ConfigurationError, MissingPackageError
-from adjsnn.lif_solution import LIFSolution
+from adjsnn.lif.solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.spikes import SpikeTrains
 

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif_solution import LIFSolution
+from adjsnn.lif.network import LIFNetwork
+from adjsnn.lif.solution import LIFSolution
+from adjsnn.lif.solve import solve_lif
 from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve_gated import solve_gated
-from adjsnn.solve_lif import solve_lif
 from adjsnn.solve_smooth import SmoothSolution, solve_smooth
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.lif_network import LIFNetwork
 from adjsnn.untraced import untraced
 
 GATED = ("dt", "method", "adjoint", "y0", "kernels")
@@ -43,7 +43,7 @@ def solve(
         inputs: u, (T, B, C_in), held constant over each step; also an `adjsnn.signals.Stream` for gated networks, and a
             function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains, or u.
         options: for gated networks those of `adjsnn.solve_gated.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
-            networks those of `adjsnn.solve_lif.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
+            networks those of `adjsnn.lif.solve.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
             systems of one's own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint,
             y0, substeps).
 

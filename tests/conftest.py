@@ -10,7 +10,17 @@ from jaxtyping import config, install_import_hook
 mpl.use("Agg")
 torch.set_num_threads(1)  # the arrays here are too small to share out, and other work may hold the second core
 CHECKED = pytest.StashKey[bool]()
-INNER = ("adjsnn.systems.gates", "adjsnn.systems.membranes", "adjsnn.integrate", "adjsnn.adjoints", "adjsnn.solution")
+INNER = (
+    "adjsnn.systems.gates",
+    "adjsnn.systems.membranes",
+    "adjsnn.integrate",
+    "adjsnn.adjoints",
+    "adjsnn.solution",
+    "adjsnn.lif.flow",
+    "adjsnn.lif.plain",
+    "adjsnn.lif.plain_adjoint",
+    "adjsnn.lif.autograd",
+)
 install_import_hook(INNER, "beartype.beartype").__enter__()
 
 

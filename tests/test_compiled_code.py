@@ -18,16 +18,16 @@ import adjsnn
 from adjsnn.numerics import compiled as cache
 
 PACKAGE = Path(adjsnn.__file__).parent
-LOOPS_OF = ("adjsnn.kernels", "adjsnn.numerics")  # packages whose sources make machine code
+LOOPS_OF = ("adjsnn.kernels", "adjsnn.lif.cpu", "adjsnn.numerics")  # packages whose sources make machine code
 
 # A process that has the loops without torch, which takes seconds to load.
 LOOPS = """
 import sys, types
 package = types.ModuleType("adjsnn"); package.__path__ = [sys.argv[1]]; sys.modules["adjsnn"] = package
 import numpy as np
-from adjsnn.kernels import lif_math
-print(bool(lif_math.equal(np.ones(3))))
-print(sum(lif_math.equal.stats.cache_hits.values()))
+from adjsnn.lif.cpu import flow
+print(bool(flow.equal(np.ones(3))))
+print(sum(flow.equal.stats.cache_hits.values()))
 """
 
 
@@ -227,7 +227,7 @@ def read_only(tmp_path):
     """A copy of the library beside which nothing can be kept, whoever is the user."""
     package = tmp_path / "site" / "adjsnn"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "kernels" / "__pycache__").touch()
+    (package / "lif" / "cpu" / "__pycache__").touch()
     return package
 
 

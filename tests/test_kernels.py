@@ -11,7 +11,7 @@ from networks import GATES, MEMBRANES, gradients, random_network, random_trial, 
 
 import adjsnn
 from adjsnn import GatedState
-from adjsnn.integrate.lif_flow import first_crossing, flow
+from adjsnn.lif.flow import first_crossing, flow
 from adjsnn.numerics.threads import run_groups
 
 METHODS = ("euler", "heun", "rk4")
@@ -130,7 +130,7 @@ def test_crossings_are_those_of_a_dense_record(taus):
 
     By the plain search, and by the compiled one with the bound from both ends before it.
     """
-    from adjsnn.kernels import lif_math  # noqa: PLC0415  loads the compiler
+    from adjsnn.lif.cpu import flow as lif_math  # noqa: PLC0415  loads the compiler
 
     random, found, ruled_out = np.random.default_rng(0), 0, 0
     for _ in range(3000):

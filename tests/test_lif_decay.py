@@ -6,7 +6,7 @@ import numpy as np
 
 def test_all_three_are_exact_to_relative_rounding():
     """Taken from what is left of the slower one, e^{-t/τ} of 15 τ was right to 1e-10, that of 40 τ was 0 or of wrong sign."""
-    from adjsnn.kernels.lif_math import decay  # noqa: PLC0415  loads the compiler
+    from adjsnn.lif.cpu.flow import decay  # noqa: PLC0415  loads the compiler
 
     random, mp.mp.dps = np.random.default_rng(0), 60
     for _ in range(400):

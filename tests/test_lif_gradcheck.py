@@ -9,13 +9,12 @@ from lif_networks import RATIOS, T_END, random_lif, random_spikes
 
 import adjsnn
 from adjsnn import ConfigurationError, GradientCheckError, LIFState, SpikeTrains
-from adjsnn.adjoints import lif_plain
 from adjsnn.gradcheck import threshold_bracket
 from adjsnn.gradcheck.__main__ import main
-from adjsnn.kernels import lif as fused
+from adjsnn.lif import plain_adjoint
+from adjsnn.lif.engine import BODIES
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
-RIGHT = {"fused": fused.backward, "plain": lif_plain.backward}
 
 
 def times(sol):
@@ -66,11 +65,13 @@ WRONG = {
 @pytest.mark.parametrize("kernels", ["fused", "plain"])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_gradient_is_caught_by_differences(monkeypatch, name, kernels):
+    right = BODIES[kernels]
+
     def wrong(*arguments):
-        found = RIGHT[kernels](*arguments)
+        found = right.backward(*arguments)
         return found._replace(layer=WRONG[name](found.layer))
 
-    monkeypatch.setattr(fused if kernels == "fused" else lif_plain, "backward", wrong)
+    monkeypatch.setitem(BODIES, kernels, right._replace(backward=wrong))
     lif, x = random_lif(3, recurrent=False, per_synapse=False, layers=(6,)), random_spikes(3, batch=1)
     with pytest.raises(GradientCheckError, match=rf"{name}\.0: .* from central differences, allowed 1e-06"):
         check(lif, x, against=("finite_difference",), kernels=kernels, t_end=30.0)
@@ -78,8 +79,8 @@ def test_a_wrong_gradient_is_caught_by_differences(monkeypatch, name, kernels):
 
 def test_a_missing_jump_of_the_costate_is_caught(monkeypatch):
     """Of an arrival the weight's gradient alone: delays and all that comes before the spike that arrives are wrong."""
-    right = lif_plain._arrival
-    monkeypatch.setattr(lif_plain, "_arrival", lambda *arguments: 0.0 * right(*arguments))
+    right = plain_adjoint._arrival
+    monkeypatch.setattr(plain_adjoint, "_arrival", lambda *arguments: 0.0 * right(*arguments))
     lif, x = random_lif(3), random_spikes(3, batch=1, count=6)
     for judge, words in (("finite_difference", "central differences"), ("plain", "the other engine")):
         with pytest.raises(GradientCheckError, match=rf"w_in\.0: .* from {words}"):
@@ -87,11 +88,13 @@ def test_a_missing_jump_of_the_costate_is_caught(monkeypatch):
 
 
 def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch):
+    right = BODIES["auto"]
+
     def silent(*arguments):
-        found = RIGHT["fused"](*arguments)
+        found = right.backward(*arguments)
         return found._replace(time=0.0 * found.time)
 
-    monkeypatch.setattr(fused, "backward", silent)
+    monkeypatch.setitem(BODIES, "auto", right._replace(backward=silent))
     with pytest.raises(GradientCheckError, match=r"time: 1\.0e\+00 from central differences"):
         check(random_lif(3, layers=(6,)), random_spikes(3, batch=2), against=("finite_difference",))
 
@@ -99,11 +102,13 @@ def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch):
 def test_a_zero_gradient_is_looked_at_along_all_entries(monkeypatch):
     """One input of five hardly spikes: entries alone would have to be lucky to find the delay that matters."""
 
+    right = BODIES["auto"]
+
     def wrong(*arguments):
-        found = RIGHT["fused"](*arguments)
+        found = right.backward(*arguments)
         return found._replace(layer=WRONG["delays"](found.layer))
 
-    monkeypatch.setattr(fused, "backward", wrong)
+    monkeypatch.setitem(BODIES, "auto", right._replace(backward=wrong))
     lif, x = random_lif(3, recurrent=False), random_spikes(3, batch=1, count=6)
     with pytest.raises(GradientCheckError, match=r"delays\.0: 1\.0e\+00 from central differences"):
         check(lif, x, against=("finite_difference",), t_end=30.0, entries=1)

@@ -12,8 +12,8 @@ from lif_record import LONG, Neurons, State, extremum, spikes, voltage
 from numba import njit
 
 import adjsnn
-from adjsnn.integrate import lif_flow
-from adjsnn.kernels.lif_math import decay, first_crossing, may_cross
+from adjsnn.lif import flow as lif_flow
+from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross
 
 BODIES = ("fused", "plain")
 

@@ -20,11 +20,11 @@ from adjsnn.gradcheck.lif_probe import LIFProbe
 from adjsnn.gradcheck.probes import GatedProbe, Probe, SmoothProbe
 from adjsnn.gradcheck.report import NEGLIGIBLE, GradcheckReport, GradcheckRow, relative
 from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
+from adjsnn.lif.network import LIFNetwork
 from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.lif_network import LIFNetwork
 
 __all__ = [
     "Convergence",

@@ -13,7 +13,7 @@ from adjsnn.errors import AdjsnnError
 from adjsnn.gradcheck import convergence, gradcheck
 from adjsnn.gradcheck.built_in import LeakyNetwork, initial_states, lif_problem
 from adjsnn.gradcheck.convergence import Convergence, picture
-from adjsnn.lif_solution import LIFSolution
+from adjsnn.lif.solution import LIFSolution
 from adjsnn.solution import GatedSolution
 from adjsnn.solve_smooth import SmoothSolution
 from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from adjsnn.gradcheck.probes import Gradients, Probe
+from adjsnn.lif.network import LIFNetwork, LIFState
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.lif_network import LIFNetwork, LIFState
 
 
 class LIFProbe(Probe):

@@ -7,9 +7,9 @@ import torch
 
 from adjsnn.checks import Count, Number, count, positive
 from adjsnn.errors import ConfigurationError
+from adjsnn.lif.network import LIFNetwork
 from adjsnn.solve import solve
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.lif_network import LIFNetwork
 
 LARGEST = 2.0**60  # factor beyond which a neuron counts as one that never fires
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import adjsnn
-from adjsnn.systems.lif_network import LIFState
+from adjsnn.lif.network import LIFState
 
 F64 = torch.float64
 MOST_SPIKES = 30  # of one neuron; more is an EventError of both bodies
@@ -141,7 +141,7 @@ def build(case: LIFCase) -> Problem:
     delays, rec_delays = _delays(case, random, t_end)
     net = adjsnn.LIFNetwork(
         case.n_in, case.layers, case.recurrent, tau_mem, tau_syn, v_th, v_reset, bias, delays, rec_delays, refractory,
-        learn=tuple(name for name in adjsnn.systems.lif_network.LEARNABLE if name != "delays" or delays is not None),
+        learn=tuple(name for name in adjsnn.lif.network.LEARNABLE if name != "delays" or delays is not None),
         generator=torch.Generator().manual_seed(case.seed), dtype=F64,
     )  # fmt: skip
     with torch.no_grad():

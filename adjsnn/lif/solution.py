@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.adjoints.event_exact import LayerResult
 from adjsnn.checks import Number, index, positive, real
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal
-from adjsnn.lif_readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
-from adjsnn.lif_voltage import voltage_integral, voltage_max
+from adjsnn.lif.autograd import LayerResult
+from adjsnn.lif.layer import Drive, Events
+from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
+from adjsnn.lif.voltage import voltage_integral, voltage_max
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
-from adjsnn.systems.lif_arrays import Drive, Events
-from adjsnn.systems.lif_network import LIFLayer, LIFState
 from adjsnn.untraced import untraced
 
 

@@ -1,6 +1,6 @@
 """The event-exact adjoint of LIF networks (2.5)-(2.10), and its connection to torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,11 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints import lif_plain as plain_adjoint
-from adjsnn.integrate import lif_plain
-from adjsnn.kernels import lif
-from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
-from adjsnn.systems.lif_arrays import (
+from adjsnn.lif.engine import Body
+from adjsnn.lif.layer import (
     NO_DRIVE,
     NO_STATES,
     NO_TIMES,
@@ -24,7 +21,8 @@ from adjsnn.systems.lif_arrays import (
     as_array,
     layer_arrays,
 )
-from adjsnn.systems.lif_network import LIFLayer, LIFState
+from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 FIELDS = len(LIFLayer._fields)
 WIDTH = FIELDS + len(LIFState._fields)  # tensors of one layer among the arguments
@@ -34,7 +32,7 @@ class LIFProblem(NamedTuple):
     """What a LIF network is solved for, beside its tensors.
 
     Fields: first (B+1,) and source (S,), the input spikes in flat columns as in Events; t_end, ms; probes (P,), ms; limit, the
-    most spikes of one neuron; kernels, "plain" or "fused"; edges (T-1,), at which the later steps of the drive begin, ms.
+    most spikes of one neuron; body, which solves it; edges (T-1,), at which the later steps of the drive begin, ms.
     """
 
     first: np.ndarray
@@ -42,7 +40,7 @@ class LIFProblem(NamedTuple):
     t_end: float
     probes: np.ndarray
     limit: int
-    kernels: str
+    body: Body
     edges: np.ndarray = NO_TIMES
 
     def trial(self, layer: int, drive: Tensor | None) -> Trial:
@@ -92,11 +90,10 @@ class _EventExact(FirstOrder):
     @staticmethod
     def forward(ctx, problem, runs, time, drive, *flat):
         inputs = Events(problem.first, as_array(time).copy(), problem.source)
-        forward, _ = _engine(problem.kernels)
         outputs = []
         for k, (layer, state) in enumerate(_layers(flat)):
             arrays, like = layer_arrays(layer), layer.w_in
-            run = forward(arrays, inputs, *(as_array(x) for x in state), problem.trial(k, drive))
+            run = problem.body.forward(arrays, inputs, *(as_array(x) for x in state), problem.trial(k, drive))
             # Users change results in place: of what they are given, the run keeps only a copy of the times.
             outputs.append(torch.from_numpy(run.spikes.time).to(like, copy=True))
             outputs += [torch.from_numpy(x).to(like) for x in (run.v, run.i)]
@@ -116,7 +113,6 @@ class _EventExact(FirstOrder):
 def _backward(ctx, *cotangents):
     time, drive, *flat = ctx.saved_tensors
     problem, layers, needs = ctx.problem, _layers(flat), ctx.needs_input_grad[4:]
-    _, backward = _engine(problem.kernels)
     gradients: list[Tensor | None] = [None] * len(flat)
     lowest = 0 if any(ctx.needs_input_grad[2:4]) else next((k for k, need in enumerate(needs) if need), len(flat)) // WIDTH
     above: np.ndarray | None = None
@@ -131,7 +127,7 @@ def _backward(ctx, *cotangents):
         need = needs[k * WIDTH : (k + 1) * WIDTH]
         names = frozenset(name for name, n in zip((*LIFLayer._fields, "v", "i"), need, strict=True) if n)
         states = [as_array(x) for x in state]
-        found = backward(
+        found = problem.body.backward(
             layer_arrays(layer), inputs, *states, problem.trial(k, drive), run, LayerCotangents(at_spikes, *given[1:]), names
         )
         if k == 0 and ctx.needs_input_grad[3]:
@@ -140,13 +136,6 @@ def _backward(ctx, *cotangents):
         above = found.time
     d_time = torch.from_numpy(above).to(time) if ctx.needs_input_grad[2] and above is not None else None
     return None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
-
-
-def _engine(kernels: str) -> tuple[Callable[..., LayerRun], Callable[..., LayerGradients]]:
-    """The solve and the adjoint of one layer."""
-    if kernels == "fused":
-        return lif.forward, lif.backward
-    return lif_plain.forward, plain_adjoint.backward
 
 
 def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.integrate.lif_flow import first_crossing, flow
-from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerRun, Trial, runaway
+from adjsnn.lif.flow import first_crossing, flow
+from adjsnn.lif.layer import Events, LayerArrays, LayerRun, Trial, runaway
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = range(6)
 ALL = -1

@@ -1,6 +1,6 @@
 """Scalar pieces of the LIF loops, compiled by numba: flow, crossing and costate of one neuron between events (2.3)-(2.10).
 
-The same formulas as in `integrate/lif_flow.py`, one number at a time. Rounding must stay what it is written as, so sums are not
+The same formulas as in `lif/flow.py`, one number at a time. Rounding must stay what it is written as, so sums are not
 reordered; products and sums may be fused.
 """
 
@@ -109,7 +109,7 @@ def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
 
 @compiled(**EXACT)
 def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
-    """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `integrate/lif_flow.py`.
+    """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `lif/flow.py`.
 
     Args:
         end: v at the horizon.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.integrate.lif_flow import double_kernels, flow, kernels
-from adjsnn.integrate.lif_plain import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, Entry, SampleRun
-from adjsnn.systems.lif_arrays import Events, LayerArrays, LayerCotangents, LayerGradients, LayerRun, Trial, grazing
+from adjsnn.lif.flow import double_kernels, flow, kernels
+from adjsnn.lif.layer import Events, LayerArrays, LayerCotangents, LayerGradients, LayerRun, Trial, grazing
+from adjsnn.lif.plain import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, Entry, SampleRun
 
 
 class SampleGradients(NamedTuple):

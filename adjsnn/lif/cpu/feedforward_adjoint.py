@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from adjsnn.kernels.lif_layer import FINE, GRAZING, stops, tabulate
-from adjsnn.kernels.lif_math import decay, equal, tau_gradients
+from adjsnn.lif.cpu.feedforward import FINE, GRAZING, stops, tabulate
+from adjsnn.lif.cpu.flow import decay, equal, tau_gradients
 from adjsnn.numerics.compiled import EXACT, compiled
 
 
@@ -65,7 +65,7 @@ def backward(
     """Gradients of samples first … last-1, added to d_w … d_delays and written to d_in_time, d_v0, d_i0, d_drive.
 
     Args:
-        as in `lif_layer.forward`, and own_all: (B+1,), where each sample's spikes begin.   time … free: (S,) of the batch.
+        as in `feedforward.forward`, and own_all: (B+1,), where each sample's spikes begin.   time … free: (S,) of the batch.
         d_time: (S,), cotangents of the spike times.   d_v, d_i: (P, B, N), those of the states at the probes.
         want_tau: whether d_tau_mem or d_tau_syn are wanted, which takes the states run again.
 

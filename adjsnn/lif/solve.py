@@ -8,19 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.event_exact import EventAdjoint, LIFProblem
 from adjsnn.checks import Count, Number, Times, all_finite, at_end, count, duration, positive, rounding, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
-from adjsnn.lif_readout import Readout
-from adjsnn.lif_solution import LIFSolution
+from adjsnn.lif.autograd import EventAdjoint, LIFProblem
+from adjsnn.lif.engine import BODIES
+from adjsnn.lif.layer import NO_TIMES, Drive, Events, as_array
+from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
+from adjsnn.lif.readout import Readout
+from adjsnn.lif.shapes import lif_layers
+from adjsnn.lif.solution import LIFSolution
+from adjsnn.shapes import checked
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.lif_arrays import NO_TIMES, Drive, Events, as_array
-from adjsnn.systems.lif_network import LIFLayer, LIFNetwork, LIFState
-from adjsnn.systems.shapes import checked, lif_layers
 
 RATE_LIMIT = 10.0  # spikes per ms of one neuron, over a whole trial, beyond which firing counts as run away
-KERNELS = {"auto": "fused", "fused": "fused", "plain": "plain"}
 
 
 def solve_lif(
@@ -65,8 +66,8 @@ def solve_lif(
     adjoint = EventAdjoint() if adjoint is None else adjoint
     if not isinstance(adjoint, EventAdjoint):
         raise ConfigurationError(f"adjoint={adjoint!r} for a LIF network", "EventAdjoint()", "adjoint=adjsnn.EventAdjoint()")
-    if not isinstance(kernels, str) or kernels not in KERNELS:
-        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
+    if not isinstance(kernels, str) or kernels not in BODIES:
+        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(BODIES)}", 'kernels="auto"')
     layers = [layer.kept() for layer in lif_layers(system)]
     _check_layers(layers)
     readout = _readout(system, layers)
@@ -89,7 +90,7 @@ def solve_lif(
     _check_state(system, layers, y0, inputs.batch)
     y0 = [LIFState(kept(state.v), kept(state.i)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
-    problem = LIFProblem(first, source, end, np.append(probes, end), limit, KERNELS[kernels], edges)
+    problem = LIFProblem(first, source, end, np.append(probes, end), limit, BODIES[kernels], edges)
     results = adjoint.run(problem, layers, time, y0, None if drive is None else drive.values)
     return LIFSolution(
         end,

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from adjsnn.errors import EventError
-from adjsnn.systems.lif_network import LIFLayer
+from adjsnn.lif.network import LIFLayer
 
 
 class LayerArrays(NamedTuple):

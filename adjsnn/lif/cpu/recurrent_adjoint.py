@@ -4,9 +4,9 @@ from math import inf
 
 import numpy as np
 
-from adjsnn.kernels.lif_layer import FINE, GRAZING
-from adjsnn.kernels.lif_math import alike, decay, tau_gradients
-from adjsnn.kernels.lif_recurrent import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, advance_all, set_bias
+from adjsnn.lif.cpu.feedforward import FINE, GRAZING
+from adjsnn.lif.cpu.flow import alike, decay, tau_gradients
+from adjsnn.lif.cpu.recurrent import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, advance_all, set_bias
 from adjsnn.numerics.compiled import EXACT, compiled
 
 
@@ -89,7 +89,7 @@ def backward(
 ):  # fmt: skip
     """Gradients of samples first … last-1; arguments as in `lif_layer_adjoint.backward`.
 
-    The log is what `lif_recurrent.forward` returned; `entries` counts the log entries of every sample of the batch.
+    The log is what `recurrent.forward` returned; `entries` counts the log entries of every sample of the batch.
     """
     n_neurons = len(bias)
     same = alike(tau_mem, tau_syn)

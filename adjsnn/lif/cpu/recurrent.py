@@ -1,6 +1,6 @@
 """A recurrent LIF layer in one fused loop: each sample event by event, with a queue of the arrivals to come.
 
-The order of events is that of `integrate/lif_plain.py`: at equal times spikes, releases, arrivals, changes of the drive, then
+The order of events is that of `lif/plain.py`: at equal times spikes, releases, arrivals, changes of the drive, then
 probes. Every neuron carries its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches
 all neurons, that is up to the next arrival, or the next spike where it arrives at once, for then all are looked at again; where
 delays differ from synapse to synapse it is up to the end. Nowhere is it beyond the present step of the drive.
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from adjsnn.kernels.lif_layer import FINE, RUNAWAY
-from adjsnn.kernels.lif_math import alike, decay, first_crossing, grown, may_reach, nearness, voltage
+from adjsnn.lif.cpu.feedforward import FINE, RUNAWAY
+from adjsnn.lif.cpu.flow import alike, decay, first_crossing, grown, may_reach, nearness, voltage
 from adjsnn.numerics.compiled import EXACT, compiled
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = 0, 1, 2, 3, 4, 5
@@ -169,7 +169,7 @@ def forward(
     w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
     t_end, probes, edges, drive, limit, first, last, v_out, i_out,
 ):  # fmt: skip
-    """Solve samples first … last-1; arguments as in `lif_layer.forward`, and w_rec (N, N), rec_delays (1, N) or (N, N),
+    """Solve samples first … last-1; arguments as in `feedforward.forward`, and w_rec (N, N), rec_delays (1, N) or (N, N),
     probes (P,), edges (T-1,), at which the later steps of the drive (T, B, N) begin.
 
     Returns:

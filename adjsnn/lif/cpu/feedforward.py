@@ -8,7 +8,7 @@ from math import exp, inf
 
 import numpy as np
 
-from adjsnn.kernels.lif_math import decay, equal, first_crossing, grown, may_cross
+from adjsnn.lif.cpu.flow import decay, equal, first_crossing, grown, may_cross
 from adjsnn.numerics.compiled import EXACT, compiled
 
 FINE, RUNAWAY, GRAZING = 0, 1, 2

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.adjoints.event_exact import LayerResult
+from adjsnn.lif.autograd import LayerResult
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
 

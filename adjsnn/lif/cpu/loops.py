@@ -1,13 +1,12 @@
 """Connects the fused LIF loops to arrays of a whole batch: threads over samples, and results put together in their order."""
 
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from adjsnn.errors import EventError
-from adjsnn.numerics.threads import groups_of, run_groups
-from adjsnn.systems.lif_arrays import (
+from adjsnn.lif.layer import (
     Events,
     LayerArrays,
     LayerCotangents,
@@ -17,17 +16,18 @@ from adjsnn.systems.lif_arrays import (
     grazing,
     runaway,
 )
+from adjsnn.numerics.threads import groups_of, run_groups
 
 FINE, RUNAWAY = 0, 1
 
 
 def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, trial: Trial) -> LayerRun:
-    """Solve a layer for every sample, from v and i (B, N) at time 0; as `integrate.lif_plain.forward`.
+    """Solve a layer for every sample, from v and i (B, N) at time 0; as `lif.plain.forward`.
 
     Raises:
         EventError: a neuron spikes more often than trial.limit.
     """
-    loop = _loop("lif_recurrent" if layer.recurrent else "lif_layer", "forward")
+    loop, _ = _loops(layer.recurrent)
     states = np.empty((2, len(trial.probes), *v.shape))
     head = (*_head(layer), *inputs, v, i, trial.t_end, *_stops(layer, trial), trial.drive, trial.limit)
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
@@ -55,12 +55,12 @@ def backward(
     cotangents: LayerCotangents,
     wanted: frozenset[str],
 ) -> LayerGradients:
-    """Gradients of a layer; as `adjoints.lif_plain.backward`. Groups of samples are summed in their order.
+    """Gradients of a layer; as `lif.plain_adjoint.backward`. Groups of samples are summed in their order.
 
     Raises:
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
-    loop = _loop("lif_recurrent_adjoint" if layer.recurrent else "lif_layer_adjoint", "backward")
+    _, loop = _loops(layer.recurrent)
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *v.shape))
     d_states = [nothing if x is None else x for x in (cotangents.v, cotangents.i)]
@@ -123,6 +123,12 @@ def _raise(trial: Trial, where: tuple[int, int, int], time: float) -> None:
         raise error
 
 
-def _loop(module: str, name: str) -> Any:
-    """A compiled function, imported when first needed: numba takes a second."""
-    return getattr(import_module(f"adjsnn.kernels.{module}"), name)
+def _loops(is_recurrent: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled solve and adjoint, imported when first needed: numba takes a second."""
+    if is_recurrent:
+        from adjsnn.lif.cpu import recurrent as forward  # noqa: PLC0415
+        from adjsnn.lif.cpu import recurrent_adjoint as adjoint  # noqa: PLC0415
+    else:
+        from adjsnn.lif.cpu import feedforward as forward  # noqa: PLC0415
+        from adjsnn.lif.cpu import feedforward_adjoint as adjoint  # noqa: PLC0415
+    return forward.forward, adjoint.backward
