@@ -17,20 +17,20 @@ from adjsnn.errors import (
     MissingPackageError,
     StepTooLongWarning,
 )
+from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
+from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
+from adjsnn.gated.network import GatedState, GatedSynapseNetwork
+from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.gradcheck import gradcheck
 from adjsnn.lif.autograd import EventAdjoint
 from adjsnn.lif.network import LIFNetwork, LIFState
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.numerics.memory import release_memory
-from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.solve import solve
 from adjsnn.solve_smooth import SmoothSolution
 from adjsnn.spikes import SpikeTrains
 from adjsnn.systems.charge_form import ChargeForm
-from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
-from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
 
 __version__ = "0.1.0"
 __all__ = [

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from adjsnn.checks import Number, index, kind, number, positive, real, tensor
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.solution import CheckpointedSolution, GatedSolution
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, index, positive
 from adjsnn.errors import ConfigurationError, MissingPackageError
+from adjsnn.gated.solution import GatedSolution
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.solution import GatedSolution
 from adjsnn.spikes import SpikeTrains
 
 try:

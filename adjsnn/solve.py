@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.network import GatedSynapseNetwork
+from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
+from adjsnn.gated.solve import solve_gated
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.lif.solve import solve_lif
-from adjsnn.solution import CheckpointedSolution, GatedSolution
-from adjsnn.solve_gated import solve_gated
 from adjsnn.solve_smooth import SmoothSolution, solve_smooth
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.untraced import untraced
 
@@ -42,7 +42,7 @@ def solve(
         system: a GatedSynapseNetwork, a LIFNetwork, or a HybridSystem of one's own.
         inputs: u, (T, B, C_in), held constant over each step; also an `adjsnn.signals.Stream` for gated networks, and a
             function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains, or u.
-        options: for gated networks those of `adjsnn.solve_gated.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
+        options: for gated networks those of `adjsnn.gated.solve.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
             networks those of `adjsnn.lif.solve.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
             systems of one's own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint,
             y0, substeps).

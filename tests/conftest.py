@@ -11,11 +11,19 @@ mpl.use("Agg")
 torch.set_num_threads(1)  # the arrays here are too small to share out, and other work may hold the second core
 CHECKED = pytest.StashKey[bool]()
 INNER = (
-    "adjsnn.systems.gates",
-    "adjsnn.systems.membranes",
+    "adjsnn.gated.gates",
+    "adjsnn.gated.membranes",
+    "adjsnn.gated.program",
+    "adjsnn.gated.euler",
+    "adjsnn.gated.euler_adjoint",
+    "adjsnn.gated.runge_kutta",
+    "adjsnn.gated.runge_kutta_adjoint",
+    "adjsnn.gated.cotangents",
+    "adjsnn.gated.autograd",
+    "adjsnn.gated.segmented",
     "adjsnn.integrate",
     "adjsnn.adjoints",
-    "adjsnn.solution",
+    "adjsnn.gated.solution",
     "adjsnn.lif.flow",
     "adjsnn.lif.plain",
     "adjsnn.lif.plain_adjoint",
@@ -200,7 +208,7 @@ def unchecked_shapes():
 @pytest.fixture(params=["fused", "plain"])
 def kernels(request, monkeypatch):
     """Run a test over both: the fused loops where they cover the network, and torch operations alone."""
-    from adjsnn.integrate.gated_program import GatedProgram  # noqa: PLC0415 - after the import hook
+    from adjsnn.gated.program import GatedProgram  # noqa: PLC0415 - after the import hook
 
     if request.param == "plain":
         monkeypatch.setattr(GatedProgram, "kernel", lambda *_: None)

@@ -9,8 +9,8 @@ import torch
 
 import adjsnn
 from adjsnn import ConfigurationError, GatedState, IntegrationError, SpikeTrains
+from adjsnn.gated.balanced import tightly_balanced
 from adjsnn.signals import load_signal, lowpass, random_sinusoids
-from adjsnn.systems.balanced import tightly_balanced
 
 
 def _net(**options):

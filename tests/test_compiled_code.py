@@ -18,7 +18,7 @@ import adjsnn
 from adjsnn.numerics import compiled as cache
 
 PACKAGE = Path(adjsnn.__file__).parent
-LOOPS_OF = ("adjsnn.kernels", "adjsnn.lif.cpu", "adjsnn.numerics")  # packages whose sources make machine code
+LOOPS_OF = ("adjsnn.gated.cpu", "adjsnn.lif.cpu", "adjsnn.numerics")  # packages whose sources make machine code
 
 # A process that has the loops without torch, which takes seconds to load.
 LOOPS = """
@@ -35,7 +35,7 @@ def twice(x):
     return x + x
 
 
-twice.__module__ = "adjsnn.kernels.test_compiled_code"  # as if it stood among the loops
+twice.__module__ = "adjsnn.gated.cpu.test_compiled_code"  # as if it stood among the loops
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def hits(dispatcher):
 
 
 def kept():
-    return sorted(x for folder in cache.folders("adjsnn.kernels") for x in folder.glob("*"))
+    return sorted(x for folder in cache.folders("adjsnn.gated.cpu") for x in folder.glob("*"))
 
 
 def test_code_is_loaded_where_it_was_kept(fresh):
@@ -133,7 +133,7 @@ def test_a_full_disk_costs_one_warning_and_leaves_nothing_half_written(fresh):
 
 def test_code_of_other_sources_is_never_run(fresh, monkeypatch):
     fresh()(1.5)
-    monkeypatch.setitem(cache._loaded, "adjsnn.kernels", "0" * 64)
+    monkeypatch.setitem(cache._loaded, "adjsnn.gated.cpu", "0" * 64)
     later = fresh()
     later(1.5)
     assert hits(later) == 0
@@ -148,27 +148,27 @@ def test_sources_edited_since_they_were_loaded_are_not_taken_for_the_code_that_r
 
 def test_every_source_of_a_loop_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.resources, "files", lambda _: tmp_path)
-    assert cache._sources("adjsnn.kernels") is None
+    assert cache._sources("adjsnn.gated.cpu") is None
     seen = set()
     for name, text in (("a.py", "1"), ("b.py", "1"), ("b.py", "2"), ("a.py", "2"), ("note.txt", "1")):
         (tmp_path / name).write_text(text)
-        seen.add(cache._sources("adjsnn.kernels"))
+        seen.add(cache._sources("adjsnn.gated.cpu"))
     assert len(seen) == 4
     monkeypatch.setattr(cache, "EXACT", cache.EXACT | {"nogil": False})
-    assert cache._sources("adjsnn.kernels") not in seen
+    assert cache._sources("adjsnn.gated.cpu") not in seen
 
 
 def test_code_of_the_newest_states_of_the_sources_stays(fresh, tmp_path):
     for age in range(6):
-        old = tmp_path / f"adjsnn.kernels-{age}"
+        old = tmp_path / f"adjsnn.gated.cpu-{age}"
         old.mkdir()
         (old / "loop.code").touch()
         os.utime(old, (1e9 - age, 1e9 - age))
     (tmp_path / "adjsnn.numerics-7").mkdir()  # another family's
     fresh()(1.5)
     left = {folder.name for folder in tmp_path.iterdir()}
-    newest = {f"adjsnn.kernels-{age}" for age in range(3)}
-    assert left == {cache.folders("adjsnn.kernels")[0].name, "adjsnn.numerics-7", *newest}
+    newest = {f"adjsnn.gated.cpu-{age}" for age in range(3)}
+    assert left == {cache.folders("adjsnn.gated.cpu")[0].name, "adjsnn.numerics-7", *newest}
 
 
 def test_the_first_compilation_is_announced_once_and_can_be_silenced(fresh, caplog, monkeypatch):

@@ -9,8 +9,8 @@ from networks import GATES, MEMBRANES
 from scipy.integrate import solve_ivp
 
 import adjsnn
+from adjsnn.gated.balanced import tightly_balanced
 from adjsnn.signals import lowpass, random_sinusoids
-from adjsnn.systems.balanced import tightly_balanced
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -6,7 +6,7 @@ from networks import DT, random_loss, random_network, random_trial
 from scipy.integrate import quad
 
 import adjsnn
-from adjsnn.systems.membranes import Membrane
+from adjsnn.gated.membranes import Membrane
 
 
 class CubicGate(adjsnn.Gate):

@@ -8,10 +8,10 @@ import torch
 from networks import DT, GATES, MEMBRANES, random_loss, random_network, random_trial
 
 import adjsnn
-from adjsnn.adjoints import gated_euler
+from adjsnn.gated import euler_adjoint as gated_euler
+from adjsnn.gated.cpu import loops as fused
 from adjsnn.gradcheck import probes
 from adjsnn.gradcheck.__main__ import main
-from adjsnn.kernels import fused
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

@@ -10,9 +10,9 @@ import torch
 import adjsnn
 from adjsnn import ConfigurationError, SpikeTrains, losses, plotting, signals
 from adjsnn.checks import at_end, count, flag, number, rounding, times
+from adjsnn.gated.balanced import tightly_balanced
 from adjsnn.gradcheck import convergence, threshold_bracket
 from adjsnn.gradcheck.built_in import LeakyNetwork
-from adjsnn.systems.balanced import tightly_balanced
 
 
 def _lif(**options):

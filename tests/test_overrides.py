@@ -343,7 +343,7 @@ class OwnPartials(adjsnn.Membrane):
         return (current - v) / 20.0
 
     def flow_partials(self, v, current, c, wanted=()):
-        return adjsnn.systems.membranes.Partials(-1 / 20.0, torch.tensor(1 / 20.0, dtype=v.dtype), dict.fromkeys(wanted, 0.0))
+        return adjsnn.gated.membranes.Partials(-1 / 20.0, torch.tensor(1 / 20.0, dtype=v.dtype), dict.fromkeys(wanted, 0.0))
 
 
 class Itself(adjsnn.Membrane):

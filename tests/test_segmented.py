@@ -7,7 +7,7 @@ from networks import DT, GATES, MEMBRANES, random_network, random_trial, relativ
 
 import adjsnn
 from adjsnn import ConfigurationError, DiscreteAdjoint
-from adjsnn.kernels import fused
+from adjsnn.gated.cpu import loops as fused
 from adjsnn.numerics.checkpoints import binomial_runs
 from adjsnn.signals import Stream
 

@@ -9,9 +9,9 @@ from networks import DT, GATES, MEMBRANES, random_network, random_trial, relativ
 
 import adjsnn
 from adjsnn import DiscreteAdjoint
-from adjsnn.adjoints import segmented
-from adjsnn.integrate import gated_program
-from adjsnn.kernels import fused
+from adjsnn.gated import program as gated_program
+from adjsnn.gated import segmented
+from adjsnn.gated.cpu import loops as fused
 from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way
 from adjsnn.signals import Stream
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError, GradientCheckError
+from adjsnn.gated.network import GatedSynapseNetwork
 from adjsnn.gradcheck.convergence import Convergence, convergence
 from adjsnn.gradcheck.lif_probe import LIFProbe
 from adjsnn.gradcheck.probes import GatedProbe, Probe, SmoothProbe
@@ -23,7 +24,6 @@ from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.gated_network import GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
 
 __all__ = [

@@ -10,15 +10,15 @@ from torch import Tensor
 from adjsnn.adjoints.continuous import ContinuousAdjoint
 from adjsnn.adjoints.discrete import DiscreteAdjoint
 from adjsnn.errors import AdjsnnError
+from adjsnn.gated.gates import RaisedCosineGate, RectangularGate
+from adjsnn.gated.membranes import LIF, NIF, QIF
+from adjsnn.gated.network import GatedState, GatedSynapseNetwork
+from adjsnn.gated.solution import GatedSolution
 from adjsnn.gradcheck import convergence, gradcheck
 from adjsnn.gradcheck.built_in import LeakyNetwork, initial_states, lif_problem
 from adjsnn.gradcheck.convergence import Convergence, picture
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.solution import GatedSolution
 from adjsnn.solve_smooth import SmoothSolution
-from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
-from adjsnn.systems.gates import RaisedCosineGate, RectangularGate
-from adjsnn.systems.membranes import LIF, NIF, QIF
 
 
 def built_in(

@@ -5,12 +5,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.inheritance import check_promises, is_own, of_the_base
+from adjsnn.gated.membranes import QIF
+from adjsnn.gated.network import GatedState, GatedSynapseNetwork
+from adjsnn.gated.shapes import gated_tensors
 from adjsnn.numerics.scalars import spread
-from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork
 from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.inheritance import check_promises, is_own, of_the_base
-from adjsnn.systems.membranes import QIF
-from adjsnn.systems.shapes import gated_tensors
 
 
 class ChargeForm(HybridSystem):

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.checks import Number, number, positive
+from adjsnn.gated.recorded import Recorded
 from adjsnn.numerics.scalars import scalar, spread
-from adjsnn.systems.recorded import Recorded
 
 Constants = Mapping[str, Tensor]
 

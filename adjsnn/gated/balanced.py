@@ -6,7 +6,7 @@ import torch
 
 from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
-from adjsnn.systems.gated_network import GatedSynapseNetwork
+from adjsnn.gated.network import GatedSynapseNetwork
 
 
 def tightly_balanced(net: GatedSynapseNetwork, scale: Number) -> GatedSynapseNetwork:

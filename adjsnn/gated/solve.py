@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
-from adjsnn.adjoints.gated_autograd import by_discrete_adjoint
-from adjsnn.adjoints.segmented import Units, segmented, slots_within
 from adjsnn.checks import Number, all_finite, positive
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.gated_euler import GatedEuler
-from adjsnn.integrate.gated_program import GatedProgram
-from adjsnn.integrate.gated_rk import GatedRungeKutta
-from adjsnn.kernels.fused import obstacle
+from adjsnn.gated.autograd import by_discrete_adjoint
+from adjsnn.gated.cpu.loops import obstacle
+from adjsnn.gated.euler import GatedEuler
+from adjsnn.gated.inheritance import check_promises, of_the_base
+from adjsnn.gated.network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone
+from adjsnn.gated.program import GatedProgram
+from adjsnn.gated.runge_kutta import GatedRungeKutta
+from adjsnn.gated.segmented import Units, segmented, slots_within
+from adjsnn.gated.shapes import gated_tensors
+from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.numerics.checkpoints import slots_for
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.signals import Stream
-from adjsnn.solution import CheckpointedSolution, GatedSolution
-from adjsnn.systems.gated_network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone
-from adjsnn.systems.inheritance import check_promises, of_the_base
-from adjsnn.systems.shapes import gated_tensors
 
 METHODS = ("euler", "heun", "rk4")
 KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}

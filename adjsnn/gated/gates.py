@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.checks import Number, positive
+from adjsnn.gated.recorded import Recorded
 from adjsnn.numerics.scalars import scalar, spread
-from adjsnn.systems.recorded import Recorded
 
 
 class Gate(Recorded):

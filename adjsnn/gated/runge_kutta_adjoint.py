@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.gated_cotangents import charge_sources, outer
-from adjsnn.integrate.gated_program import GatedTrajectory, block_length, nested
-from adjsnn.integrate.gated_rk import Filter, GatedRungeKutta, Rates, Stages
-from adjsnn.systems.gated_network import GatedTensors
-from adjsnn.systems.membranes import Partials
+from adjsnn.gated.cotangents import charge_sources, outer
+from adjsnn.gated.membranes import Partials
+from adjsnn.gated.network import GatedTensors
+from adjsnn.gated.program import GatedTrajectory, block_length, nested
+from adjsnn.gated.runge_kutta import Filter, GatedRungeKutta, Rates, Stages
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The Runge–Kutta program (1.14)-(1.16) of gated networks and its adjoint (4.5) as fused loops for the CPU: here the
 steps forward.
 
-As in `gated_euler`, the recurrent current J = W_rec a_f is a filter of its own. With Ω_j = W_rec ΔG_j, few columns of W_rec,
+As in `euler`, the recurrent current J = W_rec a_f is a filter of its own. With Ω_j = W_rec ΔG_j, few columns of W_rec,
 
     J_i = α_i J + Σ_{j≤i} C_ij Ω_j/τ_f                                                                         (4.6)
 
@@ -12,8 +12,8 @@ back.
 
 import numpy as np
 
-from adjsnn.kernels.membranes import LIF, flow_of
-from adjsnn.kernels.vectors import OPTIONS, add, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
+from adjsnn.gated.cpu.membranes import LIF, flow_of
+from adjsnn.gated.cpu.vectors import OPTIONS, add, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
 from adjsnn.numerics.compiled import compiled
 
 
@@ -23,7 +23,7 @@ def forward(
     v, a_fast, a_slow, readout, current, crossings, recurrent, level, first, last,
     scratch, blocks, double, index, channels, bad, extremes,
 ):  # fmt: skip
-    """Steps for samples first … last-1; arguments as in `gated_euler.forward`, and
+    """Steps for samples first … last-1; arguments as in `euler.forward`, and
 
     Args:
         fast, slow: α and C/τ of (1.14), arrays (s+1,) and (s+1, s+1), each a pair.
@@ -87,7 +87,7 @@ def _finish(
     gate, two_sided, shape, s, fast, slow, w_rec_t, a_fast, a_slow, after, a_fast_after, a_slow_after, current, crossings,
     recurrent, level, charges, columns, turns, x, weight, total, index,
 ):  # fmt: skip
-    """Charge, synapses and recurrent current at the end of a step. Returns as `gated_euler._step`."""
+    """Charge, synapses and recurrent current at the end of a step. Returns as `euler._step`."""
     charge_of(gate, two_sided, shape, after, x, total)
     for n in range(after.shape[0]):
         charges[s][n] = total[n] + turns[n] - level[n]

@@ -5,7 +5,7 @@ A membrane more needs a branch in each function here and a number in `fused.MEMB
 
 import numpy as np
 
-from adjsnn.kernels.vectors import OPTIONS, copy, fill, sine
+from adjsnn.gated.cpu.vectors import OPTIONS, copy, fill, sine
 from adjsnn.numerics.compiled import compiled
 
 NIF, LIF, QIF = 0, 1, 2

@@ -1,10 +1,10 @@
-"""The adjoint (4.5) with (4.6) of the fused Runge–Kutta loop; see `gated_rk`."""
+"""The adjoint (4.5) with (4.6) of the fused Runge–Kutta loop; see `runge_kutta`."""
 
 import numpy as np
 
-from adjsnn.kernels.gated_rk import after_reset, charge_of, combine, polynomial, polynomial_slope, released_columns, stages
-from adjsnn.kernels.membranes import LIF, constants_back, partials
-from adjsnn.kernels.vectors import (
+from adjsnn.gated.cpu.membranes import LIF, constants_back, partials
+from adjsnn.gated.cpu.runge_kutta import after_reset, charge_of, combine, polynomial, polynomial_slope, released_columns, stages
+from adjsnn.gated.cpu.vectors import (
     OPTIONS,
     add,
     add_drive,
@@ -29,7 +29,7 @@ def backward(
     want, lam_v, zeta, eta, ext_fast, ext_slow, first, last, scratch, blocks, double, index,
     d_u, d_rec_t, d_in_t, d_out_t, d_bias, d_c0, d_c1, d_tau,
 ):  # fmt: skip
-    """The recursion (4.5) with (4.6) for samples first … last-1; arguments as in `gated_euler.backward`, and
+    """The recursion (4.5) with (4.6) for samples first … last-1; arguments as in `euler_adjoint.backward`, and
 
     Args:
         fast, slow, method: as in `forward`.   d_fast, d_slow: their derivatives in τ_f and τ_s.

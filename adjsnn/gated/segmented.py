@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.gated_sweep import gated_sweep
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.gated_program import Carried, GatedProgram, GatedTrajectory, Irregular, memory_for
+from adjsnn.gated.network import GatedState, GatedTensors
+from adjsnn.gated.program import Carried, GatedProgram, GatedTrajectory, Irregular, memory_for
+from adjsnn.gated.sweep import gated_sweep
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
-from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 Inputs = Callable[[int, int], Tensor]  # inputs(start, stop) gives u of these steps, (stop - start, B, C)
 

@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.integrate.gated_program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step, blocks
-from adjsnn.kernels.fused import FusedGated, FusedTableau
+from adjsnn.gated.cpu.loops import FusedGated, FusedTableau
+from adjsnn.gated.gates import Gate
+from adjsnn.gated.membranes import Constants, Membrane
+from adjsnn.gated.network import GatedTensors
+from adjsnn.gated.program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step, blocks
 from adjsnn.numerics.scalars import spread
 from adjsnn.numerics.tableaus import Tableau
-from adjsnn.systems.gated_network import GatedTensors
-from adjsnn.systems.gates import Gate
-from adjsnn.systems.membranes import Constants, Membrane
 
 # The current inside a step from those of its stages, I(σ) = Σ_i ℓ_i(σ) I_i: for each stage the coefficients of 1, σ, σ². One
 # order below that of the step is enough, because a reset integrates it over a part of the step.

@@ -11,14 +11,14 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError, IntegrationError, StepTooLongWarning
-from adjsnn.kernels.fused import Carry, FusedGated, uncovered, unlike_the_loops
-from adjsnn.kernels.fused import block_length as fused_block_length
+from adjsnn.gated.cpu.loops import Carry, FusedGated, uncovered, unlike_the_loops
+from adjsnn.gated.cpu.loops import block_length as fused_block_length
+from adjsnn.gated.gates import Gate
+from adjsnn.gated.inheritance import of_the_base, settled
+from adjsnn.gated.membranes import Constants, Membrane, Partials
+from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.scalars import spread
-from adjsnn.systems.gated_network import GatedState, GatedTensors
-from adjsnn.systems.gates import Gate
-from adjsnn.systems.inheritance import of_the_base, settled
-from adjsnn.systems.membranes import Constants, Membrane, Partials
 
 BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
 MOST_COUNTED = 127  # what an int8 holds
@@ -106,7 +106,7 @@ class GatedProgram(ABC):
         neuron: membrane model f.
         gate: synaptic gate g.
         dt: h, ms.
-        fused: the directions, of "forward" and "backward", that the fused loops of `adjsnn.kernels` take where they cover
+        fused: the directions, of "forward" and "backward", that the fused loops of `adjsnn.gated.cpu` take where they cover
             the network.
 
     Attributes:

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
+from adjsnn.gated.program import GatedProgram, GatedTrajectory
 
 
 def charge_sources(

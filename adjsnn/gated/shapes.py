@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.network import GatedSynapseNetwork, GatedTensors
 from adjsnn.shapes import checked, matrix, spread, wrong
-from adjsnn.systems.gated_network import GatedSynapseNetwork, GatedTensors
 
 
 def gated_tensors(net: GatedSynapseNetwork) -> GatedTensors:

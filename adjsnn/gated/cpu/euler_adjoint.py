@@ -1,9 +1,9 @@
-"""The adjoint (4.1) with (4.3) of the fused Euler loop; see `gated_euler`."""
+"""The adjoint (4.1) with (4.3) of the fused Euler loop; see `euler`."""
 
 import numpy as np
 
-from adjsnn.kernels.membranes import LIF, QIF, reset_back, step_partials
-from adjsnn.kernels.vectors import (
+from adjsnn.gated.cpu.membranes import LIF, QIF, reset_back, step_partials
+from adjsnn.gated.cpu.vectors import (
     OPTIONS,
     add,
     add_drive,

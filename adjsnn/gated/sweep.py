@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from adjsnn.adjoints.gated_euler import EulerSweep
-from adjsnn.adjoints.gated_rk import RungeKuttaSweep
-from adjsnn.integrate.gated_euler import GatedEuler
-from adjsnn.integrate.gated_program import GatedProgram
-from adjsnn.integrate.gated_rk import GatedRungeKutta
-from adjsnn.kernels.fused import FusedSweep
-from adjsnn.systems.gated_network import GatedTensors
+from adjsnn.gated.cpu.loops import FusedSweep
+from adjsnn.gated.euler import GatedEuler
+from adjsnn.gated.euler_adjoint import EulerSweep
+from adjsnn.gated.network import GatedTensors
+from adjsnn.gated.program import GatedProgram
+from adjsnn.gated.runge_kutta import GatedRungeKutta
+from adjsnn.gated.runge_kutta_adjoint import RungeKuttaSweep
 
 Sweep = FusedSweep | EulerSweep | RungeKuttaSweep
 

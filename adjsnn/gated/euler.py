@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.integrate.gated_program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step
-from adjsnn.kernels.fused import FusedGated
+from adjsnn.gated.cpu.loops import FusedGated
+from adjsnn.gated.inheritance import own_step
+from adjsnn.gated.membranes import Constants, Partials, partials_by_autograd
+from adjsnn.gated.network import GatedTensors
+from adjsnn.gated.program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step
 from adjsnn.numerics.scalars import scalar, spread
-from adjsnn.systems.gated_network import GatedTensors
-from adjsnn.systems.inheritance import own_step
-from adjsnn.systems.membranes import Constants, Partials, partials_by_autograd
 
 
 class Rates(NamedTuple):

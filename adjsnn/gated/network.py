@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from adjsnn.checks import Count, Number, count, names, placement, positive, values
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.gates import Gate, RaisedCosineGate
+from adjsnn.gated.membranes import QIF, Membrane
 from adjsnn.kept import kept
 from adjsnn.numerics.bounds import clip
 from adjsnn.reparametrized import renew
-from adjsnn.systems.gates import Gate, RaisedCosineGate
-from adjsnn.systems.membranes import QIF, Membrane
 
 
 class GatedState(NamedTuple):

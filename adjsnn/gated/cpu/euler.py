@@ -18,8 +18,8 @@ Numbers agree with the plain program to rounding. Samples are independent and sh
 
 import numpy as np
 
-from adjsnn.kernels.membranes import advance, reset
-from adjsnn.kernels.vectors import OPTIONS, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
+from adjsnn.gated.cpu.membranes import advance, reset
+from adjsnn.gated.cpu.vectors import OPTIONS, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
 from adjsnn.numerics.compiled import compiled
 
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
+from adjsnn.gated.inheritance import unaltered
+from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
+from adjsnn.gated.network import GatedTensors
 from adjsnn.numerics.threads import groups_of, run_groups
-from adjsnn.systems.gated_network import GatedTensors
-from adjsnn.systems.gates import Gate, RaisedCosineGate, RectangularGate
-from adjsnn.systems.inheritance import unaltered
-from adjsnn.systems.membranes import LIF, NIF, QIF, Membrane
 
 MEMBRANES: dict[type, int] = {NIF: 0, LIF: 1, QIF: 2}
 CONSTANTS: dict[type, tuple[str, ...]] = {NIF: (), LIF: ("tau_mem", "v_reset"), QIF: ("tau_v",)}
@@ -152,11 +151,19 @@ class FusedGated:
 
     def _products(self, matrix: Tensor, a: Tensor, out: np.ndarray) -> None:
         index, weight = np.empty(a.shape[1] + 1, np.int64), np.empty_like(_array(a[0]))
-        _function("gated_euler", "products")(_array(matrix.T), _array(a), index, weight, out)
+        from adjsnn.gated.cpu.euler import products  # noqa: PLC0415  loads the compiler
+
+        products(_array(matrix.T), _array(a), index, weight, out)
 
     def _loop(self, direction: str) -> Callable[..., Any]:
-        module = "gated_rk" if self.tableau else "gated_euler"
-        return _function(module if direction == "forward" else f"{module}_adjoint", direction)
+        """The compiled solve or adjoint, imported when first needed: numba takes a second."""
+        if self.tableau is None:
+            from adjsnn.gated.cpu import euler as forward  # noqa: PLC0415
+            from adjsnn.gated.cpu import euler_adjoint as adjoint  # noqa: PLC0415
+        else:
+            from adjsnn.gated.cpu import runge_kutta as forward  # noqa: PLC0415
+            from adjsnn.gated.cpu import runge_kutta_adjoint as adjoint  # noqa: PLC0415
+        return forward.forward if direction == "forward" else adjoint.backward
 
     def _head(self, dtype: Any, direction: str) -> tuple[Any, ...]:
         """What comes first among a loop's arguments: which membrane and gate, the step, the filters, the constants."""
@@ -284,11 +291,6 @@ class FusedSweep:
 
 
 _EMPTY = {dtype: np.zeros((0, 0, 0), dtype) for dtype in (np.float32, np.float64)}
-
-
-def _function(module: str, name: str) -> Callable[..., Any]:
-    """A compiled function, imported when first needed: numba takes a second."""
-    return getattr(import_module(f"adjsnn.kernels.{module}"), name)
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.gated_cotangents import charge_sources, outer
-from adjsnn.integrate.gated_euler import GatedEuler
-from adjsnn.integrate.gated_program import GatedTrajectory, block_length, nested
-from adjsnn.systems.gated_network import GatedTensors
-from adjsnn.systems.membranes import Partials
+from adjsnn.gated.cotangents import charge_sources, outer
+from adjsnn.gated.euler import GatedEuler
+from adjsnn.gated.membranes import Partials
+from adjsnn.gated.network import GatedTensors
+from adjsnn.gated.program import GatedTrajectory, block_length, nested
 
 
 @dataclass(frozen=True)

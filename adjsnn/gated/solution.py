@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from adjsnn.adjoints.segmented import Record
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory, Located
+from adjsnn.gated.network import GatedState, GatedTensors
+from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
+from adjsnn.gated.segmented import Record
 from adjsnn.kept import Seal
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
-from adjsnn.systems.gated_network import GatedState, GatedTensors
 from adjsnn.untraced import untraced
 
 

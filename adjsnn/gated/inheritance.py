@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.gates import Gate
+from adjsnn.gated.membranes import Constants, Membrane
+from adjsnn.gated.recorded import as_made
 from adjsnn.numerics.scalars import spread
-from adjsnn.systems.gates import Gate
-from adjsnn.systems.membranes import Constants, Membrane
-from adjsnn.systems.recorded import as_made
 
 Model = TypeVar("Model", Membrane, Gate)
-OWN = ("adjsnn.systems.membranes", "adjsnn.systems.gates")  # the classes here are what the library's derivatives belong to
+OWN = ("adjsnn.gated.membranes", "adjsnn.gated.gates")  # the classes here are what the library's derivatives belong to
 RESET = {"reset", "reset_partials", "v_reset", "speed_at_threshold", "_levels"}
 # Methods that say again what others say, and what may be overridden without making them wrong.
 RULES: dict[type, dict[str, set[str]]] = {

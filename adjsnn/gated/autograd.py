@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.gated_sweep import gated_sweep
-from adjsnn.integrate.gated_program import GatedProgram, GatedTrajectory
+from adjsnn.gated.network import GatedState, GatedTensors
+from adjsnn.gated.program import GatedProgram, GatedTrajectory
+from adjsnn.gated.sweep import gated_sweep
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
-from adjsnn.systems.gated_network import GatedState, GatedTensors
 
 
 def by_discrete_adjoint(program: GatedProgram, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
