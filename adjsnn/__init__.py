@@ -1,11 +1,8 @@
 """Exact gradients for spiking neural networks, by adjoints integrated backward through time."""
 
 from adjsnn import losses, signals
-from adjsnn.adjoints.backsolve import Backsolve, BacksolveWarning
-from adjsnn.adjoints.continuous import ContinuousAdjoint
-from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
-from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.adjoints.hybrid_run import SmoothStats
+from adjsnn.adjoints import BPTT, DiscreteAdjoint
+from adjsnn.charge_form import ChargeForm
 from adjsnn.collate import collate_spikes
 from adjsnn.errors import (
     AdjsnnError,
@@ -22,15 +19,18 @@ from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.gradcheck import gradcheck
+from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
+from adjsnn.hybrid.continuous import ContinuousAdjoint
+from adjsnn.hybrid.forward import ForwardSensitivity
+from adjsnn.hybrid.run import SmoothStats
+from adjsnn.hybrid.solve import SmoothSolution
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.autograd import EventAdjoint
 from adjsnn.lif.network import LIFNetwork, LIFState
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.numerics.memory import release_memory
 from adjsnn.solve import solve
-from adjsnn.solve_smooth import SmoothSolution
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.charge_form import ChargeForm
-from adjsnn.systems.hybrid import HybridSystem
 
 __version__ = "0.1.0"
 __all__ = [

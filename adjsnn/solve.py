@@ -9,12 +9,12 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedSynapseNetwork
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.gated.solve import solve_gated
+from adjsnn.hybrid.solve import SmoothSolution, solve_smooth
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.lif.solve import solve_lif
-from adjsnn.solve_smooth import SmoothSolution, solve_smooth
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.hybrid import HybridSystem
 from adjsnn.untraced import untraced
 
 GATED = ("dt", "method", "adjoint", "y0", "kernels")
@@ -44,7 +44,7 @@ def solve(
             function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains, or u.
         options: for gated networks those of `adjsnn.gated.solve.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
             networks those of `adjsnn.lif.solve.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
-            systems of one's own those of `adjsnn.solve_smooth.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint,
+            systems of one's own those of `adjsnn.hybrid.solve.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint,
             y0, substeps).
 
     Returns:

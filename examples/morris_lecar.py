@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import adjsnn
-from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.hybrid.system import HybridSystem
 
 
 class MorrisLecar(HybridSystem):

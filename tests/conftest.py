@@ -21,13 +21,14 @@ INNER = (
     "adjsnn.gated.cotangents",
     "adjsnn.gated.autograd",
     "adjsnn.gated.segmented",
-    "adjsnn.integrate",
-    "adjsnn.adjoints",
     "adjsnn.gated.solution",
     "adjsnn.lif.flow",
     "adjsnn.lif.plain",
     "adjsnn.lif.plain_adjoint",
     "adjsnn.lif.autograd",
+    "adjsnn.hybrid",
+    "adjsnn.numerics.checkpoints",
+    "adjsnn.numerics.tableaus",
 )
 install_import_hook(INNER, "beartype.beartype").__enter__()
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from adjsnn.adjoints.discrete import DiscreteAdjoint
-from adjsnn.solve_smooth import solve_smooth
-from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.adjoints import DiscreteAdjoint
+from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.system import HybridSystem
 
 F64 = torch.float64
 FIXED = ("euler", "heun", "rk4")

@@ -8,10 +8,10 @@ from smooth_systems import ADAPTIVE, F64, TIMES, checkpointed, gradients, proble
 from test_smooth import reference
 
 from adjsnn import IntegrationError
-from adjsnn.adjoints.discrete import BPTT
-from adjsnn.integrate import adaptive
-from adjsnn.solve_smooth import solve_smooth
-from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.adjoints import BPTT
+from adjsnn.hybrid import adaptive
+from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.system import HybridSystem
 
 
 @pytest.mark.parametrize("mode", ["none", "held", "callable"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import adjsnn
-from adjsnn.integrate.excursions import may_exceed
+from adjsnn.hybrid.excursions import may_exceed
 
 F64 = torch.float64
 

@@ -10,9 +10,10 @@ from torch import nn
 
 import adjsnn
 from adjsnn import BPTT, ConfigurationError, ContinuousAdjoint, DiscreteAdjoint, GradientCheckError
-from adjsnn.adjoints import hybrid_discrete, smooth_discrete
 from adjsnn.gradcheck import Convergence, convergence
 from adjsnn.gradcheck.__main__ import main
+from adjsnn.hybrid import discrete as smooth_discrete
+from adjsnn.hybrid import discrete_events as hybrid_discrete
 
 TOLERANCES = {"rtol": 1e-6, "atol": 1e-6}
 

@@ -9,10 +9,10 @@ from scipy.integrate import solve_ivp
 from smooth_systems import F64, FIXED, TIMES, Network, problem
 from torch import nn
 
-from adjsnn.adjoints.discrete import BPTT
+from adjsnn.adjoints import BPTT
+from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import TABLEAUS
-from adjsnn.solve_smooth import solve_smooth
-from adjsnn.systems.hybrid import HybridSystem
 
 
 def reference(net, y0, ts, inputs=None, held=None):

@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from adjsnn import ConfigurationError, IntegrationError
-from adjsnn.adjoints.backsolve import Backsolve, BacksolveWarning
-from adjsnn.adjoints.continuous import ContinuousAdjoint
-from adjsnn.adjoints.discrete import BPTT
-from adjsnn.adjoints.forward import ForwardSensitivity
+from adjsnn.adjoints import BPTT
+from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
+from adjsnn.hybrid.continuous import ContinuousAdjoint
+from adjsnn.hybrid.forward import ForwardSensitivity
+from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way
 from adjsnn.numerics.tableaus import TABLEAUS
-from adjsnn.solve_smooth import solve_smooth
-from adjsnn.systems.hybrid import HybridSystem
 
 MODES = ("none", "held", "callable")
 

@@ -8,11 +8,11 @@ import torch
 from smooth_systems import F64, TIMES, Network, checkpointed
 
 from adjsnn import BPTT, ConfigurationError, DiscreteAdjoint
-from adjsnn.adjoints.backsolve import Backsolve
-from adjsnn.adjoints.continuous import ContinuousAdjoint
-from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.solve_smooth import solve_smooth
-from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.hybrid.backsolve import Backsolve
+from adjsnn.hybrid.continuous import ContinuousAdjoint
+from adjsnn.hybrid.forward import ForwardSensitivity
+from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.system import HybridSystem
 
 
 def _y0(batch=3):

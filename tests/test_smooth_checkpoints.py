@@ -8,11 +8,12 @@ from smooth_systems import ADAPTIVE, F64, FIXED, checkpointed, problem
 from torch import nn
 
 from adjsnn import ConfigurationError, DiscreteAdjoint
-from adjsnn.adjoints import hybrid_run, vjp
-from adjsnn.adjoints.backsolve import Backsolve
+from adjsnn.hybrid import run as hybrid_run
+from adjsnn.hybrid import vjp
+from adjsnn.hybrid.backsolve import Backsolve
+from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way, runs_again
-from adjsnn.solve_smooth import solve_smooth
-from adjsnn.systems.hybrid import HybridSystem
 
 LONG = torch.tensor([0.0, 1.0, 40.0], dtype=F64)  # ms
 STATE = 4 * 3 * 8  # bytes of y0

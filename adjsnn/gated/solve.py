@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
+from adjsnn.adjoints import BPTT, DiscreteAdjoint
 from adjsnn.checks import Number, all_finite, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.autograd import by_discrete_adjoint

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.forward import ForwardSensitivity
 from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError, GradientCheckError
 from adjsnn.gated.network import GatedSynapseNetwork
@@ -21,10 +20,11 @@ from adjsnn.gradcheck.lif_probe import LIFProbe
 from adjsnn.gradcheck.probes import GatedProbe, Probe, SmoothProbe
 from adjsnn.gradcheck.report import NEGLIGIBLE, GradcheckReport, GradcheckRow, relative
 from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
+from adjsnn.hybrid.forward import ForwardSensitivity
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.hybrid import HybridSystem
 
 __all__ = [
     "Convergence",

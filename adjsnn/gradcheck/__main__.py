@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.continuous import ContinuousAdjoint
-from adjsnn.adjoints.discrete import DiscreteAdjoint
+from adjsnn.adjoints import DiscreteAdjoint
 from adjsnn.errors import AdjsnnError
 from adjsnn.gated.gates import RaisedCosineGate, RectangularGate
 from adjsnn.gated.membranes import LIF, NIF, QIF
@@ -17,8 +16,9 @@ from adjsnn.gated.solution import GatedSolution
 from adjsnn.gradcheck import convergence, gradcheck
 from adjsnn.gradcheck.built_in import LeakyNetwork, initial_states, lif_problem
 from adjsnn.gradcheck.convergence import Convergence, picture
+from adjsnn.hybrid.continuous import ContinuousAdjoint
+from adjsnn.hybrid.solve import SmoothSolution
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.solve_smooth import SmoothSolution
 
 
 def built_in(

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.network import LEARNABLE, LIFNetwork
 from adjsnn.spikes import SpikeTrains
-from adjsnn.systems.hybrid import HybridSystem
 
 DRIVE = 2.0 * math.pi / 30.0  # of the input that every unit gets at a phase of its own, rad/ms
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from adjsnn.checks import Times, positive, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.gradcheck.probes import SmoothProbe
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import TABLEAUS
-from adjsnn.systems.hybrid import HybridSystem
 
 HALVINGS = (1, 2, 4, 8, 16)
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)

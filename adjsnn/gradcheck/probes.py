@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjsnn.adjoints.discrete import BPTT
+from adjsnn.adjoints import BPTT
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.inheritance import settled
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.gradcheck.report import relative
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.solve import solve
-from adjsnn.systems.hybrid import HybridSystem
 
 CONSISTENT = 3e-7  # a difference quotient counts where a step ten times longer gave the same to this share of the largest
 STEPS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # relative perturbations, from long to short

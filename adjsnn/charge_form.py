@@ -9,8 +9,8 @@ from adjsnn.gated.inheritance import check_promises, is_own, of_the_base
 from adjsnn.gated.membranes import QIF
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.gated.shapes import gated_tensors
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.scalars import spread
-from adjsnn.systems.hybrid import HybridSystem
 
 
 class ChargeForm(HybridSystem):

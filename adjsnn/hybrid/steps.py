@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import IntegrationError
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
-from adjsnn.systems.hybrid import HybridSystem
 
 Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Signal = Callable[[Tensor], Tensor]

@@ -8,33 +8,33 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.adjoints.backsolve import Backsolve, backsolve_by_torchdiffeq
-from adjsnn.adjoints.continuous import ContinuousAdjoint
-from adjsnn.adjoints.discrete import BPTT, DiscreteAdjoint
-from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.adjoints.hybrid_autograd import attach
-from adjsnn.adjoints.hybrid_discrete import hybrid_sweep
-from adjsnn.adjoints.hybrid_run import Read, SmoothStats, run_forward
-from adjsnn.adjoints.smooth_checkpoints import Keep
-from adjsnn.adjoints.smooth_discrete import discrete_sweep
+from adjsnn.adjoints import BPTT, DiscreteAdjoint
 from adjsnn.checks import Count, Number, Times, count
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.events import event_rows, events_of, unroll_events
-from adjsnn.integrate.odeint import PREFIX, solve_by_torchdiffeq
-from adjsnn.integrate.smooth import SmoothProgram, Steps, check_finite, unroll
-from adjsnn.numerics.tableaus import RK4, TABLEAUS
-from adjsnn.reparametrized import stale
-from adjsnn.smooth_arguments import (
+from adjsnn.hybrid.arguments import (
     Inputs,
     check_inputs,
     check_state,
     output_times,
     tolerances_of,
 )
-from adjsnn.smooth_system import Trial, examine, modules_of
-from adjsnn.systems.held import held_by
-from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.taped import on_tape
+from adjsnn.hybrid.autograd import attach
+from adjsnn.hybrid.backsolve import Backsolve, backsolve_by_torchdiffeq
+from adjsnn.hybrid.continuous import ContinuousAdjoint
+from adjsnn.hybrid.discrete import discrete_sweep
+from adjsnn.hybrid.discrete_events import hybrid_sweep
+from adjsnn.hybrid.events import event_rows, events_of, unroll_events
+from adjsnn.hybrid.examine import Trial, examine, modules_of
+from adjsnn.hybrid.forward import ForwardSensitivity
+from adjsnn.hybrid.held import held_by
+from adjsnn.hybrid.keep import Keep
+from adjsnn.hybrid.run import Read, SmoothStats, run_forward
+from adjsnn.hybrid.steps import SmoothProgram, Steps, check_finite, unroll
+from adjsnn.hybrid.system import HybridSystem
+from adjsnn.hybrid.taped import on_tape
+from adjsnn.hybrid.torchdiffeq import PREFIX, solve_by_torchdiffeq
+from adjsnn.numerics.tableaus import RK4, TABLEAUS
+from adjsnn.reparametrized import stale
 
 Adjoint = DiscreteAdjoint | ContinuousAdjoint | ForwardSensitivity | Backsolve | BPTT
 

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.adjoints.smooth_checkpoints import Keep, Thinned, thin
-from adjsnn.integrate.adaptive import Control, march
-from adjsnn.integrate.smooth import SmoothProgram, Steps, run_fixed
+from adjsnn.hybrid.adaptive import Control, march
+from adjsnn.hybrid.held import Form
+from adjsnn.hybrid.keep import Keep, Thinned, thin
+from adjsnn.hybrid.steps import SmoothProgram, Steps, run_fixed
 from adjsnn.numerics.checkpoints import kept_on_the_way
-from adjsnn.systems.held import Form
 
 
 @dataclass

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.adjoints.hybrid_run import Stored
 from adjsnn.errors import EventError
-from adjsnn.integrate.smooth import Steps, replay
+from adjsnn.hybrid.run import Stored
+from adjsnn.hybrid.steps import Steps, replay
 
 
 def at_row(steps: Steps, cotangents: Float[Tensor, "T1 B D"], row: int) -> Float[Tensor, "B D"]:

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.adjoints.hybrid_run import Stored
-from adjsnn.adjoints.vjp import add_leaves, check_speed, pull
-from adjsnn.integrate.guards import level
-from adjsnn.integrate.smooth import Steps, combine, jump, stage_derivatives, step_times
+from adjsnn.hybrid.guards import level
+from adjsnn.hybrid.run import Stored
+from adjsnn.hybrid.steps import Steps, combine, jump, stage_derivatives, step_times
+from adjsnn.hybrid.vjp import add_leaves, check_speed, pull
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.hybrid_autograd import leaves_of
-from adjsnn.adjoints.hybrid_run import Gradients, Read, Stored
-from adjsnn.adjoints.vjp import add_held, add_leaves, at_row, pull_field
 from adjsnn.checks import Number, flag, positive
 from adjsnn.errors import IntegrationError
-from adjsnn.integrate.odeint import solve_by_torchdiffeq
-from adjsnn.integrate.smooth import SmoothProgram, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.autograd import leaves_of
+from adjsnn.hybrid.run import Gradients, Read, Stored
+from adjsnn.hybrid.steps import SmoothProgram, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.torchdiffeq import solve_by_torchdiffeq
+from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, pull_field
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import IntegrationError
-from adjsnn.integrate.events import Span, Watch
-from adjsnn.integrate.smooth import Field, Steps, combine, derivatives, stage_time
+from adjsnn.hybrid.events import Span, Watch
+from adjsnn.hybrid.steps import Field, Steps, combine, derivatives, stage_time
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
-from adjsnn.systems.hybrid import HybridSystem
 
 Arrive = Callable[[Tensor, Tensor, Tensor], Tensor]
 

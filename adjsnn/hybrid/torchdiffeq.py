@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from adjsnn.errors import ConfigurationError, IntegrationError
-from adjsnn.integrate.smooth import SmoothProgram
+from adjsnn.hybrid.steps import SmoothProgram
 
 PREFIX = "torchdiffeq:"
 

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.adjoints.hybrid_run import Read, SmoothStats, Stored, Sweep, columns, figures, run_forward
-from adjsnn.adjoints.smooth_checkpoints import Keep
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.events import event_rows, events_of
-from adjsnn.integrate.smooth import SmoothProgram, Steps
+from adjsnn.hybrid.events import event_rows, events_of
+from adjsnn.hybrid.keep import Keep
+from adjsnn.hybrid.run import Read, SmoothStats, Stored, Sweep, columns, figures, run_forward
+from adjsnn.hybrid.steps import SmoothProgram, Steps
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.hybrid_run import Gradients, Stored
-from adjsnn.adjoints.vjp import add_held, add_leaves, at_row, pull_field, states_backward
-from adjsnn.integrate.smooth import combine, stage_time, step_times
+from adjsnn.hybrid.run import Gradients, Stored
+from adjsnn.hybrid.steps import combine, stage_time, step_times
+from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, pull_field, states_backward
 
 
 def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from adjsnn.checks import Number, Times, positive, times
 from adjsnn.errors import ConfigurationError
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.shapes import REAL
-from adjsnn.systems.hybrid import HybridSystem
 
 Inputs = Tensor | Callable[[Tensor], Tensor] | None
 RTOL, ATOL = 1e-6, 1e-8  # where an adaptive solve is given none

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
-from adjsnn.adjoints.hybrid_run import Gradients, Stored
-from adjsnn.adjoints.vjp import add_held, add_leaves, pull_field
 from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.adaptive import Control, march
-from adjsnn.integrate.smooth import SmoothProgram, Steps, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.adaptive import Control, march
+from adjsnn.hybrid.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
+from adjsnn.hybrid.run import Gradients, Stored
+from adjsnn.hybrid.steps import SmoothProgram, Steps, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.vjp import add_held, add_leaves, pull_field
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 
 

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adjsnn.errors import EventError
-from adjsnn.integrate.excursions import may_exceed
-from adjsnn.integrate.guards import check_numbers, guard_slopes, level, levels_of, rounding
-from adjsnn.integrate.smooth import (
+from adjsnn.hybrid.excursions import may_exceed
+from adjsnn.hybrid.guards import check_numbers, guard_slopes, level, levels_of, rounding
+from adjsnn.hybrid.steps import (
     Field,
     SmoothProgram,
     Steps,
@@ -23,8 +23,8 @@ from adjsnn.integrate.smooth import (
     stage_time,
     step_times,
 )
+from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
-from adjsnn.systems.hybrid import HybridSystem
 
 PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
 FINER = 2  # times that a step is divided finer where a guard may rise above zero and fall again within a part

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from adjsnn.adjoints.hybrid_run import Gradients, Stored
-from adjsnn.adjoints.vjp import at_row
 from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError
-from adjsnn.integrate.smooth import combine, derivatives, step_times
+from adjsnn.hybrid.run import Gradients, Stored
+from adjsnn.hybrid.steps import combine, derivatives, step_times
+from adjsnn.hybrid.vjp import at_row
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.hybrid.system import HybridSystem
 
 
 def on_tape(function: Callable[..., Any], *arguments: Tensor | None) -> Any:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adjsnn.errors import EventError
-from adjsnn.systems.hybrid import HybridSystem
+from adjsnn.hybrid.system import HybridSystem
 
 
 def levels_of(system: HybridSystem, t: Tensor, y: Tensor) -> Float[Tensor, "R G"]:

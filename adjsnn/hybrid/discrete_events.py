@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.adjoints.hybrid_run import Gradients, Stored
-from adjsnn.adjoints.vjp import add_held, add_leaves, at_row, check_speed, pull, states_backward
-from adjsnn.integrate.events import taped_step
-from adjsnn.integrate.guards import level
-from adjsnn.integrate.smooth import jump, step_times
+from adjsnn.hybrid.events import taped_step
+from adjsnn.hybrid.guards import level
+from adjsnn.hybrid.run import Gradients, Stored
+from adjsnn.hybrid.steps import jump, step_times
+from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, check_speed, pull, states_backward
 
 
 def hybrid_sweep(stored: Stored, cotangents: Tensor) -> Gradients:

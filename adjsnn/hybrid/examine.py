@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from adjsnn.adjoints.backsolve import Backsolve
-from adjsnn.adjoints.forward import ForwardSensitivity
-from adjsnn.adjoints.hybrid_run import Read
 from adjsnn.errors import AdjsnnError, ConfigurationError
-from adjsnn.integrate.guards import leaves_zero
-from adjsnn.systems.held import Form, Held, held_by
-from adjsnn.systems.hybrid import HybridSystem
-from adjsnn.systems.taped import Taped, TapedSignal
+from adjsnn.hybrid.backsolve import Backsolve
+from adjsnn.hybrid.forward import ForwardSensitivity
+from adjsnn.hybrid.guards import leaves_zero
+from adjsnn.hybrid.held import Form, Held, held_by
+from adjsnn.hybrid.run import Read
+from adjsnn.hybrid.system import HybridSystem
+from adjsnn.hybrid.taped import Taped, TapedSignal
 
 Signal = Callable[[Tensor], Tensor]
 

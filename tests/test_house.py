@@ -1,0 +1,62 @@
+"""The law of the house, on imports.
+
+Ground imports ground; a family imports itself and the ground; the rest imports downward; what is compiled for one kind of
+machine is known to the engine of its family alone.
+"""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import adjsnn
+
+ROOT = Path(adjsnn.__file__).parent
+GROUND = {
+    "errors", "checks", "shapes", "kept", "untraced", "reparametrized", "numerics", "adjoints", "trains_check", "spikes",
+    "collate", "signals",
+}  # fmt: skip
+FAMILIES = {"gated", "lif", "hybrid"}
+ABOVE = ("charge_form", "losses", "solve", "gradcheck", "plotting", "training")
+MODULES = {
+    ".".join(["adjsnn", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in ROOT.rglob("*.py")
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the library that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adjsnn"):
+            inner = {f"{node.module}.{x.name}" for x in node.names}
+            found |= (inner & MODULES.keys()) or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {x.name for x in node.names if x.name.startswith("adjsnn")}
+    return found
+
+
+def room(module: str) -> str:
+    return [*module.split("."), ""][1]
+
+
+def allowed(here: str) -> set[str]:
+    if here in GROUND:
+        return GROUND
+    if here in FAMILIES:
+        return GROUND | {here}
+    return GROUND | FAMILIES | set(ABOVE[: ABOVE.index(here) + 1])
+
+
+def test_every_room_is_known():
+    assert {room(name) for name in MODULES} - {""} == GROUND | FAMILIES | set(ABOVE)
+
+
+def test_imports_keep_the_law():
+    for name, path in MODULES.items():
+        if name != "adjsnn":
+            rooms = {room(x) for x in imports(path)} - {""}
+            assert rooms <= allowed(room(name)), f"{name} imports {sorted(rooms - allowed(room(name)))}"
+
+
+def test_no_circle():
+    TopologicalSorter({name: imports(path) - {"adjsnn", name} for name, path in MODULES.items()}).prepare()
