@@ -13,6 +13,7 @@ CHECKED = pytest.StashKey[bool]()
 INNER = (
     "adjsnn.gated.gates",
     "adjsnn.gated.membranes",
+    "adjsnn.gated.plain",
     "adjsnn.gated.program",
     "adjsnn.gated.euler",
     "adjsnn.gated.euler_adjoint",
@@ -209,10 +210,10 @@ def unchecked_shapes():
 @pytest.fixture(params=["fused", "plain"])
 def kernels(request, monkeypatch):
     """Run a test over both: the fused loops where they cover the network, and torch operations alone."""
-    from adjsnn.gated.program import GatedProgram  # noqa: PLC0415 - after the import hook
+    from adjsnn.gated.engine import Engine  # noqa: PLC0415 - after the import hook
 
     if request.param == "plain":
-        monkeypatch.setattr(GatedProgram, "kernel", lambda *_: None)
+        monkeypatch.setattr(Engine, "obstacle", lambda *_: "the test wants plain operations")
     return request.param
 
 

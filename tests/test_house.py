@@ -17,6 +17,7 @@ GROUND = {
 }  # fmt: skip
 FAMILIES = {"gated", "lif", "hybrid"}
 ABOVE = ("charge_form", "losses", "solve", "gradcheck", "plotting", "training")
+BODIES = ("cpu", "cuda")
 MODULES = {
     ".".join(["adjsnn", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
@@ -56,6 +57,15 @@ def test_imports_keep_the_law():
         if name != "adjsnn":
             rooms = {room(x) for x in imports(path)} - {""}
             assert rooms <= allowed(room(name)), f"{name} imports {sorted(rooms - allowed(room(name)))}"
+
+
+def test_bodies_are_known_to_their_engine_alone():
+    for name, path in MODULES.items():
+        for imported in imports(path):
+            family, body, *_ = [*imported.split(".")[1:], "", ""]
+            if family in FAMILIES and body in BODIES:
+                inside = name.startswith(f"adjsnn.{family}.{body}")
+                assert inside or name == f"adjsnn.{family}.engine", f"{name} imports {imported}"
 
 
 def test_no_circle():

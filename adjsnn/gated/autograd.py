@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
+from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
-from adjsnn.gated.program import GatedProgram, GatedTrajectory
-from adjsnn.gated.sweep import gated_sweep
+from adjsnn.gated.program import GatedTrajectory
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
 
 
-def by_discrete_adjoint(program: GatedProgram, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
+def by_discrete_adjoint(engine: Engine, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
     """Solve forward; gradients of the trajectory's states and readout run the adjoint."""
-    outputs = _Discrete.apply(program, tensors.names(), u, *y0, *tensors.flat())
+    outputs = _Discrete.apply(engine, tensors.names(), u, *y0, *tensors.flat())
     return GatedTrajectory(*outputs)
 
 
@@ -19,10 +19,10 @@ class _Discrete(FirstOrder):
     """Connects the forward program and its adjoint to torch. Every tensor is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, program, names, u, v0, a_fast0, a_slow0, *flat):
+    def forward(ctx, engine, names, u, v0, a_fast0, a_slow0, *flat):
         tensors = _tensors(names, flat)
-        trajectory = program.solve(tensors, u, GatedState(v0, a_fast0, a_slow0))
-        ctx.program, ctx.names = program, names
+        trajectory = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0))
+        ctx.engine, ctx.names = engine, names
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat, *trajectory.flat())
         ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
@@ -47,7 +47,7 @@ def _backward(ctx, *cotangents):
     c_v, c_fast, c_slow, c_readout = cotangents[:4]
     rows = (c_readout, c_v, c_fast, c_slow)
     last = tuple(None if x is None else x[-1] for x in rows)
-    sweep = gated_sweep(ctx.program, tensors, _sizes(trajectory), frozenset(wanted), last)
+    sweep = ctx.engine.body(tensors, "backward").sweep(_sizes(trajectory), frozenset(wanted), last)
     d_u = torch.zeros_like(u) if needs_u else None
     sweep.back(u, trajectory, rows, d_u)
     gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])

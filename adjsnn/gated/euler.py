@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.gated.cpu.loops import FusedGated
 from adjsnn.gated.inheritance import own_step
 from adjsnn.gated.membranes import Constants, Partials, partials_by_autograd
 from adjsnn.gated.network import GatedTensors
@@ -86,6 +85,3 @@ class GatedEuler(GatedProgram):
             step, sample, neuron = at
             speed = spread(self.neuron.speed_at_threshold(moved, current, constants), moved)
             return Located(step, sample, neuron, crossings, v, moved, fraction, speed)
-
-    def fuse(self, tensors: GatedTensors) -> FusedGated | None:
-        return FusedGated(self.neuron, self.gate, self.dt, tensors)

@@ -11,8 +11,6 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError, IntegrationError, StepTooLongWarning
-from adjsnn.gated.cpu.loops import Carry, FusedGated, uncovered, unlike_the_loops
-from adjsnn.gated.cpu.loops import block_length as fused_block_length
 from adjsnn.gated.gates import Gate
 from adjsnn.gated.inheritance import of_the_base, settled
 from adjsnn.gated.membranes import Constants, Membrane, Partials
@@ -93,10 +91,6 @@ class Irregular(NamedTuple):
         return Irregular(self.steps + later.steps, self.first or later.first)
 
 
-# What the steps hand on beside the state: arrays for the fused loops, G(v) (B, N) for plain operations.
-Carried = Carry | tuple[Tensor]
-
-
 class GatedProgram(ABC):
     """The program that adjoints differentiate: membrane, gate and step length fixed, tensors and state as arguments.
 
@@ -106,8 +100,6 @@ class GatedProgram(ABC):
         neuron: membrane model f.
         gate: synaptic gate g.
         dt: h, ms.
-        fused: the directions, of "forward" and "backward", that the fused loops of `adjsnn.gated.cpu` take where they cover
-            the network.
 
     Attributes:
         neuron, gate: copies whose derivatives are those of their own functions, whatever a subclass overrode.
@@ -119,10 +111,9 @@ class GatedProgram(ABC):
     stage_count = 1
     reads_input_again = False
 
-    def __init__(self, neuron: Membrane, gate: Gate, dt: float, *, fused: tuple[str, ...] = ("forward", "backward")) -> None:
-        self.neuron, self.gate, self.dt, self.fused = settled(neuron), settled(gate), dt, fused
+    def __init__(self, neuron: Membrane, gate: Gate, dt: float) -> None:
+        self.neuron, self.gate, self.dt = settled(neuron), settled(gate), dt
         self.translates = self.neuron.wraps and of_the_base(self.neuron, "reset")
-        self._unlike = unlike_the_loops(self.neuron, self.gate)
 
     @abstractmethod
     def rates(self, tensors: GatedTensors) -> Any:
@@ -142,16 +133,6 @@ class GatedProgram(ABC):
     @abstractmethod
     def locate(self, tensors: GatedTensors, u: Tensor, trajectory: GatedTrajectory) -> Located:
         """Where inside their steps thresholds were crossed."""
-
-    def kernel(self, tensors: GatedTensors, direction: str) -> FusedGated | None:
-        """The fused loops for this network, or None where plain operations have to do."""
-        if direction not in self.fused or (self._unlike or uncovered(self.neuron, tensors)) is not None:
-            return None
-        return self.fuse(tensors)
-
-    @abstractmethod
-    def fuse(self, tensors: GatedTensors) -> FusedGated | None:
-        """The fused loops of this method, None where it has none."""
 
     def flow_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: tuple[str, ...]) -> Partials:
         """∂f/∂(v, I, c), each of the shape of v, of those constants that are `wanted`."""
@@ -187,89 +168,6 @@ class GatedProgram(ABC):
         """The voltage of the first threshold between v and moved: θ or -θ, or 0 where a phase slips backward."""
         threshold = torch.full_like(v, self.neuron.threshold)
         return threshold * moved.sign() if self.neuron.two_sided else torch.where(moved >= v, threshold, 1.0 - threshold)
-
-    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
-        """Forward solution into preallocated memory, without a tape."""
-        trajectory = memory_for(tensors, u)
-        irregular, _ = self.fill(tensors, u, y0, trajectory, self.carry(tensors, y0), len(u))
-        self.warn(irregular)
-        return trajectory
-
-    def carry(self, tensors: GatedTensors, y0: GatedState) -> Carried:
-        """What the steps hand on beside the state, before the first one."""
-        level, kernel = self.charge_level(y0.v), self.kernel(tensors, "forward")
-        return (level.detach().clone(),) if kernel is None else kernel.carry(y0.v, y0.a_fast, level)
-
-    def unit_length(self, tensors: GatedTensors, n_steps: int, batch: int) -> int:
-        """Steps in a unit of checkpointing.
-
-        The matrix products and sums of a trajectory are taken block by block, so that those of a unit run on its own are the
-        same numbers in the same order: a unit is one block of the backward pass.
-        """
-        width = batch * len(tensors.w_rec)
-        if self.kernel(tensors, "backward") is not None:
-            return min(n_steps, fused_block_length(width))
-        return block_length(n_steps, width * self.stage_count)
-
-    def fill(
-        self,
-        tensors: GatedTensors,
-        u: Float[Tensor, "T B C"],
-        y0: GatedState,
-        trajectory: GatedTrajectory,
-        carried: Carried,
-        n_steps: int,
-        start: int = 0,
-    ) -> tuple[Irregular, Carried]:
-        """Steps start … start + T - 1 of a trial of `n_steps`, from the state y0 before them, into the given memory.
-
-        Returns:
-            what is to be warned of; and what goes with the last state to where the trial goes on, the one given unchanged.
-
-        Raises:
-            IntegrationError: the state diverged or a reset did not end below the threshold.
-        """
-        states = GatedState(trajectory.v, trajectory.a_fast, trajectory.a_slow)
-        for stored, first in zip(states, y0, strict=True):
-            stored[0] = first
-        if (kernel := self.kernel(tensors, "forward")) is None:
-            return self._fill(tensors, u, trajectory, carried, n_steps, start)
-        assert isinstance(carried, Carry)
-        carried = Carry(*(x.copy() for x in carried))
-        current, crossings = trajectory.current, trajectory.crossings
-        progress = kernel.forward(u, *states, trajectory.readout, current, crossings, carried)
-        if (step := progress.broken) >= 0:
-            after = slice(step + 1, step + 2)
-            self.refuse(states.v[after], states.a_fast[after], crossings[step : step + 1].to(u.dtype), start + step)
-        return self.irregular(crossings, progress.lowest, progress.highest, start), carried
-
-    def _fill(
-        self, tensors: GatedTensors, u: Tensor, trajectory: GatedTrajectory, carried: Carried, n_steps: int, start: int
-    ) -> tuple[Irregular, Carried]:
-        """`fill` by plain operations."""
-        assert not isinstance(carried, Carry)
-        current, readout = trajectory.current, trajectory.readout
-        states = GatedState(trajectory.v, trajectory.a_fast, trajectory.a_slow)
-        _, batch, n_hidden = current.shape
-        unit, block = self.unit_length(tensors, n_steps, batch), block_length(n_steps, batch * n_hidden * self.stage_count)
-        found = Irregular()
-        with torch.inference_mode():  # without autograd's bookkeeping a small operation costs half
-            crossings_block = u.new_empty(min(block, len(current)), batch, n_hidden)
-            rates, w_out_t = self.rates(tensors), tensors.w_out.T
-            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, carried[0])
-            torch.mm(states.a_slow[0], w_out_t, out=readout[0])
-            for first, last in nested(len(current), unit, block):
-                # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
-                drive, crossed, after = current[first:last], crossings_block[: last - first], slice(first + 1, last + 1)
-                torch.addmm(tensors.bias, u[first:last].flatten(0, 1), tensors.w_in.T, out=drive.flatten(0, 1))
-                rows = (x[after].unbind() for x in states)
-                for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
-                    now = self.step(now, row[3], rates, Step(*row))
-                lowest, highest = self.check(states.v[after], states.a_fast[after], crossed, start + first)
-                trajectory.crossings[first:last] = crossed
-                found = found.and_then(self.irregular(trajectory.crossings[first:last], lowest, highest, start + first))
-                torch.mm(states.a_slow[after].flatten(0, 1), w_out_t, out=readout[after].flatten(0, 1))
-        return found, (now.charge_level.clone(),)
 
     def unroll(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
         """The same program as plain tensor operations, for backpropagation through time."""

@@ -10,12 +10,10 @@ in which v̇ does not appear and every full crossing counts exactly 1, whatever 
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.gated.cpu.loops import FusedGated, FusedTableau
 from adjsnn.gated.gates import Gate
 from adjsnn.gated.membranes import Constants, Membrane
 from adjsnn.gated.network import GatedTensors
@@ -67,10 +65,8 @@ class GatedRungeKutta(GatedProgram):
 
     reads_input_again = True
 
-    def __init__(
-        self, neuron: Membrane, gate: Gate, dt: float, tableau: Tableau, *, fused: tuple[str, ...] = ("forward", "backward")
-    ) -> None:
-        super().__init__(neuron, gate, dt, fused=fused)
+    def __init__(self, neuron: Membrane, gate: Gate, dt: float, tableau: Tableau) -> None:
+        super().__init__(neuron, gate, dt)
         self.tableau, self.along, self.stage_count = tableau, ALONG[tableau.name], tableau.stages
 
     def rates(self, tensors: GatedTensors) -> Rates:
@@ -247,15 +243,6 @@ class GatedRungeKutta(GatedProgram):
         v, current = trajectory.v[start:stop], trajectory.current[start:stop]
         drive = torch.addmm(tensors.bias, u[start:stop].flatten(0, 1), tensors.w_in.T).unflatten(0, u[start:stop].shape[:2])
         return self.stages(v, trajectory.a_fast[start:stop], self.charge_level(v), drive, rates, current)
-
-    def fuse(self, tensors: GatedTensors) -> FusedGated | None:
-        t, s = self.tableau, self.tableau.stages
-        a, along = np.zeros((s, s)), np.zeros((s, max(len(x) for x in self.along)))
-        dense = np.zeros((s, 1 + max(len(x) for x in t.dense)))
-        for i in range(s):
-            a[i, : len(t.a[i])], along[i, : len(self.along[i])] = t.a[i], self.along[i]
-            dense[i, 1 : 1 + len(t.dense[i])] = t.dense[i]
-        return FusedGated(self.neuron, self.gate, self.dt, tensors, FusedTableau(a, np.array(t.b), np.array(t.c), dense, along))
 
     def _along_flow(self, v: Tensor, flow: list[Tensor], weights: tuple[float, ...]) -> Tensor:
         for weight, slope in zip(weights, flow, strict=False):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
-from adjsnn.gated.program import Carried, GatedProgram, GatedTrajectory, Irregular, memory_for
-from adjsnn.gated.sweep import gated_sweep
+from adjsnn.gated.program import GatedTrajectory, Irregular, memory_for
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
 
@@ -27,7 +27,7 @@ class Snapshot(NamedTuple):
     v: Tensor
     a_fast: Tensor
     a_slow: Tensor
-    carry: Carried
+    carry: Any
     readout: Tensor | None = None
 
 
@@ -61,18 +61,17 @@ class Units:
     """A trial cut into units.
 
     Args:
-        program, tensors: what runs.
-        inputs: u by steps.   shape: (T, B).
+        engine, tensors: what runs.
+        inputs: u by steps.
+        shape: (T, B).
         slots: number of states kept.
     """
 
-    def __init__(
-        self, program: GatedProgram, tensors: GatedTensors, inputs: Inputs, shape: tuple[int, int], slots: int
-    ) -> None:
-        self.program, self.tensors, self.inputs, self.slots = program, tensors, inputs, slots
+    def __init__(self, engine: Engine, tensors: GatedTensors, inputs: Inputs, shape: tuple[int, int], slots: int) -> None:
+        self.engine, self.tensors, self.inputs, self.slots = engine, tensors, inputs, slots
         self.n_steps, self.batch = shape
         self.n_hidden = len(tensors.w_rec)
-        self.length = program.unit_length(tensors, self.n_steps, self.batch)
+        self.length = engine.unit_length(tensors, self.n_steps, self.batch)
         self.count = -(-self.n_steps // self.length)
 
     def span(self, unit: int) -> tuple[int, int]:
@@ -81,7 +80,7 @@ class Units:
     @property
     def state_bytes(self) -> int:
         """Memory of one kept state: v, a_fast, a_slow, what is carried along, and the readout."""
-        carried = 1 if self.program.kernel(self.tensors, "forward") is None else 2
+        carried = self.engine.body(self.tensors, "forward").carried
         numbers = (3 + carried) * self.n_hidden + len(self.tensors.w_out)
         return self.batch * numbers * self.tensors.w_rec.element_size()
 
@@ -97,7 +96,7 @@ class Units:
         u = self.inputs(begin, end)
         trajectory = memory_for(self.tensors, u, begin)
         y0 = GatedState(*start[:3])
-        irregular, carry = self.program.fill(self.tensors, u, y0, trajectory, start.carry, self.n_steps, begin)
+        irregular, carry = self.engine.fill(self.tensors, u, y0, trajectory, start.carry, self.n_steps, begin)
         if start.readout is not None:  # the same sum in the same order as the last row of the unit before
             trajectory.readout[0] = start.readout
         t = trajectory
@@ -110,7 +109,7 @@ class SegmentedGated(FirstOrder):
 
     @staticmethod
     def forward(ctx, units: Units, record: Record, names: tuple[str, ...], u: Tensor | None, v0, a_fast0, a_slow0, *flat):
-        carry = units.program.carry(units.tensors, GatedState(v0, a_fast0, a_slow0))
+        carry = units.engine.body(units.tensors, "forward").carry(GatedState(v0, a_fast0, a_slow0))
         snapshot = Snapshot(v0.clone(), a_fast0.clone(), a_slow0.clone(), carry)
         at = kept_on_the_way(units.count, units.slots)
         readout = v0.new_empty(units.n_steps + 1, units.batch, units.tensors.w_out.shape[0])
@@ -127,7 +126,7 @@ class SegmentedGated(FirstOrder):
             charge += _released(units, trajectory).abs_().sum(0)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
             del trajectory
-        units.program.warn(irregular)
+        units.engine.program.warn(irregular)
         record.counts, record.overlong = counts, irregular.steps
         record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes
         ctx.units, ctx.record, ctx.names, ctx.kept = units, record, names, kept
@@ -151,7 +150,7 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
     wanted |= {"u"} if needs_u else set()
     last = (None if c_readout is None else c_readout[-1], c_v, c_fast, c_slow)
     shape = (units.n_steps, units.batch, units.n_hidden)
-    sweep = gated_sweep(units.program, units.tensors, shape, frozenset(wanted), last, c_charge)
+    sweep = units.engine.body(units.tensors, "backward").sweep(shape, frozenset(wanted), last, c_charge)
     d_u = torch.zeros_like(given) if needs_u else None
     record.recomputed = 0
 
@@ -178,7 +177,7 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
 
 def _released(units: Units, trajectory: GatedTrajectory) -> Tensor:
     """Charge q of each step of a unit, G(v⁺) - G(v) + crossings."""
-    level = units.program.charge_level(trajectory.v)
+    level = units.engine.program.charge_level(trajectory.v)
     return level[1:] - level[:-1] + trajectory.crossings
 
 
@@ -200,7 +199,7 @@ def slots_within(memory_mb: float, units: Units) -> int:
 
 
 def segmented(
-    program: GatedProgram,
+    engine: Engine,
     tensors: GatedTensors,
     u: Tensor | None,
     inputs: Inputs,
@@ -211,12 +210,12 @@ def segmented(
     """Solve a trial unit by unit, ready to be differentiated.
 
     Args:
-        program, tensors: what runs.
+        engine, tensors: what runs.
         u: the whole input where it is a tensor that may need a gradient, else None.
         inputs: u by steps.   shape: (T, B).   y0: initial state.
         choose: number of kept states, given the units.
     """
-    units = Units(program, tensors, inputs, shape, 1)
+    units = Units(engine, tensors, inputs, shape, 1)
     units.slots = choose(units)
     record = Record()
     anchor = tensors.w_rec.new_zeros(0) if u is None else u

@@ -11,11 +11,10 @@ from adjsnn.adjoints import BPTT, DiscreteAdjoint
 from adjsnn.checks import Number, all_finite, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.autograd import by_discrete_adjoint
-from adjsnn.gated.cpu.loops import obstacle
+from adjsnn.gated.engine import KERNELS, Engine
 from adjsnn.gated.euler import GatedEuler
 from adjsnn.gated.inheritance import check_promises, of_the_base
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone
-from adjsnn.gated.program import GatedProgram
 from adjsnn.gated.runge_kutta import GatedRungeKutta
 from adjsnn.gated.segmented import Units, segmented, slots_within
 from adjsnn.gated.shapes import gated_tensors
@@ -26,7 +25,6 @@ from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.signals import Stream
 
 METHODS = ("euler", "heun", "rk4")
-KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
 
 
 def solve_gated(
@@ -83,7 +81,8 @@ def solve_gated(
     _check_finite(tensors)
     check_promises(system.neuron, system.gate, tensors.constants, tensors.w_rec)
     _check_overrides(system, method)
-    _check_kernels(system, tensors, kernels)
+    if not isinstance(kernels, str) or kernels not in KERNELS:
+        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
     dt = positive("dt", dt, "a positive step in ms", "dt=0.5")
     _check_step(system, tensors, dt)
     if stream:
@@ -97,15 +96,20 @@ def solve_gated(
         y0 = system.initial_state(batch) if y0 is None else y0
         _check_state(system, y0, tensors.w_rec, batch)
     if method == "euler":
-        program = GatedEuler(system.neuron, system.gate, dt, fused=KERNELS[kernels])
+        program = GatedEuler(system.neuron, system.gate, dt)
     else:
-        program = GatedRungeKutta(system.neuron, system.gate, dt, TABLEAUS[method], fused=KERNELS[kernels])
+        program = GatedRungeKutta(system.neuron, system.gate, dt, TABLEAUS[method])
+    engine = Engine(program, kernels)
+    if kernels == "fused" and (why := engine.obstacle(tensors)):
+        raise ConfigurationError(f'kernels="fused", but {why}', "a network that the fused loops cover", 'kernels="auto"')
     ts = torch.arange(n_steps + 1, dtype=tensors.w_rec.dtype, device=tensors.w_rec.device) * dt
     if isinstance(adjoint, DiscreteAdjoint) and (choose := _kept_states(adjoint, tensors, n_steps, batch)) is not None:
-        return _solve_checkpointed(program, tensors, inputs, (n_steps, batch), y0, ts, choose)
+        return _solve_checkpointed(engine, tensors, inputs, (n_steps, batch), y0, ts, choose)
     assert not stream  # the checks above leave no other way here
-    solve = GatedProgram.unroll if isinstance(adjoint, BPTT) else by_discrete_adjoint
-    trajectory = solve(program, tensors, inputs, y0)
+    if isinstance(adjoint, BPTT):
+        trajectory = program.unroll(tensors, inputs, y0)
+    else:
+        trajectory = by_discrete_adjoint(engine, tensors, inputs, y0)
     v, a_fast, a_slow, readout = trajectory.flat()[:4]
     return GatedSolution(ts, v, a_fast, a_slow, readout, float(ts[-1]), program, tensors, trajectory, inputs.detach())
 
@@ -122,7 +126,7 @@ def _kept_states(adjoint: DiscreteAdjoint, tensors: GatedTensors, n_steps: int, 
 
 
 def _solve_checkpointed(
-    program: GatedProgram,
+    engine: Engine,
     tensors: GatedTensors,
     inputs: Tensor | Stream,
     shape: tuple[int, int],
@@ -144,10 +148,10 @@ def _solve_checkpointed(
                 )
             return fresh(tuple(u.shape), u, place=start * u[0].numel()).copy_(u)
 
-        result, record = segmented(program, tensors, None, read, shape, y0, choose)
+        result, record = segmented(engine, tensors, None, read, shape, y0, choose)
     else:
         whole = inputs.detach()
-        result, record = segmented(program, tensors, inputs, lambda start, stop: whole[start:stop], shape, y0, choose)
+        result, record = segmented(engine, tensors, inputs, lambda start, stop: whole[start:stop], shape, y0, choose)
     assert record.counts is not None
     final = GatedState(result.v, result.a_fast, result.a_slow)
     return CheckpointedSolution(ts, result.readout, final, result.charge, record.counts.clone(), float(ts[-1]), record)
@@ -197,13 +201,6 @@ def _check_overrides(system: GatedSynapseNetwork, method: str) -> None:
             "o = W_out a_s",
             "another name for it, and sol.a_slow as its argument",
         )
-
-
-def _check_kernels(system: GatedSynapseNetwork, tensors: GatedTensors, kernels: str) -> None:
-    if not isinstance(kernels, str) or kernels not in KERNELS:
-        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
-    if kernels == "fused" and (why := obstacle(system.neuron, system.gate, tensors)):
-        raise ConfigurationError(f'kernels="fused", but {why}', "a network that the fused loops cover", 'kernels="auto"')
 
 
 def _check_step(system: GatedSynapseNetwork, tensors: GatedTensors, dt: float) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.gated.inheritance import unaltered
 from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
-from adjsnn.gated.network import GatedTensors
+from adjsnn.gated.network import GatedState, GatedTensors
+from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular
+from adjsnn.gated.runge_kutta import GatedRungeKutta
 from adjsnn.numerics.threads import groups_of, run_groups
 
 MEMBRANES: dict[type, int] = {NIF: 0, LIF: 1, QIF: 2}
@@ -80,6 +82,17 @@ class FusedTableau:
     dense: np.ndarray
     along: np.ndarray
 
+    @classmethod
+    def of(cls, program: GatedRungeKutta) -> "FusedTableau":
+        """The method of a program, as rectangular arrays."""
+        t, s = program.tableau, program.tableau.stages
+        a, along = np.zeros((s, s)), np.zeros((s, max(len(x) for x in program.along)))
+        dense = np.zeros((s, 1 + max(len(x) for x in t.dense)))
+        for i in range(s):
+            a[i, : len(t.a[i])], along[i, : len(program.along[i])] = t.a[i], program.along[i]
+            dense[i, 1 : 1 + len(t.dense[i])] = t.dense[i]
+        return cls(a, np.array(t.b), np.array(t.c), dense, along)
+
     def method(self, dtype: Any) -> tuple[np.ndarray, ...]:
         return self.a.astype(dtype), self.b.astype(dtype), self.c, self.dense, self.along
 
@@ -94,28 +107,51 @@ class FusedTableau:
         return (value[0].astype(dtype), value[1].astype(dtype)), (slope[0].astype(dtype), slope[1].astype(dtype))
 
 
-@dataclass(frozen=True)
 class FusedGated:
-    """The fused forward and backward loops for one network's tensors.
+    """The fused loops for one program and one network's tensors; a body as in `adjsnn.gated.engine`.
 
     Args:
-        neuron, gate, dt: of the program; `obstacle` must be None.
+        program: what runs; `obstacle` must be None.
         tensors: the network's.
-        tableau: None for the charge-conserving Euler steps (1.6).
     """
 
-    neuron: Membrane
-    gate: Gate
-    dt: float
-    tensors: GatedTensors
-    tableau: FusedTableau | None = None
+    name = "fused"
+    carried = 2
 
-    def carry(self, v: Tensor, a_fast: Tensor, level: Tensor) -> Carry:
-        """What the first block starts with, from the initial state and its G(v)."""
-        recurrent = np.empty_like(_array(a_fast))
+    def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
+        self.program, self.tensors = program, tensors
+        self.neuron, self.gate, self.dt = program.neuron, program.gate, program.dt
+        self.tableau = FusedTableau.of(program) if isinstance(program, GatedRungeKutta) else None
+
+    def unit_length(self, n_steps: int, batch: int) -> int:
+        """Steps per call of a compiled loop, also the unit of checkpointing."""
+        return min(n_steps, block_length(batch * len(self.tensors.w_rec)))
+
+    def carry(self, y0: GatedState) -> Carry:
+        """What the first block starts with beside the initial state."""
+        level = self.program.charge_level(y0.v)
+        recurrent = np.empty_like(_array(y0.a_fast))
         # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
-        self._products(self.tensors.w_rec, a_fast, recurrent)
+        self._products(self.tensors.w_rec, y0.a_fast, recurrent)
         return Carry(recurrent, _array(level).copy())
+
+    def fill(
+        self, u: Tensor, trajectory: GatedTrajectory, carried: Carry, n_steps: int, start: int, unit: int
+    ) -> tuple[Irregular, Carry]:
+        """As `Body.fill` in `adjsnn.gated.engine`."""
+        carried = Carry(*(x.copy() for x in carried))
+        t = trajectory
+        progress = self.forward(u, t.v, t.a_fast, t.a_slow, t.readout, t.current, t.crossings, carried)
+        if (step := progress.broken) >= 0:
+            after = slice(step + 1, step + 2)
+            self.program.refuse(t.v[after], t.a_fast[after], t.crossings[step : step + 1].to(u.dtype), start + step)
+        return self.program.irregular(t.crossings, progress.lowest, progress.highest, start), carried
+
+    def sweep(
+        self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None], c_charge: Tensor | None = None
+    ) -> "FusedSweep":
+        """The backward sweep; arguments as of `FusedSweep`."""
+        return FusedSweep(self, shape, wanted, last, c_charge)
 
     def forward(
         self, u: Tensor, v: Tensor, a_fast: Tensor, a_slow: Tensor, readout: Tensor, current: Tensor, crossings: Tensor,

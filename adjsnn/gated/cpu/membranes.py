@@ -1,6 +1,6 @@
 """The built-in membranes for the fused loops, a neuron at a time: flow, Euler step and reset (1.6), and their derivatives.
 
-A membrane more needs a branch in each function here and a number in `fused.MEMBRANES`; `kernels="plain"` needs none of it.
+A membrane more needs a branch in each function here and a number in `loops.MEMBRANES`; `kernels="plain"` needs none of it.
 """
 
 import numpy as np

@@ -1,0 +1,140 @@
+"""Which body runs a gated network: the contract that every body keeps, and the choice between them."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.gated.cpu import loops
+from adjsnn.gated.network import GatedState, GatedTensors
+from adjsnn.gated.plain import Plain
+from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular, memory_for
+
+# Which of the directions the fused loops take where they cover the network.
+KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
+
+
+class Sweep(Protocol):
+    """The costate on its way back and the gradients gathered so far. Units of a trajectory are handed to `back` last first."""
+
+    def back(self, u: Tensor, trajectory: GatedTrajectory, cotangents: tuple[Tensor | None, ...], d_u: Tensor | None) -> None:
+        """Sweep through a unit.
+
+        Args:
+            u: its input, (T, B, C).
+            trajectory: of the unit.
+            cotangents: of readout, v, a_fast, a_slow; the rows of the unit's T times before each step are read.
+            d_u: memory for the gradient of u, (T, B, C), or None.
+        """
+        ...
+
+    def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], Sequence[Tensor]]:
+        """Gradients by name, and of the initial state v, a_fast, a_slow; a_fast and a_slow (B, N) are that state's."""
+        ...
+
+
+class Body(Protocol):
+    """A way to compute one program over one network's tensors; all of them agree to rounding.
+
+    Attributes:
+        name: as in `kernels=`.
+        carried: how many arrays (B, N) steps hand on beside the state.
+    """
+
+    name: str
+    carried: int
+
+    def unit_length(self, n_steps: int, batch: int) -> int:
+        """Steps in a unit of checkpointing.
+
+        Products and sums of a trajectory are taken block by block; those of a unit run on its own are the same numbers in the
+        same order, because a unit is one block of the backward pass.
+        """
+        ...
+
+    def carry(self, y0: GatedState) -> Any:
+        """What the steps hand on beside the state, before the first one; in a form of the body's own."""
+        ...
+
+    def fill(
+        self, u: Tensor, trajectory: GatedTrajectory, carried: Any, n_steps: int, start: int, unit: int
+    ) -> tuple[Irregular, Any]:
+        """Take steps start … start + T - 1 of a trial of `n_steps`, from row 0 of the trajectory, into its memory.
+
+        Args:
+            u: (T, B, C).
+            trajectory: of T steps; row 0 of v, a_fast and a_slow is given.
+            carried: from `carry` or an earlier `fill`; not modified.
+            unit: steps in a unit of the backward pass, between which no product may reach.
+
+        Returns:
+            irregular steps to warn about, and a new `carried` from which the trial continues.
+
+        Raises:
+            IntegrationError: the state diverged or a reset did not end below the threshold.
+        """
+        ...
+
+    def sweep(
+        self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None], c_charge: Tensor | None = None
+    ) -> Sweep:
+        """A sweep back through a trajectory of the program.
+
+        Args:
+            shape: (T, B, N) of the whole trajectory.
+            wanted: names of the tensors whose gradient is asked for, and "u".
+            last: cotangents of readout, v, a_fast and a_slow at the last time, None where the loss has none.
+            c_charge: cotangent of each neuron's Σ|q|, (B, N), where the loss depends on it.
+        """
+        ...
+
+
+class Engine:
+    """A program, and which body runs it.
+
+    Args:
+        program: what runs.
+        kernels: as in `solve`.
+    """
+
+    def __init__(self, program: GatedProgram, kernels: str = "auto") -> None:
+        self.program, self._fused = program, KERNELS[kernels]
+        self._unlike = loops.unlike_the_loops(program.neuron, program.gate)
+
+    def obstacle(self, tensors: GatedTensors) -> str | None:
+        """Why the fused loops cannot run this network, or None where they can."""
+        return self._unlike or loops.uncovered(self.program.neuron, tensors)
+
+    def body(self, tensors: GatedTensors, direction: str) -> Body:
+        """The body that runs in a direction, "forward" or "backward"."""
+        fused = direction in self._fused and self.obstacle(tensors) is None
+        return loops.FusedGated(self.program, tensors) if fused else Plain(self.program, tensors)
+
+    def unit_length(self, tensors: GatedTensors, n_steps: int, batch: int) -> int:
+        """Steps in a unit of checkpointing, a block of the backward pass."""
+        return self.body(tensors, "backward").unit_length(n_steps, batch)
+
+    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
+        """Forward solution into preallocated memory, without a tape."""
+        trajectory = memory_for(tensors, u)
+        carried = self.body(tensors, "forward").carry(y0)
+        irregular, _ = self.fill(tensors, u, y0, trajectory, carried, len(u))
+        self.program.warn(irregular)
+        return trajectory
+
+    def fill(
+        self,
+        tensors: GatedTensors,
+        u: Float[Tensor, "T B C"],
+        y0: GatedState,
+        trajectory: GatedTrajectory,
+        carried: Any,
+        n_steps: int,
+        start: int = 0,
+    ) -> tuple[Irregular, Any]:
+        """As `Body.fill`, from the state y0 before the steps."""
+        for stored, first in zip((trajectory.v, trajectory.a_fast, trajectory.a_slow), y0, strict=True):
+            stored[0] = first
+        unit = self.unit_length(tensors, n_steps, u.shape[1])
+        return self.body(tensors, "forward").fill(u, trajectory, carried, n_steps, start, unit)

@@ -1,0 +1,76 @@
+"""Gated networks by plain torch operations, for any membrane, gate, dtype and device: the readable truth.
+
+The other bodies compute the same, to rounding; which one runs is chosen in `engine.py`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adjsnn.gated.euler import GatedEuler
+from adjsnn.gated.euler_adjoint import EulerSweep
+from adjsnn.gated.network import GatedState, GatedTensors
+from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular, Step, block_length, nested
+from adjsnn.gated.runge_kutta import GatedRungeKutta
+from adjsnn.gated.runge_kutta_adjoint import RungeKuttaSweep
+
+
+class Plain:
+    """One program over one network's tensors; a body as in `adjsnn.gated.engine`.
+
+    Args:
+        program: what runs.
+        tensors: the network's.
+    """
+
+    name = "plain"
+    carried = 1
+
+    def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
+        self.program, self.tensors = program, tensors
+
+    def unit_length(self, n_steps: int, batch: int) -> int:
+        """Steps in one block of the backward pass."""
+        return block_length(n_steps, batch * len(self.tensors.w_rec) * self.program.stage_count)
+
+    def carry(self, y0: GatedState) -> tuple[Tensor]:
+        """G(v) of the initial state, (B, N)."""
+        return (self.program.charge_level(y0.v).detach().clone(),)
+
+    def fill(
+        self, u: Tensor, trajectory: GatedTrajectory, carried: tuple[Tensor], n_steps: int, start: int, unit: int
+    ) -> tuple[Irregular, tuple[Tensor]]:
+        """As `Body.fill` in `adjsnn.gated.engine`."""
+        program, tensors = self.program, self.tensors
+        current, readout = trajectory.current, trajectory.readout
+        states = GatedState(trajectory.v, trajectory.a_fast, trajectory.a_slow)
+        _, batch, n_hidden = current.shape
+        block = block_length(n_steps, batch * n_hidden * program.stage_count)
+        found = Irregular()
+        with torch.inference_mode():  # without autograd's bookkeeping a small operation costs half
+            crossings_block = u.new_empty(min(block, len(current)), batch, n_hidden)
+            rates, w_out_t = program.rates(tensors), tensors.w_out.T
+            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, carried[0])
+            torch.mm(states.a_slow[0], w_out_t, out=readout[0])
+            for first, last in nested(len(current), unit, block):
+                # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
+                drive, crossed, after = current[first:last], crossings_block[: last - first], slice(first + 1, last + 1)
+                torch.addmm(tensors.bias, u[first:last].flatten(0, 1), tensors.w_in.T, out=drive.flatten(0, 1))
+                rows = (x[after].unbind() for x in states)
+                for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
+                    now = program.step(now, row[3], rates, Step(*row))
+                lowest, highest = program.check(states.v[after], states.a_fast[after], crossed, start + first)
+                trajectory.crossings[first:last] = crossed
+                found = found.and_then(program.irregular(trajectory.crossings[first:last], lowest, highest, start + first))
+                torch.mm(states.a_slow[after].flatten(0, 1), w_out_t, out=readout[after].flatten(0, 1))
+        return found, (now.charge_level.clone(),)
+
+    def sweep(
+        self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None], c_charge: Tensor | None = None
+    ) -> EulerSweep | RungeKuttaSweep:
+        """The backward sweep; arguments as of `EulerSweep`."""
+        if isinstance(self.program, GatedRungeKutta):
+            return RungeKuttaSweep(self.program, self.tensors, shape, wanted, last, c_charge)
+        assert isinstance(self.program, GatedEuler)
+        return EulerSweep(self.program, self.tensors, shape, wanted, last, c_charge)
