@@ -88,13 +88,13 @@ def test_a_missing_jump_of_the_costate_is_caught(monkeypatch):
 
 
 def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch):
-    right = BODIES["auto"]
+    right = BODIES["fused"]
 
     def silent(*arguments):
         found = right.backward(*arguments)
         return found._replace(time=0.0 * found.time)
 
-    monkeypatch.setitem(BODIES, "auto", right._replace(backward=silent))
+    monkeypatch.setitem(BODIES, "fused", right._replace(backward=silent))
     with pytest.raises(GradientCheckError, match=r"time: 1\.0e\+00 from central differences"):
         check(random_lif(3, layers=(6,)), random_spikes(3, batch=2), against=("finite_difference",))
 
@@ -102,13 +102,13 @@ def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch):
 def test_a_zero_gradient_is_looked_at_along_all_entries(monkeypatch):
     """One input of five hardly spikes: entries alone would have to be lucky to find the delay that matters."""
 
-    right = BODIES["auto"]
+    right = BODIES["fused"]
 
     def wrong(*arguments):
         found = right.backward(*arguments)
         return found._replace(layer=WRONG["delays"](found.layer))
 
-    monkeypatch.setitem(BODIES, "auto", right._replace(backward=wrong))
+    monkeypatch.setitem(BODIES, "fused", right._replace(backward=wrong))
     lif, x = random_lif(3, recurrent=False), random_spikes(3, batch=1, count=6)
     with pytest.raises(GradientCheckError, match=r"delays\.0: 1\.0e\+00 from central differences"):
         check(lif, x, against=("finite_difference",), t_end=30.0, entries=1)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor
 
+from adjsnn.bodies import Ran
 from adjsnn.gated.cpu import loops
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.plain import Plain
@@ -99,7 +100,7 @@ class Engine:
     """
 
     def __init__(self, program: GatedProgram, kernels: str = "auto") -> None:
-        self.program, self._fused = program, KERNELS[kernels]
+        self.program, self.kernels = program, kernels
         self._unlike = loops.unlike_the_loops(program.neuron, program.gate)
 
     def obstacle(self, tensors: GatedTensors) -> str | None:
@@ -108,8 +109,16 @@ class Engine:
 
     def body(self, tensors: GatedTensors, direction: str) -> Body:
         """The body that runs in a direction, "forward" or "backward"."""
-        fused = direction in self._fused and self.obstacle(tensors) is None
+        fused = direction in KERNELS[self.kernels] and self.obstacle(tensors) is None
         return loops.FusedGated(self.program, tensors) if fused else Plain(self.program, tensors)
+
+    def ran(self, tensors: GatedTensors) -> Ran:
+        """Which body runs forward, and why."""
+        why = self.obstacle(tensors)
+        kernel = loops.FusedGated.name if "forward" in KERNELS[self.kernels] and why is None else Plain.name
+        if self.kernels != "auto":
+            return Ran(kernel, f'kernels="{self.kernels}"')
+        return Ran(kernel, why or "the fused loops cover this network")
 
     def unit_length(self, tensors: GatedTensors, n_steps: int, batch: int) -> int:
         """Steps in a unit of checkpointing, a block of the backward pass."""

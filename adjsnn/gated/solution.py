@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
@@ -29,6 +30,8 @@ class Stats:
         grazing_samples: samples with a crossing slower than GRAZING_SPEED.
         overlong_steps: neuron-steps that ran through several thresholds, or backward through one.
         stored_bytes: memory of the stored trajectory, its peak between forward and backward pass.
+        kernel: which body of code took the steps: "fused", compiled loops, or "plain", torch operations.
+        kernel_reason: why this one.
     """
 
     steps: int
@@ -38,6 +41,8 @@ class Stats:
     grazing_samples: list[int]
     overlong_steps: int
     stored_bytes: int
+    kernel: str
+    kernel_reason: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class GatedSolution:
     readout: Float[Tensor, "T1 B C"]
     t_end: float
     _program: GatedProgram = field(repr=False)
+    _ran: Ran = field(repr=False)
     _tensors: GatedTensors = field(repr=False)
     _trajectory: GatedTrajectory = field(repr=False)
     _u: Tensor = field(repr=False)
@@ -141,6 +147,8 @@ class GatedSolution:
             grazing_samples=found.sample[speed < GRAZING_SPEED].unique().tolist(),
             overlong_steps=int(overlong.sum()),
             stored_bytes=sum(x.numel() * x.element_size() for x in trajectory.flat()),
+            kernel=self._ran.kernel,
+            kernel_reason=self._ran.reason,
         )
 
     @cached_property
@@ -170,6 +178,7 @@ class CheckpointedSolution:
     spike_counts: Tensor
     t_end: float
     _record: Record = field(repr=False)
+    _ran: Ran = field(repr=False)
 
     @property
     @untraced
@@ -184,6 +193,8 @@ class CheckpointedSolution:
             grazing_samples=[],
             overlong_steps=self._record.overlong,
             stored_bytes=self._record.kept_bytes,
+            kernel=self._ran.kernel,
+            kernel_reason=self._ran.reason,
         )
 
     def __getattr__(self, name: str) -> Any:

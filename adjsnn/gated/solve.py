@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints import BPTT, DiscreteAdjoint
+from adjsnn.bodies import Ran
 from adjsnn.checks import Number, all_finite, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.autograd import by_discrete_adjoint
@@ -107,11 +108,23 @@ def solve_gated(
         return _solve_checkpointed(engine, tensors, inputs, (n_steps, batch), y0, ts, choose)
     assert not stream  # the checks above leave no other way here
     if isinstance(adjoint, BPTT):
-        trajectory = program.unroll(tensors, inputs, y0)
+        trajectory, ran = program.unroll(tensors, inputs, y0), Ran("plain", "BPTT runs on torch's tape")
     else:
-        trajectory = by_discrete_adjoint(engine, tensors, inputs, y0)
+        trajectory, ran = by_discrete_adjoint(engine, tensors, inputs, y0), engine.ran(tensors)
     v, a_fast, a_slow, readout = trajectory.flat()[:4]
-    return GatedSolution(ts, v, a_fast, a_slow, readout, float(ts[-1]), program, tensors, trajectory, inputs.detach())
+    return GatedSolution(
+        ts=ts,
+        v=v,
+        a_fast=a_fast,
+        a_slow=a_slow,
+        readout=readout,
+        t_end=float(ts[-1]),
+        _program=program,
+        _ran=ran,
+        _tensors=tensors,
+        _trajectory=trajectory,
+        _u=inputs.detach(),
+    )
 
 
 def _kept_states(adjoint: DiscreteAdjoint, tensors: GatedTensors, n_steps: int, batch: int) -> Callable[[Units], int] | None:
@@ -154,7 +167,16 @@ def _solve_checkpointed(
         result, record = segmented(engine, tensors, inputs, lambda start, stop: whole[start:stop], shape, y0, choose)
     assert record.counts is not None
     final = GatedState(result.v, result.a_fast, result.a_slow)
-    return CheckpointedSolution(ts, result.readout, final, result.charge, record.counts.clone(), float(ts[-1]), record)
+    return CheckpointedSolution(
+        ts=ts,
+        readout=result.readout,
+        final_state=final,
+        spike_charge=result.charge,
+        spike_counts=record.counts.clone(),
+        t_end=float(ts[-1]),
+        _record=record,
+        _ran=engine.ran(tensors),
+    )
 
 
 def _total(u: Tensor) -> int:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive, real
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal
@@ -33,6 +34,8 @@ class LIFStats:
         min_speed_at_spike: smallest dv/dt at a spike, 1/ms; inf without spikes.
         grazing: (layer, sample, neuron) of spikes slower than GRAZING_SPEED, whose gradient is not to be trusted.
         stored_bytes: memory held between forward and backward pass.
+        kernel: which body of code solved it: "fused", compiled loops, or "plain", an event queue in numpy.
+        kernel_reason: why this one.
     """
 
     spikes: tuple[int, ...]
@@ -41,6 +44,8 @@ class LIFStats:
     min_speed_at_spike: float
     grazing: list[tuple[int, int, int]]
     stored_bytes: int
+    kernel: str
+    kernel_reason: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class LIFSolution:
     _y0: Sequence[LIFState] = field(repr=False)
     _times: Tensor = field(repr=False)
     _readout: Readout | None = field(repr=False)
+    _ran: Ran = field(repr=False)
     _drive: Drive | None = field(repr=False, default=None)
     _seal: Seal = field(init=False, repr=False)
 
@@ -274,6 +280,8 @@ class LIFSolution:
             grazing=slow,
             stored_bytes=sum(result.run.stored_bytes for result in self._results)
             + (0 if self._drive is None else self._drive.values.nbytes),
+            kernel=self._ran.kernel,
+            kernel_reason=self._ran.reason,
         )
 
     def _counts(self, layer: int) -> np.ndarray:

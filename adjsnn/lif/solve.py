@@ -12,7 +12,7 @@ from adjsnn.checks import Count, Number, Times, all_finite, at_end, count, durat
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.autograd import EventAdjoint, LIFProblem
-from adjsnn.lif.engine import BODIES
+from adjsnn.lif.engine import choose
 from adjsnn.lif.layer import NO_TIMES, Drive, Events, as_array
 from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
 from adjsnn.lif.readout import Readout
@@ -66,9 +66,8 @@ def solve_lif(
     adjoint = EventAdjoint() if adjoint is None else adjoint
     if not isinstance(adjoint, EventAdjoint):
         raise ConfigurationError(f"adjoint={adjoint!r} for a LIF network", "EventAdjoint()", "adjoint=adjsnn.EventAdjoint()")
-    if not isinstance(kernels, str) or kernels not in BODIES:
-        raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(BODIES)}", 'kernels="auto"')
     layers = [layer.kept() for layer in lif_layers(system)]
+    body, ran = choose(kernels, layers)
     _check_layers(layers)
     readout = _readout(system, layers)
     if isinstance(inputs, Tensor):
@@ -90,21 +89,22 @@ def solve_lif(
     _check_state(system, layers, y0, inputs.batch)
     y0 = [LIFState(kept(state.v), kept(state.i)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
-    problem = LIFProblem(first, source, end, np.append(probes, end), limit, BODIES[kernels], edges)
+    problem = LIFProblem(first, source, end, np.append(probes, end), limit, body, edges)
     results = adjoint.run(problem, layers, time, y0, None if drive is None else drive.values)
     return LIFSolution(
-        end,
-        torch.from_numpy(probes).to(layers[0].w_in, copy=True),
-        [r.v[:-1] for r in results],
-        [r.i[:-1] for r in results],
-        [LIFState(r.v[-1].clone(), r.i[-1].clone()) for r in results],
-        layers,
-        results,
-        (time, Events(first, as_array(time), source)),
-        y0,
-        torch.from_numpy(probes).to(layers[0].w_in),
-        None if readout is None else readout._replace(w_out=kept(readout.w_out)),
-        drive,
+        t_end=end,
+        ts=torch.from_numpy(probes).to(layers[0].w_in, copy=True),
+        v=[r.v[:-1] for r in results],
+        i=[r.i[:-1] for r in results],
+        final_state=[LIFState(r.v[-1].clone(), r.i[-1].clone()) for r in results],
+        _layers=layers,
+        _results=results,
+        _inputs=(time, Events(first, as_array(time), source)),
+        _y0=y0,
+        _times=torch.from_numpy(probes).to(layers[0].w_in),
+        _readout=None if readout is None else readout._replace(w_out=kept(readout.w_out)),
+        _ran=ran,
+        _drive=drive,
     )
 
 

@@ -1,6 +1,6 @@
 """Connects the fused LIF loops to arrays of a whole batch: threads over samples, and results put together in their order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,16 @@ from adjsnn.lif.layer import (
     grazing,
     runaway,
 )
+from adjsnn.lif.network import LIFLayer
 from adjsnn.numerics.threads import groups_of, run_groups
 
 FINE, RUNAWAY = 0, 1
+
+
+def obstacle(layers: Sequence[LIFLayer]) -> str | None:
+    """Why the loops cannot solve a network's layers: at present they can solve all of them."""
+    del layers
+    return None
 
 
 def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, trial: Trial) -> LayerRun:

@@ -1,0 +1,15 @@
+"""Which body of code solved a system, and why, as solutions tell it."""
+
+from typing import NamedTuple
+
+
+class Ran(NamedTuple):
+    """What ran.
+
+    Attributes:
+        kernel: "fused", compiled loops, or "plain", torch or numpy operations.
+        reason: in words, why this one.
+    """
+
+    kernel: str
+    reason: str
