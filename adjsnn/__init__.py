@@ -22,8 +22,8 @@ from adjsnn.gradcheck import gradcheck
 from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
 from adjsnn.hybrid.continuous import ContinuousAdjoint
 from adjsnn.hybrid.forward import ForwardSensitivity
-from adjsnn.hybrid.run import SmoothStats
-from adjsnn.hybrid.solve import SmoothSolution
+from adjsnn.hybrid.run import HybridStats
+from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.autograd import EventAdjoint
 from adjsnn.lif.network import LIFNetwork, LIFState
@@ -54,6 +54,8 @@ __all__ = [
     "GatedState",
     "GatedSynapseNetwork",
     "GradientCheckError",
+    "HybridSolution",
+    "HybridStats",
     "HybridSystem",
     "IntegrationError",
     "KernelCacheWarning",
@@ -64,8 +66,6 @@ __all__ = [
     "MissingPackageError",
     "RaisedCosineGate",
     "RectangularGate",
-    "SmoothSolution",
-    "SmoothStats",
     "SpikeTrains",
     "StepTooLongWarning",
     "collate_spikes",

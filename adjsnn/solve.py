@@ -9,7 +9,8 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedSynapseNetwork
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.gated.solve import solve_gated
-from adjsnn.hybrid.solve import SmoothSolution, solve_smooth
+from adjsnn.hybrid.solution import HybridSolution
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.solution import LIFSolution
@@ -29,13 +30,13 @@ def solve(system: GatedSynapseNetwork, inputs: Tensor, **options: Any) -> GatedS
 @overload
 def solve(system: GatedSynapseNetwork, inputs: Any, **options: Any) -> GatedSolution | CheckpointedSolution: ...
 @overload
-def solve(system: HybridSystem, inputs: Any = None, **options: Any) -> SmoothSolution: ...
+def solve(system: HybridSystem, inputs: Any = None, **options: Any) -> HybridSolution: ...
 
 
 @untraced
 def solve(
     system: Any, inputs: Any = None, **options: Any
-) -> GatedSolution | CheckpointedSolution | SmoothSolution | LIFSolution:
+) -> GatedSolution | CheckpointedSolution | HybridSolution | LIFSolution:
     """Integrate `system` through `inputs`; a loss of the solution, `.backward()`, runs the chosen adjoint.
 
     Args:
@@ -44,11 +45,11 @@ def solve(
             function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains, or u.
         options: for gated networks those of `adjsnn.gated.solve.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
             networks those of `adjsnn.lif.solve.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
-            systems of one's own those of `adjsnn.hybrid.solve.solve_smooth` (dt or ts, method, rtol, atol, max_steps, adjoint,
+            systems of one's own those of `adjsnn.hybrid.solve.solve_hybrid` (dt or ts, method, rtol, atol, max_steps, adjoint,
             y0, substeps).
 
     Returns:
-        GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, or SmoothSolution. Gradients
+        GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, or HybridSolution. Gradients
         reach parameters, `inputs` and `y0`, as far as they require one.
 
     Raises:
@@ -66,7 +67,7 @@ def solve(
         return solve_lif(system, inputs, **options)
     if isinstance(system, HybridSystem):
         _check_options(options, SMOOTH, "a system of one's own")
-        return solve_smooth(system, inputs, **options)
+        return solve_hybrid(system, inputs, **options)
     raise ConfigurationError(
         f"a system of type {type(system).__name__}",
         "a GatedSynapseNetwork, a LIFNetwork or a HybridSystem",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from adjsnn.adjoints import DiscreteAdjoint
-from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
 
 F64 = torch.float64
@@ -65,7 +65,7 @@ def cost(y: Tensor) -> Tensor:
 def gradients(mode: str, seed: int = 0, **options):
     """The solution of `problem` and dcost/d(each tensor)."""
     net, inputs, y0, wanted = problem(mode, seed)
-    solution = solve_smooth(net, inputs, y0=y0, **({"ts": TIMES} | options))
+    solution = solve_hybrid(net, inputs, y0=y0, **({"ts": TIMES} | options))
     return solution, dict(zip(wanted, torch.autograd.grad(cost(solution.y), list(wanted.values())), strict=True))
 
 

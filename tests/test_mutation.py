@@ -224,7 +224,7 @@ def unread(case: Case, loss: Tensor, tensors: dict[str, Tensor], expected: list[
 def told(sol: Any) -> dict[str, Any]:
     """What a solution says: every tensor that is an attribute or a result of a method, and its figures."""
     found: dict[str, Any] = {path: x.detach().clone() for path, x in reachable({"sol": sol}).items()}
-    if not isinstance(sol, adjsnn.SmoothSolution):
+    if not isinstance(sol, adjsnn.HybridSolution):
         found |= {"stats": repr(sol.stats), "rate": adjsnn.losses.firing_rate(sol).detach()}
     if isinstance(sol, adjsnn.LIFSolution):
         target = torch.linspace(-1.0, 2.0, sol.v[0].shape[0] * 4).view(-1, 2, 2)
@@ -235,7 +235,7 @@ def told(sol: Any) -> dict[str, Any]:
 
 
 def spikes_of(sol: Any) -> int:
-    if isinstance(sol, adjsnn.SmoothSolution):
+    if isinstance(sol, adjsnn.HybridSolution):
         return int((sol.event_index >= 0).sum())
     return sum(sol.stats.spikes) if isinstance(sol, adjsnn.LIFSolution) else sol.stats.spikes
 

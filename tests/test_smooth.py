@@ -10,7 +10,7 @@ from smooth_systems import F64, FIXED, TIMES, Network, problem
 from torch import nn
 
 from adjsnn.adjoints import BPTT
-from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import TABLEAUS
 
@@ -42,7 +42,7 @@ def test_slope_against_scipy(method, mode):
     errors = []
     for substeps in (16, 32):
         with torch.no_grad():
-            y = solve_smooth(net, inputs, ts=TIMES, method=method, y0=y0, substeps=substeps).y
+            y = solve_hybrid(net, inputs, ts=TIMES, method=method, y0=y0, substeps=substeps).y
         errors.append(float((y - exact).abs().max()))
     # The slope approaches the order with an error O(h): a quarter is what 16 to 32 steps per interval leave.
     assert math.log2(errors[0] / errors[1]) == pytest.approx(TABLEAUS[method].order, abs=0.25), errors
@@ -51,8 +51,8 @@ def test_slope_against_scipy(method, mode):
 @pytest.mark.parametrize("adjoint", [None, BPTT()])
 def test_dt_is_the_same_as_its_times(adjoint):
     net, u, y0, _ = problem("held")
-    by_dt = solve_smooth(net, u, dt=0.25, y0=y0, adjoint=adjoint)
-    by_ts = solve_smooth(net, u, ts=torch.arange(7, dtype=F64) * 0.25, y0=y0, adjoint=adjoint)
+    by_dt = solve_hybrid(net, u, dt=0.25, y0=y0, adjoint=adjoint)
+    by_ts = solve_hybrid(net, u, ts=torch.arange(7, dtype=F64) * 0.25, y0=y0, adjoint=adjoint)
     assert torch.equal(by_dt.y, by_ts.y)
     assert torch.equal(by_dt.ts, by_ts.ts)
     assert by_dt.y.shape == (7, 4, 3)
@@ -62,7 +62,7 @@ def test_held_inputs_are_those_of_their_interval():
     net, u, y0, _ = problem("held")
     changed = u.detach().clone()
     changed[3] += 1.0
-    before, after = (solve_smooth(net, x, dt=0.25, y0=y0).y for x in (u, changed))
+    before, after = (solve_hybrid(net, x, dt=0.25, y0=y0).y for x in (u, changed))
     assert torch.equal(before[:4], after[:4])
     assert (before[4] != after[4]).all()
 
@@ -73,7 +73,7 @@ def test_readout_gets_rows_of_states():
             return y[:, :1] * self.tau
 
     net, y0 = Read(), torch.ones(4, 3, dtype=F64)
-    solution = solve_smooth(net, None, ts=TIMES, y0=y0)
+    solution = solve_hybrid(net, None, ts=TIMES, y0=y0)
     assert torch.equal(solution.readout, solution.y[..., :1] * 2.0)
     solution.readout.sum().backward()
     assert net.w.grad.abs().max() > 0.0
@@ -89,10 +89,10 @@ def test_initial_state_of_the_system_is_learnt():
             return self.start.expand(batch, 3)
 
     net = Started()
-    solution = solve_smooth(net, torch.zeros(5, 2, 2, dtype=F64), dt=0.1)
+    solution = solve_hybrid(net, torch.zeros(5, 2, 2, dtype=F64), dt=0.1)
     (gradient,) = torch.autograd.grad(solution.y[-1].sum(), net.start)
     start = torch.zeros(2, 3, dtype=F64, requires_grad=True)
-    again = solve_smooth(net, torch.zeros(5, 2, 2, dtype=F64), dt=0.1, y0=start)
+    again = solve_hybrid(net, torch.zeros(5, 2, 2, dtype=F64), dt=0.1, y0=start)
     (of_y0,) = torch.autograd.grad(again.y[-1].sum(), start)
     assert solution.y.shape == (6, 2, 3)
     # The same sum of two rows, in another order at most.
@@ -108,6 +108,6 @@ def test_float32_and_time_per_sample():
 
     y0 = torch.zeros(2, 1)
     for method in ("rk4", "dopri5"):
-        y = solve_smooth(Clock(), None, ts=torch.linspace(0.0, 2.0, 21), y0=y0, method=method).y
+        y = solve_hybrid(Clock(), None, ts=torch.linspace(0.0, 2.0, 21), y0=y0, method=method).y
         # Twenty steps each rounded at 6e-8, and tolerance 1e-6 in each.
         torch.testing.assert_close(y[-1], torch.full((2, 1), math.sin(2.0)), rtol=0.0, atol=1e-5)

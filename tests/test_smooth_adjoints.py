@@ -14,7 +14,7 @@ from adjsnn.adjoints import BPTT
 from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
 from adjsnn.hybrid.continuous import ContinuousAdjoint
 from adjsnn.hybrid.forward import ForwardSensitivity
-from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way
 from adjsnn.numerics.tableaus import TABLEAUS
@@ -45,7 +45,7 @@ def test_discrete_against_central_differences(method, mode):
                 before, sides = entry.clone(), []
                 for side in (step, -step):
                     entry.copy_(before + side)
-                    sides.append(cost(solve_smooth(net, inputs, ts=TIMES, y0=y0, **options_for(method)).y))
+                    sides.append(cost(solve_hybrid(net, inputs, ts=TIMES, y0=y0, **options_for(method)).y))
                 entry.copy_(before)
                 result.copy_((sides[0] - sides[1]) / (2.0 * step))
     # Truncation 1e-10 times a third derivative, and rounding 1e-16·|cost|/1e-5: both near 1e-9 of the gradient.
@@ -122,7 +122,7 @@ def test_checkpoints_keep_the_square_root_of_the_states(method):
     net, _, y0, _ = problem("none")
     ts = torch.tensor([0.0, 40.0], dtype=F64)
     options = {"substeps": 400} if method == "rk4" else {"rtol": 1e-9, "atol": 1e-9}
-    runs = [solve_smooth(net, None, ts=ts, method=method, y0=y0, adjoint=a, **options) for a in (None, checkpointed("sqrt"))]
+    runs = [solve_hybrid(net, None, ts=ts, method=method, y0=y0, adjoint=a, **options) for a in (None, checkpointed("sqrt"))]
     steps = runs[0].stats.steps
     assert steps >= 300
     all_states = (steps + 1) * y0.nbytes
@@ -148,7 +148,7 @@ def test_frozen_parametrized_and_shared_parameters():
     results = []
     for adjoint in (None, BPTT()):
         net = Orthogonal()
-        solve_smooth(net, None, ts=torch.linspace(0.0, 1.0, 5, dtype=F64), y0=torch.ones(2, 3, dtype=F64), adjoint=adjoint).y[
+        solve_hybrid(net, None, ts=torch.linspace(0.0, 1.0, 5, dtype=F64), y0=torch.ones(2, 3, dtype=F64), adjoint=adjoint).y[
             -1
         ].sum().backward()
         assert net.frozen.grad is None
@@ -159,7 +159,7 @@ def test_frozen_parametrized_and_shared_parameters():
 
 def test_a_change_in_place_is_noticed():
     net, _, y0, _ = problem("none")
-    solution = solve_smooth(net, None, ts=TIMES, y0=y0)
+    solution = solve_hybrid(net, None, ts=TIMES, y0=y0)
     with torch.no_grad():
         net.w.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -168,7 +168,7 @@ def test_a_change_in_place_is_noticed():
 
 def test_a_second_derivative_is_refused():
     net, _, y0, _ = problem("none")
-    loss = solve_smooth(net, None, ts=TIMES, y0=y0).y.square().sum()
+    loss = solve_hybrid(net, None, ts=TIMES, y0=y0).y.square().sum()
     with pytest.raises(ConfigurationError, match="create_graph=True"):
         torch.autograd.grad(loss, y0, create_graph=True)
 
@@ -190,7 +190,7 @@ def _leak_gradient(length, adjoint, substeps):
     net = Leaky(tau=1.0)
     y0 = torch.tensor([[1.0, -0.5, 0.25]], dtype=F64)
     ts = torch.linspace(0.0, length, 6, dtype=F64)
-    solution = solve_smooth(net, None, ts=ts, method="rk4", y0=y0, substeps=substeps, adjoint=adjoint)
+    solution = solve_hybrid(net, None, ts=ts, method="rk4", y0=y0, substeps=substeps, adjoint=adjoint)
     return torch.autograd.grad((solution.y[1:] ** 2).sum(), net.w)[0]
 
 

@@ -11,7 +11,7 @@ from adjsnn import BPTT, ConfigurationError, DiscreteAdjoint
 from adjsnn.hybrid.backsolve import Backsolve
 from adjsnn.hybrid.continuous import ContinuousAdjoint
 from adjsnn.hybrid.forward import ForwardSensitivity
-from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
 
 
@@ -30,7 +30,7 @@ def _with(x, at, value):
 
 def _solve(system=None, inputs=None, **options):
     options = {"ts": TIMES, "y0": _y0()} | options
-    return solve_smooth(Network() if system is None else system, inputs, **options)
+    return solve_hybrid(Network() if system is None else system, inputs, **options)
 
 
 def _by_dt(**options):

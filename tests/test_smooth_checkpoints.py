@@ -11,7 +11,7 @@ from adjsnn import ConfigurationError, DiscreteAdjoint
 from adjsnn.hybrid import run as hybrid_run
 from adjsnn.hybrid import vjp
 from adjsnn.hybrid.backsolve import Backsolve
-from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.checkpoints import binomial_runs, kept_on_the_way, runs_again
 
@@ -25,7 +25,7 @@ def _options(method):
 
 def _solve(method, adjoint=None, **options):
     net, _, y0, wanted = problem("none")
-    solution = solve_smooth(net, None, ts=LONG, y0=y0, adjoint=adjoint, **(_options(method) | options))
+    solution = solve_hybrid(net, None, ts=LONG, y0=y0, adjoint=adjoint, **(_options(method) | options))
     return solution, list(wanted.values())
 
 
@@ -100,7 +100,7 @@ def test_odd_sizes_are_the_same_bits(method, dtype, batch, width):
     options = {"substeps": 3} if method in FIXED else {"rtol": 1e-5, "atol": 1e-6}
     found = []
     for checkpoints in (None, 3, "sqrt"):
-        solution = solve_smooth(net, u, ts=ts, method=method, y0=y0, adjoint=checkpointed(checkpoints), **options)
+        solution = solve_hybrid(net, u, ts=ts, method=method, y0=y0, adjoint=checkpointed(checkpoints), **options)
         found.append(_gradients(solution, [y0, u, *net.parameters()]))
     for other in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(other, found[0], strict=True))

@@ -11,7 +11,7 @@ from adjsnn import BPTT, DiscreteAdjoint
 from adjsnn.hybrid.backsolve import Backsolve
 from adjsnn.hybrid.continuous import ContinuousAdjoint
 from adjsnn.hybrid.forward import ForwardSensitivity
-from adjsnn.hybrid.solve import solve_smooth
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
 
 TS = torch.linspace(1.0, 3.0, 9, dtype=F64)
@@ -97,7 +97,7 @@ def _errors(problem, method, adjoint):
     found, judge = problem(), problem()
     exact = judge.exact(TS)
     start = exact[0].detach()
-    y = solve_smooth(found, None, ts=TS, method=method, y0=start, adjoint=adjoint, **options).y
+    y = solve_hybrid(found, None, ts=TS, method=method, y0=start, adjoint=adjoint, **options).y
     # y(1) depends on the parameters in the closed form, but not in the solve.
     offset = judge.exact(TS[:1])[0]
     weights = torch.linspace(0.5, 1.5, len(TS), dtype=F64)[:, None, None]
@@ -154,7 +154,7 @@ def test_held_inputs_through_torchdiffeq():
         u = torch.linspace(-1.0, 1.0, 20, dtype=F64).view(10, 2, 1).requires_grad_()
         net = Driven()
         y0 = torch.ones(2, 1, dtype=F64, requires_grad=True)
-        y = solve_smooth(net, u, dt=0.3, method=method, y0=y0, adjoint=adjoint, rtol=1e-10, atol=1e-10).y
+        y = solve_hybrid(net, u, dt=0.3, method=method, y0=y0, adjoint=adjoint, rtol=1e-10, atol=1e-10).y
         results.append([y.detach(), *torch.autograd.grad((y**2).sum(), [net.a, u, y0])])
     assert results[0][2].abs().min() > 1e-3
     for other in results[1:]:

@@ -17,7 +17,7 @@ from adjsnn.gradcheck import convergence, gradcheck
 from adjsnn.gradcheck.built_in import LeakyNetwork, initial_states, lif_problem
 from adjsnn.gradcheck.convergence import Convergence, picture
 from adjsnn.hybrid.continuous import ContinuousAdjoint
-from adjsnn.hybrid.solve import SmoothSolution
+from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.lif.solution import LIFSolution
 
 
@@ -50,7 +50,7 @@ def convergences(seed: int) -> list[Convergence]:
     """Errors of rk4 and dopri5 with the discrete and the continuous adjoint, on a leaky network of 6 units over 4 τ."""
     system, ts = LeakyNetwork(6, seed=seed), torch.linspace(0.0, 40.0, 9, dtype=torch.float64)
 
-    def loss(sol: SmoothSolution) -> Tensor:
+    def loss(sol: HybridSolution) -> Tensor:
         return sol.y.square().mean() + sol.y[-1].sum() * 0.1
 
     return [

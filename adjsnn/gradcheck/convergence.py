@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adjsnn.checks import Times, positive, times
 from adjsnn.errors import ConfigurationError
-from adjsnn.gradcheck.probes import SmoothProbe
+from adjsnn.gradcheck.hybrid import HybridProbe
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import TABLEAUS
 
@@ -108,7 +108,7 @@ def convergence(
     if (tolerances if fixed else dts) is not None:
         wrong, right = ("tolerances", "dts") if fixed else ("dts", "tolerances")
         raise ConfigurationError(f"{wrong} with method={method!r}", f"{right}, which that method has", f"{right}=...")
-    probe = SmoothProbe(system, inputs, loss, solve_kwargs)
+    probe = HybridProbe(system, inputs, loss, solve_kwargs)
     probe.leaves.pop("u", None)
     if isinstance(probe.inputs, Tensor):
         probe.inputs.requires_grad_(False)
@@ -157,7 +157,7 @@ def picture(found: Sequence[Convergence], path: str | Path) -> None:
     figure.savefig(path, dpi=160)
 
 
-def _evaluate(probe: SmoothProbe, adjoint: Any, options: dict[str, Any]) -> tuple[float, Tensor]:
+def _evaluate(probe: HybridProbe, adjoint: Any, options: dict[str, Any]) -> tuple[float, Tensor]:
     """The loss, and the gradient of all leaves as one vector."""
     adjoint = options.pop("adjoint", adjoint)
     value, _, gradients = probe.gradients(adjoint, **options)

@@ -9,17 +9,17 @@ from torch import Tensor
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.events import event_rows, events_of
 from adjsnn.hybrid.keep import Keep
-from adjsnn.hybrid.run import Read, SmoothStats, Stored, Sweep, columns, figures, run_forward
-from adjsnn.hybrid.steps import SmoothProgram, Steps
+from adjsnn.hybrid.run import HybridStats, Read, Stored, Sweep, columns, figures, run_forward
+from adjsnn.hybrid.steps import HybridProgram, Steps
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 
 def attach(
-    program: SmoothProgram, read: Read, y0: Tensor, u: Tensor | None, sweep: Sweep, keep: Keep | None = None
-) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
+    program: HybridProgram, read: Read, y0: Tensor, u: Tensor | None, sweep: Sweep, keep: Keep | None = None
+) -> tuple[Tensor, Tensor, Tensor, HybridStats]:
     """States at the output times, (T+1, B, D), and event times, (B, E), whose gradients run `sweep`; the guards, (B, E), and
     the figures of the run."""
-    found: list[SmoothStats] = []
+    found: list[HybridStats] = []
     known = read.form, read.strangers, read.names
     y, times, index = _Attached.apply(program, known, sweep, keep, found, u, y0, *read.tensors)
     return y, times, index, found[0]

@@ -11,7 +11,7 @@ from adjsnn.checks import Number, flag, positive
 from adjsnn.errors import IntegrationError
 from adjsnn.hybrid.autograd import leaves_of
 from adjsnn.hybrid.run import Gradients, Read, Stored
-from adjsnn.hybrid.steps import SmoothProgram, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.steps import HybridProgram, combine, reversed_steps, stage_time, step_times
 from adjsnn.hybrid.torchdiffeq import solve_by_torchdiffeq
 from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, pull_field
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
@@ -105,7 +105,7 @@ class Backsolve:
         warnings.warn(f"{seen}; expected {expected}. Try: {remedy}.", BacksolveWarning, stacklevel=2)
 
 
-def backsolve_by_torchdiffeq(program: SmoothProgram, read: Read, y0: Tensor, u: Tensor | None, method: str) -> Tensor:
+def backsolve_by_torchdiffeq(program: HybridProgram, read: Read, y0: Tensor, u: Tensor | None, method: str) -> Tensor:
     """States at the output times, (T+1, B, D), by torchdiffeq's odeint_adjoint and its method of that name."""
     return _Nested.apply(program, read.form, method, u, y0, *read.tensors)
 

@@ -10,7 +10,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.adaptive import Control, march
 from adjsnn.hybrid.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
 from adjsnn.hybrid.run import Gradients, Stored
-from adjsnn.hybrid.steps import SmoothProgram, Steps, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.steps import HybridProgram, Steps, combine, reversed_steps, stage_time, step_times
 from adjsnn.hybrid.vjp import add_held, add_leaves, pull_field
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 
@@ -61,7 +61,7 @@ class ContinuousAdjoint:
         """Whether the backward pass chooses its own steps."""
         return self.dt is None and TABLEAUS[self.method].b_error is not None
 
-    def check(self, program: SmoothProgram) -> tuple[float, float]:
+    def check(self, program: HybridProgram) -> tuple[float, float]:
         """The tolerances of the backward pass; raises ConfigurationError where it needs some and has none."""
         rtol, atol = float(self.rtol or program.rtol), float(self.atol or program.atol)
         if self.adaptive and not (rtol and atol):

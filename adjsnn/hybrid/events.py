@@ -14,7 +14,7 @@ from adjsnn.hybrid.excursions import may_exceed
 from adjsnn.hybrid.guards import check_numbers, guard_slopes, level, levels_of, rounding
 from adjsnn.hybrid.steps import (
     Field,
-    SmoothProgram,
+    HybridProgram,
     Steps,
     at_outputs,
     combine,
@@ -326,7 +326,7 @@ def _powers(dense: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: to
 
 
 def taped_step(
-    program: SmoothProgram,
+    program: HybridProgram,
     times: tuple[Tensor, Tensor, Tensor],
     y: Float[Tensor, "B D"],
     u: Tensor | None,
@@ -346,7 +346,7 @@ def taped_step(
 
 
 def unroll_events(
-    program: SmoothProgram, steps: Steps, y0: Tensor, u: Tensor | None, *, anew: bool
+    program: HybridProgram, steps: Steps, y0: Tensor, u: Tensor | None, *, anew: bool
 ) -> tuple[Float[Tensor, "T1 B D"], Float[Tensor, "K B"]]:
     """States at the output times and the time at the end of every step, as operations on autograd's tape.
 
@@ -383,7 +383,7 @@ def unroll_events(
 
 
 def _event_residual(
-    program: SmoothProgram,
+    program: HybridProgram,
     times: tuple[Tensor, Tensor, Tensor],
     y: Tensor,
     u: Tensor | None,

@@ -10,12 +10,12 @@ from torch import Tensor
 from adjsnn.hybrid.adaptive import Control, march
 from adjsnn.hybrid.held import Form
 from adjsnn.hybrid.keep import Keep, Thinned, thin
-from adjsnn.hybrid.steps import SmoothProgram, Steps, run_fixed
+from adjsnn.hybrid.steps import HybridProgram, Steps, run_fixed
 from adjsnn.numerics.checkpoints import kept_on_the_way
 
 
 @dataclass
-class SmoothStats:
+class HybridStats:
     """Figures about one solve.
 
     Attributes:
@@ -72,7 +72,7 @@ class Stored:
         of_times: dC/dt of the event that ends each step, (K, B); None where the loss reads no event times.
     """
 
-    program: SmoothProgram
+    program: HybridProgram
     steps: Steps
     kept: Float[Tensor, "S B D"]
     thinned: Thinned | None
@@ -82,7 +82,7 @@ class Stored:
     leaves: tuple[Tensor, ...]
     form: Form
     tensors: tuple[Tensor | None, ...]
-    stats: SmoothStats
+    stats: HybridStats
     of_times: Float[Tensor, "K B"] | None = None
 
 
@@ -98,7 +98,7 @@ class Gradients:
 Sweep = Callable[[Stored, Tensor], Gradients]
 
 
-def run_forward(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Keep | None = None) -> Forward:
+def run_forward(program: HybridProgram, y0: Tensor, u: Tensor | None, keep: Keep | None = None) -> Forward:
     """Solve forward without a tape, keeping the step states that `keep` asks for: None is all of them.
 
     Raises:
@@ -110,7 +110,7 @@ def run_forward(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Keep
         return _run_fixed_steps(program, y0, u, keep) if program.lengths is not None else _run_adaptive(program, y0, u, keep)
 
 
-def _run_fixed_steps(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Keep) -> Forward:
+def _run_fixed_steps(program: HybridProgram, y0: Tensor, u: Tensor | None, keep: Keep) -> Forward:
     steps = program.fixed_steps(len(y0))
     n, times = len(steps), _times_bytes(steps)
     fits = keep.memory_mb is not None and (n + 1) * y0.nbytes + times <= keep.memory_mb * 1e6
@@ -124,7 +124,7 @@ def _run_fixed_steps(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep:
     return Forward(steps, outputs, kept if slots else outputs[-1:].clone(), thinned, torch.zeros_like(steps.accepted))
 
 
-def _run_adaptive(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Keep) -> Forward:
+def _run_adaptive(program: HybridProgram, y0: Tensor, u: Tensor | None, keep: Keep) -> Forward:
     """How many steps there will be is not known, so the states kept are thinned on the way."""
     most = 0 if keep.all else -1 if keep.checkpoints == "sqrt" else 1 if keep.last else keep.slots(program.max_steps, y0.nbytes)
     control = Control(program.rtol, program.atol, program.max_steps, most)
@@ -139,10 +139,10 @@ def _run_adaptive(program: SmoothProgram, y0: Tensor, u: Tensor | None, keep: Ke
     return Forward(run.steps, run.outputs, y0.new_empty(0, *y0.shape), thinned, run.rejected, run.slowest)
 
 
-def figures(run: Forward) -> SmoothStats:
+def figures(run: Forward) -> HybridStats:
     """The figures of a run, before any backward pass."""
     states = run.kept.nbytes if run.thinned is None else run.thinned.nbytes
-    return SmoothStats(run.steps.accepted.clone(), run.rejected, 0, states + _times_bytes(run.steps), run.slowest, run.steps)
+    return HybridStats(run.steps.accepted.clone(), run.rejected, 0, states + _times_bytes(run.steps), run.slowest, run.steps)
 
 
 def _times_bytes(steps: Steps) -> int:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.adjoints import BPTT, DiscreteAdjoint
@@ -28,8 +27,9 @@ from adjsnn.hybrid.examine import Trial, examine, modules_of
 from adjsnn.hybrid.forward import ForwardSensitivity
 from adjsnn.hybrid.held import held_by
 from adjsnn.hybrid.keep import Keep
-from adjsnn.hybrid.run import Read, SmoothStats, run_forward
-from adjsnn.hybrid.steps import SmoothProgram, Steps, check_finite, unroll
+from adjsnn.hybrid.run import HybridStats, Read, run_forward
+from adjsnn.hybrid.solution import HybridSolution
+from adjsnn.hybrid.steps import HybridProgram, Steps, check_finite, unroll
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.hybrid.taped import on_tape
 from adjsnn.hybrid.torchdiffeq import PREFIX, solve_by_torchdiffeq
@@ -39,33 +39,7 @@ from adjsnn.reparametrized import stale
 Adjoint = DiscreteAdjoint | ContinuousAdjoint | ForwardSensitivity | Backsolve | BPTT
 
 
-@dataclass(frozen=True)
-class SmoothSolution:
-    """Solution of a smooth system.
-
-    Attributes:
-        ts: the T+1 output times, ms.
-        y: states at these times, (T+1, B, D); differentiable.
-        readout: system.readout of these states, (T+1, B, C_out); differentiable.
-        event_times: when guards fired, (B, E), ms, in order, padded with inf; differentiable.
-        event_index: which, (B, E), padded with -1.
-        stats: figures about the solve; None where torchdiffeq solved it.
-    """
-
-    ts: Float[Tensor, " T1"]
-    y: Float[Tensor, "T1 B D"]
-    readout: Float[Tensor, "T1 B *C"]
-    event_times: Float[Tensor, "B E"]
-    event_index: Int[Tensor, "B E"]
-    stats: SmoothStats | None
-
-    @property
-    def final_state(self) -> Tensor:
-        """State at the last time, (B, D), to go on from with `y0=...`."""
-        return self.y[-1]
-
-
-def solve_smooth(
+def solve_hybrid(
     system: HybridSystem,
     inputs: Inputs,
     *,
@@ -78,7 +52,7 @@ def solve_smooth(
     adjoint: Adjoint | None = None,
     y0: Tensor | None = None,
     substeps: Count = 1,
-) -> SmoothSolution:
+) -> HybridSolution:
     """Integrate ẏ = f(t, y, u); a loss of the solution, `.backward()`, runs the chosen adjoint.
 
     Args:
@@ -96,7 +70,7 @@ def solve_smooth(
         substeps: fixed steps between output times.
 
     Returns:
-        SmoothSolution with ts, y, readout and stats. Gradients reach the system's parameters, `inputs` and `y0`, as far as they
+        HybridSolution with ts, y, readout and stats. Gradients reach the system's parameters, `inputs` and `y0`, as far as they
         require one.
 
     Raises:
@@ -114,7 +88,7 @@ def solve_smooth(
         )
     if torch.is_inference_mode_enabled() or _of_inference(system, inputs, y0):
         with _normal(system, inputs, y0) as (normal_inputs, normal_y0):
-            return solve_smooth(
+            return solve_hybrid(
                 system,
                 normal_inputs,
                 dt=dt,
@@ -149,7 +123,7 @@ def solve_smooth(
     signal = inputs if callable(inputs) else None
     trial = Trial(type(system).__name__, t, y0, None if u is None else u[0], adjoint, adaptive and not by_torchdiffeq, tape)
     examined = examine(system, signal, trial)
-    program = SmoothProgram(
+    program = HybridProgram(
         examined.system,
         tableau,
         times.to(y0.device, copy=True),
@@ -173,7 +147,7 @@ def solve_smooth(
         events = times_found, index
     readout = y if type(system).readout is HybridSystem.readout else _readout(system, y)
     shown = times.to(ts.dtype if isinstance(ts, Tensor) and ts.is_floating_point() else y0.dtype, copy=True)
-    return SmoothSolution(shown, y, readout, *events, stats)
+    return HybridSolution(shown, y, readout, *events, stats)
 
 
 def _of_inference(system: HybridSystem, inputs: Inputs, y0: Tensor | None) -> bool:
@@ -199,8 +173,8 @@ def _normal(system: HybridSystem, inputs: Inputs, y0: Tensor | None) -> Iterator
 
 
 def _solve(
-    program: SmoothProgram, read: Read, y0: Tensor, u: Tensor | None, adjoint: Adjoint
-) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
+    program: HybridProgram, read: Read, y0: Tensor, u: Tensor | None, adjoint: Adjoint
+) -> tuple[Tensor, Tensor, Tensor, HybridStats]:
     if isinstance(adjoint, BPTT):
         return _unroll(program, y0, u, adjoint.steps)
     if isinstance(adjoint, DiscreteAdjoint):
@@ -214,8 +188,8 @@ def _solve(
 
 
 def _unroll(
-    program: SmoothProgram, y0: Tensor, u: Tensor | None, known: Steps | None
-) -> tuple[Tensor, Tensor, Tensor, SmoothStats]:
+    program: HybridProgram, y0: Tensor, u: Tensor | None, known: Steps | None
+) -> tuple[Tensor, Tensor, Tensor, HybridStats]:
     """The steps on torch's tape. Adaptive ones are found first, so that their ends are constants, events excepted."""
     if known is not None:
         if known.times.shape[1] != len(y0) or len(known.rows) != len(program.ts):
@@ -240,7 +214,7 @@ def _unroll(
         y, ends = unroll_events(program, steps, y0, u, anew=known is not None)
         times = torch.where(index >= 0, ends.gather(0, event_rows(steps.event)[0]).T, float("inf"))
     check_finite(y.detach(), program.ts)
-    return y, times, index, SmoothStats(steps.accepted.clone(), rejected, 0, 0, slowest, steps)
+    return y, times, index, HybridStats(steps.accepted.clone(), rejected, 0, 0, slowest, steps)
 
 
 def _readout(system: HybridSystem, y: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def reversed_steps(steps: Steps, numbers: Tensor) -> Steps:
 
 
 @dataclass(frozen=True)
-class SmoothProgram:
+class HybridProgram:
     """What the adjoints differentiate: the system, the method and where its output is wanted; steps and states are arguments.
 
     Args:
@@ -155,7 +155,7 @@ def combine(weights: Sequence[float], ks: Sequence[Tensor]) -> Tensor:
     return torch.zeros_like(ks[0]) if total is None else total
 
 
-def step(program: SmoothProgram, steps: Steps, k: int, y: Float[Tensor, "B D"], u: Tensor | None) -> Tensor:
+def step(program: HybridProgram, steps: Steps, k: int, y: Float[Tensor, "B D"], u: Tensor | None) -> Tensor:
     """State after step k and the jump that ends it, (B, D), from the state before it and held inputs u (T, B, C).
 
     Zero-length steps return y.
@@ -175,14 +175,14 @@ def jump(
     return torch.where(here, system.jump(t, y, fired), y)
 
 
-def replay(program: SmoothProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:
+def replay(program: HybridProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:
     """State after step stop-1, (B, D), from the one before step `start`, by taking the same steps again."""
     for k in range(start, stop):
         y = step(program, steps, k, y, u)
     return y
 
 
-def unroll(program: SmoothProgram, steps: Steps, y0: Tensor, u: Tensor | None) -> Tensor:
+def unroll(program: HybridProgram, steps: Steps, y0: Tensor, u: Tensor | None) -> Tensor:
     """States at the output times, (T+1, B, D), as plain operations on autograd's tape; step lengths are constants."""
     states = [y0]
     for k in range(len(steps)):
@@ -196,7 +196,7 @@ def at_outputs(states: Float[Tensor, "K1 B D"], steps: Steps) -> Float[Tensor, "
 
 
 def run_fixed(
-    program: SmoothProgram, y0: Tensor, u: Tensor | None, some: dict[int, Tensor] | None = None
+    program: HybridProgram, y0: Tensor, u: Tensor | None, some: dict[int, Tensor] | None = None
 ) -> tuple[Steps, Tensor, Tensor]:
     """Take the fixed steps, without a tape.
 

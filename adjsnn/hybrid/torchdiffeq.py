@@ -5,13 +5,13 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from adjsnn.errors import ConfigurationError, IntegrationError
-from adjsnn.hybrid.steps import SmoothProgram
+from adjsnn.hybrid.steps import HybridProgram
 
 PREFIX = "torchdiffeq:"
 
 
 def solve_by_torchdiffeq(
-    program: SmoothProgram,
+    program: HybridProgram,
     y0: Tensor,
     u: Tensor | None,
     method: str,
@@ -67,7 +67,7 @@ def solve_by_torchdiffeq(
 class _Field(nn.Module):
     """f(t, y) with a scalar time, as torchdiffeq calls it."""
 
-    def __init__(self, program: SmoothProgram, held: Tensor | None) -> None:
+    def __init__(self, program: HybridProgram, held: Tensor | None) -> None:
         super().__init__()
         self.program, self.held = program, held
 

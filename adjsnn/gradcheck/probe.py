@@ -7,12 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjsnn.adjoints import BPTT
 from adjsnn.errors import ConfigurationError
-from adjsnn.gated.inheritance import settled
-from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.gradcheck.report import relative
-from adjsnn.hybrid.system import HybridSystem
 from adjsnn.solve import solve
 
 CONSISTENT = 3e-7  # a difference quotient counts where a step ten times longer gave the same to this share of the largest
@@ -144,59 +140,3 @@ def _unit(like: Tensor, entry: int) -> Tensor:
     direction = torch.zeros_like(like)
     direction[entry] = 1.0
     return direction
-
-
-class GatedProbe(Probe):
-    """Of a gated network, whose solution is smooth while its spikes stay in their steps."""
-
-    system: GatedSynapseNetwork
-
-    def _initial(self, y0: Any) -> GatedState:
-        y0 = self.system.initial_state(self.inputs.shape[1]) if y0 is None else y0
-        state = GatedState(*(x.detach().double().clone().requires_grad_() for x in y0))
-        self.leaves |= {f"y0.{name}": x for name, x in zip(state._fields, state, strict=True)}
-        return state
-
-    def _spikes(self, sol: Any) -> int:
-        return sol.stats.spikes
-
-    def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
-        kernels = "plain" if self.solve_kwargs.get("kernels") == "plain" else "backward"
-        return self.gradients(adjoint, kernels=kernels)[2], self.gradients(BPTT())[2]
-
-    def _branches(self, sol: Any) -> Tensor:
-        """Its spikes, and for a gate with edges who is in the zone."""
-        crossings = sol.crossings.to(torch.int16)
-        gate, neuron = settled(self.system.gate), self.system.neuron
-        if gate.vanishes_at_edges:
-            return crossings
-        height = sol.v[1:].abs() if neuron.two_sided else sol.v[1:]
-        return 2 * crossings + (height > neuron.threshold - gate.width)
-
-
-class SmoothProbe(Probe):
-    """Of a system of one's own, whose solution is smooth in its events; perturbed ones take the steps of the first."""
-
-    system: HybridSystem
-
-    def _initial(self, y0: Any) -> Tensor:
-        batch = self.inputs.shape[1] if isinstance(self.inputs, Tensor) and self.inputs.dim() == 3 else 1
-        y0 = self.system.initial_state(batch) if y0 is None else y0
-        if not isinstance(y0, Tensor):
-            raise ConfigurationError(f"y0 of type {type(y0).__name__}", "a tensor (B, D)", "torch.as_tensor(y0)")
-        state = y0.detach().double().clone().requires_grad_()
-        self.leaves["y0"] = state
-        return state
-
-    def _spikes(self, sol: Any) -> int:
-        return int((sol.event_index >= 0).sum())
-
-    def _note(self, sol: Any) -> None:
-        if self.judged is None and sol.stats is not None:
-            self.judged = BPTT(sol.stats.taken)
-
-    def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
-        return self.gradients(adjoint)[2], self.gradients(BPTT())[2]
-
-    def _branches(self, sol: Any) -> None:
-        del sol

@@ -1,4 +1,4 @@
-"""Float64 leaves of everything differentiable in a solve of a LIF network, its input spike times among them."""
+"""What is checked of a LIF network, its input spike times among it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.gradcheck.probes import Gradients, Probe
+from adjsnn.gradcheck.probe import Gradients, Probe
 from adjsnn.lif.network import LIFNetwork, LIFState
 from adjsnn.spikes import SpikeTrains
 

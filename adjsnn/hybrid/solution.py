@@ -1,0 +1,34 @@
+"""What a solve of a HybridSystem returns."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adjsnn.hybrid.run import HybridStats
+
+
+@dataclass(frozen=True)
+class HybridSolution:
+    """Solution of a HybridSystem.
+
+    Attributes:
+        ts: the T+1 output times, ms.
+        y: states at these times, (T+1, B, D); differentiable.
+        readout: system.readout of these states, (T+1, B, C_out); differentiable.
+        event_times: when guards fired, (B, E), ms, in order, padded with inf; differentiable.
+        event_index: which, (B, E), padded with -1.
+        stats: figures about the solve; None where torchdiffeq solved it.
+    """
+
+    ts: Float[Tensor, " T1"]
+    y: Float[Tensor, "T1 B D"]
+    readout: Float[Tensor, "T1 B *C"]
+    event_times: Float[Tensor, "B E"]
+    event_index: Int[Tensor, "B E"]
+    stats: HybridStats | None
+
+    @property
+    def final_state(self) -> Tensor:
+        """State at the last time, (B, D), to go on from with `y0=...`."""
+        return self.y[-1]
