@@ -42,6 +42,7 @@ twice.__module__ = "adjsnn.gated.cpu.test_compiled_code"  # as if it stood among
 def fresh(tmp_path, monkeypatch):
     """A function that compiles `twice` as another process would, with code kept in tmp_path."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, twice.__module__, sys.modules[__name__])  # where numba looks for it
     monkeypatch.setattr(cache, "_said", set())
     return lambda: cache.compiled()(twice)
 
