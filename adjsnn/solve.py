@@ -1,36 +1,78 @@
 """The one public entry: solve a system forward, ready to be differentiated."""
 
-from typing import Any, overload
+import inspect
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
+from adjsnn.adjoints import BPTT, DiscreteAdjoint
+from adjsnn.checks import Count, Number, Times
 from adjsnn.errors import ConfigurationError
-from adjsnn.gated.network import GatedSynapseNetwork
+from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.gated.solve import solve_gated
 from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.solve import solve_hybrid
+from adjsnn.hybrid.solve import Adjoint, solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
-from adjsnn.lif.network import LIFNetwork
+from adjsnn.lif.autograd import EventAdjoint
+from adjsnn.lif.network import LIFNetwork, LIFState
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.lif.solve import solve_lif
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
-GATED = ("dt", "method", "adjoint", "y0", "kernels")
-SMOOTH = ("dt", "ts", "method", "rtol", "atol", "max_steps", "adjoint", "y0", "substeps")
-LIF_EVENTS = ("dt", "currents", "t_end", "ts", "adjoint", "y0", "max_spikes", "kernels")
+
+class GatedOptions(TypedDict, total=False):
+    """Options of `solve` for gated networks; as `adjsnn.gated.solve.solve_gated` explains them."""
+
+    dt: Required[Number]
+    method: str
+    adjoint: DiscreteAdjoint | BPTT | None
+    y0: GatedState | None
+    kernels: Literal["auto", "plain", "fused", "backward"]
+
+
+class LIFOptions(TypedDict, total=False):
+    """Options of `solve` for LIF networks; as `adjsnn.lif.solve.solve_lif` explains them."""
+
+    dt: Number | None
+    currents: Tensor | None
+    t_end: Number | None
+    ts: Times | None
+    adjoint: EventAdjoint | None
+    y0: Sequence[LIFState] | None
+    max_spikes: Count | None
+    kernels: Literal["auto", "plain", "fused"]
+
+
+class HybridOptions(TypedDict, total=False):
+    """Options of `solve` for users' own systems; as `adjsnn.hybrid.solve.solve_hybrid` explains them."""
+
+    dt: Number | None
+    ts: Times | None
+    method: str
+    rtol: Number | None
+    atol: Number | None
+    max_steps: Count
+    adjoint: Adjoint | None
+    y0: Tensor | None
+    substeps: Count
 
 
 @overload
-def solve(system: LIFNetwork, inputs: SpikeTrains | Tensor, **options: Any) -> LIFSolution: ...
+def solve(system: LIFNetwork, inputs: SpikeTrains | Tensor, **options: Unpack[LIFOptions]) -> LIFSolution: ...
 @overload
-def solve(system: GatedSynapseNetwork, inputs: Tensor, **options: Any) -> GatedSolution: ...
+def solve(system: GatedSynapseNetwork, inputs: Tensor, **options: Unpack[GatedOptions]) -> GatedSolution: ...
 @overload
-def solve(system: GatedSynapseNetwork, inputs: Any, **options: Any) -> GatedSolution | CheckpointedSolution: ...
+def solve(
+    system: GatedSynapseNetwork, inputs: Any, **options: Unpack[GatedOptions]
+) -> GatedSolution | CheckpointedSolution: ...
 @overload
-def solve(system: HybridSystem, inputs: Any = None, **options: Any) -> HybridSolution: ...
+def solve(system: HybridSystem, inputs: Any = None, **options: Unpack[HybridOptions]) -> HybridSolution: ...
 
 
 @untraced
@@ -60,13 +102,13 @@ def solve(
     if torch._C._are_functorch_transforms_active():
         _check_transforms(system, inputs, options)
     if isinstance(system, GatedSynapseNetwork):
-        _check_options(options, GATED, "a gated network")
+        _check_options(options, solve_gated, "a gated network")
         return solve_gated(system, inputs, **options)
     if isinstance(system, LIFNetwork):
-        _check_options(options, LIF_EVENTS, "a LIF network")
+        _check_options(options, solve_lif, "a LIF network")
         return solve_lif(system, inputs, **options)
     if isinstance(system, HybridSystem):
-        _check_options(options, SMOOTH, "a system of one's own")
+        _check_options(options, solve_hybrid, "a HybridSystem")
         return solve_hybrid(system, inputs, **options)
     raise ConfigurationError(
         f"a system of type {type(system).__name__}",
@@ -94,8 +136,18 @@ def _check_transforms(system: Any, inputs: Any, options: dict[str, Any]) -> None
         )
 
 
-def _check_options(options: dict[str, Any], known: tuple[str, ...], what: str) -> None:
-    if unknown := [name for name in options if name not in known]:
-        raise ConfigurationError(f"{', '.join(unknown)} for {what}", f"options among {', '.join(known)}", "leaving it out")
-    if known is GATED and "dt" not in options:
+def _check_options(options: dict[str, Any], entry: Callable[..., Any], what: str) -> None:
+    known = _options_of(entry)
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            remedy = f"{near[0]}=..." if near else "leaving it out"
+            raise ConfigurationError(f"{name} for {what}", f"options among {', '.join(known)}", remedy)
+    if entry is solve_gated and "dt" not in options:
         raise ConfigurationError("no dt", "the step in ms", "dt=0.5")
+
+
+@cache
+def _options_of(entry: Callable[..., Any]) -> tuple[str, ...]:
+    """The keywords of a family's entry."""
+    return tuple(x.name for x in inspect.signature(entry).parameters.values() if x.kind is x.KEYWORD_ONLY)

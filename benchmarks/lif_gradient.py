@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import lif_peers
 import psutil
@@ -51,7 +52,9 @@ def problem(recurrent: bool, batch: int = BATCH, hidden: int = HIDDEN, trials: i
     return lif, SpikeTrains(x.idx.repeat(1, trials), time, 5, trials * T_END), labels
 
 
-def gradient(case: Problem, kernels: str = "fused", *, every: bool = False, steps: int = 0) -> adjsnn.LIFSolution:
+def gradient(
+    case: Problem, kernels: Literal["fused", "plain"] = "fused", *, every: bool = False, steps: int = 0
+) -> adjsnn.LIFSolution:
     """One gradient.
 
     Args:

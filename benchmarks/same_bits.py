@@ -168,7 +168,7 @@ def hybrid(
     return run
 
 
-def charge_form(adjoint: object = None) -> Callable[[], Results]:
+def charge_form(adjoint: Any = None) -> Callable[[], Results]:
     def run() -> Results:
         net = adjsnn.GatedSynapseNetwork(
             2, 4, 2, neuron=adjsnn.LIF(20.0, -0.2), gate=adjsnn.RaisedCosineGate(0.2), learn=("weights", "bias"),

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ import adjsnn
 HERE = Path(__file__).resolve()
 
 
-def gated(method: str, steps: int = 400, **options: object) -> Callable[[], object]:
+def gated(method: str, steps: int = 400, **options: Any) -> Callable[[], object]:
     import gated_gradient  # noqa: PLC0415 - beside this file, in either checkout
 
     net, u = gated_gradient.problem(torch.float32)
@@ -83,7 +84,7 @@ class Oscillator(adjsnn.HybridSystem):
         return torch.where(fired[:, :1], torch.stack([0.5 * y[:, 0], y[:, 1]], 1), y)
 
 
-def hybrid(kicked: bool, method: str, adjoint: object = None) -> Callable[[], object]:
+def hybrid(kicked: bool, method: str, adjoint: Any = None) -> Callable[[], object]:
     system, ts = Oscillator(kicked), torch.linspace(0.0, 10.0, 11, dtype=torch.float64)
     y0 = torch.stack([torch.linspace(0.0, 0.5, 16), torch.zeros(16)], 1).double()
 
