@@ -53,8 +53,7 @@ def solve_gated(
 
     Returns:
         GatedSolution with times, states, readout, spikes and stats; CheckpointedSolution where the adjoint keeps checkpoints.
-        Gradients reach the network's parameters, `inputs`, and
-        `y0`, as far as they require one.
+        Gradients reach the network's parameters, `inputs`, and `y0`, as far as they require one.
 
     Raises:
         ConfigurationError: arguments that cannot be right; says which.

@@ -40,10 +40,9 @@ def gradcheck(
     Checked are all parameters that require a gradient, the inputs, and the initial state. Central differences use four
     points and are taken only where every perturbed solution has each spike in the same step and, for a gate with edges, the
     same neurons in the active zone, and where two perturbations ten times apart agree; smaller ones are tried, then the entry
-    is counted as skipped. They judge
-    the program exactly as it runs. BPTT runs by plain operations, so there the adjoint is given the states of plain operations
-    too, even where fused loops compute the gradient: a chaotic network would turn another order of rounding into other
-    states, and hide what is asked. The system itself is not touched.
+    is counted as skipped. They judge the program exactly as it runs. BPTT runs by plain operations, so there the adjoint is
+    given the states of plain operations too, even where fused loops compute the gradient: a chaotic network would turn another
+    order of rounding into other states, and hide what is asked. The system itself is not touched.
 
     LIF networks are event-exact, so differences are taken where every layer's spikes come from the same neurons in the same
     order; entries whose perturbed value would not be accepted, such as an input spike that would overtake the next one, are
@@ -51,8 +50,8 @@ def gradcheck(
 
     Adaptive steps depend on the parameters, while a gradient takes where they end as constants, events excepted. So there a
     perturbed solution takes the steps of the one that is checked, and locates each of its events anew. Methods of torchdiffeq,
-    whose steps are not known, cannot be judged by differences. The judges
-    know the gradient of the computed loss; for ContinuousAdjoint and Backsolve, which compute another, see `convergence`.
+    whose steps are not known, cannot be judged by differences. The judges know the gradient of the computed loss; for
+    ContinuousAdjoint and Backsolve, which compute another, see `convergence`.
 
     Args:
         system: a gated network, a LIF network or a system of one's own; a float64 copy is checked.

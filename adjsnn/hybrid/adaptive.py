@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -31,14 +32,14 @@ class Control:
     Args:
         rtol, atol: relative and absolute tolerance; atol may be a tensor (B, 1).
         max_steps: most attempts for any sample.
-        stride: which states to keep: those before every `stride`-th step; doubled on the way where `most` is given.
-        most: most states to keep; 0: all that the stride says; -1: as many as twice the stride, √ of the number of steps.
+        keep: how many states to keep, at most: None, all of them; "sqrt", about 2√n after n steps; or a number. Kept are those
+            before every `stride`-th step, and the stride doubles whenever they become too many.
     """
 
     rtol: float
     atol: float | Tensor
     max_steps: int
-    most: int = 0
+    keep: int | Literal["sqrt"] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class AdaptiveRun:
         steps: the accepted steps.
         outputs: states at the output times, (T+1, B, D).
         kept: every `stride`-th state, (⌈(K+1)/stride⌉, B, D).
-        stride: see there.
+        stride: distance of the kept states, in steps.
         rejected: attempts of each sample that were not accepted, (B,).
         slowest: smallest dφ/dt at an event of each sample, (B,); None for a system without guards.
     """
@@ -160,12 +161,12 @@ class _Run:
             for name, value in (("times", 0.0), ("lengths", 0.0), ("intervals", 0), ("output", -1), ("fired", -1)):
                 old = getattr(self, name)
                 setattr(self, name, torch.cat([old, old.new_full((more, old.shape[1]), value)]))
-        most = self.control.most if self.control.most >= 0 else 2 * self.stride
-        if self.control.most and (needed - 1) // self.stride + 1 > max(most, 1) + attempts:
+        keep = 2 * self.stride if self.control.keep == "sqrt" else self.control.keep
+        if keep is not None and (needed - 1) // self.stride + 1 > keep + attempts:
             self.kept, self.stride = self.kept[::2].clone(), 2 * self.stride
         slots = (needed - 1) // self.stride + 1
         if slots > len(self.kept):
-            room = max(slots, 2 * len(self.kept)) if self.control.most == 0 else min(slots + 8, max(most, 1) + attempts)
+            room = max(slots, 2 * len(self.kept)) if keep is None else min(slots + 8, keep + attempts)
             grown = self.kept.new_zeros(room, *self.y.shape)
             grown[: len(self.kept)] = self.kept
             self.kept = grown

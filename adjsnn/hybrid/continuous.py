@@ -96,7 +96,7 @@ class ContinuousAdjoint:
             _, out, y, _ = path.evaluate(s, interval, wants_u=False)
             return pull_field(out, y, None, (), costate)[0]
 
-        control = Control(rtol, atol * scale, stored.program.max_steps or 100_000, most=1)
+        control = Control(rtol, atol * scale, stored.program.max_steps or 100_000, keep=1)
         first = breaks.kicks[0]
         return march(
             TABLEAUS[self.method], field, -breaks.times, first, None, control, arrive=path.arrive, by_interval=True

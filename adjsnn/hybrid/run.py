@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -126,8 +127,7 @@ def _run_fixed_steps(program: HybridProgram, y0: Tensor, u: Tensor | None, keep:
 
 def _run_adaptive(program: HybridProgram, y0: Tensor, u: Tensor | None, keep: Keep) -> Forward:
     """How many steps there will be is not known, so the states kept are thinned on the way."""
-    most = 0 if keep.all else -1 if keep.checkpoints == "sqrt" else 1 if keep.last else keep.slots(program.max_steps, y0.nbytes)
-    control = Control(program.rtol, program.atol, program.max_steps, most)
+    control = Control(program.rtol, program.atol, program.max_steps, _most_states(keep, program, y0))
     system = program.system if program.guards else None
     run = march(program.tableau, program.field, program.ts, y0, u, control, system=system)
     if keep.last:
@@ -137,6 +137,15 @@ def _run_adaptive(program: HybridProgram, y0: Tensor, u: Tensor | None, keep: Ke
     n = len(run.steps)
     thinned = thin(n, keep.slots(n, y0.nbytes), run.stride, run.kept, y0)
     return Forward(run.steps, run.outputs, y0.new_empty(0, *y0.shape), thinned, run.rejected, run.slowest)
+
+
+def _most_states(keep: Keep, program: HybridProgram, y0: Tensor) -> int | Literal["sqrt"] | None:
+    """How many states an adaptive run keeps on its way."""
+    if keep.all:
+        return None
+    if keep.checkpoints == "sqrt":
+        return "sqrt"
+    return 1 if keep.last else keep.slots(program.max_steps, y0.nbytes)
 
 
 def figures(run: Forward) -> HybridStats:
