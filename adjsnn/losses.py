@@ -104,7 +104,8 @@ def first_spike_cross_entropy(
     a constant, so it gets no gradient, but the others still do.
 
     Args:
-        sol: the solution.   labels: class of each sample, one per neuron of the layer.
+        sol: the solution.
+        labels: class of each sample, one per neuron of the layer.
         tau0: how far apart first spikes should be, ms.
         alpha, tau1: weight and time constant, ms, of the wish for early ones. By default τ_1 is 6.4 ms in trials of up to 60 ms
             and t_end · 6.4/60 in longer ones, so that a silent neuron costs at most as much as there: α (e^{60/6.4} - 1) = 35.
@@ -140,7 +141,8 @@ def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int =
     """Mean of (t - t_d)² of first spike times, ms², over finite entries of `target`; a silent neuron counts as t_end.
 
     Args:
-        sol: the solution.   target: t_d, (B, N), ms; inf or NaN where any time will do.
+        sol: the solution.
+        target: t_d, (B, N), ms; inf or NaN where any time will do.
 
     Raises:
         ConfigurationError: targets of another shape.
@@ -164,7 +166,9 @@ def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number 
     too few costs ½, and two spikes much further apart than τ cost 1.
 
     Args:
-        sol: the solution, or spike trains.   target: spikes of as many samples and neurons.   tau: ms.
+        sol: the solution, or spike trains.
+        target: spikes of as many samples and neurons.
+        tau: ms.
 
     Raises:
         ConfigurationError: another number of samples or neurons, or tau not positive.

@@ -133,8 +133,10 @@ class SpikeTrains:
         """Spike trains from flat columns of S events in any order, one entry per spike, each (S,).
 
         Args:
-            sample, neuron, sign: integers.   time: ms, floating-point; gradients pass.
-            batch, n_neurons: how many there are.   t_max: end of the recording, ms.
+            sample, neuron, sign: integers.
+            time: ms, floating-point; gradients pass.
+            batch, n_neurons: how many there are.
+            t_max: end of the recording, ms.
 
         Raises:
             ConfigurationError: columns of another shape or dtype, or out of range.

@@ -30,7 +30,9 @@ class _Factors:
 
     Attributes:
         gate: g(v) at the times before the steps and after the last one, (steps + 1, B, N).
-        keep: 1 + h ∂_v f.   push: h ∂_I f.   constants: h ∂f/∂c for each constant that needs a gradient.
+        keep: 1 + h ∂_v f.
+        push: h ∂_I f.
+        constants: h ∂f/∂c for each constant that needs a gradient.
         reset: ∂v⁺/∂(ṽ, I, c), or None where every reset is a translation.
     """
 

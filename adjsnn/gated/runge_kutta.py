@@ -163,7 +163,8 @@ class GatedRungeKutta(GatedProgram):
         """v⁺ of S spikes, (1.16): a step of the same method from v_r over the rest of the step, under the current I(σ).
 
         Args:
-            v, flow, current, moved: of the step, each (S,).   c: constants from `prepare`, each () or (S,).
+            v, flow, current, moved: of the step, each (S,).
+            c: constants from `prepare`, each () or (S,).
         """
         sigma = self.crossing(v, flow, moved)
         rest = (1.0 - sigma) * self.dt

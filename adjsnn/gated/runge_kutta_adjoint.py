@@ -31,7 +31,10 @@ class _Block:
     """What the sweep through one block reads; every tensor (steps, B, N).
 
     Attributes:
-        stages: of each step.   partials: of f at each stage.   slopes: g_i at each stage.   slope_after: g(v⁺).
+        stages: of each step.
+        partials: of f at each stage.
+        slopes: g_i at each stage.
+        slope_after: g(v⁺).
         at: index (step, sample, neuron) of the resets that are no translations.
         after_v, after_flow, after_current: ∂v⁺/∂(v, k_i, I_i), h b_i and so on where nothing was reset.
         after_constants: ∂v⁺/∂c at the resets, by name, each (S,).

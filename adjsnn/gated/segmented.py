@@ -38,7 +38,8 @@ class Record:
     Attributes:
         counts: spikes of each neuron, (B, N), of either sign.
         overlong: neuron-steps through several thresholds or back through one.
-        kept_bytes: most memory of kept states and of one unit's trajectory.   recomputed: steps run again on the way back.
+        kept_bytes: most memory of kept states and of one unit's trajectory.
+        recomputed: steps run again on the way back.
     """
 
     counts: Tensor | None = None
@@ -212,7 +213,9 @@ def segmented(
     Args:
         engine, tensors: what runs.
         u: the whole input where it is a tensor that may need a gradient, else None.
-        inputs: u by steps.   shape: (T, B).   y0: initial state.
+        inputs: u by steps.
+        shape: (T, B).
+        y0: initial state.
         choose: number of kept states, given the units.
     """
     units = Units(engine, tensors, inputs, shape, 1)

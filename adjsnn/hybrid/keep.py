@@ -56,7 +56,8 @@ class Thinned:
     """The states kept of a run of n steps.
 
     Attributes:
-        n: steps.   slots: most states there may be at a time.
+        n: steps.
+        slots: most states there may be at a time.
         rows: steps whose initial state the forward run kept, ascending from 0.
         states: these states, each (B, D); a backward pass takes the places of those it has used, and leaves the first.
     """
