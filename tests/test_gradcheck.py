@@ -10,7 +10,7 @@ from networks import DT, GATES, MEMBRANES, random_loss, random_network, random_t
 import adjsnn
 from adjsnn.gated import euler_adjoint as gated_euler
 from adjsnn.gated.cpu import loops as fused
-from adjsnn.gradcheck import probes
+from adjsnn.gradcheck import probe
 from adjsnn.gradcheck.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
@@ -112,6 +112,6 @@ def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch, name):
 def test_what_no_difference_could_judge_is_no_success(monkeypatch):
     net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=5)
     u, y0 = random_trial(net, seed=5, steps=60)
-    monkeypatch.setattr(probes, "CONSISTENT", 0.0)  # no two quotients are ever the same number
+    monkeypatch.setattr(probe, "CONSISTENT", 0.0)  # no two quotients are ever the same number
     with pytest.raises(adjsnn.GradientCheckError, match=r"bias: none of \d entries could be judged"):
         adjsnn.gradcheck(net, u, random_loss, dt=DT, y0=y0, entries=3, verbose=False)
