@@ -12,6 +12,7 @@ from adjsnn.errors import (
     IntegrationError,
     KernelCacheWarning,
     MissingPackageError,
+    NotKeptError,
     StepTooLongWarning,
 )
 from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
@@ -64,6 +65,7 @@ __all__ = [
     "LIFState",
     "Membrane",
     "MissingPackageError",
+    "NotKeptError",
     "RaisedCosineGate",
     "RectangularGate",
     "SpikeTrains",

@@ -27,6 +27,10 @@ class ConfigurationError(AdjsnnError, ValueError):
     """An argument, shape, dtype, device or combination of options that cannot be right."""
 
 
+class NotKeptError(ConfigurationError, AttributeError):
+    """A part of a solution that this kind of solve does not keep. Also an AttributeError, so that `hasattr` is False."""
+
+
 class IntegrationError(AdjsnnError, RuntimeError):
     """The forward solution left the region where it means anything; names sample and time."""
 

@@ -69,3 +69,12 @@ def test_lif_layers_that_the_loops_do_not_cover_run_plain(monkeypatch):
     assert torch.equal(sol.spike_times(), expected.spike_times())
     with pytest.raises(adjsnn.ConfigurationError, match='kernels="fused", but 2 layers are too many'):
         adjsnn.solve(lif, x, t_end=40.0, kernels="fused")
+
+
+def test_a_solution_without_trajectory_has_none_to_ask_for():
+    sol = adjsnn.solve(network(), torch.ones(6, 2, 1), dt=0.5, adjoint=adjsnn.DiscreteAdjoint(checkpoints=2))
+    for name in ("v", "a_fast", "a_slow", "charge", "crossings", "spikes"):
+        assert not hasattr(sol, name)
+        with pytest.raises(adjsnn.ConfigurationError, match=f"sol.{name} of a solve with checkpoints.*Try: adjoint="):
+            getattr(sol, name)
+    assert not hasattr(sol, "anything_else")

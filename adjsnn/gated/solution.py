@@ -9,7 +9,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from adjsnn.bodies import Ran
-from adjsnn.errors import ConfigurationError
+from adjsnn.errors import NotKeptError
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
 from adjsnn.gated.segmented import Record
@@ -199,7 +199,7 @@ class CheckpointedSolution:
 
     def __getattr__(self, name: str) -> Any:
         if name in ("v", "a_fast", "a_slow", "charge", "crossings", "spikes"):
-            raise ConfigurationError(
+            raise NotKeptError(
                 f"sol.{name} of a solve with checkpoints, which keeps no trajectory",
                 "readout, final_state, spike_charge, spike_counts or stats",
                 "adjoint=adjsnn.DiscreteAdjoint() without checkpoints",
