@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from hybrid.test_events import Pair
 from lif_networks import random_lif, random_spikes
 from networks import DT, GATES, MEMBRANES, random_network, random_trial
 from reachable import overwrite, overwritten, reachable
 from smooth_systems import Drive, Network
-from test_events import Pair
 from torch import Tensor, nn
 
 import adjsnn

@@ -5,9 +5,9 @@ import pytest
 import torch
 from networks import MEMBRANES, relative
 from scipy.integrate import solve_ivp
-from test_forward import _qif_by_dop853
 
 import adjsnn
+from gated.test_forward import _qif_by_dop853
 
 
 def _net(n_hidden=8):

@@ -15,7 +15,7 @@ from adjsnn.training.__main__ import main
 from adjsnn.training.files import read_summary, sealed
 from adjsnn.training.sweep import combinations
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LINE = '''
 import sys
 from dataclasses import dataclass

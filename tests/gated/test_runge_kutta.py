@@ -7,10 +7,10 @@ import pytest
 import torch
 from networks import DT, GATES, MEMBRANES, gradients, random_loss, random_network, random_trial, relative
 from scipy.integrate import solve_ivp
-from test_forward import _qif_by_dop853
 
 import adjsnn
 from adjsnn import BPTT, DiscreteAdjoint, GatedState
+from gated.test_forward import _qif_by_dop853
 
 METHODS = {"heun": 2, "rk4": 4}
 pytestmark = pytest.mark.usefixtures("kernels")

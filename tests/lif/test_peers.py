@@ -8,7 +8,7 @@ import torch
 
 from adjsnn import LIFNetwork, SpikeTrains
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import lif_jaxsnn  # the folder of scripts is not a package
 import lif_peers

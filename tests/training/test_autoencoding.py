@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from adjsnn.training import main
 from adjsnn.training.trials import SignalTrials
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import autoencoding  # noqa: E402  the folder of scripts is not a package

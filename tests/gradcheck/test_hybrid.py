@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from hybrid.test_events import Pair
 from smooth_systems import ADAPTIVE, F64, FIXED, TIMES, Network, cost, problem
-from test_events import Pair
 from torch import nn
 
 import adjsnn

@@ -22,7 +22,7 @@ from adjsnn.training.files import read_about, read_summary, sealed
 from adjsnn.training.ranges import _numbers
 from adjsnn.training.sweep import _locked
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import adjoints  # noqa: E402  the folder of scripts is not a package
@@ -341,7 +341,7 @@ def test_a_sweep_whose_runs_still_work_is_not_resumed(tmp_path, capsys):
 ENDLESS = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_run_choices import Slope
+from training.test_run_choices import Slope
 from adjsnn.training import main
 class Endless(Slope):
     pass

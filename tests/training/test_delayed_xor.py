@@ -11,7 +11,7 @@ import adjsnn
 from adjsnn.training import Cost, main
 from adjsnn.training.batches import samples_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import xor_trials  # noqa: E402  the folder of scripts is not a package

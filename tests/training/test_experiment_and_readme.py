@@ -11,7 +11,7 @@ import torch
 
 from adjsnn.training import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import predictive_coding  # noqa: E402  the folder of scripts is not a package

@@ -5,13 +5,13 @@ import re
 import pytest
 import torch
 from smooth_systems import ADAPTIVE, F64, TIMES, checkpointed, gradients, problem
-from test_smooth import reference
 
 from adjsnn import IntegrationError
 from adjsnn.adjoints import BPTT
 from adjsnn.hybrid import adaptive
 from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
+from hybrid.test_fixed_steps import reference
 
 
 @pytest.mark.parametrize("mode", ["none", "held", "callable"])

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 from smooth_systems import F64
-from test_smooth_as_seen import ADJOINTS, TAPED, TS, each_adjoint, each_own
 from torch import nn
 
 import adjsnn
 from adjsnn import BPTT, ConfigurationError, ContinuousAdjoint, HybridSystem
+from hybrid.test_as_seen import ADJOINTS, TAPED, TS, each_adjoint, each_own
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # they would quadruple the time of many small solves
 LOG_K = -1.0
