@@ -138,49 +138,47 @@ def test_parameters_gone_wrong_are_named():
         adjsnn.solve(net, _u(), dt=0.1)
 
 
-@pytest.mark.usefixtures("kernels")
-def test_divergence_names_sample_and_time():
+def test_divergence_names_sample_and_time(kernels):
     net = _net(neuron=adjsnn.LIF())
     with torch.no_grad():
         net.w_rec.fill_(1e30)
         net.bias.fill_(1.5)
     y0 = _state(a_fast=torch.tensor([[0.0], [-1e20], [0.0]]).expand(3, 4).contiguous())
     with pytest.raises(IntegrationError, match=r"diverged at sample 1, neuron 0, t = 0.1 ms"):
-        adjsnn.solve(net, _u(), dt=0.1, y0=y0)
+        adjsnn.solve(net, _u(), dt=0.1, y0=y0, kernels=kernels)
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("adjoint", [adjsnn.DiscreteAdjoint(), adjsnn.BPTT()])
-def test_runaway_names_sample_and_time(adjoint):
+def test_runaway_names_sample_and_time(adjoint, kernels):
     net = _net()
     with torch.no_grad():
         net.w_rec.fill_(1e3)
     u = _u()
     u[4:, 2] = 30.0
     with pytest.raises(IntegrationError, match="sample 2, neuron"):
-        adjsnn.solve(net, u, dt=0.1, adjoint=adjoint)
+        adjsnn.solve(net, u, dt=0.1, adjoint=adjoint, kernels=kernels)
 
 
-@pytest.mark.usefixtures("kernels")
-def test_a_lif_reset_past_the_threshold_is_runaway():
+def test_a_lif_reset_past_the_threshold_is_runaway(kernels):
     net = _net(neuron=adjsnn.LIF())
     u = _u()
     with torch.no_grad():
         net.w_in.fill_(1.0)
     u[2:, 1, 0] = 1e4
     with pytest.raises(IntegrationError, match=r"runaway.*sample 1, neuron 0, t = 0.3 ms"):
-        adjsnn.solve(net, u, dt=0.1)
+        adjsnn.solve(net, u, dt=0.1, kernels=kernels)
 
 
-@pytest.mark.usefixtures("kernels")
-def test_a_phase_slipping_backward_is_warned_of():
+def test_a_phase_slipping_backward_is_warned_of(kernels):
     net = _net(neuron=adjsnn.QIF())
     with torch.no_grad():
         net.w_rec.zero_()
         net.w_in.fill_(1.0)
     u = torch.full((4, 1, 2), -1.6)
     with pytest.warns(adjsnn.StepTooLongWarning, match="back through its reset"):
-        adjsnn.solve(net, u, dt=0.5, y0=GatedState(torch.full((1, 4), 0.5), torch.zeros(1, 4), torch.zeros(1, 4)))
+        adjsnn.solve(
+            net, u, dt=0.5, y0=GatedState(torch.full((1, 4), 0.5), torch.zeros(1, 4), torch.zeros(1, 4)), kernels=kernels
+        )
 
 
 def _trains(idx, time, n_neurons=3, t_max=10.0, sign=None):

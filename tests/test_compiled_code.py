@@ -213,6 +213,7 @@ def run_loops(package, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_processes_that_fill_an_empty_folder_at_once_agree(tmp_path):
     processes = [run_loops(PACKAGE, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
     for out, error in [process.communicate(timeout=120) for process in processes]:
@@ -245,6 +246,7 @@ def test_an_installation_that_cannot_be_written_keeps_code_in_the_users_folder_o
     assert (out.split(), error) == (["True", "1"], "")
 
 
+@pytest.mark.slow
 def test_the_library_in_a_zip_file_keeps_its_code(tmp_path):
     archive = shutil.make_archive(str(tmp_path / "library"), "zip", PACKAGE.parent, "adjsnn")
     results = [run_loops(f"{archive}/adjsnn", HOME=str(tmp_path)).communicate(timeout=120) for _ in range(2)]

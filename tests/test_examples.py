@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
-
-
-EXAMPLES = ("fitzhugh_nagumo", "morris_lecar", "neural_ode", "adaptive_neuron")
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("fitzhugh_nagumo", marks=SLOW),
+        pytest.param("morris_lecar", marks=SLOW),
+        "neural_ode",
+        pytest.param("adaptive_neuron", marks=SLOW),
+    ],
+)
 def test_the_loss_falls(name):
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -21,11 +27,8 @@ def test_the_loss_falls(name):
     assert losses[-1] < 0.1 * losses[0]
 
 
-EXAMPLES = ("fitzhugh_nagumo", "morris_lecar", "neural_ode", "adaptive_neuron")
-
-
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", ["fitzhugh_nagumo", "morris_lecar", "neural_ode", "adaptive_neuron"])
 def test_they_are_short(name):
     lines = (FOLDER / f"{name}.py").read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.strip().startswith(("#", '"""'))]

@@ -27,6 +27,7 @@ def scattered(dtype: torch.dtype, seed: int = 0, learn=LEARN, **options) -> LIFN
     return net
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("margin", [0.01, 0.1, 1.0 / 3.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("single", [(), ("v_th",), ("v_reset",), ("v_th", "v_reset")])

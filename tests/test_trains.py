@@ -26,6 +26,7 @@ def _one_row(time, n_neurons=1, t_max=None):
 # ---- grids
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dt", [0.1, 0.3, 1e-3, 0.7, 1.0, 1 / 3, 12.7, np.float32(0.1)])
 @pytest.mark.parametrize("steps", [2000, 1_000_000])

@@ -26,6 +26,7 @@ def _u(steps, batch=2):
     return torch.randn(steps, batch, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("method", ["dopri5", "tsit5"])
 def test_adaptive_steps_reach_dop853_through_every_turn(method):
     net = _net()
@@ -173,6 +174,7 @@ def _by_dop853(net, t_end, drive):
     return y[:n], y[n : 2 * n] + charge(y[:n]) / tau_fast, y[2 * n :] + charge(y[:n]) / tau_slow, spikes
 
 
+@pytest.mark.every(5)
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("method", ["dopri5", "tsit5"])
 @pytest.mark.parametrize("neuron", ["lif", "nif"])
@@ -218,6 +220,7 @@ def test_discrete_equals_backpropagation_through_resets(neuron):
         assert relative(found[name], judge[name]) <= 1e-10, name
 
 
+@pytest.mark.every(2)
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("neuron", ["lif", "nif"])
 def test_both_adjoints_reach_the_network_stepped_finely(neuron):
@@ -237,6 +240,7 @@ def test_both_adjoints_reach_the_network_stepped_finely(neuron):
             assert relative(found[name], value) <= 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2), ("rk4", 4)])
 @pytest.mark.parametrize("neuron", ["lif", "nif"])

@@ -116,8 +116,10 @@ def test_a_wrapping_membrane_flows_alike_at_threshold_and_reset(membrane):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("tau_per_neuron", [False, True])
-@pytest.mark.parametrize("gate", [CubicGate(0.2), adjsnn.RaisedCosineGate(0.2)], ids=_name)
+@pytest.mark.parametrize("tau_per_neuron", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "gate", [pytest.param(CubicGate(0.2), marks=pytest.mark.slow), adjsnn.RaisedCosineGate(0.2)], ids=_name
+)
 def test_a_newcomers_gate_and_membrane_pass_the_judges(gate, tau_per_neuron):
     net = random_network(ExponentialIF(), gate, seed=0, tau_per_neuron=tau_per_neuron)
     with torch.no_grad():

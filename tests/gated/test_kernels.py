@@ -38,6 +38,7 @@ def test_fused_loops_compute_what_plain_operations_do(neuron, gate, method):
     assert not torch.equal(expected["w_rec"], found["w_rec"])  # they are two computations
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("method", METHODS)

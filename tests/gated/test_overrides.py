@@ -148,6 +148,7 @@ def _network(neuron, gate=GATE, seed=0, high=1.6):
     return net
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", ["euler", "heun"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_an_overridden_function_is_solved_and_differentiated(name, method):
@@ -166,6 +167,7 @@ def test_an_overridden_function_is_solved_and_differentiated(name, method):
         assert relative(g, tape[key]) < 1e-9
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "neuron", [FastLIF(20.0, -0.2), FastQIF(25.0), OtherStepLIF(20.0, -0.2), HigherResetLIF(20.0, -0.2), LeakyResetNIF()],
     ids=lambda x: type(x).__name__,
@@ -310,6 +312,7 @@ GATES = {
 }
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", ["euler", "rk4"])
 @pytest.mark.parametrize("name", GATES)
 def test_a_gate_may_return_its_argument_a_view_a_number_and_inherit_anything(name, method):
@@ -457,6 +460,7 @@ def test_what_a_solve_would_not_call_is_refused():
         adjsnn.ChargeForm(net)
 
 
+@pytest.mark.slow
 def test_the_charge_form_of_a_subclass_of_qif_is_that_of_the_same_membrane_from_nothing():
     y = []
     for neuron in PAIRS["flow of QIF"]:

@@ -32,6 +32,7 @@ def _gradients(net, u, y0, adjoint, method, inputs=None, loss=_loss):
     return sol, dict(zip(leaves, found, strict=True))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("checkpoints", ["sqrt", 1, 2, 4, 21, 100])
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("method", ["euler", "rk4"])

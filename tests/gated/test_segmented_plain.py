@@ -78,6 +78,7 @@ def _gradients(net, u, y0, adjoint, inputs=None, loss=_readout_and_last_state, *
     return sol, dict(zip(leaves, found, strict=True))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", PLAIN)
 def test_checkpointed_gradients_are_the_same_bits(case, method, monkeypatch, unchecked_shapes):
@@ -101,6 +102,7 @@ def test_checkpointed_gradients_are_the_same_bits(case, method, monkeypatch, unc
         assert sol.stats.recomputed_steps == UNIT * again
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(("batch", "n_hidden", "unit"), [(1, 33, 7), (3, 101, 13), (2, 257, 9)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["euler", "rk4"])
@@ -120,6 +122,7 @@ def test_odd_sizes_are_the_same_bits(method, dtype, batch, n_hidden, unit, monke
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", [name for name in PLAIN if name.startswith(("own", "tau"))])
 def test_every_output_carries_its_gradient(case, method, monkeypatch, unchecked_shapes):

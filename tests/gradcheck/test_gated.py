@@ -16,14 +16,15 @@ from adjsnn.gradcheck.__main__ import main
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.every(5)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
-def test_central_differences_with_equal_spikes(neuron, gate):
+@pytest.mark.parametrize("kernels", ["auto", pytest.param("plain", marks=pytest.mark.slow)])
+def test_central_differences_with_equal_spikes(neuron, gate, kernels):
     net = random_network(MEMBRANES[neuron], GATES[gate], seed=5)
     u, y0 = random_trial(net, seed=5)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    report = adjsnn.gradcheck(net, u, random_loss, dt=DT, y0=y0, entries=4, verbose=False)
+    report = adjsnn.gradcheck(net, u, random_loss, dt=DT, y0=y0, entries=4, verbose=False, kernels=kernels)
     assert report.spikes > 30
     for row in report.rows:
         assert row.bptt is not None
@@ -86,6 +87,7 @@ def test_the_command(neuron, capsys):
     assert "dt=-1.0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_as_a_module():
     command = [sys.executable, "-W", "error", "-m", "adjsnn.gradcheck", "--steps", "50", "--hidden", "4"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)

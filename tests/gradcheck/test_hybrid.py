@@ -27,6 +27,7 @@ def _check(mode="held", **options):
     return adjsnn.gradcheck(net, inputs, _loss, **({"ts": TIMES, "y0": y0, "verbose": False, "entries": 4} | options))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("mode", ["held", "callable", "none"])
 @pytest.mark.parametrize("method", FIXED)
 def test_fixed_methods_agree_with_every_judge(method, mode):
@@ -46,6 +47,7 @@ def test_fixed_methods_agree_with_every_judge(method, mode):
         assert row.norm > 0.0 or (row.name == "v" and mode == "none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_adaptive_methods_agree_with_every_judge(method):
     report = _check(method=method, against=("bptt", "forward"), **TOLERANCES)
@@ -57,6 +59,7 @@ def test_adaptive_methods_agree_with_every_judge(method):
     assert "vs forward" not in str(default)
 
 
+@pytest.mark.slow
 def test_events_are_judged_on_the_same_steps():
     """At a loose tolerance, whose discrete gradient differs from the true one by more than is allowed."""
     net, y0 = Pair(time=True), torch.full((2, 4), 0.3, dtype=torch.float64)
@@ -70,6 +73,7 @@ def test_events_are_judged_on_the_same_steps():
     assert all(row.finite_difference <= 1e-6 and row.skipped == 0 for row in report.rows), report
 
 
+@pytest.mark.slow
 def test_a_wrong_slope_of_the_guard_is_caught(monkeypatch):
     """As that of the threshold, which a library once dropped: the adjoint is told another guard than the events have."""
     true = hybrid_discrete.level
@@ -183,6 +187,7 @@ def test_refused(case):
     assert "Try: " in str(caught.value)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("adjoint", [DiscreteAdjoint, ContinuousAdjoint])
 @pytest.mark.parametrize(("method", "order"), [("heun", 2), ("rk4", 4)])
 def test_the_slope_is_the_order_of_the_method(method, order, adjoint):
@@ -194,6 +199,7 @@ def test_the_slope_is_the_order_of_the_method(method, order, adjoint):
     assert found.loss_errors[-1] < found.loss_errors[0] / (0.5 * 8**order)
 
 
+@pytest.mark.slow
 def test_the_error_follows_the_tolerance():
     found = _converge(method="dopri5", tolerances=(1e-9, 1e-5, 1e-7))
     assert found.sizes == (1e-5, 1e-7, 1e-9)
@@ -202,6 +208,7 @@ def test_the_error_follows_the_tolerance():
     assert found.gradient_errors[-1] < 1e-7
 
 
+@pytest.mark.slow
 def test_a_wrong_adjoint_does_not_converge(monkeypatch):
     right = smooth_discrete.pull_field
 
@@ -235,6 +242,7 @@ def test_one_parameter_in_system_and_input_is_one_leaf():
     assert [row.name for row in report.rows] == ["w", "v", "tau", "u.speed", "y0"]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     assert main(["--convergence", "--picture", str(tmp_path / "picture.png")]) == 0
     printed = capsys.readouterr().out

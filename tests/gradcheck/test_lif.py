@@ -26,6 +26,7 @@ def check(lif, x, **options):
     return adjsnn.gradcheck(lif, x, times, **({"t_end": T_END, "entries": 3, "verbose": False} | options))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_what_is_right_passes(ratio, recurrent, capsys):
@@ -48,6 +49,7 @@ def test_what_is_right_passes(ratio, recurrent, capsys):
     assert all(p.dtype == torch.float32 and torch.equal(p, old) for p, old in zip(lif.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_state_of_ones_own_and_the_plain_code():
     lif, x = random_lif(3, layers=(4,)), random_spikes(3, batch=2, count=6)
     y0 = [LIFState(torch.full((2, 4), 0.2), torch.full((2, 4), 0.5))]
@@ -62,6 +64,7 @@ WRONG = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kernels", ["fused", "plain"])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_gradient_is_caught_by_differences(monkeypatch, name, kernels):
@@ -158,6 +161,7 @@ def test_the_other_engine_is_for_lif_networks_only():
         adjsnn.gradcheck(net, torch.zeros(5, 2, 2), lambda sol: sol.readout.sum(), dt=0.1, against=("plain",))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_the_critical_weight_of_a_single_spike(ratio, lif_kernels):
     """Peak of the response to a weight of one: exp(-q log(q)/(q-1)) with q = τ_m/τ_s."""

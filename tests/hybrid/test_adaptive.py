@@ -34,6 +34,7 @@ class Pendula(HybridSystem):
         return flow if u is None else flow + u
 
 
+@pytest.mark.every(8)
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("method", ADAPTIVE)
 @pytest.mark.parametrize("dtype", [F64, torch.float32])

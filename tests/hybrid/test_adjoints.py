@@ -22,6 +22,7 @@ from adjsnn.numerics.tableaus import TABLEAUS
 MODES = ("none", "held", "callable")
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", FIXED + ADAPTIVE)
@@ -32,6 +33,7 @@ def test_discrete_equals_backpropagation(method, mode, seed):
     assert relative(found, judge) < 1e-12
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", FIXED)
 def test_discrete_against_central_differences(method, mode):
@@ -52,6 +54,7 @@ def test_discrete_against_central_differences(method, mode):
     assert relative(found, judge) < 1e-7
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", FIXED + ADAPTIVE)
 def test_forward_sensitivities_equal_discrete(method, mode):
@@ -60,6 +63,7 @@ def test_forward_sensitivities_equal_discrete(method, mode):
     assert relative(found, judge) < 1e-12  # both are exact to rounding
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", FIXED)
 def test_continuous_converges_to_discrete_at_the_order(method, mode):
@@ -74,6 +78,7 @@ def test_continuous_converges_to_discrete_at_the_order(method, mode):
     assert slope == pytest.approx(TABLEAUS[method].order, abs=0.25), errors
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("mode", MODES)
 def test_continuous_converges_with_its_own_grid(mode):
     _, judge = gradients(mode, method="dopri5", rtol=1e-12, atol=1e-12)
@@ -84,6 +89,7 @@ def test_continuous_converges_with_its_own_grid(mode):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4.0, abs=0.4), errors  # intervals are not multiples of dt
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_continuous_converges_with_its_tolerance(method, mode):
@@ -97,6 +103,7 @@ def test_continuous_converges_with_its_tolerance(method, mode):
     assert errors[-1] < 1e-4 * errors[0]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("checkpoints", ["sqrt", 1, 3, 5])
 @pytest.mark.parametrize("method", FIXED + ADAPTIVE)
@@ -117,6 +124,7 @@ def test_checkpoints_give_the_same_bits(method, checkpoints, mode):
     assert thin.stats.recomputed_steps == least if method in FIXED else thin.stats.recomputed_steps >= least
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
 def test_checkpoints_keep_the_square_root_of_the_states(method):
     net, _, y0, _ = problem("none")
@@ -194,7 +202,8 @@ def _leak_gradient(length, adjoint, substeps):
     return torch.autograd.grad((solution.y[1:] ** 2).sum(), net.w)[0]
 
 
-@pytest.mark.parametrize("lengths", [(5, 20, 40), pytest.param((5, 10, 15, 20, 40, 100, 200), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lengths", [(5, 20, 40), (5, 10, 15, 20, 40, 100, 200)])
 def test_errors_over_a_leak(lengths, capsys):
     rows = []
     for length in lengths:
@@ -221,6 +230,7 @@ def test_errors_over_a_leak(lengths, capsys):
     assert not rows[0][-1]
 
 
+@pytest.mark.slow
 def test_strict_backsolve_refuses():
     with pytest.raises(IntegrationError, match="sample 0: integrating backward ended"):
         _leak_gradient(100, Backsolve(strict=True), 400)

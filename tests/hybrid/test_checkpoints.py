@@ -54,6 +54,7 @@ def watch(monkeypatch):
     return most, thinned
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("slots", [4, 20, 60])
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
 def test_steps_and_states_are_those_of_the_plan(method, slots, watch, unchecked_shapes):
@@ -88,6 +89,7 @@ class Wide(HybridSystem):
         return -y + torch.tanh(y @ self.w.T) + torch.tanh(u @ self.v.T)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(("batch", "width"), [(1, 33), (7, 5), (3, 101)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
@@ -106,6 +108,7 @@ def test_odd_sizes_are_the_same_bits(method, dtype, batch, width):
         assert all(torch.equal(x, y) for x, y in zip(other, found[0], strict=True))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("method", ["heun", "tsit5"])
 def test_a_second_backward_pass_makes_the_states_again(method, watch, unchecked_shapes):
     _, thinned = watch
@@ -116,6 +119,7 @@ def test_a_second_backward_pass_makes_the_states_again(method, watch, unchecked_
     assert solution.stats.recomputed_steps == 2 * once + thinned[0][2][-1]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("method", ["euler", "rk4"])
 def test_a_memory_budget_of_fixed_steps_holds_everything(method):
     stored, wanted = _solve(method)
@@ -128,6 +132,7 @@ def test_a_memory_budget_of_fixed_steps_holds_everything(method):
         assert (solution.stats.recomputed_steps == 0) == (share == 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_a_memory_budget_of_adaptive_steps_holds_the_states(method, unchecked_shapes):
     stored, wanted = _solve(method)
@@ -140,6 +145,7 @@ def test_a_memory_budget_of_adaptive_steps_holds_the_states(method, unchecked_sh
         assert (solution.stats.recomputed_steps == 0) == (states > 50)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("method", FIXED + ADAPTIVE)
 def test_backsolve_keeps_the_last_state_alone(method):
     stored, wanted = _solve(method)

@@ -126,6 +126,7 @@ def test_a_bouncing_ball_and_its_gradients_have_a_closed_form(method):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=0)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_discrete_equals_backpropagation_through_events(method, mode):
@@ -136,6 +137,7 @@ def test_discrete_equals_backpropagation_through_events(method, mode):
     assert relative(found, judge) < 1e-11
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("mode", ["held", "time"])
 def test_against_central_differences(mode):
@@ -160,6 +162,7 @@ def test_against_central_differences(mode):
             assert float((found[name] * direction).sum()) == pytest.approx(judge, rel=1e-6, abs=1e-6), name
 
 
+@pytest.mark.every(3)
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("mode", MODES)
 def test_continuous_converges_to_discrete(mode):
@@ -174,6 +177,7 @@ def test_continuous_converges_to_discrete(mode):
     assert errors[-1] < 1e-2 * errors[0], errors
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("adjoint", [adjsnn.ContinuousAdjoint(method="rk4"), adjsnn.ContinuousAdjoint(method="rk4", dt=0.25)])
 def test_continuous_on_a_grid_of_its_own(adjoint):
@@ -181,6 +185,7 @@ def test_continuous_on_a_grid_of_its_own(adjoint):
         assert relative(_gradients(mode, adjoint=adjoint, **TIGHT)[1], _gradients(mode, **TIGHT)[1]) < 1e-5
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("checkpoints", ["sqrt", 3])
 def test_checkpoints_replay_the_events(checkpoints):
     stored, judge = _gradients("held")
@@ -191,6 +196,7 @@ def test_checkpoints_replay_the_events(checkpoints):
         assert torch.equal(found[name], judge[name]), name
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("adjoint", [None, adjsnn.ContinuousAdjoint(method="dopri5")])
 def test_batch_against_singles(adjoint):
     net, u, y0, _ = _problem("held")
@@ -282,6 +288,7 @@ def test_single_precision():
     torch.testing.assert_close(single.event_times.double(), double.event_times, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_loss_of_event_times_alone_and_of_states_alone():
     for loss in (lambda sol: sol.event_times[:, :4].square().sum(), lambda sol: sol.y.square().sum()):
         _, found = _gradients("none", loss=loss)

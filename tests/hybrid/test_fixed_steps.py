@@ -34,6 +34,7 @@ def reference(net, y0, ts, inputs=None, held=None):
     return torch.as_tensor(np.stack(rows))
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("mode", ["none", "held", "callable"])
 @pytest.mark.parametrize("method", FIXED)
 def test_slope_against_scipy(method, mode):

@@ -118,6 +118,7 @@ def _propagated(problem, offset, judge):
     return moved.expand(len(TS), *moved.shape) if problem is Constant else torch.zeros_like(judge.exact(TS))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("method", OPTIONS)
 def test_solution_and_gradient(method, problem):
@@ -127,6 +128,7 @@ def test_solution_and_gradient(method, problem):
     assert backward < 3.0 * tolerance
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "adjoint", [BPTT(), DiscreteAdjoint(), ContinuousAdjoint(method="dopri5"), ForwardSensitivity(), Backsolve()]
 )

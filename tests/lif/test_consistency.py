@@ -35,6 +35,7 @@ def close(a: Tensor, b: Tensor, rel: float = 1e-9) -> bool:
     return bool((a - b).abs().max() <= rel * b.abs().max())
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_fused_loops_and_plain_code_agree(kind, ratio):

@@ -40,6 +40,7 @@ def scanned(kind: str, ratio: float) -> list:
     )
 
 
+@pytest.mark.every(11)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_spikes_are_those_of_a_dense_scan(kind, ratio, lif_kernels):
@@ -55,6 +56,7 @@ def test_spikes_are_those_of_a_dense_scan(kind, ratio, lif_kernels):
     assert min(sol.stats.spikes) > 5
 
 
+@pytest.mark.every(9)
 @pytest.mark.parametrize("analog_only", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_central_differences(kind, analog_only, lif_kernels, unchecked_shapes):
@@ -113,6 +115,7 @@ def test_a_constant_current_is_a_bias(recurrent, lif_kernels):
     assert torch.allclose(e_mem, d_mem, rtol=1e-9)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_the_step_is_the_same_input(kind, lif_kernels):
     lif, x, u = network(kind), random_spikes(3, batch=2), random_currents().requires_grad_()
@@ -200,6 +203,7 @@ def test_the_voltage_integral_is_that_of_a_dense_record(recurrent):
         assert (sol.voltage_integral(k) - dense).abs().max() < error
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_the_largest_voltage_under_currents(recurrent, ratio):

@@ -66,6 +66,7 @@ def test_voltage_maximum_is_that_of_a_dense_record(ratio, recurrent):
     assert torch.equal(found[~silent], lif.v_th[-1].expand_as(found)[~silent])
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_voltage_maximum_has_the_gradient_of_differences(ratio, recurrent):
@@ -90,6 +91,7 @@ def test_voltage_maximum_at_a_cusp_moves_with_the_arrival():
     assert x.time.grad.tolist()[0] == pytest.approx([-slope, slope], rel=1e-12)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_voltage_integral(ratio):
     lif, x = random_lif(6, ratio=ratio, refractory=0.0), random_spikes(6, batch=2)
@@ -207,6 +209,7 @@ def read_out(lif: adjsnn.LIFNetwork) -> None:
     lif.w_out, lif.n_out, lif.tau_out = torch.nn.Parameter(w_out), 2, 8.0
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("start", "stop"), [(0.0, T_END), (17.3, 41.9)])
 def test_error_of_the_readout_is_its_integral(start, stop):
     lif = random_lif(3)
@@ -236,6 +239,7 @@ def test_error_of_the_readout_is_its_integral(start, stop):
         run().readout_error(target[1:])
 
 
+@pytest.mark.slow
 def test_integral_of_the_readout_over_a_window_of_each_sample():
     lif = random_lif(5)
     read_out(lif)

@@ -46,6 +46,7 @@ def exact_spikes(t_end: float) -> list[float]:
         found.append(start)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("kernels", BODIES)
 @pytest.mark.parametrize("how", ["feed-forward", "recurrent", "currents"])
 @pytest.mark.parametrize("t_end", [100.0, 200.0, 4000.0, 1e6])
@@ -247,6 +248,7 @@ def sizes(kind: str, n: int) -> list[int]:
     return n // 25 * [1] + n // 25 * 24 // 50 * [50] if kind == "recurrent" else n // 5000 * [5000]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_neurons_spike_as_often_as_in_extended_precision(kind):
     rng = np.random.default_rng(KINDS.index(kind))

@@ -9,6 +9,7 @@ import adjsnn
 F64 = torch.float64
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("taus", [(20.0, 5.0), (5.0, 20.0), (10.0, 10.0), (10.0, 10.0 * (1.0 + 1e-9))])
 def test_neurons_that_are_alike_spike_together_though_each_would_silence_the_others(taus, lif_kernels):
     """Winner takes all without a delay: rounding must not make a winner."""

@@ -24,6 +24,7 @@ KINDS = (autoencoding.GatedAutoencoding, autoencoding.LIFAutoencoding)
 SHORT = ["--iterations", "2", "--batch", "2", "--neurons", "10", "--held-out-window", "30", "--window", "20"]
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("network", ["gated", "lif"])
 @pytest.mark.parametrize("data", ["signals", "digits"])
 def test_a_short_run(network, data, tmp_path, monkeypatch):
@@ -98,6 +99,7 @@ def test_a_recording_and_digits_are_not_both_coded(tmp_path, capsys):
     assert "--signal with --data digits" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_rate_distortion_curve(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for price in ("0.1", "1"):

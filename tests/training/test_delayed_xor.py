@@ -28,6 +28,7 @@ def test_classes_come_as_often_as_stated():
     assert ((trials.signs == 0).sum(1) <= 1).all()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("label", range(3))
 def test_no_time_tells_the_class(label):
     """The cue, and where each pulse has its place, are as often at each time in one class as in all trials."""
@@ -97,6 +98,7 @@ def test_steps_get_shorter_where_gradients_are_steep():
     assert other.schedule(0.5) == experiment.schedule(0.5)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("network", ["gated", "lif"])
 def test_a_short_run(network, tmp_path, monkeypatch):
     few = ["--validation-trials", "20", "--held-out-trials", "20"]
@@ -142,6 +144,7 @@ def test_delays_get_longer_and_a_resumed_run_knows():
     assert other.shortened() == experiment.shortened()
 
 
+@pytest.mark.slow
 def test_adjoints_give_the_same_gradient():
     """The discrete adjoint and BPTT of the same steps to rounding; the continuous one of other steps, roughly."""
     gradients = {}

@@ -93,6 +93,7 @@ def test_the_readme_examples_run(number, printed, capsys):
     assert printed in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_yin_yang_leaves_its_folder_and_the_same_numbers(tmp_path, capsys):
     results = []
     for name in ("first", "second"):

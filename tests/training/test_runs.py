@@ -83,6 +83,7 @@ def _same_weights(one, other):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_the_experiment_of_the_docs_page_runs(script, tmp_path):
     assert len(PAGE) == 1
     assert len(PAGE[0].splitlines()) < 80
@@ -114,6 +115,7 @@ def test_the_experiment_of_the_docs_page_runs(script, tmp_path):
     assert [row["iteration"] for row in _rows(run)] == ["0", "10", "20"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaging", ["0", "0.9"])
 def test_a_killed_run_goes_on_to_the_bit(script, tmp_path, averaging):
     """Killed at a random moment, twice; the moments differ from test run to test run and the weights must not."""
@@ -145,6 +147,7 @@ def test_a_killed_run_goes_on_to_the_bit(script, tmp_path, averaging):
     assert "is finished" in out
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("metrics", ["whole", "first line cut", "empty"])
 def test_a_run_killed_before_its_first_step_was_saved(script, tmp_path, metrics):
     """It goes on from the start, which is judged once."""
@@ -161,6 +164,7 @@ def test_a_run_killed_before_its_first_step_was_saved(script, tmp_path, metrics)
     assert _rows(run) == rows
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_its_last_step(script, tmp_path, number):
     process = _start(script, *SMALL, "--iterations", "100000", "--save-every", "100000", "--runs", str(tmp_path))
@@ -177,6 +181,7 @@ def test_a_stopped_run_saves_its_last_step(script, tmp_path, number):
     assert f"--resume {_only(tmp_path)}" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", ["of samples", "inside the cost"])
 def test_two_processes_have_the_gradient_of_one(script, tmp_path, mean):
     """Costs, gradient norms, and the weights after three steps; predictive coding squares a mean over the batch."""
@@ -264,6 +269,7 @@ def test_a_run_in_use_is_left_alone(script, tmp_path):
     assert "in use by another process" in err
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_a_message_and_keeps_what_is_saved(script, tmp_path):
     """A limit on the size of files stands for the full disk: a write fails with an OSError when metrics.csv has grown to it."""
 

@@ -67,6 +67,7 @@ def _sweep(script, *options):
     return main(["sweep", str(script), "--runs", str(script.parent / "runs"), *options])
 
 
+@pytest.mark.slow
 def test_a_sweep_is_compared_and_recorded(script, capsys, monkeypatch):
     options = ["--seeds", "2", "--parallel", "2", "--grid", "slope=1,2", "learning-rate=0.05"]
     assert _sweep(script, *options, "--flags=--iterations 300 --log-every 100 --threads 1") == 0
@@ -99,6 +100,7 @@ def test_a_sweep_is_compared_and_recorded(script, capsys, monkeypatch):
     assert (script.parent / "compare.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_stops_no_other(script, capsys):
     assert _sweep(script, "--seeds", "3", "--flags=--iterations 5 --fail 1") == 1
     out = capsys.readouterr().out
@@ -107,6 +109,7 @@ def test_a_run_that_fails_is_told_and_stops_no_other(script, capsys):
     assert len(list(script.parent.glob("runs/sweeps/*/line/*/summary.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_stops_its_runs_which_save(script):
     command = [sys.executable, "-m", "adjsnn.training", "sweep", str(script), "--seeds", "2", "--parallel", "1"]
     flags = ["--flags=--iterations 1000000 --save-every 1000000", "--runs", str(script.parent / "runs")]
@@ -123,6 +126,7 @@ def test_a_stopped_sweep_stops_its_runs_which_save(script):
     assert len(list((run / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on(script, capsys):
     """One run stopped on its way and one never started: the first ends as it did, and finished ones are left alone."""
     flags = ["--seeds", "2", "--parallel", "1", "--flags=--iterations 300 --log-every 100 --save-every 100"]
@@ -165,6 +169,7 @@ def test_what_cannot_be_done_is_told(options, message, tmp_path, monkeypatch, ca
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_that_are_not_alike_are_not_one_record(script, capsys, tmp_path):
     assert _sweep(script, "--seeds", "2", "--flags=--iterations 5") == 0
     (root,) = (script.parent / "runs" / "sweeps").iterdir()
