@@ -26,7 +26,7 @@ from adjsnn.hybrid.forward import ForwardSensitivity
 from adjsnn.hybrid.run import HybridStats
 from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.system import HybridSystem
-from adjsnn.lif.autograd import EventAdjoint
+from adjsnn.lif.adjoint import EventAdjoint
 from adjsnn.lif.network import LIFNetwork, LIFState
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.numerics.memory import release_memory

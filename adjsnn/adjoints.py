@@ -1,5 +1,6 @@
 """Choices of an adjoint that several families take: the discrete adjoint, and backpropagation to judge it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,3 +56,19 @@ class BPTT:
     """
 
     steps: Any = None
+
+
+def taken_as(family: type, adjoint: object, common: Mapping[type, Callable[[Any], Any]]) -> Any:
+    """An adjoint as a family runs it; None for what it cannot run, and for a class in place of its instance.
+
+    Args:
+        family: the family's protocol. What has its method is taken as it is.
+        adjoint: as a caller gave it.
+        common: what the family has for choices that several families take, by their class.
+    """
+    if isinstance(adjoint, type):  # a class has the methods of its instances
+        return None
+    if isinstance(adjoint, family):
+        return adjoint
+    make = next((common[kind] for kind in type(adjoint).__mro__ if kind in common), None)
+    return None if make is None else make(adjoint)

@@ -9,16 +9,17 @@ from typing import Any, Literal, Required, TypedDict, Unpack, overload
 import torch
 from torch import Tensor, nn
 
-from adjsnn.adjoints import BPTT, DiscreteAdjoint
 from adjsnn.checks import Count, Number, Times
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.adjoint import GatedChoice
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.gated.solve import solve_gated
+from adjsnn.hybrid.adjoint import HybridChoice
 from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.solve import Adjoint, solve_hybrid
+from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
-from adjsnn.lif.autograd import EventAdjoint
+from adjsnn.lif.adjoint import LIFAdjoint
 from adjsnn.lif.network import LIFNetwork, LIFState
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.lif.solve import solve_lif
@@ -31,7 +32,7 @@ class GatedOptions(TypedDict, total=False):
 
     dt: Required[Number]
     method: str
-    adjoint: DiscreteAdjoint | BPTT | None
+    adjoint: GatedChoice | None
     y0: GatedState | None
     kernels: Literal["auto", "plain", "fused", "backward"]
 
@@ -43,7 +44,7 @@ class LIFOptions(TypedDict, total=False):
     currents: Tensor | None
     t_end: Number | None
     ts: Times | None
-    adjoint: EventAdjoint | None
+    adjoint: LIFAdjoint | None
     y0: Sequence[LIFState] | None
     max_spikes: Count | None
     kernels: Literal["auto", "plain", "fused"]
@@ -58,7 +59,7 @@ class HybridOptions(TypedDict, total=False):
     rtol: Number | None
     atol: Number | None
     max_steps: Count
-    adjoint: Adjoint | None
+    adjoint: HybridChoice | None
     y0: Tensor | None
     substeps: Count
 

@@ -1,28 +1,51 @@
-"""Connects a gated program and its discrete adjoint to torch."""
+"""Connects a gated program and a backward sweep through it to torch."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from adjsnn.gated.engine import Engine
+from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
+from adjsnn.gated.problem import GatedProblem
 from adjsnn.gated.program import GatedTrajectory
+from adjsnn.gated.solution import GatedSolution
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
 
-
-def by_discrete_adjoint(engine: Engine, tensors: GatedTensors, u: Tensor, y0: GatedState) -> GatedTrajectory:
-    """Solve forward; gradients of the trajectory's states and readout run the adjoint."""
-    outputs = _Discrete.apply(engine, tensors.names(), u, *y0, *tensors.flat())
-    return GatedTrajectory(*outputs)
+# A sweep from (engine, tensors, shape, wanted, last), the last three as of `Body.sweep` in `adjsnn.gated.engine`.
+Start = Callable[[Engine, GatedTensors, tuple[int, int, int], frozenset[str], Sequence[Tensor | None]], Sweep]
 
 
-class _Discrete(FirstOrder):
-    """Connects the forward program and its adjoint to torch. Every tensor is an explicit argument."""
+def exact(
+    engine: Engine,
+    tensors: GatedTensors,
+    shape: tuple[int, int, int],
+    wanted: frozenset[str],
+    last: Sequence[Tensor | None],
+) -> Sweep:
+    """The sweep of the discrete adjoint, by the body that runs backward."""
+    return engine.body(tensors, "backward").sweep(shape, wanted, last)
+
+
+def attach(problem: GatedProblem, start: Start = exact) -> GatedSolution:
+    """The solution by the engine, stored whole; gradients of its states and readout run the sweep that `start` gives.
+
+    Raises:
+        ConfigurationError: the inputs are a stream.
+    """
+    engine, tensors = problem.engine, problem.tensors
+    outputs = _Attached.apply(engine, start, tensors.names(), problem.whole_inputs(), *problem.y0, *tensors.flat())
+    return problem.solution(GatedTrajectory(*outputs), engine.ran(tensors))
+
+
+class _Attached(FirstOrder):
+    """Connects the forward program and a sweep to torch. Every tensor is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, engine, names, u, v0, a_fast0, a_slow0, *flat):
+    def forward(ctx, engine, start, names, u, v0, a_fast0, a_slow0, *flat):
         tensors = _tensors(names, flat)
         trajectory = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0))
-        ctx.engine, ctx.names = engine, names
+        ctx.engine, ctx.start, ctx.names = engine, start, names
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat, *trajectory.flat())
         ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
@@ -40,20 +63,20 @@ def _backward(ctx, *cotangents):
     u, *rest = ctx.saved_tensors
     tensors = _tensors(names, rest[: len(names)])
     trajectory = GatedTrajectory(*rest[len(names) :])
-    needs_u, *needs_y0 = ctx.needs_input_grad[2:6]
-    wanted = {name for name, needed in zip(names, ctx.needs_input_grad[6:], strict=True) if needed}
+    needs_u, *needs_y0 = ctx.needs_input_grad[3:7]
+    wanted = {name for name, needed in zip(names, ctx.needs_input_grad[7:], strict=True) if needed}
     if needs_u:
         wanted.add("u")
     c_v, c_fast, c_slow, c_readout = cotangents[:4]
     rows = (c_readout, c_v, c_fast, c_slow)
     last = tuple(None if x is None else x[-1] for x in rows)
-    sweep = ctx.engine.body(tensors, "backward").sweep(_sizes(trajectory), frozenset(wanted), last)
+    sweep = ctx.start(ctx.engine, tensors, _sizes(trajectory), frozenset(wanted), last)
     d_u = torch.zeros_like(u) if needs_u else None
     sweep.back(u, trajectory, rows, d_u)
     gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
     found = (d_u, *d_y0, *(gradients.get(name) for name in names))
-    return None, None, *laid_out(found, (u, *ctx.y0, *tensors.flat()))
+    return None, None, None, *laid_out(found, (u, *ctx.y0, *tensors.flat()))
 
 
 def _sizes(trajectory: GatedTrajectory) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 """Which body runs a gated network: the contract that every body keeps, and the choice between them."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +16,7 @@ from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular, memor
 KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
 
 
+@runtime_checkable
 class Sweep(Protocol):
     """The costate on its way back and the gradients gathered so far. Units of a trajectory are handed to `back` last first."""
 

@@ -1,27 +1,22 @@
 """Solve a gated-synapse network: every check of the arguments, and the choice of what runs."""
 
-from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.adjoints import BPTT, DiscreteAdjoint
-from adjsnn.bodies import Ran
+from adjsnn.adjoints import DiscreteAdjoint
 from adjsnn.checks import Number, all_finite, positive
 from adjsnn.errors import ConfigurationError
-from adjsnn.gated.autograd import by_discrete_adjoint
+from adjsnn.gated.adjoint import GatedChoice, gated_adjoint
 from adjsnn.gated.engine import KERNELS, Engine
 from adjsnn.gated.euler import GatedEuler
 from adjsnn.gated.inheritance import check_promises, of_the_base
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone
+from adjsnn.gated.problem import GatedProblem
 from adjsnn.gated.runge_kutta import GatedRungeKutta
-from adjsnn.gated.segmented import Units, segmented, slots_within
 from adjsnn.gated.shapes import gated_tensors
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
-from adjsnn.numerics.checkpoints import slots_for
-from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.signals import Stream
 
@@ -34,7 +29,7 @@ def solve_gated(
     *,
     dt: Number,
     method: str = "euler",
-    adjoint: DiscreteAdjoint | BPTT | None = None,
+    adjoint: GatedChoice | None = None,
     y0: GatedState | None = None,
     kernels: Literal["auto", "plain", "fused", "backward"] = "auto",
 ) -> GatedSolution | CheckpointedSolution:
@@ -46,7 +41,8 @@ def solve_gated(
             read block by block and never held whole; that needs an adjoint with checkpoints.
         dt: h, step in ms, shorter than every time constant.
         method: "euler", the charge-conserving Euler steps of equation (1.6); "heun" or "rk4", order 2 and 4 (1.14).
-        adjoint: how gradients are computed; default DiscreteAdjoint(), for a Stream DiscreteAdjoint(checkpoints="sqrt").
+        adjoint: how gradients are computed: DiscreteAdjoint(), the default, for a Stream with checkpoints="sqrt"; BPTT(); or
+            anything with the method of `adjsnn.gated.adjoint.GatedAdjoint`.
         y0: initial state, each field (B, N); default all zero.
         kernels: "auto", fused loops where there are any for this network; "plain", torch operations only; "fused", an error
             where there are none; "backward", torch operations forward and fused loops backward, which `gradcheck` uses.
@@ -69,13 +65,7 @@ def solve_gated(
             'method="euler", or adjsnn.ChargeForm(net) for adaptive steps',
         )
     stream = isinstance(inputs, Stream)
-    adjoint = DiscreteAdjoint(checkpoints="sqrt" if stream else None) if adjoint is None else adjoint
-    if not isinstance(adjoint, (DiscreteAdjoint, BPTT)) or (isinstance(adjoint, BPTT) and adjoint.steps is not None):
-        raise ConfigurationError(
-            f"adjoint={adjoint!r} for a gated network",
-            "an adjoint instance, DiscreteAdjoint() or BPTT()",
-            "adjoint=adjsnn.DiscreteAdjoint(), or adjsnn.ChargeForm(net) for the other adjoints",
-        )
+    chosen = gated_adjoint(DiscreteAdjoint(checkpoints="sqrt" if stream else None) if adjoint is None else adjoint)
     check_zone(system.neuron, system.gate)
     tensors = gated_tensors(system).kept()
     _check_finite(tensors)
@@ -85,16 +75,28 @@ def solve_gated(
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
     dt = positive("dt", dt, "a positive step in ms", "dt=0.5")
     _check_step(system, tensors, dt)
-    if stream:
-        _check_stream(system, inputs, adjoint)
+    if isinstance(inputs, Stream):
+        _check_stream(system, inputs)
+        n_steps, batch = inputs.steps, inputs.batch
     else:
         _check_input(system, tensors, inputs)
-    n_steps, batch = (inputs.steps, inputs.batch) if stream else inputs.shape[:2]
-    if y0 is None and system.neuron.threshold > 0.0:  # rest is below it
+        n_steps, batch = inputs.shape[:2]
+    y0 = _initial_state(system, tensors, y0, batch)
+    engine = _engine(system, tensors, method, dt, kernels)
+    ts = torch.arange(n_steps + 1, dtype=tensors.w_rec.dtype, device=tensors.w_rec.device) * dt
+    return chosen.run_gated(GatedProblem(engine, tensors, inputs, y0, ts))
+
+
+def _initial_state(system: GatedSynapseNetwork, tensors: GatedTensors, y0: GatedState | None, batch: int) -> GatedState:
+    if y0 is None:
         y0 = system.initial_state(batch)
-    else:
-        y0 = system.initial_state(batch) if y0 is None else y0
-        _check_state(system, y0, tensors.w_rec, batch)
+        if system.neuron.threshold > 0.0:  # rest is below it
+            return y0
+    _check_state(system, y0, tensors.w_rec, batch)
+    return y0
+
+
+def _engine(system: GatedSynapseNetwork, tensors: GatedTensors, method: str, dt: float, kernels: str) -> Engine:
     if method == "euler":
         program = GatedEuler(system.neuron, system.gate, dt)
     else:
@@ -102,98 +104,13 @@ def solve_gated(
     engine = Engine(program, kernels)
     if kernels == "fused" and (why := engine.obstacle(tensors)):
         raise ConfigurationError(f'kernels="fused", but {why}', "a network that the fused loops cover", 'kernels="auto"')
-    ts = torch.arange(n_steps + 1, dtype=tensors.w_rec.dtype, device=tensors.w_rec.device) * dt
-    if isinstance(adjoint, DiscreteAdjoint) and (choose := _kept_states(adjoint, tensors, n_steps, batch)) is not None:
-        return _solve_checkpointed(engine, tensors, inputs, (n_steps, batch), y0, ts, choose)
-    assert not stream  # the checks above leave no other way here
-    if isinstance(adjoint, BPTT):
-        trajectory, ran = program.unroll(tensors, inputs, y0), Ran("plain", "BPTT runs on torch's tape")
-    else:
-        trajectory, ran = by_discrete_adjoint(engine, tensors, inputs, y0), engine.ran(tensors)
-    v, a_fast, a_slow, readout = trajectory.flat()[:4]
-    return GatedSolution(
-        ts=ts,
-        v=v,
-        a_fast=a_fast,
-        a_slow=a_slow,
-        readout=readout,
-        t_end=float(ts[-1]),
-        _program=program,
-        _ran=ran,
-        _tensors=tensors,
-        _trajectory=trajectory,
-        _u=inputs.detach(),
-    )
+    return engine
 
 
-def _kept_states(adjoint: DiscreteAdjoint, tensors: GatedTensors, n_steps: int, batch: int) -> Callable[[Units], int] | None:
-    """How to choose the number of kept states, given the units; None where the whole trajectory is to be stored."""
-    if adjoint.checkpoints is not None:
-        return lambda units: min(slots_for(adjoint.checkpoints, n_steps), units.count)
-    if adjoint.memory_mb is None:
-        return None
-    memory_mb = float(adjoint.memory_mb)
-    per_step = batch * len(tensors.w_rec) * (4 * tensors.w_rec.element_size() + 1)
-    return None if n_steps * per_step <= memory_mb * 1e6 else lambda units: slots_within(memory_mb, units)
-
-
-def _solve_checkpointed(
-    engine: Engine,
-    tensors: GatedTensors,
-    inputs: Tensor | Stream,
-    shape: tuple[int, int],
-    y0: GatedState,
-    ts: Tensor,
-    choose: Callable[[Units], int],
-) -> CheckpointedSolution:
-    if isinstance(inputs, Stream):
-        source, like, seen = inputs, tensors.w_rec.detach(), {}
-
-        def read(start: int, stop: int) -> Tensor:
-            u = source.read(start, stop, like)
-            total = _total(u)
-            if seen.setdefault((start, stop), total) != total:
-                raise ConfigurationError(
-                    f"a stream that gives other numbers for steps {start} to {stop} than in the forward pass",
-                    "the same for the same steps, however often it is asked",
-                    "a file, an array that stays as it is, or noise that is seeded by its step",
-                )
-            return fresh(tuple(u.shape), u, place=start * u[0].numel()).copy_(u)
-
-        result, record = segmented(engine, tensors, None, read, shape, y0, choose)
-    else:
-        whole = inputs.detach()
-        result, record = segmented(engine, tensors, inputs, lambda start, stop: whole[start:stop], shape, y0, choose)
-    assert record.counts is not None
-    final = GatedState(result.v, result.a_fast, result.a_slow)
-    return CheckpointedSolution(
-        ts=ts,
-        readout=result.readout,
-        final_state=final,
-        spike_charge=result.charge,
-        spike_counts=record.counts.clone(),
-        t_end=float(ts[-1]),
-        _record=record,
-        _ran=engine.ran(tensors),
-    )
-
-
-def _total(u: Tensor) -> int:
-    """Sum of the bits of u as whole numbers: unequal for inputs that differ, but for a coincidence."""
-    bits = u.view({4: torch.int32, 8: torch.int64}[u.element_size()])
-    return int(bits.numpy().sum(dtype=np.int64)) if u.device.type == "cpu" else int(bits.sum())
-
-
-def _check_stream(system: GatedSynapseNetwork, stream: Stream, adjoint: object) -> None:
+def _check_stream(system: GatedSynapseNetwork, stream: Stream) -> None:
     if stream.channels != system.n_in:
         raise ConfigurationError(
             f"a stream of {stream.channels} channels", f"C_in = {system.n_in}", "a network with as many inputs"
-        )
-    if not isinstance(adjoint, DiscreteAdjoint) or (adjoint.checkpoints is None and adjoint.memory_mb is None):
-        raise ConfigurationError(
-            f"a stream with adjoint={adjoint!r}",
-            "an adjoint that keeps checkpoints, or the whole trajectory would be held",
-            'adjoint=adjsnn.DiscreteAdjoint(checkpoints="sqrt")',
         )
 
 

@@ -9,20 +9,26 @@ from torch import Tensor
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.events import event_rows, events_of
 from adjsnn.hybrid.keep import Keep
-from adjsnn.hybrid.run import HybridStats, Read, Stored, Sweep, columns, figures, run_forward
-from adjsnn.hybrid.steps import HybridProgram, Steps
+from adjsnn.hybrid.problem import HybridProblem
+from adjsnn.hybrid.run import HybridStats, Stored, Sweep, columns, figures, run_forward
+from adjsnn.hybrid.solution import HybridSolution
+from adjsnn.hybrid.steps import Steps
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 
-def attach(
-    program: HybridProgram, read: Read, y0: Tensor, u: Tensor | None, sweep: Sweep, keep: Keep | None = None
-) -> tuple[Tensor, Tensor, Tensor, HybridStats]:
-    """States at the output times, (T+1, B, D), and event times, (B, E), whose gradients run `sweep`; the guards, (B, E), and
-    the figures of the run."""
+def attach(problem: HybridProblem, sweep: Sweep, keep: Keep | None = None) -> HybridSolution:
+    """The solution; gradients of its states and event times run `sweep`.
+
+    Args:
+        problem: what to solve.
+        sweep: gradients from what is stored and the cotangents of the output states, (T+1, B, D).
+        keep: which step states are stored, by default all.
+    """
     found: list[HybridStats] = []
+    program, read = problem.examined
     known = read.form, read.strangers, read.names
-    y, times, index = _Attached.apply(program, known, sweep, keep, found, u, y0, *read.tensors)
-    return y, times, index, found[0]
+    y, times, index = _Attached.apply(program, known, sweep, keep, found, problem.u, problem.y0, *read.tensors)
+    return problem.solution(y, times, index, found[0])
 
 
 class _Attached(FirstOrder):

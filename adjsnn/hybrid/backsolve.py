@@ -9,9 +9,12 @@ from torch import Tensor
 
 from adjsnn.checks import Number, flag, positive
 from adjsnn.errors import IntegrationError
-from adjsnn.hybrid.autograd import leaves_of
-from adjsnn.hybrid.run import Gradients, Read, Stored
-from adjsnn.hybrid.steps import HybridProgram, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.autograd import attach, leaves_of
+from adjsnn.hybrid.keep import Keep
+from adjsnn.hybrid.problem import HybridProblem
+from adjsnn.hybrid.run import Gradients, Stored
+from adjsnn.hybrid.solution import HybridSolution
+from adjsnn.hybrid.steps import check_finite, combine, reversed_steps, stage_time, step_times
 from adjsnn.hybrid.torchdiffeq import solve_by_torchdiffeq
 from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, pull_field
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
@@ -50,6 +53,17 @@ class Backsolve:
         object.__setattr__(self, "tolerance", tolerance)
         object.__setattr__(self, "strict", flag("strict", self.strict))
 
+    def run_hybrid(self, problem: HybridProblem) -> HybridSolution:
+        problem.refuse_events(self)
+        return attach(problem, self.sweep, Keep(last=True))
+
+    def run_torchdiffeq(self, problem: HybridProblem, method: str) -> HybridSolution:
+        """By torchdiffeq's odeint_adjoint."""
+        program, read = problem.examined
+        y = _Nested.apply(program, read.form, method, problem.u, problem.y0, *read.tensors)
+        check_finite(y.detach(), program.ts)
+        return problem.solution(y)
+
     def sweep(self, stored: Stored, cotangents: Tensor) -> Gradients:
         """Gradients from the cotangents of the output states, (T+1, B, D). The last state is the only one stored."""
         with torch.no_grad():
@@ -84,10 +98,10 @@ class Backsolve:
                     add_held(u_bar, interval, of_u)
             y = y - h * combine(tableau.b, flows)
             costate = costate + h * combine(tableau.b, rates) + at_row(steps, backward, k + 1)
-        self._judge(y, stored.y0, stored.kept[-1])
+        self._check_start(y, stored.y0, stored.kept[-1])
         return Gradients(costate, u_bar, tuple(sums))
 
-    def _judge(self, found: Tensor, known: Tensor, last: Tensor) -> None:
+    def _check_start(self, found: Tensor, known: Tensor, last: Tensor) -> None:
         scale = torch.maximum(known.abs().amax(1), last.abs().amax(1))
         off = (found - known).abs().amax(1)
         fine = off <= float(self.tolerance) * scale  # False where it is not a number
@@ -103,11 +117,6 @@ class Backsolve:
         if self.strict:
             raise IntegrationError(seen, expected, remedy)
         warnings.warn(f"{seen}; expected {expected}. Try: {remedy}.", BacksolveWarning, stacklevel=2)
-
-
-def backsolve_by_torchdiffeq(program: HybridProgram, read: Read, y0: Tensor, u: Tensor | None, method: str) -> Tensor:
-    """States at the output times, (T+1, B, D), by torchdiffeq's odeint_adjoint and its method of that name."""
-    return _Nested.apply(program, read.form, method, u, y0, *read.tensors)
 
 
 class _Nested(FirstOrder):

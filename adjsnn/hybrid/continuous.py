@@ -8,8 +8,11 @@ from torch import Tensor
 from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.adaptive import Control, march
+from adjsnn.hybrid.autograd import attach
 from adjsnn.hybrid.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
+from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import Gradients, Stored
+from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.steps import HybridProgram, Steps, combine, reversed_steps, stage_time, step_times
 from adjsnn.hybrid.vjp import add_held, add_leaves, pull_field
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
@@ -61,7 +64,11 @@ class ContinuousAdjoint:
         """Whether the backward pass chooses its own steps."""
         return self.dt is None and TABLEAUS[self.method].b_error is not None
 
-    def check(self, program: HybridProgram) -> tuple[float, float]:
+    def run_hybrid(self, problem: HybridProblem) -> HybridSolution:
+        self._tolerances(problem.program)
+        return attach(problem, self.sweep)
+
+    def _tolerances(self, program: HybridProgram) -> tuple[float, float]:
         """The tolerances of the backward pass; raises ConfigurationError where it needs some and has none."""
         rtol, atol = float(self.rtol or program.rtol), float(self.atol or program.atol)
         if self.adaptive and not (rtol and atol):
@@ -85,7 +92,7 @@ class ContinuousAdjoint:
             return _grid(-breaks.times, float(self.dt))
         if not self.adaptive:
             return reversed_steps(stored.steps, breaks.numbers)
-        rtol, atol = self.check(stored.program)
+        rtol, atol = self._tolerances(stored.program)
         size = cotangents.abs().amax((0, 2))
         if stored.of_times is not None:
             size = torch.maximum(size, stored.of_times.abs().amax(0))

@@ -1,7 +1,6 @@
 """One evaluation of a system that a user wrote, before it is solved: what it returns, and what that depends on."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 
 import torch
@@ -10,31 +9,12 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from adjsnn.errors import AdjsnnError, ConfigurationError
-from adjsnn.hybrid.backsolve import Backsolve
-from adjsnn.hybrid.forward import ForwardSensitivity
 from adjsnn.hybrid.guards import leaves_zero
 from adjsnn.hybrid.held import Form, Held, held_by
 from adjsnn.hybrid.run import Read
+from adjsnn.hybrid.steps import HybridProgram, Signal
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.hybrid.taped import Taped, TapedSignal
-
-Signal = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A system as it will be solved.
-
-    Attributes:
-        system, signal: those given, made to run `on_tape` where they differentiate inside themselves.
-        guards: number of guards.
-        read: what a backward pass has to find in its modules; nothing where there will be none.
-    """
-
-    system: HybridSystem
-    signal: Signal | None
-    guards: int
-    read: Read
 
 
 @dataclass(frozen=True)
@@ -44,7 +24,6 @@ class Trial:
     Args:
         name: of its class.
         t, y, u: time (B, 1), state (B, D), held input (B, C) or None.
-        adjoint: how gradients will be computed.
         adaptive: whether steps can end on events.
         tape: whether gradients come from torch's tape.
     """
@@ -53,7 +32,6 @@ class Trial:
     t: Tensor
     y: Tensor
     u: Tensor | None
-    adjoint: object
     adaptive: bool
     tape: bool
 
@@ -61,7 +39,7 @@ class Trial:
         """The same with a state and an input that require a gradient, and where asked for a time that does."""
         t, y = self.t.detach().clone().requires_grad_(time), self.y.detach().clone().requires_grad_()
         u = None if self.u is None else self.u.detach().clone().requires_grad_()
-        return Trial(self.name, t, y, u, self.adjoint, self.adaptive, self.tape)
+        return Trial(self.name, t, y, u, self.adaptive, self.tape)
 
 
 def modules_of(system: HybridSystem, signal: object) -> list[nn.Module]:
@@ -69,13 +47,18 @@ def modules_of(system: HybridSystem, signal: object) -> list[nn.Module]:
     return [system, signal] if isinstance(signal, nn.Module) else [system]
 
 
-def examine(system: HybridSystem, signal: Signal | None, trial: Trial) -> Examined:
+def examine(program: HybridProgram, trial: Trial) -> tuple[HybridProgram, Read]:
     """Evaluate every function of a system once or twice.
+
+    Returns:
+        the program as it will run, with the number of guards, and system and signal made to run `on_tape` where they
+        differentiate inside themselves; and what a backward pass has to find in their modules, nothing where there is none.
 
     Raises:
         ConfigurationError: a result of a wrong shape; a guard that is not below zero at the start; where gradients are wanted
             and not by torch's tape, something that depends on a tensor of which no gradient would be found.
     """
+    system, signal = program.system, program.signal
     for module in (inner for root in modules_of(system, signal) for inner in root.modules()):
         _keep_cached(module)
     if any(is_lazy(x) for root in modules_of(system, signal) for x in (*root.parameters(), *root.buffers())):
@@ -118,7 +101,7 @@ def examine(system: HybridSystem, signal: Signal | None, trial: Trial) -> Examin
     if guards is not None:
         _check_levels(guards, system, signal, trial)
     count = 0 if guards is None else guards.shape[1]
-    return Examined(system, signal, count, _read(held, state, used))
+    return replace(program, system=system, signal=signal, guards=count), _read(held, state, used)
 
 
 def _read(held: Held, state: frozenset[int], used: set[int]) -> Read:
@@ -194,26 +177,15 @@ def _results(system: HybridSystem, signal: Signal | None, trial: Trial, *, fire:
 
 
 def _check_solvable(trial: Trial) -> None:
-    """What has events has to be solved and differentiated by what knows them."""
-    name, adjoint = trial.name, trial.adjoint
+    """What has events has to be solved by steps that know them."""
     if not trial.adaptive:
         raise ConfigurationError(
-            f"{name} with guards and fixed steps", "steps that end on events", 'method="dopri5" or method="tsit5"'
-        )
-    if isinstance(adjoint, (Backsolve, ForwardSensitivity)):
-        raise ConfigurationError(
-            f"{name} with guards and adjoint={adjoint!r}", "an adjoint that goes through events", "adjoint=DiscreteAdjoint()"
+            f"{trial.name} with guards and fixed steps", "steps that end on events", 'method="dopri5" or method="tsit5"'
         )
 
 
 def _check_inside(trial: Trial, flow: Tensor) -> None:
     """Raise ConfigurationError where derivatives that a system takes of itself are not differentiated in their turn."""
-    if isinstance(trial.adjoint, ForwardSensitivity):
-        raise ConfigurationError(
-            f"{trial.name}, which calls torch.autograd.grad, with adjoint={trial.adjoint!r}",
-            "a system that torch.func can transform",
-            "torch.func.grad in its place, or adjoint=DiscreteAdjoint()",
-        )
     if not flow.requires_grad:
         raise ConfigurationError(
             f"{trial.name}.vector_field returned a derivative by torch.autograd.grad that is not on the tape",

@@ -10,8 +10,12 @@ from torch.func import jvp, vmap
 
 from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError
+from adjsnn.hybrid.autograd import attach
+from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import Gradients, Stored
+from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.steps import combine, derivatives, step_times
+from adjsnn.hybrid.taped import Taped
 from adjsnn.hybrid.vjp import at_row
 
 
@@ -39,7 +43,20 @@ class ForwardSensitivity:
     def __post_init__(self) -> None:
         object.__setattr__(self, "most", count("most", self.most, 1, "a number of directions ≥ 1", "most=2000"))
 
-    def check(self, leaves: Sequence[Tensor], y0: Tensor, u: Tensor | None) -> None:
+    def run_hybrid(self, problem: HybridProblem) -> HybridSolution:
+        problem.refuse_events(self)
+        program, read = problem.examined
+        if isinstance(program.system, Taped) and torch.is_grad_enabled():
+            raise ConfigurationError(
+                f"{type(problem.program.system).__name__}, which calls torch.autograd.grad, with adjoint={self!r}",
+                "a system that torch.func can transform",
+                "torch.func.grad in its place, or adjoint=DiscreteAdjoint()",
+            )
+        u = problem.u
+        self._check(read.wanted, problem.y0, u if u is not None and u.requires_grad else None)
+        return attach(problem, self.sweep)
+
+    def _check(self, leaves: Sequence[Tensor], y0: Tensor, u: Tensor | None) -> None:
         """Raise ConfigurationError where there would be more than `most` directions; u is None where it needs no gradient."""
         directions = sum(x.numel() for x in leaves) + y0.shape[1] + (0 if u is None else u.shape[0] * u.shape[2])
         if directions > self.most:
@@ -51,7 +68,7 @@ class ForwardSensitivity:
 
     def sweep(self, stored: Stored, cotangents: Tensor) -> Gradients:
         """Gradients from the cotangents of the output states, (T+1, B, D)."""
-        self.check(stored.leaves, stored.y0, stored.u if stored.wants_u else None)
+        self._check(stored.leaves, stored.y0, stored.u if stored.wants_u else None)
         with torch.no_grad(), warnings.catch_warnings():
             # Said by torch of itself, when forward differentiation is first used.
             warnings.filterwarnings("ignore", ".*torch.jit.script.* is deprecated", DeprecationWarning)

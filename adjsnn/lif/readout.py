@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.lif.autograd import LayerResult
+from adjsnn.lif.run import LayerResult
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
 

@@ -14,10 +14,10 @@ from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive, real
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal
-from adjsnn.lif.autograd import LayerResult
 from adjsnn.lif.layer import Drive, Events
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
+from adjsnn.lif.run import LayerResult
 from adjsnn.lif.voltage import voltage_integral, voltage_max
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced

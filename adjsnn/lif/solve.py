@@ -11,11 +11,13 @@ from torch import Tensor
 from adjsnn.checks import Count, Number, Times, all_finite, at_end, count, duration, positive, rounding, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
-from adjsnn.lif.autograd import EventAdjoint, LIFProblem
+from adjsnn.lif.adjoint import EventAdjoint, LIFAdjoint, lif_adjoint
 from adjsnn.lif.engine import choose
-from adjsnn.lif.layer import NO_TIMES, Drive, Events, as_array
+from adjsnn.lif.layer import NO_TIMES, Drive, as_array
 from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
+from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.readout import Readout
+from adjsnn.lif.run import LIFTrial
 from adjsnn.lif.shapes import lif_layers
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.shapes import checked
@@ -32,7 +34,7 @@ def solve_lif(
     currents: Tensor | None = None,
     t_end: Number | None = None,
     ts: Times | None = None,
-    adjoint: EventAdjoint | None = None,
+    adjoint: LIFAdjoint | None = None,
     y0: Sequence[LIFState] | None = None,
     max_spikes: Count | None = None,
     kernels: Literal["auto", "plain", "fused"] = "auto",
@@ -49,7 +51,8 @@ def solve_lif(
         currents: u where `inputs` are spikes.
         t_end: end of the trial, ms; default inputs.t_max, or with currents T dt, the only one possible.
         ts: sorted times in 0 … t_end at which voltages and currents are recorded, (T,), ms.
-        adjoint: EventAdjoint(), the default.
+        adjoint: how gradients are computed: EventAdjoint(), the default, or anything with the method of
+            `adjsnn.lif.adjoint.LIFAdjoint`.
         y0: initial state of each layer, each field (B, N_l); default all zero. No neuron is refractory then, and no spike
             on its way.
         max_spikes: the most spikes of one neuron in one sample; default 1000 + 10 per ms.
@@ -63,9 +66,7 @@ def solve_lif(
         EventError: a neuron spikes more than max_spikes times; in the backward pass, the loss depends on a spike that touches
             its threshold without crossing it.
     """
-    adjoint = EventAdjoint() if adjoint is None else adjoint
-    if not isinstance(adjoint, EventAdjoint):
-        raise ConfigurationError(f"adjoint={adjoint!r} for a LIF network", "EventAdjoint()", "adjoint=adjsnn.EventAdjoint()")
+    chosen = lif_adjoint(EventAdjoint() if adjoint is None else adjoint)
     layers = [layer.kept() for layer in lif_layers(system)]
     body, ran = choose(kernels, layers)
     _check_layers(layers)
@@ -89,23 +90,8 @@ def solve_lif(
     _check_state(system, layers, y0, inputs.batch)
     y0 = [LIFState(kept(state.v), kept(state.i)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
-    problem = LIFProblem(first, source, end, np.append(probes, end), limit, body, edges)
-    results = adjoint.run(problem, layers, time, y0, None if drive is None else drive.values)
-    return LIFSolution(
-        t_end=end,
-        ts=torch.from_numpy(probes).to(layers[0].w_in, copy=True),
-        v=[r.v[:-1] for r in results],
-        i=[r.i[:-1] for r in results],
-        final_state=[LIFState(r.v[-1].clone(), r.i[-1].clone()) for r in results],
-        _layers=layers,
-        _results=results,
-        _inputs=(time, Events(first, as_array(time), source)),
-        _y0=y0,
-        _times=torch.from_numpy(probes).to(layers[0].w_in),
-        _readout=None if readout is None else readout._replace(w_out=kept(readout.w_out)),
-        _ran=ran,
-        _drive=drive,
-    )
+    trial = LIFTrial(first, source, end, np.append(probes, end), limit, body, edges)
+    return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran))
 
 
 def _check_layers(layers: list[LIFLayer]) -> None:

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.lif.autograd import LayerResult
 from adjsnn.lif.flow import flow, turning_point
 from adjsnn.lif.layer import Drive, Events, as_array
 from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.run import LayerResult
 
 SERIES_BELOW = 0.5
 

@@ -1,0 +1,57 @@
+"""What carries a cotangent back through a LIF network: the contract of every adjoint and learning rule, and the exact one.
+
+A new one is a class with `run_lif`, in a file of its own. One with a backward sweep of its own hands it to
+`adjsnn.lif.autograd.attach`; one that needs none forms its solution from results of layers with `LIFProblem.solution`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from adjsnn.adjoints import taken_as
+from adjsnn.errors import ConfigurationError
+from adjsnn.lif.autograd import attach
+from adjsnn.lif.problem import LIFProblem
+from adjsnn.lif.solution import LIFSolution
+
+COMMON: dict[type, Callable[[Any], Any]] = {}  # of the choices that several families take, none
+
+
+@runtime_checkable
+class LIFAdjoint(Protocol):
+    """What can be `adjoint=` for a LIF network."""
+
+    def run_lif(self, problem: LIFProblem) -> LIFSolution:
+        """Solve the problem; gradients of the solution's tensors reach the network's, the input spike times, currents and y0.
+
+        Args:
+            problem: checked, its tensors copies on the tape.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EventAdjoint:
+    """Exact gradient of the true cost, to rounding: the costate jumps at events and is in closed form between them.
+
+    What is stored are the spikes, with the current at each; the cost is proportional to their number. Equations (2.5)-(2.10).
+    """
+
+    def run_lif(self, problem: LIFProblem) -> LIFSolution:
+        return attach(problem)
+
+
+def lif_adjoint(adjoint: Any) -> LIFAdjoint:
+    """The adjoint that a caller chose.
+
+    Raises:
+        ConfigurationError: it does not run LIF networks.
+    """
+    found = taken_as(LIFAdjoint, adjoint, COMMON)
+    if found is None:
+        raise ConfigurationError(
+            f"adjoint={adjoint!r} for a LIF network",
+            "an adjoint instance, EventAdjoint(), or an object with run_lif",
+            "adjoint=adjsnn.EventAdjoint()",
+        )
+    return found

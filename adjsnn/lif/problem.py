@@ -1,0 +1,58 @@
+"""What a LIF network is solved for: everything that an adjoint runs on, checked at the door."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adjsnn.bodies import Ran
+from adjsnn.kept import kept
+from adjsnn.lif.layer import Drive, Events, as_array
+from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.readout import Readout
+from adjsnn.lif.run import LayerResult, LIFTrial
+from adjsnn.lif.solution import LIFSolution
+
+
+@dataclass(frozen=True)
+class LIFProblem:
+    """A LIF network and its trial.
+
+    Attributes:
+        trial: what is solved over, beside tensors.
+        layers: parameters of each layer, copies on the tape.
+        time: times of the input spikes in flat columns, (S,), ms.
+        y0: initial state of each layer, each field (B, N_l), copies on the tape.
+        drive: W_in u of the first layer, where there are analog currents.
+        readout: of the last layer, where there is one.
+        ran: which body the trial's is, and why.
+    """
+
+    trial: LIFTrial
+    layers: list[LIFLayer]
+    time: Tensor
+    y0: list[LIFState]
+    drive: Drive | None
+    readout: Readout | None
+    ran: Ran
+
+    def solution(self, results: Sequence[LayerResult]) -> LIFSolution:
+        """The solution of what was found of each layer."""
+        trial, like = self.trial, self.layers[0].w_in
+        probes = torch.from_numpy(trial.probes[:-1])
+        return LIFSolution(
+            t_end=trial.t_end,
+            ts=probes.to(like, copy=True),
+            v=[r.v[:-1] for r in results],
+            i=[r.i[:-1] for r in results],
+            final_state=[LIFState(r.v[-1].clone(), r.i[-1].clone()) for r in results],
+            _layers=self.layers,
+            _results=list(results),
+            _inputs=(self.time, Events(trial.first, as_array(self.time), trial.source)),
+            _y0=self.y0,
+            _times=probes.to(like, copy=True),
+            _readout=None if self.readout is None else self.readout._replace(w_out=kept(self.readout.w_out)),
+            _ran=self.ran,
+            _drive=self.drive,
+        )

@@ -1,0 +1,46 @@
+"""What a LIF network is solved over, and what a solve gives of each layer."""
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from adjsnn.lif.engine import Body
+from adjsnn.lif.layer import NO_DRIVE, NO_TIMES, LayerRun, Trial, as_array
+
+
+class LIFTrial(NamedTuple):
+    """What a LIF network is solved over, beside its tensors.
+
+    Attributes:
+        first: (B+1,), where the input spikes of each sample begin in the flat columns of Events.
+        source: (S,), their neurons.
+        t_end: end of the trial, ms.
+        probes: (P,), times at which voltages and currents are recorded, the last of them t_end, ms.
+        limit: the most spikes of one neuron in one sample.
+        body: which solves it.
+        edges: (T-1,), at which the later steps of the drive begin, ms.
+    """
+
+    first: np.ndarray
+    source: np.ndarray
+    t_end: float
+    probes: np.ndarray
+    limit: int
+    body: Body
+    edges: np.ndarray = NO_TIMES
+
+    def of_layer(self, layer: int, drive: Tensor | None) -> Trial:
+        """What a layer is solved over; the drive is that of the first."""
+        if drive is None or layer:
+            return Trial(layer, self.t_end, self.probes, self.limit, NO_DRIVE, NO_TIMES)
+        return Trial(layer, self.t_end, self.probes, self.limit, as_array(drive), self.edges)
+
+
+class LayerResult(NamedTuple):
+    """What a solve gives of one layer: times of its spikes (S,), v and i at the probes (P, B, N), differentiable; its run."""
+
+    time: Tensor
+    v: Tensor
+    i: Tensor
+    run: LayerRun
