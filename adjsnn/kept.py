@@ -1,8 +1,17 @@
 """What a solution keeps of tensors that others can change: private copies, and a seal on what is too large to copy."""
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+
+# A figure that is computed when first asked for, and kept. To type checkers it is a property, as protocols ask for one.
+if TYPE_CHECKING:
+    computed_once = property
+else:
+    computed_once = cached_property
 
 
 def kept(x: Tensor) -> Tensor:

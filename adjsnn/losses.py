@@ -1,7 +1,7 @@
-"""Losses. Each sees only a Solution; what it differentiates is found by the adjoint that made the solution."""
+"""Losses. Each sees only the face of a solution (`adjsnn.solutions`); what it differentiates is found by the adjoint that made
+it."""
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from adjsnn.checks import Number, index, kind, number, positive, real, tensor
 from adjsnn.errors import ConfigurationError
-from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
-from adjsnn.lif.solution import LIFSolution
+from adjsnn.solutions import FirstSpikeSolution, ReadoutSolution, SpikingSolution, check_face, target_of
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
 MS_PER_SECOND = 1000.0
+SOLUTIONS, SPIKING, FIRST_SPIKE = "those of networks and systems", "those of networks", "those of LIF networks"
 TAU1, SHORT_TRIAL = 6.4, 60.0  # ms: the wish for early spikes, and the longest trial that it suits
 
 
 @untraced
-def readout_mse(sol: GatedSolution | CheckpointedSolution, target: Float[Tensor, "T1 B C"]) -> Float[Tensor, ""]:
+def readout_mse(sol: ReadoutSolution, target: Float[Tensor, "T1 B C"]) -> Float[Tensor, ""]:
     """Mean of (o - o_d)² over times, samples and channels.
 
     Args:
@@ -29,18 +29,16 @@ def readout_mse(sol: GatedSolution | CheckpointedSolution, target: Float[Tensor,
     Raises:
         ConfigurationError: target and readout differ in shape.
     """
-    target = _target_of(sol, target)
-    return (sol.readout - target).square().mean()
+    check_face(sol, "squared_errors", SOLUTIONS)
+    return (sol.readout - target_of(sol.readout, target)).square().mean()
 
 
 @untraced
-def normalised_cost(
-    sol: GatedSolution | CheckpointedSolution | LIFSolution, target: Float[Tensor, "T1 B C"]
-) -> Float[Tensor, ""]:
+def normalised_cost(sol: ReadoutSolution, target: Float[Tensor, "T1 B C"]) -> Float[Tensor, ""]:
     """∫‖o - o_d‖² dt / ∫‖o_d‖² dt over the whole batch: 0 is perfect, 1 is a silent network.
 
-    For gated networks a sum over the steps. For LIF networks the exact integral with o_d linear between the times sol.ts, since
-    a sum would not see spikes pass the samples (2.17).
+    For gated networks and systems a sum over the times sol.ts. For LIF networks the exact integral with o_d linear between
+    them, since a sum would not see spikes pass the samples (2.17).
 
     Args:
         sol: the solution.
@@ -49,48 +47,47 @@ def normalised_cost(
     Raises:
         ConfigurationError: target and readout differ in shape, or the target is zero throughout.
     """
-    if isinstance(sol, LIFSolution):
-        return sol.readout_error(target).sum() / _size(sol.error_of_silence(target).sum())
-    target = _target_of(sol, target)
-    return (sol.readout - target).square().sum() / _size(target.square().sum())
+    check_face(sol, "squared_errors", SOLUTIONS)
+    error, size = sol.squared_errors(target)
+    if not bool(size > 0.0):
+        raise ConfigurationError("a target that is zero throughout", "one to measure the error by", "losses.readout_mse")
+    return error / size
 
 
 @untraced
-def spike_count(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
+def spike_count(sol: SpikingSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Number of spikes of each neuron.
 
     For gated networks Σ|q|, the absolute charge released: differentiable. A full crossing of the active zone counts 1, a
     partial one its part (equation 1.4). The located spikes themselves, a whole number whose derivative is zero, are in
     sol.spikes. For LIF networks it is that whole number, of one layer, and passes no gradient; `voltage_max` does.
     """
-    kind("sol", sol, GatedSolution, CheckpointedSolution, LIFSolution)
-    if isinstance(sol, LIFSolution):
-        return sol.spike_counts(layer).to(sol.ts)
-    return sol.spike_charge
+    check_face(sol, "spike_count", SPIKING)
+    return sol.spike_count(layer)
 
 
 @untraced
-def firing_rate(sol: GatedSolution | CheckpointedSolution | LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
+def firing_rate(sol: SpikingSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Firing rate of each neuron in spikes/s: spike_count over the length of the trial."""
-    kind("sol", sol, GatedSolution, CheckpointedSolution, LIFSolution)
+    check_face(sol, "spike_count", SPIKING)
     if not sol.t_end > 0.0:
         raise ConfigurationError("a rate over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
     return spike_count(sol, layer) * (MS_PER_SECOND / sol.t_end)
 
 
 @untraced
-def voltage_max(sol: LIFSolution, layer: int = -1) -> Float[Tensor, "B N"]:
+def voltage_max(sol: FirstSpikeSolution, layer: int = -1) -> Float[Tensor, "B N"]:
     """Largest voltage of each neuron over the trial, the threshold for one that spikes; differentiable.
 
     The way to a silent neuron: its spike times have no gradient, its voltage has.
     """
-    kind("sol", sol, LIFSolution)
+    check_face(sol, "voltage_max", FIRST_SPIKE)
     return sol.voltage_max(layer)
 
 
 @untraced
 def first_spike_cross_entropy(
-    sol: LIFSolution,
+    sol: FirstSpikeSolution,
     labels: Int[Tensor, " B"],
     *,
     tau0: Number = 0.5,
@@ -113,7 +110,7 @@ def first_spike_cross_entropy(
     Raises:
         ConfigurationError: labels of another number or outside the classes, or a τ_1 so short that exp(t_end/τ_1) overflows.
     """
-    kind("sol", sol, LIFSolution)
+    check_face(sol, "first_spike_times", FIRST_SPIKE)
     labels = tensor("labels", labels, "the class of each sample, (B,)", "labels.long(), one per sample")
     tau0, alpha = positive("tau0", tau0), number("alpha", alpha)
     tau1 = TAU1 * max(1.0, sol.t_end / SHORT_TRIAL) if tau1 is None else positive("tau1", tau1)
@@ -137,7 +134,7 @@ def first_spike_cross_entropy(
 
 
 @untraced
-def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int = -1) -> Float[Tensor, ""]:
+def first_spike_mse(sol: FirstSpikeSolution, target: Float[Tensor, "B N"], layer: int = -1) -> Float[Tensor, ""]:
     """Mean of (t - t_d)² of first spike times, ms², over finite entries of `target`; a silent neuron counts as t_end.
 
     Args:
@@ -147,7 +144,7 @@ def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int =
     Raises:
         ConfigurationError: targets of another shape.
     """
-    kind("sol", sol, LIFSolution)
+    check_face(sol, "first_spike_times", FIRST_SPIKE)
     target = real("target", target, "first spike times in ms, (B, N)", "torch.as_tensor(target)")
     first = sol.first_spike_times(layer)
     if target.shape != first.shape:
@@ -158,8 +155,12 @@ def first_spike_mse(sol: LIFSolution, target: Float[Tensor, "B N"], layer: int =
 
 
 @untraced
-def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number = 10.0, layer: int = -1) -> Float[Tensor, " B"]:
+def van_rossum(
+    sol: SpikingSolution | SpikeTrains, target: SpikeTrains, tau: Number = 10.0, layer: int = -1
+) -> Float[Tensor, " B"]:
     """van Rossum distance of the spikes of a layer to `target`, summed over neurons, for each sample.
+
+    A distance to learn by where the times are differentiable, as those of LIF networks; to judge by elsewhere.
 
     (1/τ) ∫ (Σ_k e^{-(t-t_k)/τ} - Σ_l e^{-(t-t_l)/τ})² dt over all times, each sum over the spikes before t. That is
     ½ Σ e^{-|t_k-t_l|/τ} over all pairs of the two trains, with sign + within a train and - across (2.15). A spike too many or
@@ -173,9 +174,12 @@ def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number 
     Raises:
         ConfigurationError: another number of samples or neurons, or tau not positive.
     """
-    kind("sol", sol, LIFSolution, SpikeTrains)
     kind("target", target, SpikeTrains)
-    found = sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))] if isinstance(sol, LIFSolution) else sol
+    if isinstance(sol, SpikeTrains):
+        found = sol
+    else:
+        check_face(sol, "spike_count", f"{SPIKING}, or SpikeTrains")
+        found = sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))]
     if (target.batch, target.n_neurons) != (found.batch, found.n_neurons):
         raise ConfigurationError(f"{target!r} as a target of {found!r}", "as many samples and neurons", "SpikeTrains.from_list")
     tau = positive("tau", tau, remedy="tau=10.0")
@@ -201,28 +205,8 @@ def van_rossum(sol: LIFSolution | SpikeTrains, target: SpikeTrains, tau: Number 
     return total.view(found.batch, found.n_neurons).sum(1)
 
 
-def _size(square: Tensor) -> Tensor:
-    """What a cost is measured by, where it is not zero."""
-    if not bool(square > 0.0):
-        raise ConfigurationError("a target that is zero throughout", "one to measure the error by", "losses.readout_mse")
-    return square
-
-
 def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:
     """Sample · N + neuron, time and sign of each spike."""
     sample, k = (trains.idx >= 0).nonzero(as_tuple=True)
     time = trains.time[sample, k]
     return sample * trains.n_neurons + trains.idx[sample, k], time, torch.full_like(time, sign)
-
-
-def _target_of(sol: GatedSolution | CheckpointedSolution | LIFSolution, target: Any) -> Tensor:
-    """A target of the readout, of its shape."""
-    kind("sol", sol, GatedSolution, CheckpointedSolution, LIFSolution)
-    target = real("target", target, "values of the readout at the times sol.ts", "torch.as_tensor(target)")
-    if target.shape != sol.readout.shape:
-        raise ConfigurationError(
-            f"a target of shape {tuple(target.shape)}",
-            f"the readout's shape {tuple(sol.readout.shape)}: one value at each of the T+1 times",
-            "adjsnn.signals.lowpass, which returns T+1 values for T inputs",
-        )
-    return target

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, index, positive
 from adjsnn.errors import ConfigurationError, MissingPackageError
-from adjsnn.gated.solution import GatedSolution
-from adjsnn.lif.solution import LIFSolution
+from adjsnn.solutions import ReadoutSolution, SpikingSolution
 from adjsnn.spikes import SpikeTrains
 
 try:
@@ -48,7 +47,7 @@ def new_figure(width: Number, height: Number) -> Figure:
     return Figure(figsize=(inches[0], inches[1]))
 
 
-def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample: Count = 0) -> None:
+def readout(axes: Axes, sol: ReadoutSolution, target: Tensor, sample: Count = 0) -> None:
     """Readout against target of one sample, in the colours of the channels."""
     sample, times, few = _sample(sample, target.shape[1]), _numpy(sol.ts), target.shape[2] <= 3
     for channel in range(target.shape[2]):
@@ -67,7 +66,7 @@ def readout(axes: Axes, sol: GatedSolution | LIFSolution, target: Tensor, sample
     axes.legend(ncols=4, fontsize=7, **ABOVE)
 
 
-def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: Count = 0, order: Tensor | None = None) -> None:
+def raster(axes: Axes, sol: SpikingSolution, sample: Count = 0, order: Tensor | None = None) -> None:
     """Spikes of one sample, of the last layer: one row per neuron, sorted by `order`; those at a lower threshold in another
     colour."""
     spikes = spikes_of(sol)
@@ -87,10 +86,8 @@ def raster(axes: Axes, sol: GatedSolution | LIFSolution, sample: Count = 0, orde
         axes.legend(ncols=2, fontsize=7, **ABOVE)
 
 
-def spikes_of(sol: GatedSolution | LIFSolution, layer: Count = -1) -> SpikeTrains:
-    """Spikes of a solution of either family, of a layer where it has several."""
-    if not isinstance(sol, LIFSolution):
-        return sol.spikes
+def spikes_of(sol: SpikingSolution, layer: Count = -1) -> SpikeTrains:
+    """Spikes of a layer of a solution."""
     return sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))]
 
 
@@ -177,14 +174,14 @@ def learning_curves(
     axes.legend(fontsize=7)
 
 
-def event_diagnostics(sol: GatedSolution | LIFSolution, layer: Count = -1) -> Figure:
+def event_diagnostics(sol: SpikingSolution, layer: Count = -1) -> Figure:
     """What the spikes of a solution are like: how fast they cross the threshold, how far apart, and who spikes.
 
     The gradient of a spike time goes as 1 / |dv/dt|, so a tail to the left of the first panel is what makes gradients large.
     """
     trains, layer = spikes_of(sol, layer), count("layer", layer, -1_000)
-    speed, intervals = _numpy(sol.spike_speeds(layer) if isinstance(sol, LIFSolution) else sol.spike_speeds), _intervals(trains)
-    rates = _numpy(trains.counts().double().mean(0)) * 1000.0 / sol.t_end
+    speed, intervals = _numpy(sol.layer_speeds(layer)), _intervals(trains)
+    rates = _numpy(sol.layer_counts(layer).double().mean(0)) * 1000.0 / sol.t_end
     figure = new_figure(7.0, 2.4)
     left, middle, right = figure.subplots(1, 3)
     for axes, values, label in (

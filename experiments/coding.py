@@ -123,7 +123,7 @@ class Coding(Experiment[C]):
         return {
             "cost": float(normalised_cost(sol, target)),
             "r2": r_squared(sol.readout, target),
-            "spikes_per_s": spikes_of(sol) / (len(u) * self.config.dt / 1000.0 * u.shape[1] * self.config.neurons),
+            "spikes_per_s": sol.stats.layer_spikes[-1] / (len(u) * self.config.dt / 1000.0 * u.shape[1] * self.config.neurons),
         }
 
     def objective(self, found: dict[str, float]) -> float:
@@ -261,10 +261,6 @@ def weights_of(net: adjsnn.GatedSynapseNetwork | adjsnn.LIFNetwork) -> tuple[Ten
     assert net.w_out is not None
     assert net.w_rec[0] is not None
     return net.w_in[0], net.w_rec[0], net.w_out
-
-
-def spikes_of(sol: adjsnn.GatedSolution | adjsnn.LIFSolution) -> int:
-    return sol.stats.spikes[-1] if isinstance(sol, adjsnn.LIFSolution) else sol.stats.spikes
 
 
 def r_squared(found: Tensor, target: Tensor) -> float:

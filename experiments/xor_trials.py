@@ -207,7 +207,7 @@ class DelayedXor(Experiment[C]):
         found = {
             "accuracy": self.accuracy(sol, trials),
             "cost": float(self.each(sol, trials).mean()),
-            "spikes_per_s": math.nan if self.in_charge_form else spikes_of(sol) / seconds,
+            "spikes_per_s": math.nan if self.in_charge_form else sol.stats.layer_spikes[-1] / seconds,
         }
         if split == "held_out":
             found["accuracy_3x"] = self.accuracy_at(net, 3.0 * self.config.delay[1])
@@ -247,7 +247,3 @@ class DelayedXor(Experiment[C]):
             "trials": draw_classes(sol, trials, self.config.dt),
             "events": plotting.event_diagnostics(sol),
         }
-
-
-def spikes_of(sol: adjsnn.GatedSolution | adjsnn.LIFSolution) -> int:
-    return sol.stats.spikes[-1] if isinstance(sol, adjsnn.LIFSolution) else sol.stats.spikes

@@ -1,21 +1,24 @@
-"""What a solve returns."""
+"""What a solve of a gated network returns; its face is that of `adjsnn.solutions`, with one layer."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from adjsnn.bodies import Ran
+from adjsnn.checks import index
 from adjsnn.errors import NotKeptError
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
 from adjsnn.gated.segmented import Record
-from adjsnn.kept import Seal
+from adjsnn.kept import Seal, computed_once
+from adjsnn.solutions import summed_errors
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced
+
+NOT_KEPT = ("v", "a_fast", "a_slow", "charge", "crossings", "spikes", "spike_speeds", "layer_spikes", "layer_speeds")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Stats:
     stored_bytes: int
     kernel: str
     kernel_reason: str
+
+    @property
+    def layer_spikes(self) -> tuple[int, ...]:
+        """`spikes` of the one layer."""
+        return (self.spikes,)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class GatedSolution:
         """State at the last time, to go on from with `solve(..., y0=...)`."""
         return GatedState(self.v[-1].clone(), self.a_fast[-1].clone(), self.a_slow[-1].clone())
 
-    @cached_property
+    @computed_once
     @untraced
     def spikes(self) -> SpikeTrains:
         """Threshold crossings, each located inside its step; where a step has several, evenly between the first and the last
@@ -132,7 +140,40 @@ class GatedSolution:
         """|dv/dt| of each step that crosses a threshold, 1/ms, in no order."""
         return self._located.speed.abs()
 
-    @cached_property
+    @property
+    def layer_spikes(self) -> list[SpikeTrains]:
+        """`spikes` of the one layer."""
+        return [self.spikes]
+
+    @untraced
+    def layer_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
+        """Thresholds crossed by each neuron, in either direction; a whole number, without gradient."""
+        _check_layer(layer)
+        return self.crossings.abs().sum(0, dtype=torch.long)
+
+    def layer_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
+        """`spike_speeds` of the one layer."""
+        _check_layer(layer)
+        return self.spike_speeds
+
+    def spike_count(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """`spike_charge` of the one layer."""
+        _check_layer(layer)
+        return self.spike_charge
+
+    @untraced
+    def squared_errors(self, target: Float[Tensor, "T1 B C"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Σ ‖o - o_d‖² and Σ ‖o_d‖² over times and batch.
+
+        Args:
+            target: o_d at the times ts.
+
+        Raises:
+            ConfigurationError: target and readout differ in shape.
+        """
+        return summed_errors(self.readout, target)
+
+    @computed_once
     @untraced
     def stats(self) -> Stats:
         """Figures about this solve; computed when first asked for."""
@@ -151,7 +192,7 @@ class GatedSolution:
             kernel_reason=self._ran.reason,
         )
 
-    @cached_property
+    @computed_once
     @untraced
     def _located(self) -> Located:
         self._seal.check()
@@ -197,11 +238,30 @@ class CheckpointedSolution:
             kernel_reason=self._ran.reason,
         )
 
+    def layer_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
+        """`spike_counts` of the one layer."""
+        _check_layer(layer)
+        return self.spike_counts
+
+    def spike_count(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """`spike_charge` of the one layer."""
+        _check_layer(layer)
+        return self.spike_charge
+
+    @untraced
+    def squared_errors(self, target: Float[Tensor, "T1 B C"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """As of a GatedSolution."""
+        return summed_errors(self.readout, target)
+
     def __getattr__(self, name: str) -> Any:
-        if name in ("v", "a_fast", "a_slow", "charge", "crossings", "spikes"):
+        if name in NOT_KEPT:
             raise NotKeptError(
                 f"sol.{name} of a solve with checkpoints, which keeps no trajectory",
                 "readout, final_state, spike_charge, spike_counts or stats",
                 "adjoint=adjsnn.DiscreteAdjoint() without checkpoints",
             )
         raise AttributeError(name)
+
+
+def _check_layer(layer: int) -> None:
+    index("layer", layer, 1)

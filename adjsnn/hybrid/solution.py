@@ -1,4 +1,4 @@
-"""What a solve of a HybridSystem returns."""
+"""What a solve of a HybridSystem returns; its face is that of a `ReadoutSolution` of `adjsnn.solutions`."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.hybrid.run import HybridStats
+from adjsnn.solutions import summed_errors
+from adjsnn.untraced import untraced
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,23 @@ class HybridSolution:
     event_times: Float[Tensor, "B E"]
     event_index: Int[Tensor, "B E"]
     stats: HybridStats | None
+
+    @property
+    def t_end(self) -> float:
+        """The last output time, ms."""
+        return float(self.ts[-1])
+
+    @untraced
+    def squared_errors(self, target: Float[Tensor, "T1 B C"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Σ ‖o - o_d‖² and Σ ‖o_d‖² over the output times and the batch.
+
+        Args:
+            target: o_d at the times ts.
+
+        Raises:
+            ConfigurationError: target and readout differ in shape.
+        """
+        return summed_errors(self.readout, target)
 
     @property
     def final_state(self) -> Tensor:

@@ -1,8 +1,7 @@
-"""What a solve of a LIF network returns."""
+"""What a solve of a LIF network returns; its face is that of `adjsnn.solutions`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive, real
 from adjsnn.errors import ConfigurationError
-from adjsnn.kept import Seal
+from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.layer import Drive, Events
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
@@ -46,6 +45,11 @@ class LIFStats:
     stored_bytes: int
     kernel: str
     kernel_reason: str
+
+    @property
+    def layer_spikes(self) -> tuple[int, ...]:
+        """The same as `spikes`."""
+        return self.spikes
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class LIFSolution:
         times = {f"sol.spike_times({k})": result.time for k, result in enumerate(self._results)}
         object.__setattr__(self, "_seal", Seal(**times))
 
-    @cached_property
+    @computed_once
     @untraced
     def layer_spikes(self) -> list[SpikeTrains]:
         """Spikes of each layer, their times differentiable."""
@@ -116,7 +120,16 @@ class LIFSolution:
         k = self._number(layer)
         return torch.from_numpy(self._counts(k)).to(self._results[k].time.device)
 
-    @cached_property
+    def layer_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
+        """The same as `spike_counts`."""
+        return self.spike_counts(layer)
+
+    @untraced
+    def spike_count(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """Number of spikes of each neuron in the dtype of the network; without gradient, which `voltage_max` has."""
+        return self.spike_counts(layer).to(self.ts)
+
+    @computed_once
     @untraced
     def readout(self) -> Float[Tensor, "T B C"]:
         """Filtered linear readout of the last layer's spikes at the times ts, (2.13); differentiable.
@@ -147,6 +160,11 @@ class LIFSolution:
         """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
         readout, target = self._read_against(target)
         return target_square(self._times.double(), target.detach().double()).to(readout.w_out)
+
+    @untraced
+    def squared_errors(self, target: Float[Tensor, "T B C"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """`readout_error` and `error_of_silence`, each summed over the batch."""
+        return self.readout_error(target).sum(), self.error_of_silence(target).sum()
 
     @untraced
     def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
@@ -261,7 +279,11 @@ class LIFSolution:
         k = self._number(layer)
         return torch.from_numpy(_speeds(self._layers[k], self._results[k]))
 
-    @cached_property
+    def layer_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
+        """The same as `spike_speeds`."""
+        return self.spike_speeds(layer)
+
+    @computed_once
     @untraced
     def stats(self) -> LIFStats:
         """Figures about this solve; computed when first asked for."""
