@@ -18,7 +18,7 @@ class DiscreteAdjoint:
 
     Args:
         checkpoints: None, every step state is stored; "sqrt", at most √n states for n steps of a gated network and 2√n for a
-            system of one's own; or the number of states that there may be at a time.
+            HybridSystem; or the number of states that there may be at a time.
         memory_mb: instead, the memory to stay within, MB: everything is stored where it fits, else as many states as fit are
             kept. The times of adaptive steps, whose number is not known, come on top.
 
@@ -51,7 +51,7 @@ class BPTT:
     Memory: every intermediate result of every step. The only adjoint that has second derivatives (create_graph=True).
 
     Args:
-        steps: for systems of one's own, steps to take instead of finding them: the `stats.taken` of another solution. Events
+        steps: for HybridSystems, steps to take instead of finding them: the `stats.taken` of another solution. Events
             happen in the same steps and are located anew.
     """
 

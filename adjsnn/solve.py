@@ -83,12 +83,12 @@ def solve(
     """Integrate `system` through `inputs`; a loss of the solution, `.backward()`, runs the chosen adjoint.
 
     Args:
-        system: a GatedSynapseNetwork, a LIFNetwork, or a HybridSystem of one's own.
+        system: a GatedSynapseNetwork, a LIFNetwork, or a HybridSystem.
         inputs: u, (T, B, C_in), held constant over each step; also an `adjsnn.signals.Stream` for gated networks, and a
-            function u(t) or None for systems of one's own; for LIF networks the input spikes, a SpikeTrains, or u.
+            function u(t) or None for HybridSystems; for LIF networks the input spikes, a SpikeTrains, or u.
         options: for gated networks those of `adjsnn.gated.solve.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
             networks those of `adjsnn.lif.solve.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
-            systems of one's own those of `adjsnn.hybrid.solve.solve_hybrid` (dt or ts, method, rtol, atol, max_steps, adjoint,
+            HybridSystems those of `adjsnn.hybrid.solve.solve_hybrid` (dt or ts, method, rtol, atol, max_steps, adjoint,
             y0, substeps).
 
     Returns:

@@ -1,4 +1,4 @@
-"""An adaptive exponential integrate-and-fire neuron learns to spike at given times: a system with events of one's own.
+"""An adaptive exponential integrate-and-fire neuron learns to spike at given times: a HybridSystem with events.
 
 python examples/adaptive_neuron.py
 """

@@ -68,7 +68,7 @@ class Decay(adjsnn.HybridSystem):
 SOLUTIONS = {
     "gated": solve_gated,
     "LIF": lambda: adjsnn.solve(adjsnn.LIFNetwork(2, (3, 2), n_out=1, bias=1.5), X, ts=[0.0, 1.0, 5.0]),
-    "one's own": lambda: adjsnn.solve(Decay(), None, y0=torch.ones(1, 2), ts=[0.0, 1.0]),
+    "HybridSystem": lambda: adjsnn.solve(Decay(), None, y0=torch.ones(1, 2), ts=[0.0, 1.0]),
 }
 EVENTS = dict.fromkeys(("sample", "neuron", "sign"), torch.ones(1, dtype=torch.long)) | {"time": torch.ones(1)}
 GOOD = EVENTS | {

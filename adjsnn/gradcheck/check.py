@@ -54,15 +54,15 @@ def gradcheck(
     ContinuousAdjoint and Backsolve, which compute another, see `convergence`.
 
     Args:
-        system: a gated network, a LIF network or a system of one's own; a float64 copy is checked.
-        inputs: u, (T, B, C_in); for LIF networks their input spikes; for systems of one's own also u(t) or None.
+        system: a gated network, a LIF network or a HybridSystem; a float64 copy is checked.
+        inputs: u, (T, B, C_in); for LIF networks their input spikes; for HybridSystems also u(t) or None.
         loss: a scalar function of the solution.
-        against: judges, any of "bptt", "finite_difference" and, for systems of one's own, "forward"; for LIF networks "plain"
+        against: judges, any of "bptt", "finite_difference" and, for HybridSystems, "forward"; for LIF networks "plain"
             and "finite_difference". None: "bptt" or "plain", and "finite_difference" unless the method is torchdiffeq's.
         entries: entries probed by central differences in each tensor: the largest gradient and random others.
         seed: of the choice of entries.
         verbose: print the table.
-        solve_kwargs: passed on to `solve`: dt, method, adjoint, y0; ts, rtol, atol, substeps for systems of one's own;
+        solve_kwargs: passed on to `solve`: dt, method, adjoint, y0; ts, rtol, atol, substeps for HybridSystems;
             t_end, ts, currents, dt, kernels for LIF networks.
 
     Raises:
@@ -120,7 +120,7 @@ def _judges(system: Any, against: Sequence[str] | None, method: Any) -> Sequence
         raise ConfigurationError('against="plain"', "the other engine of LIF networks only", 'against=("bptt",)')
     if "forward" in against and not smooth:
         raise ConfigurationError(
-            'against="forward" for a gated network', "forward sensitivities for systems of one's own only", 'against=("bptt",)'
+            'against="forward" for a gated network', "forward sensitivities for HybridSystems only", 'against=("bptt",)'
         )
     if "finite_difference" in against and foreign:
         raise ConfigurationError(

@@ -85,7 +85,7 @@ def convergence(
     substeps between them. The gradient is taken over all parameters that require one and y0.
 
     Args:
-        system: a system of one's own; a float64 copy is used.
+        system: a HybridSystem; a float64 copy is used.
         inputs: as in `solve`. loss: a scalar function of the solution.
         adjoint: the adjoint under test. One with a dt or tolerances of its own keeps them, and its errors with them.
         reference: arguments of `solve` for the reference; default dopri5 at 1e-12 with the discrete adjoint.

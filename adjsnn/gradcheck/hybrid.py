@@ -11,7 +11,7 @@ from adjsnn.hybrid.system import HybridSystem
 
 
 class HybridProbe(Probe):
-    """Of a system of one's own, whose solution is smooth in its events; perturbed ones take the steps of the first."""
+    """Of a HybridSystem, whose solution is smooth in its events; perturbed ones take the steps of the first."""
 
     system: HybridSystem
 

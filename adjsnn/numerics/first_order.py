@@ -20,7 +20,7 @@ class FirstOrder(torch.autograd.Function):
         raise ConfigurationError(
             "forward-mode differentiation of a solve, which an adjoint does not have",
             "reverse mode: .backward() or torch.autograd.grad",
-            "adjoint=adjsnn.BPTT() for gated networks and systems of one's own, which is on torch's tape throughout, or a "
+            "adjoint=adjsnn.BPTT() for gated networks and HybridSystems, which is on torch's tape throughout, or a "
             "difference of two solves",
         )
 
@@ -41,7 +41,7 @@ def first_order(pull: Pull) -> Callable[..., tuple[Tensor | None, ...]]:
             raise ConfigurationError(
                 "create_graph=True: the gradient of a gradient, which an adjoint does not have",
                 "first derivatives",
-                "adjoint=adjsnn.BPTT() for gated networks and systems of one's own, which is on torch's tape throughout, or "
+                "adjoint=adjsnn.BPTT() for gated networks and HybridSystems, which is on torch's tape throughout, or "
                 "differences of gradients",
             )
         if any(c is not None and _LEGACY(c) for c in cotangents):

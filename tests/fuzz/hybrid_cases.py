@@ -1,4 +1,4 @@
-"""Random systems of one's own: smooth ones, ones with guards and jumps, and one whose events have a closed form."""
+"""Random HybridSystems: smooth ones, ones with guards and jumps, and one whose events have a closed form."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Random systems of one's own: the adjoint is backpropagation, a batch is its samples, events are found and in order."""
+"""Random HybridSystems: the adjoint is backpropagation, a batch is its samples, events are found and in order."""
 
 import pytest
 import torch

@@ -154,7 +154,7 @@ REFUSED = {
         lambda: _check(method="torchdiffeq:dopri5", against=("bptt", "finite_difference")),
         "method='torchdiffeq:dopri5'.*whose steps are known",
     ),
-    "forward, gated": (lambda: _gated(against=("forward",)), "gated network.*systems of one's own only"),
+    "forward, gated": (lambda: _gated(against=("forward",)), "gated network.*HybridSystems only"),
     "unknown judge": (lambda: _check(against=("oracle",)), "oracle"),
     "loss not scalar": (
         lambda: adjsnn.gradcheck(Network(), None, lambda sol: sol.y, ts=TIMES, y0=torch.zeros(1, 3)),

@@ -1,4 +1,4 @@
-"""Events of systems of one's own: closed forms, every adjoint against the others and against central differences."""
+"""Events of HybridSystems: closed forms, every adjoint against the others and against central differences."""
 
 import math
 
