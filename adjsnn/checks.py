@@ -130,6 +130,32 @@ def all_finite(*tensors: Tensor) -> bool:
     return all(bool(np.isfinite(x).all()) for x in arrays)
 
 
+def finite(name: str, x: Tensor, expected: str, remedy: str) -> None:
+    """Refuse a tensor with an entry that is not finite; names the first."""
+    if all_finite(x):
+        return
+    place = (~x.detach().isfinite()).nonzero()[0].tolist()
+    first = f"{name}{place or ''} = {float(x.detach()[tuple(place)]):g}"
+    raise ConfigurationError(f"{name} has entries that are not finite, the first {first}", expected, remedy)
+
+
+def matches(name: str, x: Any, shape: tuple[int, ...], like: Tensor, remedy: str) -> None:
+    """Refuse what is no tensor of that shape and of the dtype and device of `like`."""
+    if not isinstance(x, Tensor) or x.shape != shape or x.dtype != like.dtype or x.device != like.device:
+        seen = f"{tuple(x.shape)}, {x.dtype}, {x.device}" if isinstance(x, Tensor) else type(x).__name__
+        raise ConfigurationError(f"{name} is {seen}", f"a tensor {shape}, {like.dtype}, {like.device}", remedy)
+
+
+def same_kind(name: str, x: Tensor, like: Tensor, remedy: str) -> None:
+    """Refuse a tensor of another dtype or on another device than the network's."""
+    if x.dtype != like.dtype or x.device != like.device:
+        raise ConfigurationError(
+            f"{name} of {x.dtype} on {x.device} for a network of {like.dtype} on {like.device}",
+            "the same dtype and device",
+            remedy,
+        )
+
+
 def real(name: str, given: Any, expected: str, remedy: str) -> Tensor:
     """Real numbers of any shape as a tensor, see `tensor`; gradients pass."""
     found = tensor(name, given, expected, remedy)

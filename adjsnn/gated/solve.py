@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.adjoints import DiscreteAdjoint
-from adjsnn.checks import Number, all_finite, positive
+from adjsnn.checks import Number, all_finite, finite, matches, positive, same_kind
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.adjoint import GatedChoice, gated_adjoint
 from adjsnn.gated.engine import KERNELS, Engine
@@ -118,12 +118,7 @@ def _check_finite(tensors: GatedTensors) -> None:
     if all_finite(*tensors.flat()):
         return
     for name, x in zip(tensors.names(), tensors.flat(), strict=True):
-        if not all_finite(x):
-            raise ConfigurationError(
-                f"{name} has entries that are not finite",
-                "finite parameters",
-                "a smaller learning rate or gradient clipping, if this happened in training",
-            )
+        finite(name, x, "finite parameters", "a smaller learning rate or gradient clipping, if this happened in training")
 
 
 def _check_overrides(system: GatedSynapseNetwork, method: str) -> None:
@@ -172,20 +167,8 @@ def _check_input(system: GatedSynapseNetwork, tensors: GatedTensors, u: Tensor) 
             f"(T, B, C_in) with T ≥ 1, B ≥ 1 and C_in = {system.n_in}: time first, batch second",
             "u.unsqueeze(1) for a single sample, u.transpose(0, 1) where the batch comes first",
         )
-    reference = tensors.w_rec
-    if u.dtype != reference.dtype or u.device != reference.device:
-        raise ConfigurationError(
-            f"inputs of {u.dtype} on {u.device} for a network of {reference.dtype} on {reference.device}",
-            "the same dtype and device",
-            "inputs.to(net.w_rec) or net.to(inputs)",
-        )
-    if not all_finite(u):
-        step, sample, channel = (int(k) for k in (~u.detach().isfinite()).nonzero()[0])
-        raise ConfigurationError(
-            f"inputs[{step}, {sample}, {channel}] = {u[step, sample, channel]:g}",
-            "finite inputs",
-            "interpolating or dropping the gaps of the recording",
-        )
+    same_kind("inputs", u, tensors.w_rec, "inputs.to(net.w_rec) or net.to(inputs)")
+    finite("inputs", u, "finite inputs", "interpolating or dropping the gaps of the recording")
 
 
 def _check_state(system: GatedSynapseNetwork, y0: GatedState, like: Tensor, batch: int) -> None:
@@ -195,13 +178,8 @@ def _check_state(system: GatedSynapseNetwork, y0: GatedState, like: Tensor, batc
         )
     shape = (batch, system.n_hidden)
     for name, x in zip(y0._fields, y0, strict=True):
-        if not isinstance(x, Tensor) or x.shape != shape or x.dtype != like.dtype or x.device != like.device:
-            seen = f"{tuple(x.shape)}, {x.dtype}, {x.device}" if isinstance(x, Tensor) else type(x).__name__
-            raise ConfigurationError(
-                f"y0.{name} is {seen}", f"a tensor {shape}, {like.dtype}, {like.device}", "net.initial_state(batch)"
-            )
-        if not all_finite(x):
-            raise ConfigurationError(f"y0.{name} has entries that are not finite", "finite states", "net.initial_state(batch)")
+        matches(f"y0.{name}", x, shape, like, "net.initial_state(batch)")
+        finite(f"y0.{name}", x, "finite states", "net.initial_state(batch)")
     v, threshold = y0.v.detach(), system.neuron.threshold
     above = (v.abs() if system.neuron.two_sided else v) >= threshold
     if bool(above.any()):

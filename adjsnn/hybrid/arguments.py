@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adjsnn.checks import Number, Times, positive, times
+from adjsnn.checks import Number, Times, finite, positive, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.shapes import REAL
@@ -30,12 +30,7 @@ def check_inputs(inputs: Inputs) -> Tensor | None:
         )
     if inputs.dtype not in REAL:
         raise ConfigurationError(f"inputs of {inputs.dtype}", "torch.float32 or torch.float64", "inputs.double()")
-    wrong = ~inputs.detach().isfinite()
-    if bool(wrong.any()):
-        n, b, c = (int(k) for k in wrong.nonzero()[0])
-        raise ConfigurationError(
-            f"inputs[{n}, {b}, {c}] = {inputs[n, b, c]:g}", "finite inputs", "interpolating or dropping the gaps"
-        )
+    finite("inputs", inputs, "finite inputs", "interpolating or dropping the gaps of the recording")
     return inputs
 
 
@@ -88,10 +83,7 @@ def check_state(y0: Tensor, u: Tensor | None, system: HybridSystem) -> None:
                 "one dtype and device",
                 "system.to(y0) or y0.to(...)",
             )
-    wrong = ~y0.detach().isfinite()
-    if bool(wrong.any()):
-        b, d = (int(k) for k in wrong.nonzero()[0])
-        raise ConfigurationError(f"y0[{b}, {d}] = {y0[b, d]:g}", "a finite state", "another y0")
+    finite("y0", y0, "a finite state", "another y0")
 
 
 def tolerances_of(

@@ -8,7 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.checks import Count, Number, Times, all_finite, at_end, count, duration, positive, rounding, times
+from adjsnn.checks import (
+    Count,
+    Number,
+    Times,
+    all_finite,
+    at_end,
+    count,
+    duration,
+    finite,
+    matches,
+    positive,
+    rounding,
+    same_kind,
+    times,
+)
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.adjoint import EventAdjoint, LIFAdjoint, lif_adjoint
@@ -97,12 +111,10 @@ def solve_lif(
 def _check_layers(layers: list[LIFLayer]) -> None:
     for k, layer in enumerate(layers):
         if not all_finite(*(x for x in layer if x is not None)):
-            name = next(name for name, x in layer._asdict().items() if x is not None and not all_finite(x))
-            raise ConfigurationError(
-                f"{name}[{k}] has entries that are not finite",
-                "finite parameters",
-                "a smaller learning rate or gradient clipping, if this happened in training",
-            )
+            remedy = "a smaller learning rate or gradient clipping, if this happened in training"
+            for name, x in layer._asdict().items():
+                if x is not None:
+                    finite(f"{name}[{k}]", x, "finite parameters", remedy)
         here = LIFLayer._make(None if x is None else x.detach().cpu().numpy() for x in layer)
         rules = {
             "tau_mem": ((here.tau_mem > 0.0).all(), "positive times"),
@@ -128,12 +140,9 @@ def _readout(system: LIFNetwork, layers: list[LIFLayer]) -> Readout | None:
     w_out, shape = checked("w_out", system.w_out, layers[0].w_in), (system.n_out, system.layers[-1])
     if w_out.shape != shape:
         raise ConfigurationError(f"w_out of shape {tuple(w_out.shape)}", f"{shape}, (n_out, N)", "a parameter of that shape")
-    if not all_finite(w_out):
-        raise ConfigurationError("w_out has entries that are not finite", "finite parameters", "a smaller learning rate")
-    tau = system.tau_out
-    if not isinstance(tau, (int, float)) or not 0.0 < tau < math.inf:
-        raise ConfigurationError(f"tau_out={tau!r}", "a positive finite number of ms; it is not learnt", "lif.tau_out = 20.0")
-    return Readout(w_out, float(tau))
+    finite("w_out", w_out, "finite parameters", "a smaller learning rate")
+    tau = positive("tau_out", system.tau_out, "a positive finite number of ms; it is not learnt", "lif.tau_out = 20.0")
+    return Readout(w_out, tau)
 
 
 def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:
@@ -195,17 +204,8 @@ def _check_currents(
         raise ConfigurationError(
             f"currents of shape {tuple(u.shape)}", f"(T, B, n_in) = (T, {batch}, {system.n_in}), T ≥ 1", "u.unsqueeze(1)"
         )
-    if u.dtype != like.dtype or u.device != like.device:
-        raise ConfigurationError(
-            f"currents of {u.dtype} on {u.device}", f"{like.dtype} on {like.device}, as the network", "u.to(lif.w_in[0])"
-        )
-    if not all_finite(u):
-        step, sample, channel = (int(k) for k in (~u.detach().isfinite()).nonzero()[0])
-        raise ConfigurationError(
-            f"currents that are not finite, first at step {step}, sample {sample}, channel {channel}",
-            "finite currents",
-            "checking where they come from",
-        )
+    same_kind("currents", u, like, "u.to(lif.w_in[0])")
+    finite("currents", u, "finite currents", "checking where they come from")
     near = max(1e-9, 2.0 * rounding(dt, t_end))
     if dt is None:
         raise ConfigurationError("dt=None for analog currents", "the length of their steps in ms", "dt=0.5")
@@ -251,13 +251,8 @@ def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[LIFSta
     for k, (state, layer) in enumerate(zip(y0, layers, strict=True)):
         shape = (batch, system.layers[k])
         for name, x in state._asdict().items():
-            if not isinstance(x, Tensor) or x.shape != shape or x.dtype != like.dtype or x.device != like.device:
-                seen = f"{tuple(x.shape)}, {x.dtype}, {x.device}" if isinstance(x, Tensor) else type(x).__name__
-                raise ConfigurationError(
-                    f"y0[{k}].{name} is {seen}", f"a tensor {shape}, {like.dtype}, {like.device}", "lif.initial_state(batch)"
-                )
-            if not all_finite(x):
-                raise ConfigurationError(f"y0[{k}].{name} is not finite", "finite states", "lif.initial_state(batch)")
+            matches(f"y0[{k}].{name}", x, shape, like, "lif.initial_state(batch)")
+            finite(f"y0[{k}].{name}", x, "finite states", "lif.initial_state(batch)")
         above = state.v.detach() >= layer.v_th.detach()
         if bool(above.any()):
             sample, neuron = (int(n) for n in above.nonzero()[0])

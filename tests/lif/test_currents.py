@@ -268,7 +268,7 @@ X = SpikeTrains.from_list([[(1.0, 0)], []], n_neurons=2, t_max=10.0)
         (U[:, :0], {"dt": 1.0}, "an empty batch"),
         (torch.zeros(4, 2, 3), {"dt": 1.0}, r"shape \(4, 2, 3\)"),
         (U.double(), {"dt": 1.0}, "torch.float64"),
-        (torch.full((4, 2, 2), float("nan")), {"dt": 1.0}, "not finite, first at step 0, sample 0, channel 0"),
+        (torch.full((4, 2, 2), float("nan")), {"dt": 1.0}, r"not finite, the first currents\[0, 0, 0\] = nan"),
         (X, {"dt": 1.0, "currents": torch.zeros(4, 3, 2)}, r"shape \(4, 3, 2\)"),
         (X, {"dt": 1.0, "currents": [0.0]}, "currents of type list"),
         (None, {"dt": 1.0, "currents": U}, "type NoneType"),
