@@ -3,12 +3,14 @@ it."""
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.checks import Number, index, kind, number, positive, real, tensor
 from adjsnn.errors import ConfigurationError
+from adjsnn.numerics.pair_sums import pair_sums
 from adjsnn.solutions import FirstSpikeSolution, ReadoutSolution, SpikingSolution, check_face, target_of
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
@@ -189,20 +191,11 @@ def van_rossum(
     group, time, sign = (torch.cat(x) for x in zip(*columns, strict=True))
     order = time.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]
-    group, time, sign = group[order], time[order], sign[order]
-    counts = torch.bincount(group, minlength=found.batch * found.n_neurons)
-    place = torch.arange(len(group), device=group.device) - (counts.cumsum(0) - counts)[group]
-    shape = (int(counts.max()) if len(group) else 0, len(counts))
-    gaps = torch.where(place > 0, time.diff(prepend=time[:1]), 0.0)
-    signs = time.new_zeros(shape).index_put((place, group), sign)
-    decays = time.new_ones(shape).index_put((place, group), torch.exp(-gaps / tau))
-    # before = Σ_{l<k} s_l e^{-(t_k-t_l)/τ}, by recursion along the spikes of each neuron, all neurons at once.
-    before, last, total = (time.new_zeros(len(counts)) for _ in range(3))
-    for decay, s in zip(decays.unbind(), signs.unbind(), strict=True):
-        before = decay * (before + last)
-        total = total + s * (0.5 * s + before)
-        last = s
-    return total.view(found.batch, found.n_neurons).sum(1)
+    groups = found.batch * found.n_neurons
+    first = np.zeros(groups + 1, np.int64)
+    np.cumsum(torch.bincount(group, minlength=groups).cpu().numpy(), out=first[1:])
+    total = pair_sums(time[order].double(), sign[order].double()[:, None], first, tau)
+    return total.view(found.batch, found.n_neurons).sum(1).to(time.dtype)
 
 
 def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.lif.run import LayerResult
-from adjsnn.numerics.first_order import FirstOrder, first_order
+from adjsnn.numerics.pair_sums import pair_sums
 
 
 class Readout(NamedTuple):
@@ -53,7 +53,7 @@ def readout_error(
     inside = time <= ts[-1]
     w = w_out[:, neuron].T * (torch.exp(-early.double() / tau) * inside)[:, None]
     time = time.clamp(max=float(ts[-1]))
-    pairs = _Pairs.apply(time, w, spikes.first, tau)
+    pairs = pair_sums(time, w, spikes.first, tau)
     last = w.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, w * torch.exp((time - ts[-1]) / tau)[:, None])
     overlap = w.new_zeros(spikes.batch).index_add(0, sample, (w * _target_ahead(ts, target, tau, time, sample)).sum(1))
     return pairs / tau - last.square().sum(1) / (2.0 * tau) - 2.0 * overlap + target_square(ts, target)
@@ -80,7 +80,7 @@ def squared_activity(result: LayerResult, neurons: int, tau: float) -> Float[Ten
     order = np.argsort(flat, kind="stable")
     first = np.searchsorted(flat[order], np.arange(spikes.batch * neurons + 1)).astype(np.int64)
     time = result.time.double()[torch.from_numpy(order).to(result.time.device)]
-    return _Pairs.apply(time, torch.ones_like(time)[:, None], first, tau).view(spikes.batch, neurons) / tau
+    return pair_sums(time, torch.ones_like(time)[:, None], first, tau).view(spikes.batch, neurons) / tau
 
 
 def target_square(ts: Float[Tensor, " T"], target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
@@ -106,34 +106,3 @@ def _over_step(length: Tensor, target: Tensor, slope: Tensor, after: Tensor, tau
     """h at the start of an interval on which o_d is linear, from h at its end."""
     decay = torch.exp(-length / tau)
     return decay * after + (target + slope * tau) * (1.0 - decay) - slope * length * decay
-
-
-class _Pairs(FirstOrder):
-    """½ Σ_{k,l} w_k·w_l e^{-|t_k-t_l|/τ} over the spikes of each group, (G,), from time (S,) and w (S, C)."""
-
-    @staticmethod
-    def forward(ctx, time, w, first, tau):
-        t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
-        from adjsnn.numerics import pairs  # noqa: PLC0415  loads the compiler
-
-        before = torch.from_numpy(pairs.earlier(first, t, x, tau)).to(w)
-        ctx.first, ctx.tau = first, tau
-        ctx.save_for_backward(time, w, before)
-        group = torch.from_numpy(np.repeat(np.arange(len(first) - 1), np.diff(first))).to(w.device)
-        ctx.group = group
-        return w.new_zeros(len(first) - 1).index_add(0, group, (w * (0.5 * w + before)).sum(1))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        return _pairs_backward(ctx, *cotangents)
-
-
-@first_order
-def _pairs_backward(ctx, cotangent):
-    time, w, before = ctx.saved_tensors
-    t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
-    from adjsnn.numerics import pairs  # noqa: PLC0415  loads the compiler
-
-    after = torch.from_numpy(pairs.later(ctx.first, t, x, ctx.tau)).to(w)
-    share = cotangent[ctx.group]
-    return share * (w * (after - before)).sum(1) / ctx.tau, share[:, None] * (w + before + after), None, None
