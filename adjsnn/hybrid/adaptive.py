@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import IntegrationError
-from adjsnn.hybrid.events import Span, Watch
+from adjsnn.hybrid.crossings import Span
+from adjsnn.hybrid.events import Watch
 from adjsnn.hybrid.steps import Field, Steps, combine, derivatives, stage_time
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.hybrid.events import event_rows, events_of
+from adjsnn.hybrid.event_steps import event_rows, events_of
 from adjsnn.hybrid.keep import Keep
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats, Stored, Sweep, columns, figures, run_forward

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adjsnn.adjoints import BPTT
 from adjsnn.errors import ConfigurationError
-from adjsnn.hybrid.events import event_rows, events_of, unroll_events
+from adjsnn.hybrid.event_steps import event_rows, events_of, unroll_events
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats, run_forward
 from adjsnn.hybrid.solution import HybridSolution

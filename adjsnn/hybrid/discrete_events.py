@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.hybrid.events import taped_step
+from adjsnn.hybrid.event_steps import taped_step
 from adjsnn.hybrid.guards import level
 from adjsnn.hybrid.run import Gradients, Stored
 from adjsnn.hybrid.steps import jump, step_times

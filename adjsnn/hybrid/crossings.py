@@ -1,0 +1,128 @@
+"""Where guards rise through zero along a step, on its continuous extension: free of evaluations of the field."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adjsnn.hybrid.excursions import may_exceed
+from adjsnn.hybrid.guards import levels_of
+from adjsnn.hybrid.system import HybridSystem
+from adjsnn.numerics.tableaus import Tableau
+
+PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
+FINER = 2  # times that a step is divided finer where a guard may rise above zero and fall again within a part
+
+
+class Span(NamedTuple):
+    """Begin, end and length of each sample's step, each (B,), float64, ms."""
+
+    begin: Tensor
+    end: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The guards along a step, on its continuous extension.
+
+    Attributes:
+        span, y: the step and the state before it.
+        slopes: stage derivatives, (S, B, D).
+        begins: φ at the start of the step, (B, G).
+    """
+
+    system: HybridSystem
+    tableau: Tableau
+    span: Span
+    y: Float[Tensor, "B D"]
+    slopes: Float[Tensor, "S B D"]
+    begins: Float[Tensor, "B G"]
+
+    def at(self, sigma: Float[Tensor, "P B"]) -> Float[Tensor, "P B G"]:
+        """φ at fractions of the step."""
+        s = sigma.to(self.y.dtype).unsqueeze(2)
+        total, weights = torch.zeros_like(s), s.new_zeros(len(self.slopes), 1, 1, 1)
+        for coefficients in _powers(self.tableau.dense, s.dtype, s.device):  # of all stages at once, highest power first
+            weights = (weights + coefficients) * s
+        for weight, k in zip(weights, self.slopes, strict=True):
+            total = total + weight * k
+        y = self.y + column(self.span.length, self.y) * total
+        t = column(self.span.begin, self.y) + s * column(self.span.length, self.y)
+        levels = levels_of(self.system, t.flatten(0, 1), y.flatten(0, 1)).unflatten(0, sigma.shape)
+        return torch.where(s > 0.0, levels, self.begins)
+
+    def first(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first part of the step in which a guard rises through zero: where it begins and ends, and whether there is one.
+
+        A guard that is below zero at both ends of a part, but bends so that it may have been above in between, is looked at
+        more closely, in the samples where that comes before a crossing.
+        """
+        zero = torch.zeros_like(self.span.begin)
+        parts = PIECES
+        low, high, found, hidden = self._first_or_hidden(zero, parts)
+        for _ in range(FINER):
+            if not bool(hidden.any()):
+                break
+            parts *= PIECES
+            finer = self._first_or_hidden(zero, parts)
+            low, high, found, hidden = (
+                torch.where(hidden, x, before) for x, before in zip(finer, (low, high, found, hidden), strict=True)
+            )
+        return low, torch.where(found, high, 1.0), found
+
+    def divide(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Tensor, Tensor, Tensor]:
+        """The first of PIECES parts between two fractions in which a guard rises through zero, and whether one does, (B,)."""
+        width = (high - low) / PIECES
+        first, found = self._first_of(self._levels(low, width, PIECES))
+        return low + first * width, torch.where(found, low + (first + 1) * width, high), found
+
+    def _first_or_hidden(self, zero: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The first of some parts of the step in which a guard rises, the first part where there is none; whether one does;
+        whether one may in a part before."""
+        levels, width = self._levels(zero, 1.0 / parts, parts), 1.0 / parts
+        first, found = self._first_of(levels)
+        low, high = zero + first * width, zero + (first + 1) * width
+        hidden = may_exceed(levels).any(2)
+        if not bool(hidden.any()):
+            return low, high, found, hidden[0]
+        before = torch.arange(parts, device=zero.device)[:, None] < torch.where(found, first, parts)
+        return low, high, found, (hidden & before).any(0)
+
+    def _levels(self, low: Tensor, width: Tensor | float, parts: int) -> Float[Tensor, "P1 B G"]:
+        """φ at the ends of parts of equal width."""
+        return self.at(low + torch.arange(parts + 1, device=low.device, dtype=low.dtype)[:, None] * width)
+
+    def _first_of(self, levels: Float[Tensor, "P1 B G"]) -> tuple[Tensor, Tensor]:
+        """The number of the first part in which a guard rises, 0 where there is none, and whether one does, each (B,)."""
+        rises = self._rises(levels[:-1], levels[1:]).any(2)
+        return rises.to(torch.int8).argmax(0), rises.any(0)
+
+    def cross(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
+        """Where the first guard crosses zero between two near fractions, along chords, and which guard."""
+        before, after = self.at(torch.stack([low, high]))
+        # Where there is no chord, for want of a number, the end shows what the guard is.
+        chord = torch.where(before.isfinite() & after.isfinite(), before / (before - after), 1.0)
+        share = torch.where(self._rises(before, after), chord, float("inf"))
+        least, guard = share.min(1)
+        return low + least.clamp(max=1.0).to(low.dtype) * (high - low), guard
+
+    @staticmethod
+    def _rises(before: Tensor, after: Tensor) -> Tensor:
+        return ~((before >= 0.0) | (after < 0.0))
+
+
+@lru_cache(maxsize=32)
+def _powers(dense: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "Q S 1 1 1"]:
+    """Coefficients of the dense output by power, highest first."""
+    by_power = tuple(zip_longest(*dense, fillvalue=0.0))
+    return torch.tensor(by_power[::-1], dtype=dtype, device=device)[:, :, None, None, None]
+
+
+def column(x: Float[Tensor, " B"], like: Tensor) -> Float[Tensor, "B 1"]:
+    """A time of each sample beside its state, in the state's dtype."""
+    return x.to(like.dtype).unsqueeze(1)
