@@ -229,8 +229,11 @@ def solve_system(adjoint: Any):
 SOLVES = {"run_gated": solve_gated, "run_lif": solve_lif, "run_hybrid": solve_system}
 
 
+OTHERS = {"its class": Doubled, "a word": "discrete", "an object": object(), "another class": torch.optim.SGD}
+
+
 @pytest.mark.parametrize("method", SOLVES)
-@pytest.mark.parametrize("wrong", [Doubled, "discrete", object(), torch.optim.SGD], ids=str)
+@pytest.mark.parametrize("wrong", OTHERS.values(), ids=list(OTHERS))
 def test_what_has_no_such_method_and_a_class_in_place_of_its_instance_are_refused(method, wrong):
     with pytest.raises(adjsnn.ConfigurationError, match=f"adjoint=.*an adjoint instance.*an object with {method}. Try: "):
         SOLVES[method](wrong)
