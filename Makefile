@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow fuzz check format bench clean
+.PHONY: demo test test-slow fuzz check format bench findings clean
 
 demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
@@ -32,6 +32,15 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/gated_gradient.py --method rk4 --rounds 3 --repeats 3 --write
 	$(BIN)/python benchmarks/long_trial.py --write
 	$(BIN)/python benchmarks/lif_gradient.py --write
+
+# What other libraries do (findings/README.md): each script installs what it needs in a temporary folder.
+findings:
+	@changed=; \
+	for script in findings/*.sh; do \
+		echo "== $$script"; \
+		if PYTHON="$(PYTHON)" sh "$$script"; then echo "as described"; else echo "NOT AS DESCRIBED"; changed="$$changed $$script"; fi; \
+	done; \
+	if [ -n "$$changed" ]; then echo "not as described:$$changed"; exit 1; fi
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; make PYTHON=..."'
