@@ -1,11 +1,11 @@
 #!/bin/sh
 # Brian2: method "exact" gives NaN where membrane and synapse have the same time constant.
 #
-# Expected: dv/dt = (I - v)/tau_m, dI/dt = -I/tau_s is linear, and "exact" is documented as exact integration of linear equations.
-# From v = 0, I = 1 and with both constants tau, v(t) = (t/tau) exp(-t/tau): 0.36788 at t = tau = 10 ms.
+# Expected: dv/dt = (I - v)/tau_m, dI/dt = -I/tau_s is linear, and "exact" is documented as exact integration of linear
+# equations. From v = 0, I = 1 and with both constants tau, v(t) = (t/tau) exp(-t/tau): 0.36788 at t = tau = 10 ms.
 # Seen: NaN, of which a warning tells after the run. Constants that differ by 1e-9 ms give 0.36781 without one, off by 2e-4: a
-# difference of exponentials is divided by a difference of time constants. "rk4" is right to 1e-9 in both cases. (The page warns of
-# NaN from a method that was chosen automatically; here it is chosen by hand for equations that it is documented to solve.)
+# difference of exponentials is divided by a difference of time constants. "rk4" is right to 1e-9 in both cases. (The page warns
+# of NaN from a method that was chosen automatically; here it is chosen by hand for equations that it is documented to solve.)
 # Source: https://brian2.readthedocs.io/en/2.9.0/user/numerical_integration.html, and the closed form above
 set -eu
 work=$(mktemp -d)
@@ -14,7 +14,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile brian2==2.9.0 numpy==2.3.5 sympy==1.14.0
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 import brian2
 import numpy as np
 from brian2 import NeuronGroup, defaultclock, ms, prefs, run, start_scope

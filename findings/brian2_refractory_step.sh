@@ -2,11 +2,11 @@
 # Brian2: a refractory period of k steps holds the neuron for k - 1 steps; one of a single step does nothing.
 #
 # Expected: a membrane that climbs to threshold in 1.0 ms and is clamped for 0.5 ms after each spike fires every 1.5 ms.
-# Seen: every 1.4 ms, and every 1.0 ms with a refractory period of one step (0.1 ms). The user guide defines the period as the time
-# after a spike for which the neuron counts as refractory, and gives a condition on the step number of t - lastspike, with <=, as
-# what a fixed time is turned into. That condition, written out, does hold for k steps; the fixed time does not.
-# Source: https://brian2.readthedocs.io/en/2.9.0/user/refractoriness.html
-# (the condition: https://github.com/brian-team/brian2, docs_sphinx/user/refractoriness.rst)
+# Seen: every 1.4 ms, and every 1.0 ms with a refractory period of one step (0.1 ms). The user guide defines the period as the
+# time after a spike for which the neuron counts as refractory, and gives a condition on the step number of t - lastspike, with
+# <=, as what a fixed time is turned into. That condition, written out, does hold for k steps; the fixed time does not.
+# Source: https://brian2.readthedocs.io/en/2.9.0/user/refractoriness.html (the condition: https://github.com/brian-team/brian2,
+# docs_sphinx/user/refractoriness.rst)
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -14,7 +14,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile brian2==2.9.0 numpy==2.3.5 sympy==1.14.0
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 import brian2
 import numpy as np
 from brian2 import NeuronGroup, SpikeMonitor, defaultclock, ms, prefs, run, start_scope

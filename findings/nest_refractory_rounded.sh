@@ -1,8 +1,9 @@
 #!/bin/sh
 # NEST: the model with exact spike times rounds its refractory period up to whole steps.
 #
-# Expected: iaf_psc_exp_ps places spikes between grid points, and its page says that a neuron leaves refractoriness precisely one
-# refractory period after its spike. Under a constant current t_ref = 2.04 ms makes intervals 0.04 ms longer than t_ref = 2 ms.
+# Expected: iaf_psc_exp_ps places spikes between grid points, and its page says that a neuron leaves refractoriness precisely
+# one refractory period after its spike. Under a constant current t_ref = 2.04 ms makes intervals 0.04 ms longer than t_ref = 2
+# ms.
 # Seen: 0.1 ms longer, the same as t_ref = 2.1 ms, at the default resolution of 0.1 ms. t_ref reads back as 2.04.
 # Source: https://nest-simulator.readthedocs.io/en/stable/models/iaf_psc_exp_ps.html
 set -eu
@@ -12,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile nest-simulator==3.10.0 numpy==2.4.6
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 import nest
 import numpy as np
 

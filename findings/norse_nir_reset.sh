@@ -1,9 +1,9 @@
 #!/bin/sh
 # norse: the reset potential of a NIR node is not read.
 #
-# Expected: v_reset is a parameter of NIR's LIF node, to which the membrane is set at a spike. Under a constant input of 1.5, with
-# tau = 10 ms, threshold 1 and steps of 1 ms, Euler steps of the documented equation fire 12, 18, 28 times in 0.2 s for v_reset of
-# -1, 0, 0.5.
+# Expected: v_reset is a parameter of NIR's LIF node, to which the membrane is set at a spike. Under a constant input of 1.5,
+# with tau = 10 ms, threshold 1 and steps of 1 ms, Euler steps of the documented equation fire 12, 18, 28 times in 0.2 s for
+# v_reset of -1, 0, 0.5.
 # Seen: 18 times in all three cases, without a warning; a resistance other than 1, which is not read either, is warned of.
 # Source: LIF, https://github.com/neuromorphs/NIR, nir/ir/neuron.py
 set -eu
@@ -13,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile torch==2.13.0 numpy==2.4.6 nir==1.0.8 nirtorch==2.6 norse==1.1.0
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 from importlib.metadata import version
 
 import nir

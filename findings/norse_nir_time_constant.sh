@@ -2,8 +2,8 @@
 # norse: a network that is read from NIR and written again has time constants a thousand times shorter.
 #
 # Expected: to_nir(from_nir(graph)) has the time constants of the graph; tau of a NIR node is a time, with no step in it.
-# Seen: tau = 0.01 s comes back as 1e-5: the writer multiplies it by dt (0.001 by default), the reader does not divide by it. The
-# reader takes tau as a time: with an input of 1.5 the network it makes fires 18 times in 0.2 s, as 0.01 s says.
+# Seen: tau = 0.01 s comes back as 1e-5: the writer multiplies it by dt (0.001 by default), the reader does not divide by it.
+# The reader takes tau as a time: with an input of 1.5 the network it makes fires 18 times in 0.2 s, as 0.01 s says.
 # Source: LIF, https://github.com/neuromorphs/NIR, nir/ir/neuron.py; to_nir, https://github.com/norse/norse,
 # norse/torch/utils/export_nir.py
 set -eu
@@ -13,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile torch==2.13.0 numpy==2.4.6 nir==1.0.8 nirtorch==2.6 norse==1.1.0
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 from importlib.metadata import version
 
 import nir

@@ -2,8 +2,8 @@
 # PyNN on NEST: input spikes are late by the smallest delay less one step, unless setup() is told that delay.
 #
 # Expected: SpikeSourceArray(spike_times=[10.0]) fires at 10.0 ms, as its documentation says, with the default setup() too.
-# Seen: with min_delay left at "auto" and one connection of 1.0 ms, the spike is recorded at 10.9 ms and reaches its target 0.9 ms
-# late; with min_delay=1.0, the value that get_min_delay() reports in the first case as well, it fires at 10.0 ms.
+# Seen: with min_delay left at "auto" and one connection of 1.0 ms, the spike is recorded at 10.9 ms and reaches its target 0.9
+# ms late; with min_delay=1.0, the value that get_min_delay() reports in the first case as well, it fires at 10.0 ms.
 # Source: SpikeSourceArray, https://github.com/NeuralEnsemble/PyNN, pyNN/standardmodels/cells.py
 set -eu
 work=$(mktemp -d)
@@ -12,7 +12,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile PyNN==0.13.0 neo==0.14.6 quantities==0.16.4 lazyarray==0.7.0 nest-simulator==3.10.0 numpy==2.4.6
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 import numpy as np
 import pyNN
 import pyNN.nest as sim

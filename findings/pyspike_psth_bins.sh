@@ -3,8 +3,8 @@
 #
 # Expected: psth(trains, bin_size) has bins of bin_size, which is documented as their width.
 # Seen: the trial is cut into as many equal bins as fit, so a trial of 100 ms with bins of 60 ms has one bin of 100 ms, and with
-# bins of 7 ms bins of 7.14 ms. Values are counts, so whoever divides them by the width asked for has rates that are wrong by that
-# ratio: 3 spikes in 100 ms become 50 spikes/s instead of 30.
+# bins of 7 ms bins of 7.14 ms. Values are counts, so whoever divides them by the width asked for has rates that are wrong by
+# that ratio: 3 spikes in 100 ms become 50 spikes/s instead of 30.
 # Source: psth, https://github.com/mariomulansky/PySpike, pyspike/psth.py
 set -eu
 work=$(mktemp -d)
@@ -13,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile pyspike==0.9.0 numpy==2.4.6
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 from importlib.metadata import version
 
 import numpy as np

@@ -3,9 +3,9 @@
 #
 # Expected: one second over one millisecond is 1000, 5 s // 2000 ms is 2, and (a // b) b + a % b is a, as for any numbers.
 # Seen: float(1 s / 1 ms) is 1.0, since the quotient keeps the unit s/ms and float() takes the bare magnitude; 5 s // 2000 ms is
-# 0 s/ms, since 5 is divided by 2000, while 5 s % 2000 ms does convert and is 1 s, so that the sum above gives 1 s instead of 5 s.
-# Comparisons convert (1 s == 1000 ms), and np.exp of such a quotient raises. Neither float() nor // is in the documented list
-# of known issues.
+# 0 s/ms, since 5 is divided by 2000, while 5 s % 2000 ms does convert and is 1 s, so that the sum above gives 1 s instead of 5
+# s. Comparisons convert (1 s == 1000 ms), and np.exp of such a quotient raises. Neither float() nor // is in the documented
+# list of known issues.
 # Source: https://python-quantities.readthedocs.io/en/latest/user/issues.html; for // and %, the definition of the remainder
 set -eu
 work=$(mktemp -d)
@@ -14,7 +14,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile quantities==0.16.4 numpy==2.4.6
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 import quantities as pq
 
 a, b = 5 * pq.s, 2000 * pq.ms

@@ -3,8 +3,8 @@
 #
 # Expected: in a NIR graph a node receives the sum of what its edges bring. A LIF neuron with input weight 2 and threshold 1
 # fires at its first input spike; recurrent weights of zero change nothing about that.
-# Seen: with a recurrent node whose weights are all zero no neuron ever fires; with one that sends neuron 0 to neuron 1, an input to
-# neuron 0 makes neuron 1 fire first. The input edge has been moved from the neurons to the recurrent weights.
+# Seen: with a recurrent node whose weights are all zero no neuron ever fires; with one that sends neuron 0 to neuron 1, an
+# input to neuron 0 makes neuron 1 fire first. The input edge has been moved from the neurons to the recurrent weights.
 # Source: edges and primitives, https://github.com/neuromorphs/NIR, docs/source/primitives.md
 set -eu
 work=$(mktemp -d)
@@ -13,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile torch==2.13.0 numpy==2.4.6 nir==1.0.8 nirtorch==2.6 snntorch==1.0.0
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 from contextlib import redirect_stdout
 from io import StringIO
 

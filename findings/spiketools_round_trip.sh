@@ -2,8 +2,9 @@
 # spiketools: spike times come back from a binary spike train one sample late.
 #
 # Expected: convert_times_to_train and convert_train_to_times undo each other for times on the sampling grid.
-# Seen: 0.002 s at 1000 Hz sets sample 2, as it should when sample 0 is time 0; sample 2 is read back as 0.003 s. Each round trip
-# adds a sample. The example in the documentation of the second function counts samples from one, that of the array from zero.
+# Seen: 0.002 s at 1000 Hz sets sample 2, as it should when sample 0 is time 0; sample 2 is read back as 0.003 s. Each round
+# trip adds a sample. The example in the documentation of the second function counts samples from one, that of the array from
+# zero.
 # Source: both functions, https://github.com/spiketools/spiketools, spiketools/measures/conversions.py
 set -eu
 work=$(mktemp -d)
@@ -12,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile spiketools==0.2.2 numpy==2.4.6
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 from importlib.metadata import version
 
 import numpy as np

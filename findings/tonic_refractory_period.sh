@@ -3,8 +3,8 @@
 #
 # Expected: a pixel ignores events for 100 us after one that it let through. Of events every 60 us, from 1 us on, the second,
 # fourth ... fall into such a pause: 1, 121, 241 ... remain. The first event of a recording has none before it and remains.
-# Seen: only 1 remains: every discarded event counts as the last one. (The documented inequality compares neighbouring events and
-# can be read so; its first sentence, that events during the period are ignored, cannot.) The same events from 0 us on leave
+# Seen: only 1 remains: every discarded event counts as the last one. (The documented inequality compares neighbouring events
+# and can be read so; its first sentence, that events during the period are ignored, cannot.) The same events from 0 us on leave
 # nothing at all: the pixel behaves as if it had fired 100 us before time zero.
 # Source: RefractoryPeriod, https://github.com/neuromorphs/tonic, tonic/transforms.py
 set -eu
@@ -14,7 +14,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile tonic==1.7.0 numpy==2.4.6
 cd "$work"
-"$work/venv/bin/python" -W ignore - <<'EOF'
+"$work/venv/bin/python" - <<'EOF'
 import numpy as np
 import tonic
 
