@@ -50,6 +50,9 @@ class Events(NamedTuple):
         return len(self.first) - 1
 
 
+ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = range(6)  # kinds of events of a layer
+ALL = -1  # the target of an event that happens to every neuron
+FINE, RUNAWAY, GRAZING = range(3)  # what a body of compiled code says of a solve or a sweep
 NO_TIMES, NO_DRIVE, NO_STATES = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
 
 

@@ -12,10 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.flow import first_crossing, flow
-from adjsnn.lif.layer import Events, LayerArrays, LayerRun, Trial, runaway
-
-ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = range(6)
-ALL = -1
+from adjsnn.lif.layer import (
+    ALL,
+    ARRIVAL,
+    DRIVE,
+    PROBE,
+    RECURRENT,
+    RELEASE,
+    SPIKE,
+    Events,
+    LayerArrays,
+    LayerRun,
+    Trial,
+    runaway,
+)
 
 
 class Entry(NamedTuple):

@@ -8,8 +8,23 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.flow import double_kernels, flow, kernels
-from adjsnn.lif.layer import Events, LayerArrays, LayerCotangents, LayerGradients, LayerRun, Trial, grazing
-from adjsnn.lif.plain import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, Entry, SampleRun
+from adjsnn.lif.layer import (
+    ALL,
+    ARRIVAL,
+    DRIVE,
+    PROBE,
+    RECURRENT,
+    RELEASE,
+    SPIKE,
+    Events,
+    LayerArrays,
+    LayerCotangents,
+    LayerGradients,
+    LayerRun,
+    Trial,
+    grazing,
+)
+from adjsnn.lif.plain import Entry, SampleRun
 
 
 class SampleGradients(NamedTuple):

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import llvmlite
 import numba
-from numba.core import config
+from numba.core import config, types
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
@@ -34,6 +34,7 @@ STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 # Of loops in which rounding must stay what it is written as: sums are not reordered, products and sums may be fused.
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
+EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
 _said: set[str] = set()
@@ -107,10 +108,17 @@ class _Kept(NullCache):
         """All that machine code depends on beside the sources."""
         versions = sys.implementation.cache_tag, numba.__version__, llvmlite.__version__
         settings = bool(_CONFIG.BOUNDSCHECK), bool(_CONFIG.USING_SVML)
-        return self.function, sig, codegen.magic_tuple(), versions, settings
+        return self.function, sig, _fields(sig), codegen.magic_tuple(), versions, settings
 
     def _name(self, key: tuple[Any, ...]) -> str:
         return f"{self.function}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
+
+
+def _fields(kind: Any) -> tuple[Any, ...]:
+    """Names of the fields of named tuples among the arguments, in order: a type knows the class alone, which may change."""
+    if isinstance(kind, types.NamedTuple):
+        return kind.fields, *map(_fields, kind.types)
+    return tuple(map(_fields, kind)) if isinstance(kind, (tuple, types.BaseTuple)) else ()
 
 
 def folders(package: str) -> list[Path]:
@@ -129,7 +137,7 @@ def folders(package: str) -> list[Path]:
 def _sources(package: str) -> str | None:
     """A hash of every source that a loop of the package can come from; None in an installation without sources."""
     files = sorted((x for x in resources.files(package).iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
-    whole = hashlib.sha256(repr((EXACT, EXACT_INLINE)).encode())
+    whole = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_PIECE)).encode())
     for file in files:
         whole.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest() if files else None

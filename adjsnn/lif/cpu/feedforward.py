@@ -5,150 +5,238 @@ Where all neurons have equal time constants and arrivals, the exponentials of a 
 """
 
 from math import exp, inf
+from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.flow import decay, equal, first_crossing, grown, may_cross
-from adjsnn.numerics.compiled import EXACT, compiled
+from adjsnn.lif.cpu.flow import decay, equal, first_crossing, grown, may_cross, moved
+from adjsnn.lif.layer import FINE, RUNAWAY
+from adjsnn.numerics.compiled import EXACT, EXACT_PIECE, compiled
 
-FINE, RUNAWAY, GRAZING = 0, 1, 2
+
+class Marks(NamedTuple):
+    """Times at which every neuron stops beside its arrivals.
+
+    Attributes:
+        time: (K,), sorted, ms.
+        what: (K,), the probe p ≥ 0, or -k for the beginning of step k of the drive.
+    """
+
+    time: np.ndarray
+    what: np.ndarray
+
+
+class Walk(NamedTuple):
+    """A neuron's way through a sample, from stop to stop.
+
+    Attributes:
+        time: (K,) of the stops, sorted, ms.
+        ref: (K,), the input spike s ≥ 0 of the batch that arrives there, or -1-m for mark m.
+        table: (K + 1, 3) or longer, e^{-t/τ_m}, e^{-t/τ_s} and K(t) of the interval that ends at each stop, the last one at
+            t_end; filled where `uniform`.
+        uniform: whether all neurons have these intervals and time constants.
+    """
+
+    time: np.ndarray
+    ref: np.ndarray
+    table: np.ndarray
+    uniform: bool
+
+
+class Spikes(NamedTuple):
+    """Spikes in the order in which they are found, and what the adjoint must know of each.
+
+    Attributes:
+        time: (S,), ms.
+        neuron: (S,).
+        current: (S,), i and the drive just before the spike.
+        released: (S,), the same at the release, or NaN where the trial ends before it.
+        at: (S,), the stop before which the neuron spikes.
+        free: (S,), the stop before which it is released, or -1.
+    """
+
+    time: np.ndarray
+    neuron: np.ndarray
+    current: np.ndarray
+    released: np.ndarray
+    at: np.ndarray
+    free: np.ndarray
+
+
+@compiled(**EXACT_PIECE)
+def room(size):
+    """Memory for `size` spikes."""
+    integers = np.int32
+    return Spikes(
+        np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size), np.empty(size, integers), np.empty(size, integers)
+    )
+
+
+@compiled(**EXACT_PIECE)
+def more_room(spikes, size):
+    """The same spikes in memory for at least `size`."""
+    return Spikes(
+        grown(spikes.time, size), grown(spikes.neuron, size), grown(spikes.current, size), grown(spikes.released, size),
+        grown(spikes.at, size), grown(spikes.free, size),
+    )  # fmt: skip
+
+
+@compiled(**EXACT_PIECE)
+def walk_memory(inputs, marks, first, last, uniform):
+    """Memory for the longest walk through samples first … last-1, and as many floats to sort in."""
+    longest = len(marks.time) + 1
+    for b in range(first, last):
+        longest = max(longest, inputs.first[b + 1] - inputs.first[b] + len(marks.time) + 1)
+    return Walk(np.empty(longest), np.empty(longest, np.int64), np.empty((longest, 3)), uniform), np.empty(longest)
+
+
+@compiled(**EXACT_PIECE)
+def walk_of(delays, tau_mem, tau_syn, inputs, b, t_end, marks, memory, scratch):
+    """The walk through sample b of a neuron with these delays (M,) and time constants."""
+    count = _stops(delays, inputs, b, t_end, marks.time, memory.time, memory.ref, scratch)
+    walk = Walk(memory.time[:count], memory.ref[:count], memory.table, memory.uniform)
+    if walk.uniform:
+        before = 0.0
+        for k in range(count + 1):
+            t = walk.time[k] if k < count else t_end
+            walk.table[k, 0], walk.table[k, 1], walk.table[k, 2] = decay(t - before, tau_mem, tau_syn)
+            before = t
+    return walk
 
 
 @compiled(**EXACT)
-def stops(delays, in_time, in_source, start, stop, t_end, marks, time, ref, scratch):
-    """Where a walk through a sample stops: its arrivals by t_end and the marks, sorted in time, arrivals first.
-
-    Marks are probes and changes of the drive.
-
-    Args:
-        delays: (M,) of one neuron.   in_time, in_source: the batch's input spikes, of which start … stop-1 are the sample's.
-        time, ref: memory for the result; ref is the input spike ≥ 0, or -1-p for mark p.   scratch: as many floats.
-
-    Returns:
-        their number.
-    """
+def _stops(delays, inputs, b, t_end, marks, time, ref, scratch):
+    """Arrivals by t_end and marks, sorted in time, arrivals first; returns their number."""
     count, ordered = 0, True
-    for s in range(start, stop):
-        t = in_time[s] + delays[in_source[s]]
+    for s in range(inputs.first[b], inputs.first[b + 1]):
+        t = inputs.time[s] + delays[inputs.neuron[s]]
         if t <= t_end:
             scratch[count], ref[count] = t, s
             ordered &= count == 0 or scratch[count - 1] <= t
             count += 1
-    if not ordered:
-        order = np.argsort(scratch[:count], kind="mergesort")
+    if ordered:  # nearly always: input spikes are sorted, and delays often alike
+        time[:count] = scratch[:count]
+    else:
+        order = np.argsort(scratch[:count], kind="mergesort")  # stable: arrivals at one time stay in the order of their spikes
         spikes = ref[:count].copy()
         for k in range(count):
             time[k], ref[k] = scratch[order[k]], spikes[order[k]]
-    else:
-        time[:count] = scratch[:count]
-    k, p = count - 1, len(marks) - 1
-    for at in range(count + len(marks) - 1, -1, -1):  # merge from the end, in place
-        if p < 0 or (k >= 0 and time[k] > marks[p]):
-            time[at], ref[at] = time[k], ref[k]
+    k, m = count - 1, len(marks) - 1
+    for place in range(count + len(marks) - 1, -1, -1):  # merged from the end, so that nothing unread is overwritten
+        if m < 0 or (k >= 0 and time[k] > marks[m]):
+            time[place], ref[place] = time[k], ref[k]
             k -= 1
         else:
-            time[at], ref[at] = marks[p], -1 - p
-            p -= 1
+            time[place], ref[place] = marks[m], -1 - m
+            m -= 1
     return count + len(marks)
 
 
 @compiled(**EXACT)
-def tabulate(time, count, t_end, tau_mem, tau_syn, table):
-    """Exponentials and K of every interval between stops, the last one up to t_end."""
-    before = 0.0
-    for k in range(count + 1):
-        t = time[k] if k < count else t_end
-        table[k, 0], table[k, 1], table[k, 2] = decay(t - before, tau_mem, tau_syn)
-        before = t
-
-
-@compiled(**EXACT)
-def forward(
-    w, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, in_first, in_time, in_source, v0, i0,
-    t_end, marks, what, drive, limit, first, last, v_out, i_out,
-):  # fmt: skip
+def forward(layer, inputs, start, trial, marks, first, last, states):
     """Solve samples first … last-1.
 
     Args:
-        w: (N, M).   bias … refractory: (N,).   delays: (1, M) or (N, M).   in_first, in_time, in_source: input spikes as in
-            Events.   v0, i0: (B, N).   marks, what: times at which the walk stops, and which probe p ≥ 0 is asked for
-            there or which step -k of the drive begins.   drive: (T, B, N), T = 0 for none.   v_out, i_out: (P, B, N), written.
+        layer: LayerArrays.
+        inputs: Events.
+        start: LIFState of arrays (B, N) at time 0.
+        trial: Trial; its probes and edges are read in `marks`.
+        marks: where every walk stops.
+        first: of the samples.
+        last: one past the last of them.
+        states: LIFState of arrays (P, B, N), written at the probes.
 
     Returns:
-        spikes of each sample (last-first,); time, neuron, current (i and the drive), released (the same at the release, or
-        NaN), at (stops before the spike), free (stops before the release, or -1), each (S,); what went wrong, and sample,
-        neuron and time.
+        the number of spikes of each sample, (last - first,); Spikes, of each sample sorted in time; the outcome: what went
+        wrong, in which sample and neuron; and when.
     """
-    n_neurons, shared = len(bias), len(delays) == 1
-    uniform = shared and equal(tau_mem) and equal(tau_syn)
+    neurons, shared = len(layer.bias), len(layer.delays) == 1
+    uniform = shared and equal(layer.tau_mem) and equal(layer.tau_syn)
     counts = np.zeros(last - first, np.int64)
-    size = max(64, 2 * n_neurons * (last - first))
-    time, current, released = np.empty(size), np.empty(size), np.empty(size)
-    neuron, at, free = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
-    longest, driven, extra = len(marks) + 1, len(drive) > 0, 0.0
-    for b in range(first, last):
-        longest = max(longest, in_first[b + 1] - in_first[b] + len(marks) + 1)
-    stop_time, scratch, ref, table = np.empty(longest), np.empty(longest), np.empty(longest, np.int64), np.empty((longest, 3))
-    total, count = 0, 0
+    spikes, total = room(max(64, 2 * neurons * (last - first))), np.int64(0)  # a bare 0 is a type of its own to numba
+    memory, scratch = walk_memory(inputs, marks, first, last, uniform)
+    walk = memory
     for b in range(first, last):
         begin = total
-        for n in range(n_neurons):
+        for n in range(neurons):
             if n == 0 or not shared:
-                row = delays[0] if shared else delays[n]
-                count = stops(row, in_time, in_source, in_first[b], in_first[b + 1], t_end, marks, stop_time, ref, scratch)
-                if uniform:
-                    tabulate(stop_time, count, t_end, tau_mem[0], tau_syn[0], table)
-            v, i, t, release, mine = v0[b, n], i0[b, n], 0.0, inf, 0
-            if driven:
-                extra = drive[0, b, n]
-            tm, ts, c, threshold = tau_mem[n], tau_syn[n], bias[n] + extra, v_th[n]
-            for k in range(count + 1):
-                to = stop_time[k] if k < count else t_end
-                whole = uniform
-                while True:
-                    if release < inf:
-                        if release > to:
-                            i *= exp(-(to - t) / ts)
-                            break
-                        i *= exp(-(release - t) / ts)
-                        t, release = release, inf
-                        released[total - 1], free[total - 1] = i + extra, k
-                        whole = False
-                    if whole:
-                        e_mem, e_syn, conv = table[k, 0], table[k, 1], table[k, 2]
-                    else:
-                        e_mem, e_syn, conv = decay(to - t, tm, ts)
-                    v_after, i_after = c + (v - c) * e_mem + i * conv / tm, i * e_syn
-                    wait = inf
-                    if may_cross(v, i, v_after, i_after, c, tm, ts, threshold, to - t):
-                        wait = first_crossing(v, i, c, tm, ts, threshold, to - t, v_after)
-                    if wait == inf:
-                        v, i = v_after, i_after
-                        break
-                    if mine == limit:
-                        return counts, time, neuron, current, released, at, free, (RUNAWAY, b, n), t + wait
-                    if total == len(time):
-                        time, current, released = grown(time, total + 1), grown(current, total + 1), grown(released, total + 1)
-                        neuron, at, free = grown(neuron, total + 1), grown(at, total + 1), grown(free, total + 1)
-                    t, i, v, whole = min(t + wait, to), i * exp(-wait / ts), v_reset[n], False
-                    release = t + refractory[n]
-                    time[total], neuron[total], current[total], at[total] = t, n, i + extra, k
-                    released[total], free[total] = np.nan, -1
-                    total += 1
-                    mine += 1
-                t = to
-                if k < count:
-                    if ref[k] >= 0:
-                        i += w[n, in_source[ref[k]]]
-                    elif what[-1 - ref[k]] < 0:
-                        extra = drive[-what[-1 - ref[k]], b, n]
-                        c = bias[n] + extra
-                    else:
-                        v_out[what[-1 - ref[k]], b, n], i_out[what[-1 - ref[k]], b, n] = v, i
+                delays = layer.delays[0 if shared else n]
+                walk = walk_of(delays, layer.tau_mem[n], layer.tau_syn[n], inputs, b, trial.t_end, marks, memory, scratch)
+            spikes, total, ran_away = _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states)
+            if ran_away < inf:
+                return counts, spikes, (RUNAWAY, b, n), ran_away
         counts[b - first] = total - begin
-        order = np.argsort(time[begin:total], kind="mergesort")
-        for x in (time, current, released):
-            x[begin:total] = x[begin:total][order]
-        neuron[begin:total] = neuron[begin:total][order]
-        at[begin:total], free[begin:total] = at[begin:total][order], free[begin:total][order]
-    return counts, time[:total], neuron[:total], current[:total], released[:total], at[:total], free[:total], (FINE, 0, 0), 0.0
+        _sort(spikes, begin, total)
+    found = Spikes(
+        spikes.time[:total], spikes.neuron[:total], spikes.current[:total], spikes.released[:total], spikes.at[:total],
+        spikes.free[:total],
+    )  # fmt: skip
+    return counts, found, (FINE, 0, 0), 0.0
+
+
+@compiled(**EXACT_PIECE)
+def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states):
+    """Neuron n through sample b: to every stop, through the spikes and releases before it.
+
+    Returns:
+        Spikes and their number with this neuron's; when it spikes more often than it may, or inf.
+    """
+    v, i, t, release, mine = start.v[b, n], start.i[b, n], 0.0, inf, 0
+    extra = trial.drive[0, b, n] if len(trial.drive) > 0 else 0.0
+    tm, ts, c, threshold = layer.tau_mem[n], layer.tau_syn[n], layer.bias[n] + extra, layer.v_th[n]
+    for k in range(len(walk.time) + 1):
+        to = walk.time[k] if k < len(walk.time) else trial.t_end
+        whole = walk.uniform  # the move goes from stop to stop, and its exponentials are in the table
+        while True:
+            if release < inf:  # held at the reset: the current alone moves
+                if release > to:
+                    i *= exp(-(to - t) / ts)
+                    break
+                i *= exp(-(release - t) / ts)
+                t, release = release, inf
+                spikes.released[total - 1], spikes.free[total - 1] = i + extra, k
+                whole = False
+            if whole:
+                e_mem, e_syn, conv = walk.table[k, 0], walk.table[k, 1], walk.table[k, 2]
+            else:
+                e_mem, e_syn, conv = decay(to - t, tm, ts)
+            v_after, i_after = moved(v, i, c, tm, e_mem, e_syn, conv)
+            wait = inf
+            if may_cross(v, i, v_after, i_after, c, tm, ts, threshold, to - t):  # seldom; the search costs some 20 moves
+                wait = first_crossing(v, i, c, tm, ts, threshold, to - t, v_after)
+            if wait == inf:
+                v, i = v_after, i_after
+                break
+            if mine == trial.limit:
+                return spikes, total, t + wait
+            if total == len(spikes.time):
+                spikes = more_room(spikes, total + 1)
+            # A wait that rounds past the stop ends there: what arrives at the instant of a spike does not take part in it.
+            t, i, v, whole = min(t + wait, to), i * exp(-wait / ts), layer.v_reset[n], False
+            release = t + layer.refractory[n]
+            spikes.time[total], spikes.neuron[total], spikes.current[total], spikes.at[total] = t, n, i + extra, k
+            spikes.released[total], spikes.free[total] = np.nan, -1
+            total += 1
+            mine += 1
+        t = to
+        if k < len(walk.time):
+            ref = walk.ref[k]
+            if ref >= 0:
+                i += layer.w_in[n, inputs.neuron[ref]]
+            elif marks.what[-1 - ref] < 0:
+                extra = trial.drive[-marks.what[-1 - ref], b, n]
+                c = layer.bias[n] + extra
+            else:
+                states.v[marks.what[-1 - ref], b, n], states.i[marks.what[-1 - ref], b, n] = v, i
+    return spikes, total, inf
+
+
+@compiled(**EXACT_PIECE)
+def _sort(spikes, begin, end):
+    """Spikes begin … end-1 in order of time; of equal times the first neuron stays first."""
+    order = np.argsort(spikes.time[begin:end], kind="mergesort")
+    for x in (spikes.time, spikes.current, spikes.released):
+        x[begin:end] = x[begin:end][order]
+    spikes.neuron[begin:end] = spikes.neuron[begin:end][order]
+    for y in (spikes.at, spikes.free):
+        y[begin:end] = y[begin:end][order]

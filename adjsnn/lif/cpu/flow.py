@@ -34,11 +34,41 @@ def decay(t, tau_mem, tau_syn):
 
 
 @compiled(**EXACT_INLINE)
+def moved(v, i, bias, tau_mem, e_mem, e_syn, k):
+    """(v, i) after an interval with the exponentials and K of `decay` (2.3); `bias` with the drive."""
+    return bias + (v - bias) * e_mem + i * k / tau_mem, i * e_syn
+
+
+@compiled(**EXACT_INLINE)
+def costate_back(lam_v, lam_i, tau_mem, e_mem, e_syn, k):
+    """(λ_v, λ_i) before an interval from those after it (2.5)."""
+    return lam_v * e_mem, lam_i * e_syn + lam_v * k / tau_mem
+
+
+@compiled(**EXACT_INLINE)
+def speed(current, bias, v, tau_mem):
+    """v̇ at the voltage v, with i and the drive together in `current` (2.7)."""
+    return (current + bias - v) / tau_mem
+
+
+@compiled(**EXACT_INLINE)
+def arrival_shift(weight, lam_v, lam_i, tau_mem, tau_syn):
+    """dC/dt_a of an arrival (2.6)."""
+    return weight * (lam_i / tau_syn - lam_v / tau_mem)
+
+
+@compiled(**EXACT_INLINE)
+def release_shift(lam_v, current, bias, v_reset, tau_mem):
+    """dC/dt of a release: -λ_v v̇ just after it."""
+    return -lam_v * (current + bias - v_reset) / tau_mem
+
+
+@compiled(**EXACT_INLINE)
 def voltage(t, v, i, bias, tau_mem, tau_syn):
     """v(t) and τ_m v̇(t)."""
     e_mem, e_syn, k = decay(t, tau_mem, tau_syn)
-    at = bias + (v - bias) * e_mem + i * k / tau_mem
-    return at, i * e_syn + bias - at
+    at, current = moved(v, i, bias, tau_mem, e_mem, e_syn, k)
+    return at, current + bias - at
 
 
 @compiled(**EXACT_INLINE)

@@ -7,6 +7,8 @@ import numpy as np
 
 from adjsnn.errors import EventError
 from adjsnn.lif.layer import (
+    FINE,
+    RUNAWAY,
     Events,
     LayerArrays,
     LayerCotangents,
@@ -16,10 +18,8 @@ from adjsnn.lif.layer import (
     grazing,
     runaway,
 )
-from adjsnn.lif.network import LIFLayer
+from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.numerics.threads import groups_of, run_groups
-
-FINE, RUNAWAY = 0, 1
 
 
 def obstacle(layers: Sequence[LIFLayer]) -> str | None:
@@ -35,21 +35,21 @@ def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, tr
         EventError: a neuron spikes more often than trial.limit.
     """
     loop, _ = _loops(layer.recurrent)
-    states = np.empty((2, len(trial.probes), *v.shape))
-    head = (*_head(layer), *inputs, v, i, trial.t_end, *_stops(layer, trial), trial.drive, trial.limit)
+    shape = (len(trial.probes), *v.shape)
+    states = LIFState(np.empty(shape), np.empty(shape))
+    head = (layer, inputs, LIFState(v, i), trial, *_marks(layer, trial))
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     parts: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
-        parts[k] = loop(*head, first, last, *states)
+        parts[k] = loop(*head, first, last, states)
 
     run_groups(work, groups)
-    for *_, where, time in parts:
-        _raise(trial, where, time)
-    counts, *columns = (np.concatenate(x) for x in list(zip(*parts, strict=True))[:-2])
-    first = np.concatenate([[0], np.cumsum(counts)])
-    time, neuron, current, *record = columns
-    return LayerRun(Events(first, time, neuron), current, states[0], states[1], record)
+    for *_, outcome, time in parts:
+        _raise(trial, outcome, time)
+    counts, spikes, *log = (_joined(column) for column in list(zip(*parts, strict=True))[:-2])
+    events = Events(_starts(counts), spikes.time, spikes.neuron)
+    return LayerRun(events, spikes.current, states.v, states.i, _record(events.first, spikes, *log))
 
 
 def backward(
@@ -70,51 +70,57 @@ def backward(
     _, loop = _loops(layer.recurrent)
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *v.shape))
-    d_states = [nothing if x is None else x for x in (cotangents.v, cotangents.i)]
-    head = (*_head(layer), *inputs, v, i, trial.t_end, *_stops(layer, trial), trial.drive)
-    middle = (run.spikes.first, *run.spikes[1:], run.current, *run.record, cotangents.time, *d_states)
+    d_v, d_i = (nothing if x is None else x for x in (cotangents.v, cotangents.i))
+    head = (layer, inputs, LIFState(v, i), trial, *_marks(layer, trial), *run.record, LayerCotangents(cotangents.time, d_v, d_i))
     want_tau = bool(wanted & {"tau_mem", "tau_syn"})
-    d_time, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i)
-    d_drive = np.zeros_like(trial.drive)
+    own = (np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i), np.zeros_like(trial.drive))  # of each sample alone
     sums = [LayerArrays(*(np.zeros_like(x) for x in layer)) for _ in groups]
     outcomes: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
-        d = sums[k]
-        weights = (d.w_in, d.w_rec) if layer.recurrent else (d.w_in,)
-        delays = (d.delays, d.rec_delays) if layer.recurrent else (d.delays,)
-        per_neuron = (d.bias, d.tau_mem, d.tau_syn, d.v_th, d.v_reset, d.refractory)
-        outcomes[k] = loop(*head, first, last, *middle, want_tau, *weights, *per_neuron, *delays, d_time, d_v0, d_i0, d_drive)
+        outcomes[k] = loop(*head, first, last, want_tau, LayerGradients(sums[k], *own))
 
     run_groups(work, groups)
-    for where, time in outcomes:
-        _raise(trial, where, time)
+    for outcome, time in outcomes:
+        _raise(trial, outcome, time)
     total = sums[0]
     for part in sums[1:]:
         for whole, x in zip(total, part, strict=True):
             whole += x
-    return LayerGradients(total, d_time, d_v0, d_i0, d_drive)
+    return LayerGradients(total, *own)
 
 
-def _head(layer: LayerArrays) -> tuple[np.ndarray, ...]:
-    """A layer's arrays in the order of the loops' arguments."""
+def _joined(parts: Sequence[Any]) -> Any:
+    """Arrays, or named tuples of arrays, of all groups one after the other."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return type(parts[0])._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """Where each sample begins, and the end."""
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def _marks(layer: LayerArrays, trial: Trial) -> tuple[Any, ...]:
+    """Probes and changes of the drive in one column for a feed-forward layer; the recurrent loop reads both in `trial`."""
     if layer.recurrent:
-        return layer
-    return layer.w_in, *layer[2:9]
+        return ()
+    from adjsnn.lif.cpu.feedforward import Marks  # noqa: PLC0415  loads the compiler
 
-
-def _stops(layer: LayerArrays, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-    """Times of probes and of changes of the drive in the form of each loop.
-
-    For a feed-forward layer both in one column, sorted, and what each is: probe p ≥ 0, or -k for the beginning of step k of the
-    drive. For a recurrent one probes and edges.
-    """
-    if layer.recurrent:
-        return trial.probes, trial.edges
     times = np.concatenate([trial.edges, trial.probes])
     what = np.concatenate([-1 - np.arange(len(trial.edges)), np.arange(len(trial.probes))])
     order = np.argsort(times, kind="stable")
-    return times[order], what[order]
+    return (Marks(times[order], what[order]),)
+
+
+def _record(first: np.ndarray, spikes: Any, entries: np.ndarray | None = None, log: Any = None) -> tuple[Any, ...]:
+    """What the adjoint reads of a forward run, in the form of its loop's arguments."""
+    if entries is None:
+        return first, spikes
+    from adjsnn.lif.cpu.recurrent_adjoint import History  # noqa: PLC0415  loads the compiler
+
+    return (History(first, spikes, _starts(entries), log),)
 
 
 def _work(layer: LayerArrays, inputs: Events, trial: Trial) -> int:
@@ -123,8 +129,8 @@ def _work(layer: LayerArrays, inputs: Events, trial: Trial) -> int:
     return int(len(layer.bias) * (1 + len(trial.drive) + arrivals))
 
 
-def _raise(trial: Trial, where: tuple[int, int, int], time: float) -> None:
-    what, sample, neuron = where
+def _raise(trial: Trial, outcome: tuple[int, int, int], time: float) -> None:
+    what, sample, neuron = outcome
     if what != FINE:
         error: EventError = (runaway if what == RUNAWAY else grazing)(trial, sample, neuron, time)
         raise error

@@ -7,90 +7,297 @@ delays differ from synapse to synapse it is up to the end. Nowhere is it beyond 
 """
 
 from math import exp, inf
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.feedforward import FINE, RUNAWAY
-from adjsnn.lif.cpu.flow import alike, decay, first_crossing, grown, may_reach, nearness, voltage
-from adjsnn.numerics.compiled import EXACT, compiled
+from adjsnn.lif.cpu.flow import alike, decay, first_crossing, grown, may_reach, moved, nearness, voltage
+from adjsnn.lif.cpu.queue import inputs_of, pop, push, queue_of, roomier
+from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RUNAWAY, SPIKE
+from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, EXACT_PIECE, compiled
 
-ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = 0, 1, 2, 3, 4, 5
-ALL = -1
+
+class Cells(NamedTuple):
+    """The neurons of a sample on their way, each (N,).
+
+    Attributes:
+        v: membrane voltage.
+        i: synaptic current.
+        at: the time that both are of, ms.
+        release: when a neuron that is held at its reset is released, or inf, ms.
+        upcoming: when it spikes next, as far as foreseen, or inf, ms.
+        bias: b and the present step of the drive together, (2.16).
+        spike_of: the last spike of each that is held, counted in the group of samples.
+        count: spikes so far.
+    """
+
+    v: np.ndarray
+    i: np.ndarray
+    at: np.ndarray
+    release: np.ndarray
+    upcoming: np.ndarray
+    bias: np.ndarray
+    spike_of: np.ndarray
+    count: np.ndarray
+
+
+class Kind(NamedTuple):
+    """What the neurons of a layer have in common.
+
+    Attributes:
+        same: (N,), whether a neuron has the time constants of the one before it.
+        broadcast: whether every spike arrives at all neurons at once.
+        instant: whether the layer's own spikes do so without delay.
+        w_in_t: (M, N), a row per source.
+        w_rec_t: (N, N), a row per source.
+    """
+
+    same: np.ndarray
+    broadcast: bool
+    instant: bool
+    w_in_t: np.ndarray
+    w_rec_t: np.ndarray
+
+
+class Spikes(NamedTuple):
+    """Spikes in order of time.
+
+    Attributes:
+        time: (S,), ms.
+        neuron: (S,).
+        current: (S,), i and the drive just before the spike.
+        released: (S,), the same at the release, or NaN where the trial ends before it.
+    """
+
+    time: np.ndarray
+    neuron: np.ndarray
+    current: np.ndarray
+    released: np.ndarray
+
+
+class Log(NamedTuple):
+    """What happened, in order.
+
+    Attributes:
+        time: (E,), ms.
+        kind: (E,), one of ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE.
+        ref: (E,), which spike, counted in the sample, input spike, counted in the batch, probe or step of the drive.
+        target: (E,), which neuron, or ALL.
+    """
+
+    time: np.ndarray
+    kind: np.ndarray
+    ref: np.ndarray
+    target: np.ndarray
 
 
 @compiled(**EXACT)
-def _before(time, order, a, b):
-    return time[a] < time[b] or (time[a] == time[b] and order[a] < order[b])
+def forward(layer, inputs, start, trial, first, last, states):
+    """Solve samples first … last-1; arguments as in `feedforward.forward`.
+
+    Returns:
+        the number of spikes of each sample, (last - first,); Spikes; the number of log entries of each sample; Log; the outcome:
+        what went wrong, in which sample and neuron; and when.
+    """
+    kind, cells = kind_of(layer), _cells(len(layer.bias))
+    size = max(64, 2 * len(layer.bias) * (last - first))
+    spikes = Spikes(np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size))
+    log = Log(np.empty(size), np.empty(size, np.int8), np.empty(size, np.int32), np.empty(size, np.int32))
+    counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
+    queue, total, logged = queue_of(64), 0, 0
+    for b in range(first, last):
+        begin, log_begin = total, logged
+        external = inputs_of(layer.delays, inputs, b, trial.t_end)
+        _begin(layer, kind, cells, start, trial, external, b)
+        step = probe = coming = queued = pushed = np.int64(0)  # a bare 0 is a type of its own to numba
+        while True:
+            spiking, releasing = _earliest(cells.upcoming), _earliest(cells.release)
+            from_outside = external.time[coming] if coming < len(external.time) else inf
+            arriving = min(from_outside, queue.time[0] if queued > 0 else inf)
+            ends = trial.edges[step] if step < len(trial.edges) else inf  # of the step of the drive
+            t = min(cells.upcoming[spiking], cells.release[releasing], arriving, ends)
+            if logged + len(trial.probes) + 2 >= len(log.time):
+                log = _more_log(log, logged + len(trial.probes) + 3)
+            while probe < len(trial.probes) and trial.probes[probe] < t:
+                _record(layer, kind, cells, trial.probes[probe], probe, b, states)
+                logged = _write(log, logged, trial.probes[probe], PROBE, probe, ALL)
+                probe += 1
+            if t > trial.t_end:
+                break
+            ends = min(ends, trial.t_end)
+            if cells.upcoming[spiking] == t:
+                n = spiking
+                if cells.count[n] == trial.limit:
+                    return counts, spikes, entries, log, (RUNAWAY, b, n), t
+                if total == len(spikes.time):
+                    spikes = _more_spikes(spikes, total + 1)
+                _spike(layer, cells, spikes, total, n, t)
+                logged = _write(log, logged, t, SPIKE, total - begin, n)
+                queue = roomier(queue, queued + len(layer.rec_delays))
+                queued, pushed = _send(layer, queue, queued, pushed, total - begin, n, t, trial.t_end)
+                total += 1
+            elif cells.release[releasing] == t:
+                n = releasing
+                _release(layer, cells, spikes, n, t)
+                logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - begin, n)
+                _predict(layer, cells, n, min(arriving, ends) if kind.broadcast else ends)
+            elif arriving > t:
+                step += 1
+                advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
+                logged = _write(log, logged, t, DRIVE, step, ALL)
+                set_bias(layer.bias, trial.drive, step, b, cells.bias)
+                ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
+                _foresee(layer, kind, cells, t, min(arriving, ends) if kind.broadcast else ends)
+            else:
+                if from_outside == t:  # of arrivals at one time those from outside come first
+                    what, ref, target = ARRIVAL, external.ref[coming], external.target[coming]
+                    weights = kind.w_in_t[inputs.neuron[ref]]
+                    coming += 1
+                else:
+                    queued = pop(queue, queued)
+                    what, ref, target = RECURRENT, queue.ref[queued], queue.target[queued]
+                    weights = kind.w_rec_t[spikes.neuron[begin + ref]]
+                logged = _write(log, logged, t, what, ref, target)
+                horizon = ends
+                if kind.broadcast:
+                    from_outside = external.time[coming] if coming < len(external.time) else inf
+                    horizon = min(from_outside, queue.time[0] if queued > 0 else inf, ends)
+                _arrive(layer, kind, cells, weights, target, t, horizon)
+        counts[b - first], entries[b - first] = total - begin, logged - log_begin
+    found = Spikes(spikes.time[:total], spikes.neuron[:total], spikes.current[:total], spikes.released[:total])
+    history = Log(log.time[:logged], log.kind[:logged], log.ref[:logged], log.target[:logged])
+    return counts, found, entries, history, (FINE, 0, 0), 0.0
 
 
-@compiled(**EXACT)
-def _swap(time, order, ref, target, a, b):
-    time[a], time[b] = time[b], time[a]
-    order[a], order[b] = order[b], order[a]
-    ref[a], ref[b] = ref[b], ref[a]
-    target[a], target[b] = target[b], target[a]
-
-
-@compiled(**EXACT)
-def _push(time, order, ref, target, size):
-    """Entry `size` of a binary heap sinks to its place; returns the new size."""
-    k = size
-    while k > 0 and _before(time, order, k, (k - 1) // 2):
-        _swap(time, order, ref, target, k, (k - 1) // 2)
-        k = (k - 1) // 2
-    return size + 1
-
-
-@compiled(**EXACT)
-def _pop(time, order, ref, target, size):
-    """Move the first entry of a heap to place size-1; returns the new size."""
-    size -= 1
-    _swap(time, order, ref, target, 0, size)
-    k = 0
-    while True:
-        child = 2 * k + 1
-        if child >= size:
-            return size
-        if child + 1 < size and _before(time, order, child + 1, child):
-            child += 1
-        if not _before(time, order, child, k):
-            return size
-        _swap(time, order, ref, target, k, child)
-        k = child
-
-
-@compiled(**EXACT)
-def _inputs(delays, in_time, in_source, start, stop, t_end) -> Any:
-    """Arrivals of a sample's input spikes by t_end, sorted: times, spikes, targets."""
-    rows = len(delays)
-    time, ref, target = (
-        np.empty((stop - start) * rows),
-        np.empty((stop - start) * rows, np.int64),
-        np.empty((stop - start) * rows, np.int64),
+@compiled(**EXACT_PIECE)
+def kind_of(layer):
+    """Kind of a layer."""
+    broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
+    return Kind(
+        alike(layer.tau_mem, layer.tau_syn),
+        broadcast,
+        broadcast and not layer.rec_delays.any(),
+        np.ascontiguousarray(layer.w_in.T),
+        np.ascontiguousarray(layer.w_rec.T),
     )
-    count = 0
-    for s in range(start, stop):
-        for n in range(rows):
-            t = in_time[s] + delays[n, in_source[s]]
-            if t <= t_end:
-                time[count], ref[count], target[count] = t, s, n if rows > 1 else ALL
-                count += 1
-    order = np.argsort(time[:count], kind="mergesort")
-    return time[order], ref[order], target[order]
+
+
+@compiled(**EXACT_PIECE)
+def _cells(n):
+    """Memory for n neurons."""
+    return Cells(
+        np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64)
+    )
+
+
+@compiled(**EXACT_PIECE)
+def _begin(layer, kind, cells, start, trial, external, b):
+    """Sample b at time 0."""
+    cells.v[:], cells.i[:], cells.at[:], cells.release[:], cells.count[:] = start.v[b], start.i[b], 0.0, inf, 0
+    set_bias(layer.bias, trial.drive, np.int64(0), b, cells.bias)
+    ends = min(trial.edges[0], trial.t_end) if len(trial.edges) > 0 else trial.t_end
+    horizon = min(external.time[0], ends) if kind.broadcast and len(external.time) > 0 else ends
+    _foresee(layer, kind, cells, 0.0, horizon)
+
+
+@compiled(**EXACT_PIECE)
+def _earliest(times):
+    """The first neuron whose time is the earliest."""
+    earliest = np.int64(0)
+    for n in range(len(times)):
+        if times[n] < times[earliest]:
+            earliest = n
+    return earliest
+
+
+@compiled(**EXACT_PIECE)
+def _write(log, logged, time, kind, ref, target):
+    """Write entry `logged`; returns the number of entries."""
+    log.time[logged], log.kind[logged], log.ref[logged], log.target[logged] = time, kind, ref, target
+    return logged + 1
+
+
+@compiled(**EXACT_PIECE)
+def _more_log(log, size):
+    """The same entries in memory for at least `size`."""
+    return Log(grown(log.time, size), grown(log.kind, size), grown(log.ref, size), grown(log.target, size))
+
+
+@compiled(**EXACT_PIECE)
+def _more_spikes(spikes, size):
+    """The same spikes in memory for at least `size`."""
+    return Spikes(
+        grown(spikes.time, size), grown(spikes.neuron, size), grown(spikes.current, size), grown(spikes.released, size)
+    )
+
+
+@compiled(**EXACT_PIECE)
+def _record(layer, kind, cells, t, probe, b, states):
+    """v and i of sample b at a probe."""
+    advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
+    states.v[probe, b], states.i[probe, b] = cells.v, cells.i
+
+
+@compiled(**EXACT_PIECE)
+def _spike(layer, cells, spikes, total, n, t):
+    """Neuron n spikes: it is held at its reset from now on."""
+    advance(layer.tau_mem, layer.tau_syn, cells, n, t)
+    spikes.time[total], spikes.neuron[total] = t, n
+    spikes.current[total], spikes.released[total] = cells.i[n] + (cells.bias[n] - layer.bias[n]), np.nan
+    cells.v[n], cells.release[n], cells.upcoming[n] = layer.v_reset[n], t + layer.refractory[n], inf
+    cells.spike_of[n] = total
+    cells.count[n] += 1
+
+
+@compiled(**EXACT_PIECE)
+def _send(layer, queue, queued, pushed, spike, n, t, t_end):
+    """Queue the arrivals of a spike of neuron n that come by the end; returns how many wait, and how many ever did.
+
+    The latter is their order at equal times: first come, first served.
+    """
+    rows = len(layer.rec_delays)
+    for m in range(rows):
+        if t + layer.rec_delays[m, n] <= t_end:
+            queue.time[queued], queue.order[queued] = t + layer.rec_delays[m, n], pushed
+            queue.ref[queued], queue.target[queued] = spike, m if rows > 1 else ALL
+            pushed += 1
+            queued = push(queue, queued)
+    return queued, pushed
+
+
+@compiled(**EXACT_PIECE)
+def _release(layer, cells, spikes, n, t):
+    """Neuron n moves again, from its reset."""
+    advance(layer.tau_mem, layer.tau_syn, cells, n, t)
+    spikes.released[cells.spike_of[n]], cells.release[n] = cells.i[n] + (cells.bias[n] - layer.bias[n]), inf
+
+
+@compiled(**EXACT_PIECE)
+def _arrive(layer, kind, cells, weights, target, t, horizon):
+    """A spike arrives at its target or at all; their next spikes are foreseen again, up to the horizon."""
+    if target == ALL:
+        advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
+        for n in range(len(weights)):
+            cells.i[n] += weights[n]
+        _foresee(layer, kind, cells, t, horizon)
+    else:
+        advance(layer.tau_mem, layer.tau_syn, cells, target, t)
+        cells.i[target] += weights[target]
+        _predict(layer, cells, target, horizon)
 
 
 @compiled(**EXACT)
-def _predict(n, v, i, at, release, bias, tau_mem, tau_syn, v_th, horizon, upcoming):
+def _predict(layer, cells, n, horizon):
     """When neuron n spikes next, if it does by the horizon."""
-    upcoming[n] = inf
-    span = horizon - at[n]
-    if release[n] < inf or span < 0.0:
+    cells.upcoming[n] = inf
+    span = horizon - cells.at[n]
+    if cells.release[n] < inf or span < 0.0:
         return
-    end = voltage(span, v[n], i[n], bias[n], tau_mem[n], tau_syn[n])[0]
-    wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], span, end)
+    v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
+    end = voltage(span, v, i, c, tau_mem, tau_syn)[0]
+    wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], span, end)
     if wait < inf:
-        upcoming[n] = min(at[n] + wait, horizon)
+        cells.upcoming[n] = min(cells.at[n] + wait, horizon)
 
 
 @compiled(**EXACT)
@@ -101,60 +308,63 @@ def _bounding(span, tau_mem, tau_syn):
 
 
 @compiled(**EXACT)
-def _foresee(t, v, i, release, bias, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming):
+def _foresee(layer, kind, cells, t, horizon):
     """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
 
-    With `instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the bound is asked up to
-    the earliest crossing found so far, and few neurons are left to look at in detail. These are looked at over the interval,
+    With `kind.instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the bound is asked up
+    to the earliest crossing found so far, and few neurons are left to look at in detail. These are looked at over the interval,
     since a crossing is rounded differently with another end, and neurons that are alike must cross in the same instant; for
     the same reason the bound has room for the rounding of v.
     """
+    tau_mem, tau_syn, v_th = layer.tau_mem, layer.tau_syn, layer.v_th
     whole = horizon - t
     span = whole
     e_mem, e_syn, gain, share = _bounding(span, tau_mem[0], tau_syn[0])
-    for n in range(len(v)):
-        upcoming[n] = inf
-        if not same[n]:
+    for n in range(len(tau_mem)):
+        v, i, c = cells.v[n], cells.i[n], cells.bias[n]
+        cells.upcoming[n] = inf
+        if not kind.same[n]:
             e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
-        if release[n] < inf:
+        if cells.release[n] < inf:
             continue
-        v_after, near = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain, nearness(v[n], i[n], bias[n], v_th[n])
-        if may_reach(v[n], i[n], v_after, i[n] * e_syn, bias[n], tau_mem[n], tau_syn[n], v_th[n] - near, share, near):
-            end = voltage(whole, v[n], i[n], bias[n], tau_mem[n], tau_syn[n])[0]
-            wait = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], whole, end)
+        v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, v_th[n])
+        if may_reach(v, i, v_after, i * e_syn, c, tau_mem[n], tau_syn[n], v_th[n] - near, share, near):
+            end = voltage(whole, v, i, c, tau_mem[n], tau_syn[n])[0]
+            wait = first_crossing(v, i, c, tau_mem[n], tau_syn[n], v_th[n], whole, end)
             if wait < inf:
-                upcoming[n] = min(t + wait, horizon)
-                if instant and wait < span:
+                cells.upcoming[n] = min(t + wait, horizon)
+                if kind.instant and wait < span:
                     span = wait
                     e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
 
 
-@compiled(**EXACT)
-def _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn):
+@compiled(**EXACT_INLINE)
+def advance(tau_mem, tau_syn, cells, n, t):
     """Carry neuron n to time t; one that is held keeps its voltage."""
-    span = t - at[n]
-    if release[n] < inf:
-        i[n] *= exp(-span / tau_syn[n])
+    span = t - cells.at[n]
+    if cells.release[n] < inf:
+        cells.i[n] *= exp(-span / tau_syn[n])
     else:
         e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
-        v[n], i[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * conv / tau_mem[n], i[n] * e_syn
-    at[n] = t
+        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem[n], e_mem, e_syn, conv)
+    cells.at[n] = t
 
 
 @compiled(**EXACT)
-def advance_all(t, v, i, at, release, bias, tau_mem, tau_syn, same):
+def advance_all(tau_mem, tau_syn, same, cells, t):
     """Carry every neuron to time t, by the same exponentials where neighbours start together and are alike."""
     since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
-    for n in range(len(v)):
+    for n in range(len(same)):
         if not same[n]:
             since = -1.0
-        if release[n] < inf:
-            _advance(n, t, v, i, at, release, bias, tau_mem, tau_syn)
+        if cells.release[n] < inf:
+            advance(tau_mem, tau_syn, cells, n, t)
             continue
-        if at[n] != since:
-            since = at[n]
+        if cells.at[n] != since:
+            since = cells.at[n]
             e_mem, e_syn, conv = decay(t - since, tau_mem[n], tau_syn[n])
-        v[n], i[n], at[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * conv / tau_mem[n], i[n] * e_syn, t
+        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem[n], e_mem, e_syn, conv)
+        cells.at[n] = t
 
 
 @compiled(**EXACT)
@@ -162,156 +372,3 @@ def set_bias(bias, drive, step, b, c):
     """c ← b and the drive of a step in sample b together, (2.16)."""
     for n in range(len(c)):
         c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
-
-
-@compiled(**EXACT)
-def forward(
-    w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
-    t_end, probes, edges, drive, limit, first, last, v_out, i_out,
-):  # fmt: skip
-    """Solve samples first … last-1; arguments as in `feedforward.forward`, and w_rec (N, N), rec_delays (1, N) or (N, N),
-    probes (P,), edges (T-1,), at which the later steps of the drive (T, B, N) begin.
-
-    Returns:
-        spikes of each sample; time, neuron, current (i and the drive), released (the same at the release, or NaN), each (S,);
-        number of log entries of each sample, and time, kind, ref and target of each entry; what went wrong, and sample, neuron
-        and time. `ref` counts spikes within their sample, input spikes within the batch, steps of the drive.
-    """
-    n_neurons = len(bias)
-    broadcast = len(delays) == 1 and len(rec_delays) == 1
-    same = alike(tau_mem, tau_syn)
-    instant = broadcast and not rec_delays.any()
-    w_in_t, w_rec_t = np.ascontiguousarray(w_in.T), np.ascontiguousarray(w_rec.T)
-    counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
-    size = max(64, 2 * n_neurons * (last - first))
-    time, current, released, neuron = np.empty(size), np.empty(size), np.empty(size), np.empty(size, np.int64)
-    log_time, log_kind, log_ref, log_target = (
-        np.empty(size),
-        np.empty(size, np.int8),
-        np.empty(size, np.int32),
-        np.empty(size, np.int32),
-    )
-    heap_time, heap_order = np.empty(64), np.empty(64, np.int64)
-    heap_ref, heap_target = np.empty(64, np.int64), np.empty(64, np.int64)
-    v, i, at, release, upcoming, c = (
-        np.empty(n_neurons),
-        np.empty(n_neurons),
-        np.empty(n_neurons),
-        np.empty(n_neurons),
-        np.empty(n_neurons),
-        np.empty(n_neurons),
-    )
-    spike_of, mine = np.empty(n_neurons, np.int64), np.empty(n_neurons, np.int64)
-    total, logged = 0, 0
-    for b in range(first, last):
-        begin, log_begin, pushed, heap, probe, coming = total, logged, 0, 0, 0, 0
-        ext_time, ext_ref, ext_target = _inputs(delays, in_time, in_source, in_first[b], in_first[b + 1], t_end)
-        v[:], i[:], at[:], release[:], mine[:] = v0[b], i0[b], 0.0, inf, 0
-        step = 0
-        set_bias(bias, drive, 0, b, c)
-        ends = min(edges[0], t_end) if len(edges) > 0 else t_end  # of the step of the drive
-        horizon = min(ext_time[0], ends) if broadcast and len(ext_time) > 0 else ends
-        _foresee(0.0, v, i, release, c, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming)
-        while True:
-            spiking, releasing = 0, 0
-            for n in range(n_neurons):
-                if upcoming[n] < upcoming[spiking]:
-                    spiking = n
-                if release[n] < release[releasing]:
-                    releasing = n
-            external = ext_time[coming] if coming < len(ext_time) else inf
-            arriving = min(external, heap_time[0] if heap > 0 else inf)
-            changing = edges[step] if step < len(edges) else inf
-            t = min(upcoming[spiking], release[releasing], arriving, changing)
-            if logged + len(probes) + 2 >= len(log_time):
-                log_time, log_kind = grown(log_time, logged + len(probes) + 3), grown(log_kind, logged + len(probes) + 3)
-                log_ref, log_target = grown(log_ref, len(log_time)), grown(log_target, len(log_time))
-            while probe < len(probes) and probes[probe] < t:
-                advance_all(probes[probe], v, i, at, release, c, tau_mem, tau_syn, same)
-                v_out[probe, b], i_out[probe, b] = v, i
-                log_time[logged], log_kind[logged], log_ref[logged], log_target[logged] = probes[probe], PROBE, probe, ALL
-                logged += 1
-                probe += 1
-            if t > t_end:
-                break
-            log_time[logged] = t
-            if upcoming[spiking] == t:
-                n = spiking
-                if mine[n] == limit:
-                    return (
-                        counts,
-                        time,
-                        neuron,
-                        current,
-                        released,
-                        entries,
-                        log_time,
-                        log_kind,
-                        log_ref,
-                        log_target,
-                        (RUNAWAY, b, n),
-                        t,
-                    )
-                if total == len(time):
-                    time, current = grown(time, total + 1), grown(current, total + 1)
-                    released, neuron = grown(released, total + 1), grown(neuron, total + 1)
-                _advance(n, t, v, i, at, release, c, tau_mem, tau_syn)
-                time[total], neuron[total], current[total], released[total] = t, n, i[n] + (c[n] - bias[n]), np.nan
-                v[n], release[n], upcoming[n], spike_of[n] = v_reset[n], t + refractory[n], inf, total
-                mine[n] += 1
-                log_kind[logged], log_ref[logged], log_target[logged] = SPIKE, total - begin, n
-                rows = len(rec_delays)
-                if heap + rows > len(heap_time):
-                    heap_time, heap_order = grown(heap_time, heap + rows), grown(heap_order, heap + rows)
-                    heap_ref, heap_target = grown(heap_ref, heap + rows), grown(heap_target, heap + rows)
-                for m in range(rows):
-                    if t + rec_delays[m, n] <= t_end:
-                        heap_time[heap], heap_order[heap] = t + rec_delays[m, n], pushed
-                        heap_ref[heap], heap_target[heap] = total - begin, m if rows > 1 else ALL
-                        pushed += 1
-                        heap = _push(heap_time, heap_order, heap_ref, heap_target, heap)
-                total += 1
-            elif release[releasing] == t:
-                n = releasing
-                _advance(n, t, v, i, at, release, c, tau_mem, tau_syn)
-                released[spike_of[n]], release[n] = i[n] + (c[n] - bias[n]), inf
-                log_kind[logged], log_ref[logged], log_target[logged] = RELEASE, spike_of[n] - begin, n
-                _predict(n, v, i, at, release, c, tau_mem, tau_syn, v_th, min(arriving, ends) if broadcast else ends, upcoming)
-            elif arriving > t:
-                advance_all(t, v, i, at, release, c, tau_mem, tau_syn, same)
-                step += 1
-                log_kind[logged], log_ref[logged], log_target[logged] = DRIVE, step, ALL
-                set_bias(bias, drive, step, b, c)
-                ends = edges[step] if step < len(edges) else t_end
-                horizon = min(arriving, ends) if broadcast else ends
-                _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming)
-            else:
-                if external == t:
-                    ref, target, weights = ext_ref[coming], ext_target[coming], w_in_t[in_source[ext_ref[coming]]]
-                    log_kind[logged] = ARRIVAL
-                    coming += 1
-                else:
-                    heap = _pop(heap_time, heap_order, heap_ref, heap_target, heap)
-                    ref, target = heap_ref[heap], heap_target[heap]
-                    weights = w_rec_t[neuron[begin + ref]]
-                    log_kind[logged] = RECURRENT
-                log_ref[logged], log_target[logged] = ref, target
-                if target == ALL:
-                    advance_all(t, v, i, at, release, c, tau_mem, tau_syn, same)
-                    for n in range(n_neurons):
-                        i[n] += weights[n]
-                    horizon = ends
-                    if broadcast:
-                        external = ext_time[coming] if coming < len(ext_time) else inf
-                        horizon = min(external, heap_time[0] if heap > 0 else inf, ends)
-                    _foresee(t, v, i, release, c, tau_mem, tau_syn, v_th, horizon, same, instant, upcoming)
-                else:
-                    _advance(target, t, v, i, at, release, c, tau_mem, tau_syn)
-                    i[target] += weights[target]
-                    _predict(target, v, i, at, release, c, tau_mem, tau_syn, v_th, ends, upcoming)
-            logged += 1
-        counts[b - first], entries[b - first] = total - begin, logged - log_begin
-    return (
-        counts, time[:total], neuron[:total], current[:total], released[:total], entries,
-        log_time[:logged], log_kind[:logged], log_ref[:logged], log_target[:logged], (FINE, 0, 0), 0.0,
-    )  # fmt: skip

@@ -1,167 +1,211 @@
 """The adjoint (2.5)-(2.10) of a recurrent LIF layer in one fused loop, back through the log of its forward run."""
 
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.feedforward import FINE, GRAZING
-from adjsnn.lif.cpu.flow import alike, decay, tau_gradients
-from adjsnn.lif.cpu.recurrent import ALL, ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, advance_all, set_bias
-from adjsnn.numerics.compiled import EXACT, compiled
+from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, release_shift, speed, tau_gradients
+from adjsnn.lif.cpu.recurrent import Cells, Log, Spikes, advance_all, kind_of, set_bias
+from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
+from adjsnn.numerics.compiled import EXACT, EXACT_PIECE, compiled
+
+
+class History(NamedTuple):
+    """What the forward run of a batch left behind.
+
+    Attributes:
+        first: (B+1,), where each sample's spikes begin.
+        spikes: Spikes.
+        log_first: (B+1,), where each sample's entries begin.
+        log: Log.
+    """
+
+    first: np.ndarray
+    spikes: Spikes
+    log_first: np.ndarray
+    log: Log
+
+
+class Costates(NamedTuple):
+    """The costate of a sample's neurons on its way back, each (N,).
+
+    Attributes:
+        lam_v: λ_v.
+        lam_i: λ_i.
+        at: the time that both are of, ms.
+        held: whether the neuron is at its reset.
+        bias: b and the present step of the drive together, (2.16).
+    """
+
+    lam_v: np.ndarray
+    lam_i: np.ndarray
+    at: np.ndarray
+    held: np.ndarray
+    bias: np.ndarray
+
+
+class Sums(NamedTuple):
+    """Gradients of weights as they are gathered, a row per source.
+
+    Attributes:
+        w_in_t: (M, N).
+        w_rec_t: (N, N).
+    """
+
+    w_in_t: np.ndarray
+    w_rec_t: np.ndarray
 
 
 @compiled(**EXACT)
-def _replay(
-    w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0, i0, drive, b, neuron,
-    log_time, log_kind, log_ref, log_target, states,
-):  # fmt: skip
-    """(v, i) of the targets of each log entry just after it, in the order of the log, after those at the start."""
-    n_neurons = len(bias)
-    v, i, at, release = v0.copy(), i0.copy(), np.zeros(n_neurons), np.full(n_neurons, inf)
-    states[:n_neurons, 0], states[:n_neurons, 1] = v, i
-    row, same, c = n_neurons, alike(tau_mem, tau_syn), np.empty(n_neurons)
-    set_bias(bias, drive, 0, b, c)
-    for e in range(len(log_time)):
-        kind, ref = log_kind[e], log_ref[e]
-        start, stop = (0, n_neurons) if log_target[e] == ALL else (log_target[e], log_target[e] + 1)
-        who = slice(start, stop)
-        advance_all(log_time[e], v[who], i[who], at[who], release[who], c[who], tau_mem[who], tau_syn[who], same[who])
-        if kind == ARRIVAL:
-            i[who] += w_in_t[in_source[ref]][who]
-        elif kind == RECURRENT:
-            i[who] += w_rec_t[neuron[ref]][who]
-        elif kind == SPIKE:
-            v[start], release[start] = v_reset[start], 0.0
-        elif kind == RELEASE:
-            release[start] = inf
-        elif kind == DRIVE:
-            set_bias(bias, drive, ref, b, c)
-        states[row : row + stop - start, 0], states[row : row + stop - start, 1] = v[who], i[who]
-        row += stop - start
-    return row
+def backward(layer, inputs, start, trial, history, cotangents, first, last, want_tau, into):
+    """Gradients of samples first … last-1; arguments as in `feedforward_adjoint.backward`, and History in place of its spikes."""
+    neurons, kind = len(layer.bias), kind_of(layer)
+    sums = Sums(np.zeros_like(kind.w_in_t), np.zeros_like(kind.w_rec_t))
+    costates = Costates(np.empty(neurons), np.empty(neurons), np.empty(neurons), np.empty(neurons, np.bool_), np.empty(neurons))
+    states, spikes, log = np.empty((0, 2)), history.spikes, history.log
+    everyone = (np.int64(0), neurons)  # a bare 0 is a type of its own to numba
+    for b in range(first, last):
+        begin, log_begin, log_end = history.first[b], history.log_first[b], history.log_first[b + 1]
+        rows = neurons
+        for e in range(log_begin, log_end):
+            rows += neurons if log.target[e] == ALL else 1
+        if want_tau:
+            if rows > len(states):
+                states = np.empty((2 * rows, 2))
+            _replay(layer, kind, inputs, start, trial.drive, history, b, states)
+        replayed = states[:rows] if want_tau else states[:0]
+        error = cotangents.time[begin : history.first[b + 1]].copy()
+        _begin(layer, costates, trial, history, b)
+        step = len(trial.edges)
+        for e in range(log_end - 1, log_begin - 1, -1):
+            what, ref, n = log.kind[e], log.ref[e], log.target[e]
+            low, high = everyone if n == ALL else (np.int64(n), n + 1)
+            who, until = (low, high), log.time[e]
+            rows -= high - low
+            _back(layer, kind.same, costates, who, until, replayed[rows:], into, step, b)
+            if what == ARRIVAL:
+                source = inputs.neuron[ref]
+                into.time[ref] += _arrival(layer, costates, who, source, kind.w_in_t, sums.w_in_t, into.layer.delays)
+            elif what == RECURRENT:
+                source = spikes.neuron[begin + ref]
+                error[ref] += _arrival(layer, costates, who, source, kind.w_rec_t, sums.w_rec_t, into.layer.rec_delays)
+            elif what == RELEASE:
+                error[ref] += _release(layer, costates, spikes.released[begin + ref], n, into.layer)
+            elif what == SPIKE:
+                slope = speed(spikes.current[begin + ref], layer.bias[n], layer.v_th[n], layer.tau_mem[n])
+                if error[ref] != 0.0 and not slope > 0.0:
+                    return (GRAZING, b, n), until
+                _spike(costates, error[ref], slope, n, into.layer)
+            elif what == DRIVE:
+                step -= 1
+                set_bias(layer.bias, trial.drive, step, b, costates.bias)
+            elif what == PROBE:
+                _read(costates, cotangents.v[ref, b], cotangents.i[ref, b], into.layer)
+        _back(layer, kind.same, costates, everyone, 0.0, replayed, into, step, b)
+        into.v[b], into.i[b] = costates.lam_v, costates.lam_i
+    into.layer.w_in[:] += sums.w_in_t.T
+    into.layer.w_rec[:] += sums.w_rec_t.T
+    return (FINE, 0, 0), 0.0
+
+
+@compiled(**EXACT_PIECE)
+def _begin(layer, costates, trial, history, b):
+    """The costate of sample b at t_end: zero; neurons that are not released by then are held."""
+    set_bias(layer.bias, trial.drive, len(trial.edges), b, costates.bias)
+    costates.lam_v[:], costates.lam_i[:], costates.at[:], costates.held[:] = 0.0, 0.0, trial.t_end, False
+    for s in range(history.first[b], history.first[b + 1]):
+        costates.held[history.spikes.neuron[s]] = np.isnan(history.spikes.released[s])
 
 
 @compiled(**EXACT)
-def _back(
-    start, stop, t, states, row, want_tau, lam_v, lam_i, at, bias, tau_mem, tau_syn, same, d_bias, d_tau_mem, d_tau_syn,
-    d_drive, step, b,
-):  # fmt: skip
-    """The costate of neurons start … stop-1 back to time t, where their states were states[row:]; `bias` with the drive."""
+def _replay(layer, kind, inputs, start, drive, history, b, states):
+    """(v, i) of the targets of each log entry of sample b just after it, in the order of the log, after those at the start."""
+    neurons, log, fired = len(layer.bias), history.log, history.spikes.neuron[history.first[b] :]
+    v, i, at, release = start.v[b].copy(), start.i[b].copy(), np.zeros(neurons), np.full(neurons, inf)
+    states[:neurons, 0], states[:neurons, 1] = v, i
+    row, c, unused = neurons, np.empty(neurons), np.empty(0, np.int64)
+    set_bias(layer.bias, drive, np.int64(0), b, c)
+    for e in range(history.log_first[b], history.log_first[b + 1]):
+        what, ref, n = log.kind[e], log.ref[e], log.target[e]
+        first, last = (0, neurons) if n == ALL else (n, n + 1)
+        who = slice(first, last)
+        part = Cells(v[who], i[who], at[who], release[who], v[:0], c[who], unused, unused)
+        advance_all(layer.tau_mem[who], layer.tau_syn[who], kind.same[who], part, log.time[e])
+        if what == ARRIVAL:
+            i[who] += kind.w_in_t[inputs.neuron[ref]][who]
+        elif what == RECURRENT:
+            i[who] += kind.w_rec_t[fired[ref]][who]
+        elif what == SPIKE:
+            v[n], release[n] = layer.v_reset[n], 0.0
+        elif what == RELEASE:
+            release[n] = inf
+        elif what == DRIVE:
+            set_bias(layer.bias, drive, ref, b, c)
+        states[row : row + last - first, 0], states[row : row + last - first, 1] = v[who], i[who]
+        row += last - first
+
+
+@compiled(**EXACT)
+def _back(layer, same, costates, who, t, states, into, step, b):
+    """The costate of neurons who[0] … who[1]-1 back to time t, where their states were the first of `states`, if it has any."""
+    lam_v, lam_i, at = costates.lam_v, costates.lam_i, costates.at
     since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
-    for n in range(start, stop):
-        tm, ts, span = tau_mem[n], tau_syn[n], at[n] - t
+    for n in range(who[0], who[1]):
+        tm, ts, span = layer.tau_mem[n], layer.tau_syn[n], at[n] - t
         if not same[n] or at[n] != since:
             since = at[n]
             e_mem, e_syn, conv = decay(span, tm, ts)
-        if want_tau:
-            v, i = states[row + n - start, 0], states[row + n - start, 1]
-            d_mem, d_syn = tau_gradients(span, v, i, lam_v[n], lam_i[n], bias[n], tm, ts, e_mem, e_syn, conv)
-            d_tau_mem[n] += d_mem
-            d_tau_syn[n] += d_syn
+        if len(states) > 0:
+            v, i = states[n - who[0], 0], states[n - who[0], 1]
+            d_mem, d_syn = tau_gradients(span, v, i, lam_v[n], lam_i[n], costates.bias[n], tm, ts, e_mem, e_syn, conv)
+            into.layer.tau_mem[n] += d_mem
+            into.layer.tau_syn[n] += d_syn
         before = lam_v[n]
-        lam_i[n], lam_v[n], at[n] = lam_i[n] * e_syn + before * conv / tm, before * e_mem, t
-        d_bias[n] += before - lam_v[n]
-        if len(d_drive) > 0:
-            d_drive[step, b, n] += before - lam_v[n]
+        lam_v[n], lam_i[n] = costate_back(before, lam_i[n], tm, e_mem, e_syn, conv)
+        at[n] = t
+        into.layer.bias[n] += before - lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
+        if len(into.drive) > 0:
+            into.drive[step, b, n] += before - lam_v[n]
 
 
 @compiled(**EXACT)
-def _arrival(start, stop, source, w_t, d_w_t, d_delays, lam_v, lam_i, tau_mem, tau_syn):
-    """Equation (2.6) at neurons start … stop-1; returns Σ dC/dt_a."""
-    total, weights, d_weights = 0.0, w_t[source], d_w_t[source]
-    shared = len(d_delays) == 1
-    for n in range(start, stop):
-        shift = weights[n] * (lam_i[n] / tau_syn[n] - lam_v[n] / tau_mem[n])
-        d_weights[n] += lam_i[n]
+def _arrival(layer, costates, who, source, w_t, d_w_t, d_delays):
+    """Equation (2.6) at neurons who[0] … who[1]-1; returns Σ dC/dt_a."""
+    total, shared = 0.0, len(d_delays) == 1
+    for n in range(who[0], who[1]):
+        shift = arrival_shift(w_t[source, n], costates.lam_v[n], costates.lam_i[n], layer.tau_mem[n], layer.tau_syn[n])
+        d_w_t[source, n] += costates.lam_i[n]
         d_delays[0 if shared else n, source] += shift
         total += shift
     return total
 
 
-@compiled(**EXACT)
-def backward(
-    w_in, w_rec, bias, tau_mem, tau_syn, v_th, v_reset, refractory, delays, rec_delays, in_first, in_time, in_source, v0, i0,
-    t_end, probes, edges, drive, first, last, own_first, time, neuron, current, released, entries,
-    log_time, log_kind, log_ref, log_target,
-    d_time, d_v, d_i, want_tau,
-    d_w_in, d_w_rec, d_bias, d_tau_mem, d_tau_syn, d_v_th, d_v_reset, d_refractory, d_delays, d_rec_delays,
-    d_in_time, d_v0, d_i0, d_drive,
-):  # fmt: skip
-    """Gradients of samples first … last-1; arguments as in `lif_layer_adjoint.backward`.
+@compiled(**EXACT_PIECE)
+def _release(layer, costates, current, n, d):
+    """Back over the release of neuron n: v starts there from the reset, so λ_v ends; returns dC/dt of its spike."""
+    shift = release_shift(costates.lam_v[n], current, layer.bias[n], layer.v_reset[n], layer.tau_mem[n])
+    d.v_reset[n] += costates.lam_v[n]
+    d.refractory[n] += shift
+    costates.lam_v[n], costates.held[n] = 0.0, True
+    return shift
 
-    The log is what `recurrent.forward` returned; `entries` counts the log entries of every sample of the batch.
-    """
-    n_neurons = len(bias)
-    same = alike(tau_mem, tau_syn)
-    w_in_t, w_rec_t = np.ascontiguousarray(w_in.T), np.ascontiguousarray(w_rec.T)
-    d_w_in_t, d_w_rec_t = np.zeros_like(w_in_t), np.zeros_like(w_rec_t)
-    lam_v, lam_i, at, held = np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons), np.empty(n_neurons, np.bool_)
-    c = np.empty(n_neurons)
-    log_first = entries[:first].sum()
-    states = np.empty((0, 2))
-    for b in range(first, last):
-        log_last = log_first + entries[b]
-        of, log = slice(own_first[b], own_first[b + 1]), slice(log_first, log_last)
-        row = n_neurons
-        for e in range(log_first, log_last):
-            row += n_neurons if log_target[e] == ALL else 1
-        if want_tau:
-            if row > len(states):
-                states = np.empty((2 * row, 2))
-            _replay(
-                w_in_t, w_rec_t, bias, tau_mem, tau_syn, v_reset, in_source, v0[b], i0[b], drive, b, neuron[of],
-                log_time[log], log_kind[log], log_ref[log], log_target[log], states,
-            )  # fmt: skip
-        error, step = d_time[of].copy(), len(edges)
-        set_bias(bias, drive, step, b, c)
-        lam_v[:], lam_i[:], at[:], held[:] = 0.0, 0.0, t_end, False
-        for s in range(own_first[b], own_first[b + 1]):  # those that are not released by the end stay held
-            held[neuron[s]] = np.isnan(released[s])
-        for e in range(log_last - 1, log_first - 1, -1):
-            kind, ref, n = log_kind[e], log_ref[e], log_target[e]
-            start, stop = (0, n_neurons) if n == ALL else (n, n + 1)
-            row -= stop - start
-            _back(
-                start, stop, log_time[e], states, row, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, same,
-                d_bias, d_tau_mem, d_tau_syn, d_drive, step, b,
-            )  # fmt: skip
-            if kind == ARRIVAL:
-                d_in_time[ref] += _arrival(
-                    start, stop, in_source[ref], w_in_t, d_w_in_t, d_delays, lam_v, lam_i, tau_mem, tau_syn
-                )
-            elif kind == RECURRENT:
-                source = neuron[own_first[b] + ref]
-                error[ref] += _arrival(start, stop, source, w_rec_t, d_w_rec_t, d_rec_delays, lam_v, lam_i, tau_mem, tau_syn)
-            elif kind == RELEASE:
-                shift = -lam_v[n] * (released[own_first[b] + ref] + bias[n] - v_reset[n]) / tau_mem[n]
-                d_v_reset[n] += lam_v[n]
-                d_refractory[n] += shift
-                error[ref] += shift
-                lam_v[n], held[n] = 0.0, True
-            elif kind == SPIKE:
-                speed = (current[own_first[b] + ref] + bias[n] - v_th[n]) / tau_mem[n]
-                lam_v[n], held[n] = 0.0, False
-                if error[ref] != 0.0:
-                    if not speed > 0.0:
-                        return (GRAZING, b, n), log_time[e]
-                    lam_v[n] = -error[ref] / speed
-                    d_v_th[n] -= lam_v[n]
-            elif kind == DRIVE:
-                step -= 1
-                set_bias(bias, drive, step, b, c)
-            elif kind == PROBE:
-                for m in range(n_neurons):
-                    lam_i[m] += d_i[ref, b, m]
-                    if held[m]:
-                        d_v_reset[m] += d_v[ref, b, m]
-                    else:
-                        lam_v[m] += d_v[ref, b, m]
-        _back(
-            0, n_neurons, 0.0, states, 0, want_tau, lam_v, lam_i, at, c, tau_mem, tau_syn, same,
-            d_bias, d_tau_mem, d_tau_syn, d_drive, step, b,
-        )  # fmt: skip
-        d_v0[b], d_i0[b] = lam_v, lam_i
-        log_first = log_last
-    d_w_in += d_w_in_t.T
-    d_w_rec += d_w_rec_t.T
-    return (FINE, 0, 0), 0.0
+
+@compiled(**EXACT_PIECE)
+def _spike(costates, error, slope, n, d):
+    """Back over a spike of neuron n whose time has the cotangent `error`: λ_v = -error/v̇."""
+    costates.lam_v[n], costates.held[n] = 0.0, False
+    if error != 0.0:
+        costates.lam_v[n] = -error / slope
+        d.v_th[n] -= costates.lam_v[n]
+
+
+@compiled(**EXACT_PIECE)
+def _read(costates, d_v, d_i, d):
+    """Add what a loss asks of v and i (N,) at a probe; v of a neuron that is held is v_reset."""
+    for n in range(len(d_v)):
+        costates.lam_i[n] += d_i[n]
+        if costates.held[n]:
+            d.v_reset[n] += d_v[n]
+        else:
+            costates.lam_v[n] += d_v[n]
