@@ -13,14 +13,13 @@ from torch import Tensor
 from adjsnn.errors import ConfigurationError, IntegrationError, StepTooLongWarning
 from adjsnn.gated.gates import Gate
 from adjsnn.gated.inheritance import of_the_base, settled
+from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.gated.membranes import Constants, Membrane, Partials
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.scalars import spread
 
 BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
-MOST_COUNTED = 127  # what an int8 holds
-MOST_CROSSINGS = 100  # thresholds one neuron may run through in one step before it counts as runaway
 
 
 class Step(NamedTuple):

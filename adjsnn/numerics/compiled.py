@@ -10,6 +10,7 @@ as a whole and states what it holds, and whatever goes wrong with the disk costs
 import hashlib
 import logging
 import pickle
+import re
 import shutil
 import sys
 import warnings
@@ -35,6 +36,7 @@ STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
 EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
+_IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
 _said: set[str] = set()
@@ -137,9 +139,16 @@ def folders(package: str) -> list[Path]:
 def _sources(package: str) -> str | None:
     """A hash of every source that a loop of the package can come from; None in an installation without sources."""
     files = sorted((x for x in resources.files(package).iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
-    whole = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_PIECE)).encode())
+    whole, outside = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_PIECE)).encode()), set()
     for file in files:
-        whole.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        source = file.read_bytes()
+        whole.update(file.name.encode() + hashlib.sha256(source).digest())
+        outside |= {x.decode() for x in _IMPORTS.findall(source)}
+    for module in sorted(outside):  # numbers that loops take from elsewhere stand in their code
+        folder, _, name = module.rpartition(".")
+        source = resources.files(folder).joinpath(f"{name}.py")
+        if folder != package and source.is_file():
+            whole.update(module.encode() + hashlib.sha256(source.read_bytes()).digest())
     return whole.hexdigest() if files else None
 
 

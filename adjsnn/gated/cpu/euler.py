@@ -19,84 +19,88 @@ Numbers agree with the plain program to rounding. Samples are independent and sh
 import numpy as np
 
 from adjsnn.gated.cpu.membranes import advance, reset
-from adjsnn.gated.cpu.vectors import OPTIONS, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
+from adjsnn.gated.cpu.vectors import (
+    OPTIONS,
+    PIECE,
+    add_drive,
+    add_rows,
+    copy,
+    dot_rows,
+    fill,
+    integral,
+    mirrored,
+    select,
+    zone,
+)
+from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
 
 
 @compiled(**OPTIONS)
-def forward(
-    membrane, gate, two_sided, shape, h, tau_fast, tau_slow, c, w_rec_t, w_in_t, bias, w_out, u,
-    v, a_fast, a_slow, readout, current, crossings, recurrent, level, first, last, scratch, index, channels, bad, extremes,
-):  # fmt: skip
-    """Steps of (1.6) for samples first … last-1, from row 0 of v, a_fast, a_slow on, in place.
+def forward(network, synapses, path, carry, first, last, memory, channels, outcome):
+    """Steps of (1.6) for samples first … last-1, from row 0 of the path's states on, in place.
 
     Args:
-        membrane, gate, two_sided: which flow, gate and reset.
-        shape: (1/Δ, 1 - θ/Δ).   h, tau_fast, tau_slow: numbers of v's type.   c: constants of the membrane, (2, N).
-        w_rec_t (N, N), w_in_t (C, N): one row per presynaptic neuron or channel.   bias: (N,).
-        w_out: (C_out, N).   u: (T, B, C).   v, a_fast, a_slow: (T+1, B, N), row 0 given.   readout: (T+1, B, C_out),
-            written from row 1 on.   current, crossings: (T, B, N), written.
-        recurrent, level: J and G(v) of row 0, (B, N); on return those of the last row.
-        bad: (2,), the step and sample at which a state was no longer finite or not below the threshold; -1 if none.
-        extremes: (2,), smallest and largest number of crossings of a step.
+        network: Network.
+        synapses: Synapses.
+        path: Path; row 0 of v, a_fast, a_slow and readout is given, the other rows, current and crossings are written.
+        carry: Carry of row 0; on return of the last row.
+        first: of the samples.
+        last: one past the last of them.
+        memory: EulerMemory.
+        channels: (C_out,), 0, 1, 2 …
+        outcome: Outcome; written.
     """
-    one = v.dtype.type(1.0)
-    keep = (one - h / tau_fast, one - h / tau_slow)
-    gain = (one / tau_fast, one / tau_slow)
+    one = path.v.dtype.type(1.0)
+    keep = (one - network.h / synapses.tau_fast, one - network.h / synapses.tau_slow)
+    gain = (one / synapses.tau_fast, one / synapses.tau_slow)
     lowest, highest = np.int8(0), np.int8(0)
-    for t in range(len(current)):
+    for t in range(len(path.current)):
         for b in range(first, last):
-            fine, low, high = _step(
-                membrane, gate, two_sided, shape, h, keep, gain, c, w_rec_t, w_in_t, bias, u[t, b],
-                v[t, b], a_fast[t, b], a_slow[t, b], v[t + 1, b], a_fast[t + 1, b], a_slow[t + 1, b],
-                current[t, b], crossings[t, b], recurrent[b], level[b],
-                scratch[0], scratch[1], scratch[2], scratch[3], index,
-            )  # fmt: skip
-            dot_rows(w_out, channels, len(w_out), a_slow[t + 1, b], readout[t + 1, b])
+            fine, low, high = _step(network, keep, gain, path, carry, memory, t, b)
+            dot_rows(network.w_out, channels, len(network.w_out), path.a_slow[t + 1, b], path.readout[t + 1, b])
             lowest, highest = min(lowest, low), max(highest, high)
             if not fine:
-                bad[0], bad[1] = t, b
+                outcome.broken[0], outcome.broken[1] = t, b
                 return
     # Written once: a cache line that several threads write to is slow.
-    extremes[0], extremes[1] = min(extremes[0], lowest), max(extremes[1], highest)
+    outcome.extremes[0], outcome.extremes[1] = min(outcome.extremes[0], lowest), max(outcome.extremes[1], highest)
 
 
-@compiled(**OPTIONS)
-def _step(
-    membrane, gate, two_sided, shape, h, keep, gain, c, w_rec_t, w_in_t, bias, u,
-    v, a_fast, a_slow, v_after, a_fast_after, a_slow_after, current, crossings, recurrent, level,
-    turns, q, charge, weight, index,
-):  # fmt: skip
-    """One step of one sample. Returns whether its state is sound, and its smallest and largest number of crossings."""
+@compiled(**PIECE)
+def _step(network, keep, gain, path, carry, memory, t, b):
+    """Step t of sample b. Returns whether its state is sound, and its smallest and largest number of crossings."""
+    v, current, crossings, after = path.v[t, b], path.current[t, b], path.crossings[t, b], path.v[t + 1, b]
+    recurrent, level, turns, q, charge = carry.recurrent[b], carry.level[b], memory.turns, memory.q, memory.charge
     copy(recurrent, current)
-    add_drive(w_in_t, bias, u, current)
-    advance(membrane, v, current, c, h, v_after)
-    reset(membrane, current, c, v_after, turns)
-    zone(v_after, shape, two_sided, q)
-    integral(gate, q, charge)
-    if two_sided:
-        mirrored(v_after, charge)
-    for n in range(v.shape[0]):
+    add_drive(network.w_in_t, network.bias, path.u[t, b], current)
+    advance(network.membrane, v, current, network.constants, network.h, after)
+    reset(network.membrane, current, network.constants, after, turns)
+    zone(after, network.zone, network.two_sided, q)
+    integral(network.gate, q, charge)
+    if network.two_sided:
+        mirrored(after, charge)
+    for n in range(v.shape[0]):  # the charge that the step releases: what G gained, and one for every threshold crossed
         q[n] = charge[n] - level[n] + turns[n]
     copy(charge, level)
-    _filter(a_fast, q, keep[0], gain[0], a_fast_after)
-    _filter(a_slow, q, keep[1], gain[1], a_slow_after)
+    _filter(path.a_fast[t, b], q, keep[0], gain[0], path.a_fast[t + 1, b])
+    _filter(path.a_slow[t, b], q, keep[1], gain[1], path.a_slow[t + 1, b])
     magnitude = v.dtype.type(0.0)
     for n in range(v.shape[0]):
         recurrent[n] *= keep[0]
-        magnitude += abs(current[n])
-    most = v.dtype.type(127.0)
+        magnitude += abs(current[n])  # not finite if any current is not: one sum instead of N questions
+    most = v.dtype.type(MOST_COUNTED)
     for n in range(v.shape[0]):
         crossings[n] = np.int8(min(max(turns[n], -most), most))
-    count = select(q, index)
+    count = select(q, memory.index)
     fine = magnitude < v.dtype.type(np.inf)
     lowest, highest = np.int8(0), np.int8(0)
     for k in range(count):
-        n = index[k]
-        weight[k] = gain[0] * q[n]
-        fine &= (abs(turns[n]) <= 100) & (v_after[n] < v.dtype.type(1.0))
+        n = memory.index[k]
+        memory.weight[k] = gain[0] * q[n]
+        fine &= (abs(turns[n]) <= MOST_CROSSINGS) & (after[n] < v.dtype.type(1.0))
         lowest, highest = min(lowest, crossings[n]), max(highest, crossings[n])
-    add_rows(w_rec_t, index, weight, count, recurrent)
+    add_rows(network.w_rec_t, memory.index, memory.weight, count, recurrent)
     return fine, lowest, highest
 
 

@@ -8,6 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adjsnn.gated.cpu import arguments
+from adjsnn.gated.cpu.arguments import (
+    Carry,
+    Costate,
+    Cotangents,
+    EulerAdjointMemory,
+    EulerMemory,
+    Filter,
+    Method,
+    Network,
+    Outcome,
+    Path,
+    RungeKutta,
+    StageAdjointMemory,
+    StageMemory,
+    Sums,
+    Synapses,
+    Want,
+)
 from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
 from adjsnn.gated.inheritance import unaltered
 from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
@@ -16,18 +35,11 @@ from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular
 from adjsnn.gated.runge_kutta import GatedRungeKutta
 from adjsnn.numerics.threads import groups_of, run_groups
 
-MEMBRANES: dict[type, int] = {NIF: 0, LIF: 1, QIF: 2}
+MEMBRANES: dict[type, int] = {NIF: arguments.NIF, LIF: arguments.LIF, QIF: arguments.QIF}
 CONSTANTS: dict[type, tuple[str, ...]] = {NIF: (), LIF: ("tau_mem", "v_reset"), QIF: ("tau_v",)}
-GATES: dict[type, int] = {RectangularGate: 0, RaisedCosineGate: 1}
+GATES: dict[type, int] = {RectangularGate: arguments.RECTANGULAR, RaisedCosineGate: arguments.RAISED_COSINE}
 MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
 BLOCK_ELEMENTS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
-
-
-class Carry(NamedTuple):
-    """What the forward loop hands from one block to the next beside the state: J and G(v), each (B, N)."""
-
-    recurrent: np.ndarray
-    level: np.ndarray
 
 
 class Progress(NamedTuple):
@@ -73,7 +85,11 @@ class FusedTableau:
     """A Runge–Kutta method for the fused loops: its coefficients, and the filters (1.14) they give.
 
     Attributes:
-        a (s, s), b, c (s,): the tableau.   dense, along (s, degree + 1): polynomials of the dense output and of the current.
+        a: (s, s), of the tableau.
+        b: (s,), of the tableau.
+        c: (s,), of the tableau.
+        dense: (s, degree + 1), polynomials of the dense output.
+        along: (s, degree + 1), those of the current.
     """
 
     a: np.ndarray
@@ -93,10 +109,13 @@ class FusedTableau:
             dense[i, 1 : 1 + len(t.dense[i])] = t.dense[i]
         return cls(a, np.array(t.b), np.array(t.c), dense, along)
 
-    def method(self, dtype: Any) -> tuple[np.ndarray, ...]:
-        return self.a.astype(dtype), self.b.astype(dtype), self.c, self.dense, self.along
+    def scheme(self, dt: float, tau_fast: float, tau_slow: float, dtype: Any) -> RungeKutta:
+        """The method as the loops take it."""
+        method = Method(self.a.astype(dtype), self.b.astype(dtype), self.c, self.dense, self.along)
+        (fast, d_fast), (slow, d_slow) = (self.filter(dt, tau, dtype) for tau in (tau_fast, tau_slow))
+        return RungeKutta(method, fast, slow, d_fast, d_slow)
 
-    def filter(self, dt: float, tau: float, dtype: Any) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    def filter(self, dt: float, tau: float, dtype: Any) -> tuple[Filter, Filter]:
         """(α, C/τ) with C = (1 + zA)⁻¹ and α = C 1, and the derivatives of both in τ."""
         s = len(self.b)
         extended = np.zeros((s + 1, s + 1))
@@ -104,7 +123,7 @@ class FusedTableau:
         c = np.linalg.inv(np.eye(s + 1) + dt / tau * extended)
         d_c = c @ extended @ c * (dt / tau**2)
         value, slope = (c.sum(1), c / tau), (d_c.sum(1), d_c / tau - c / tau**2)
-        return (value[0].astype(dtype), value[1].astype(dtype)), (slope[0].astype(dtype), slope[1].astype(dtype))
+        return Filter(*(x.astype(dtype) for x in value)), Filter(*(x.astype(dtype) for x in slope))
 
 
 class FusedGated:
@@ -163,27 +182,25 @@ class FusedGated:
             Progress.
         """
         loop, t = self._loop("forward"), self.tensors
-        dtype = _array(v).dtype.type
+        dtype, n_hidden = _array(v).dtype.type, v.shape[2]
         self._products(t.w_out, a_slow[0], _array(readout[0]))
         channels = np.arange(len(t.w_out))
-        head = (*self._head(dtype, "forward"), _array(t.w_rec.T), _array(t.w_in.T), _array(t.bias), _array(t.w_out))
-        arrays = [_array(x) for x in (u, v, a_fast, a_slow, readout, current, crossings)]
+        network, scheme = self.network(_array(t.w_out)), self.scheme(dtype)
+        whole = Path(*(_array(x) for x in (u, v, a_fast, a_slow, readout, current, crossings)))
         length = block_length(v[0].numel())
-        groups = groups_of(u.shape[1], v.shape[2] * min(len(u), length), v.shape[2])
-        bad = np.full((len(groups), 2), -1, np.int64)
-        extremes = np.zeros((len(groups), 2), np.int64)
+        groups = groups_of(u.shape[1], n_hidden * min(len(u), length), n_hidden)
+        outcomes = [Outcome(np.full(2, -1, np.int64), np.zeros(2, np.int64)) for _ in groups]
         for start, stop in _blocks(len(u), length):
-            at, states = slice(start, stop), slice(start, stop + 1)
-            x, *rows = arrays
-            tail = (*(y[states] for y in rows[:4]), *(y[at] for y in rows[4:]), *carry)
+            block = _part(whole, start, stop)
 
-            def work(k: int, first: int, last: int, x=x[at], tail=tail) -> None:
-                loop(*head, x, *tail, first, last, *self._memory(v.shape[2], dtype), channels, bad[k], extremes[k])
+            def work(k: int, first: int, last: int, block=block) -> None:
+                loop(network, scheme, block, carry, first, last, *self._memory(n_hidden, dtype), channels, outcomes[k])
 
             run_groups(work, groups)
-            if (bad[:, 0] >= 0).any():
-                return Progress(start + int(bad[bad[:, 0] >= 0, 0].min()), *_range(extremes))
-        return Progress(-1, *_range(extremes))
+            broken = [int(x.broken[0]) for x in outcomes if x.broken[0] >= 0]
+            if broken:
+                return Progress(start + min(broken), *_range(outcomes))
+        return Progress(-1, *_range(outcomes))
 
     def _products(self, matrix: Tensor, a: Tensor, out: np.ndarray) -> None:
         index, weight = np.empty(a.shape[1] + 1, np.int64), np.empty_like(_array(a[0]))
@@ -201,28 +218,49 @@ class FusedGated:
             from adjsnn.gated.cpu import runge_kutta_adjoint as adjoint  # noqa: PLC0415
         return forward.forward if direction == "forward" else adjoint.backward
 
-    def _head(self, dtype: Any, direction: str) -> tuple[Any, ...]:
-        """What comes first among a loop's arguments: which membrane and gate, the step, the filters, the constants."""
-        tau_fast, tau_slow, c = self.tensors.tau_fast.item(), self.tensors.tau_slow.item(), self._constants()
-        kind = (*self._kind(dtype), dtype(self.dt))
-        if self.tableau is None:
-            return *kind, dtype(tau_fast), dtype(tau_slow), c
-        filters = [self.tableau.filter(self.dt, tau, dtype) for tau in (tau_fast, tau_slow)]
-        values, slopes = zip(*filters, strict=True)
-        return *kind, *values, *(slopes if direction == "backward" else ()), c, self.tableau.method(dtype)
+    def network(self, w_out: np.ndarray) -> Network:
+        """The network as the loops take it, with W_out or its transpose."""
+        t, width = self.tensors, self.gate.width
+        dtype = w_out.dtype.type
+        return Network(
+            membrane=MEMBRANES[type(self.neuron)],
+            gate=GATES[type(self.gate)],
+            two_sided=self.neuron.two_sided,
+            zone=(dtype(1.0 / width), dtype(1.0 - self.neuron.threshold / width)),
+            h=dtype(self.dt),
+            constants=self._constants(),
+            w_rec_t=_array(t.w_rec.T),
+            w_in_t=_array(t.w_in.T),
+            bias=_array(t.bias),
+            w_out=w_out,
+        )
 
-    def _memory(self, n_hidden: int, dtype: Any) -> tuple[np.ndarray, ...]:
-        """A thread's vectors, and indices of neurons."""
+    def scheme(self, dtype: Any) -> Synapses | RungeKutta:
+        """How a step is taken."""
+        tau_fast, tau_slow = self.tensors.tau_fast.item(), self.tensors.tau_slow.item()
+        if self.tableau is None:
+            return Synapses(dtype(tau_fast), dtype(tau_slow))
+        return self.tableau.scheme(self.dt, tau_fast, tau_slow, dtype)
+
+    def _memory(self, n_hidden: int, dtype: Any) -> tuple[EulerMemory] | tuple[StageMemory]:
+        """What a thread of the forward loop writes to."""
         index = np.empty(n_hidden + 1, np.int64)
         if self.tableau is None:
-            return np.empty((19, n_hidden), dtype), index
+            return (EulerMemory(index, *np.empty((len(EulerMemory._fields) - 1, n_hidden), dtype)),)
         s = len(self.tableau.b)
-        return np.empty((13, n_hidden), dtype), np.empty((11, s + 1, n_hidden), dtype), np.empty((2, s)), index
+        blocks, vectors = np.empty((5, s + 1, n_hidden), dtype), np.empty((4, n_hidden), dtype)
+        return (StageMemory(index, *blocks, *vectors, np.empty(s)),)
 
-    def _kind(self, dtype: Callable[[float], Any]) -> tuple[Any, ...]:
-        width = self.gate.width
-        shape = (dtype(1.0 / width), dtype(1.0 - self.neuron.threshold / width))
-        return MEMBRANES[type(self.neuron)], GATES[type(self.gate)], self.neuron.two_sided, shape
+    def _adjoint_memory(
+        self, n_hidden: int, dtype: Any
+    ) -> tuple[EulerAdjointMemory] | tuple[StageMemory | StageAdjointMemory, ...]:
+        """What a thread of the backward loop writes to."""
+        if self.tableau is None:
+            index = np.empty(n_hidden + 1, np.int64)
+            return (EulerAdjointMemory(index, *np.empty((len(EulerAdjointMemory._fields) - 1, n_hidden), dtype)),)
+        s = len(self.tableau.b)
+        blocks, vectors = np.empty((6, s + 1, n_hidden), dtype), np.empty((9, n_hidden), dtype)
+        return *self._memory(n_hidden, dtype), StageAdjointMemory(*blocks, *vectors, np.empty(s))
 
     def _constants(self) -> np.ndarray:
         """1/τ and v_r for each neuron, (2, N); zeros where the membrane has none."""
@@ -246,7 +284,9 @@ class FusedSweep:
     """The costate on its way back and the gradients gathered so far. Units of a trajectory are handed to `back` last first.
 
     Args:
-        kernel: the loops.   shape: (T, B, N) of the whole trajectory.   wanted: names of tensors, and "u".
+        kernel: the loops.
+        shape: (T, B, N) of the whole trajectory.
+        wanted: names of tensors, and "u".
         last: cotangents of readout, v, a_fast and a_slow at the last time, None where the loss has none.
         c_count: cotangents of the number of spikes Σ|q|, (B, N), where the loss depends on it.
     """
@@ -263,18 +303,18 @@ class FusedSweep:
         n_steps, batch, n_hidden = shape
         self.kernel, self.wanted, self.length = kernel, wanted, block_length(batch * n_hidden)
         self.dtype = _array(t.w_rec).dtype.type
-        self.head = (*kernel._head(self.dtype, "backward"), *(_array(x) for x in (t.w_rec.T, t.w_in.T, t.bias, t.w_out.T)))
+        self.network, self.scheme = kernel.network(_array(t.w_out.T)), kernel.scheme(self.dtype)
         names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
-        self.want = (*(name in wanted for name in names), last[2] is not None, last[3] is not None)
+        self.want = Want(*(name in wanted for name in names), last[2] is not None, last[3] is not None)
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
-        eta, lam_v, ext_fast, ext_slow = (
+        eta, lam_v, fast, slow = (
             np.zeros((batch, width), self.dtype) if x is None else _array(x).copy()
             for x, width in zip(last, widths, strict=True)
         )
         self.scales = (1.0, 1.0) if kernel.tableau else (t.tau_fast.item(), t.tau_slow.item())
-        ext_fast /= self.dtype(self.scales[0])
-        ext_slow /= self.dtype(self.scales[1])
-        self.state = (lam_v, np.zeros_like(lam_v), eta, ext_fast, ext_slow)
+        fast /= self.dtype(self.scales[0])
+        slow /= self.dtype(self.scales[1])
+        self.state = Costate(lam_v, np.zeros_like(lam_v), eta, fast, slow)
         self.c_count = np.zeros((0, 0), self.dtype) if c_count is None else _array(c_count)
         self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
@@ -285,25 +325,25 @@ class FusedSweep:
         """Sweep through a unit of the trajectory.
 
         Args:
-            u, trajectory: of the unit.   cotangents: of readout, v, a_fast, a_slow; the rows of the unit's T times before each
-                step are read.   d_u: memory for the gradient of u.
+            u: input of the unit.
+            trajectory: of the unit.
+            cotangents: of readout, v, a_fast, a_slow; the rows of the unit's T times before each step are read.
+            d_u: memory for the gradient of u.
         """
         tr, loop = trajectory, self.kernel._loop("backward")
-        rows = [_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)]
+        whole = Path(*(_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)))
         losses = [_EMPTY[self.dtype] if x is None else _array(x) for x in cotangents]
         filled = None if d_u is None else d_u.contiguous()  # a loop would be compiled for another layout, and be slower
         whole_d_u = _EMPTY[self.dtype] if filled is None else filled.numpy()
-        n_hidden = tr.v.shape[2]
         for start, stop in reversed(_blocks(len(u), self.length)):
-            at, states = slice(start, stop), slice(start, stop + 1)
-            x, v, a_fast, a_slow, readout, current, crossings = rows
-            middle = (x[at], v[states], a_fast[states], a_slow[states], readout[states], current[at], crossings[at])
-            middle = (*middle, *(c[at] for c in losses), self.c_count)
+            block = _part(whole, start, stop)
+            asked = Cotangents(*(c[start:stop] for c in losses), self.c_count)
 
-            def work(k: int, first: int, last: int, middle=middle, d_input=whole_d_u[at]) -> None:
+            def work(k: int, first: int, last: int, block=block, asked=asked, d_input=whole_d_u[start:stop]) -> None:
                 sums = [np.zeros(size, self.dtype) for size in self.shapes]  # short sums, so that float32 keeps its digits
-                memory = self.kernel._memory(n_hidden, self.dtype)
-                loop(*self.head, *middle, self.want, *self.state, first, last, *memory, d_input, *sums, self.d_tau[k])
+                memory = self.kernel._adjoint_memory(block.v.shape[2], self.dtype)
+                into = Sums(d_input, *sums, self.d_tau[k])
+                loop(self.network, self.scheme, block, asked, self.want, self.state, first, last, *memory, into)
                 for whole, part in zip(self.total[k], sums, strict=True):
                     whole += part
 
@@ -316,13 +356,13 @@ class FusedSweep:
         t = self.kernel.tensors
         sums = [torch.from_numpy(sum(column[1:], column[0])) for column in zip(*self.total, strict=True)]
         gradients = self.kernel._by_name(sums, torch.from_numpy(self.d_tau.sum(0)), self.wanted)
-        lam_v, zeta, eta, ext_fast, ext_slow = (torch.from_numpy(x) for x in self.state)
+        lam_v, zeta, eta, fast, slow = (torch.from_numpy(x) for x in self.state)
         if "w_rec" in self.wanted:
             gradients["w_rec"] = gradients["w_rec"] + zeta.T @ a_fast
         if "w_out" in self.wanted:
             gradients["w_out"] = gradients["w_out"] + eta.T @ a_slow
-        d_fast = zeta @ t.w_rec + ext_fast * self.scales[0]
-        d_slow = eta @ t.w_out + ext_slow * self.scales[1]
+        d_fast = zeta @ t.w_rec + fast * self.scales[0]
+        d_slow = eta @ t.w_out + slow * self.scales[1]
         return gradients, (lam_v, d_fast, d_slow)
 
 
@@ -334,8 +374,22 @@ def _array(x: Tensor) -> np.ndarray:
     return x.detach().contiguous().numpy()
 
 
-def _range(extremes: np.ndarray) -> tuple[int, int]:
-    return int(extremes[:, 0].min()), int(extremes[:, 1].max())
+def _part(path: Path, start: int, stop: int) -> Path:
+    """Steps start … stop-1 of a path."""
+    at, states = slice(start, stop), slice(start, stop + 1)
+    return Path(
+        u=path.u[at],
+        v=path.v[states],
+        a_fast=path.a_fast[states],
+        a_slow=path.a_slow[states],
+        readout=path.readout[states],
+        current=path.current[at],
+        crossings=path.crossings[at],
+    )
+
+
+def _range(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    return min(int(x.extremes[0]) for x in outcomes), max(int(x.extremes[1]) for x in outcomes)
 
 
 def block_length(width: int) -> int:

@@ -1,14 +1,13 @@
 """The built-in membranes for the fused loops, a neuron at a time: flow, Euler step and reset (1.6), and their derivatives.
 
-A membrane more needs a branch in each function here and a number in `loops.MEMBRANES`; `kernels="plain"` needs none of it.
+A membrane more needs a branch in each function here and a number in `arguments`; `kernels="plain"` needs none of it.
 """
 
 import numpy as np
 
+from adjsnn.gated.cpu.arguments import LIF, NIF, QIF
 from adjsnn.gated.cpu.vectors import OPTIONS, copy, fill, sine
 from adjsnn.numerics.compiled import compiled
-
-NIF, LIF, QIF = 0, 1, 2
 
 
 @compiled(**OPTIONS)

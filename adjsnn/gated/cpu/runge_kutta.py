@@ -12,118 +12,119 @@ back.
 
 import numpy as np
 
-from adjsnn.gated.cpu.membranes import LIF, flow_of
-from adjsnn.gated.cpu.vectors import OPTIONS, add, add_drive, add_rows, copy, dot_rows, fill, integral, mirrored, select, zone
+from adjsnn.gated.cpu.arguments import LIF
+from adjsnn.gated.cpu.membranes import flow_of
+from adjsnn.gated.cpu.vectors import (
+    OPTIONS,
+    PIECE,
+    add,
+    add_drive,
+    add_rows,
+    copy,
+    dot_rows,
+    fill,
+    integral,
+    mirrored,
+    select,
+    zone,
+)
+from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
 
 
 @compiled(**OPTIONS)
-def forward(
-    membrane, gate, two_sided, shape, h, fast, slow, c, method, w_rec_t, w_in_t, bias, w_out, u,
-    v, a_fast, a_slow, readout, current, crossings, recurrent, level, first, last,
-    scratch, blocks, double, index, channels, bad, extremes,
-):  # fmt: skip
+def forward(network, scheme, path, carry, first, last, memory, channels, outcome):
     """Steps for samples first … last-1; arguments as in `euler.forward`, and
 
     Args:
-        fast, slow: α and C/τ of (1.14), arrays (s+1,) and (s+1, s+1), each a pair.
-        method: A (s, s), b, c (s,), the polynomials of the dense output and of the current (s, degree + 1).
-        scratch (6, N), blocks (5, s + 1, N), double (2, s): memory.
+        scheme: RungeKutta.
+        memory: StageMemory.
     """
-    s = method[1].shape[0]
-    volts, flows, currents, charges, columns = blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
-    turns, x, weight, drive = scratch[0], scratch[1], scratch[2], scratch[3]
+    s, weights = scheme.method.b.shape[0], scheme.method.b
     lowest, highest = np.int8(0), np.int8(0)
-    for t in range(len(current)):
+    for t in range(len(path.current)):
         for b in range(first, last):
-            fill(drive, drive.dtype.type(0.0))
-            add_drive(w_in_t, bias, u[t, b], drive)
-            copy(recurrent[b], currents[0])
-            add(drive, currents[0])
-            copy(currents[0], current[t, b])
-            stages(
-                membrane, gate, two_sided, shape, h, fast, c, method, w_rec_t, v[t, b], recurrent[b], drive, level[b],
-                volts, flows, currents, charges, columns, turns, x, weight, index,
-            )  # fmt: skip
-            combine(v[t, b], flows, method[1], s, h, v[t + 1, b])
-            _reset(membrane, v[t, b], flows, currents, c, method, h, v[t + 1, b], turns, double[0])
-            fine, low, high = _finish(
-                gate, two_sided, shape, s, fast, slow, w_rec_t, a_fast[t, b], a_slow[t, b], v[t + 1, b], a_fast[t + 1, b],
-                a_slow[t + 1, b], current[t, b], crossings[t, b], recurrent[b], level[b], charges, columns, turns, x, weight,
-                drive, index,
-            )  # fmt: skip
-            dot_rows(w_out, channels, len(w_out), a_slow[t + 1, b], readout[t + 1, b])
+            v, after, recurrent, level = path.v[t, b], path.v[t + 1, b], carry.recurrent[b], carry.level[b]
+            fill(memory.drive, v.dtype.type(0.0))
+            add_drive(network.w_in_t, network.bias, path.u[t, b], memory.drive)
+            copy(recurrent, memory.currents[0])
+            add(memory.drive, memory.currents[0])
+            copy(memory.currents[0], path.current[t, b])
+            stages(network, scheme, v, recurrent, level, memory)
+            combine(v, memory.flows, weights, s, network.h, after)
+            _reset(network, scheme.method, v, after, memory)
+            fine, low, high = _finish(network, scheme, path, recurrent, level, memory, t, b)
+            dot_rows(network.w_out, channels, len(network.w_out), path.a_slow[t + 1, b], path.readout[t + 1, b])
             lowest, highest = min(lowest, low), max(highest, high)
             if not fine:
-                bad[0], bad[1] = t, b
+                outcome.broken[0], outcome.broken[1] = t, b
                 return
-    extremes[0], extremes[1] = min(extremes[0], lowest), max(extremes[1], highest)
+    outcome.extremes[0], outcome.extremes[1] = min(outcome.extremes[0], lowest), max(outcome.extremes[1], highest)
 
 
 @compiled(**OPTIONS)
-def stages(
-    membrane, gate, two_sided, shape, h, fast, c, method, w_rec_t, v, recurrent, drive, level,
-    volts, flows, currents, charges, columns, turns, x, weight, index,
-):  # fmt: skip
-    """Stages of one step of one sample; currents[0] is given. volts are without whole turns; charges ΔG_j, columns Ω_j."""
-    a = method[0]
-    keep, gain = fast
+def stages(network, scheme, v, recurrent, level, memory):
+    """Stages of one step of one sample: fills volts, flows, currents, charges and columns; currents[0] and drive are given."""
+    a, keep, gain = scheme.method.a, scheme.fast.keep, scheme.fast.gain
+    volts, flows, currents, turns = memory.volts, memory.flows, memory.currents, memory.turns
     copy(v, volts[0])
-    flow_of(membrane, volts[0], currents[0], c, flows[0])
+    flow_of(network.membrane, volts[0], currents[0], network.constants, flows[0])
     for i in range(1, a.shape[0]):
-        combine(v, flows, a[i], i, h, volts[i])
-        _unwrap(membrane, volts[i], turns)
-        charge_of(gate, two_sided, shape, volts[i], x, charges[i])
+        charge = memory.charges[i]
+        combine(v, flows, a[i], i, network.h, volts[i])
+        _unwrap(network.membrane, volts[i], turns)
+        charge_of(network, volts[i], memory.x, charge)
         for n in range(v.shape[0]):
-            charges[i][n] += turns[n] - level[n]
-        released_columns(w_rec_t, charges[i], index, weight, columns[i])
-        scaled(recurrent, keep[i], columns, gain[i], i + 1, currents[i])
-        add(drive, currents[i])
-        flow_of(membrane, volts[i], currents[i], c, flows[i])
+            charge[n] += turns[n] - level[n]
+        released_columns(network.w_rec_t, charge, memory.index, memory.weight, memory.columns[i])
+        scaled(recurrent, keep[i], memory.columns, gain[i], i + 1, currents[i])
+        add(memory.drive, currents[i])
+        flow_of(network.membrane, volts[i], currents[i], network.constants, flows[i])
 
 
-@compiled(**OPTIONS)
-def _finish(
-    gate, two_sided, shape, s, fast, slow, w_rec_t, a_fast, a_slow, after, a_fast_after, a_slow_after, current, crossings,
-    recurrent, level, charges, columns, turns, x, weight, total, index,
-):  # fmt: skip
+@compiled(**PIECE)
+def _finish(network, scheme, path, recurrent, level, memory, t, b):
     """Charge, synapses and recurrent current at the end of a step. Returns as `euler._step`."""
-    charge_of(gate, two_sided, shape, after, x, total)
+    s, keep, gain = scheme.method.b.shape[0], scheme.fast.keep, scheme.fast.gain
+    after, current, crossings = path.v[t + 1, b], path.current[t, b], path.crossings[t, b]
+    charges, turns, total = memory.charges, memory.turns, memory.drive  # of the drive nothing is needed any more
+    charge_of(network, after, memory.x, total)
     for n in range(after.shape[0]):
         charges[s][n] = total[n] + turns[n] - level[n]
     copy(total, level)
-    released_columns(w_rec_t, charges[s], index, weight, columns[s])
-    scaled(recurrent, fast[0][s], columns, fast[1][s], s + 1, total)
+    released_columns(network.w_rec_t, charges[s], memory.index, memory.weight, memory.columns[s])
+    scaled(recurrent, keep[s], memory.columns, gain[s], s + 1, total)
     copy(total, recurrent)
-    scaled(a_fast, fast[0][s], charges, fast[1][s], s + 1, a_fast_after)
-    scaled(a_slow, slow[0][s], charges, slow[1][s], s + 1, a_slow_after)
+    scaled(path.a_fast[t, b], keep[s], charges, gain[s], s + 1, path.a_fast[t + 1, b])
+    scaled(path.a_slow[t, b], scheme.slow.keep[s], charges, scheme.slow.gain[s], s + 1, path.a_slow[t + 1, b])
     magnitude, lowest, highest = after.dtype.type(0.0), np.int8(0), np.int8(0)
-    most = after.dtype.type(127.0)
+    most = after.dtype.type(MOST_COUNTED)
     for n in range(after.shape[0]):
-        magnitude += abs(current[n]) + abs(after[n])
+        magnitude += abs(current[n]) + abs(after[n])  # not finite if any of them is not
     for n in range(after.shape[0]):
         crossings[n] = np.int8(min(max(turns[n], -most), most))
-    count = select(turns, index)
+    count = select(turns, memory.index)
     fine = magnitude < after.dtype.type(np.inf)
     for k in range(count):
-        n = index[k]
-        fine &= (abs(turns[n]) <= 100) & (after[n] < after.dtype.type(1.0))
+        n = memory.index[k]
+        fine &= (abs(turns[n]) <= MOST_CROSSINGS) & (after[n] < after.dtype.type(1.0))
         lowest, highest = min(lowest, crossings[n]), max(highest, crossings[n])
     return fine, lowest, highest
 
 
-@compiled(**OPTIONS)
-def _reset(membrane, v, flows, currents, c, method, h, after, turns, slopes):
+@compiled(**PIECE)
+def _reset(network, method, v, after, memory):
     """`after` holds ṽ and becomes v⁺; turns the signed number of thresholds crossed."""
-    if membrane == LIF:
+    flows, currents, turns, h = memory.flows, memory.currents, memory.turns, network.h
+    if network.membrane == LIF:
         one = v.dtype.type(1.0)
         for n in range(v.shape[0]):
             turns[n] = one if after[n] >= one else one - one
         for n in range(v.shape[0]):
             if turns[n] != 0:
-                after[n], _, _ = after_reset(v[n], flows, currents, n, after[n], c[0, n], c[1, n], method, h, slopes)
+                after[n] = after_reset(v[n], flows, currents, n, after[n], network.constants, method, h, memory.slopes)[0]
     else:
-        _unwrap(membrane, after, turns)
+        _unwrap(network.membrane, after, turns)
 
 
 @compiled(**OPTIONS)
@@ -172,11 +173,11 @@ def _unwrap(membrane, v, turns):
 
 
 @compiled(**OPTIONS)
-def charge_of(gate, two_sided, shape, v, x, charge):
+def charge_of(network, v, x, charge):
     """Zone coordinate x and G(v)."""
-    zone(v, shape, two_sided, x)
-    integral(gate, x, charge)
-    if two_sided:
+    zone(v, network.zone, network.two_sided, x)
+    integral(network.gate, x, charge)
+    if network.two_sided:
         mirrored(v, charge)
 
 
@@ -206,10 +207,10 @@ def _crossing(v, flow, n, moved, dense, h):
 
 
 @compiled(**OPTIONS)
-def after_reset(v, flow, current, n, moved, rate, v_reset, method, h, slopes):
+def after_reset(v, flow, current, n, moved, constants, method, h, slopes):
     """v⁺ of a LIF neuron by (1.16); slopes are left in the scratch vector, σ is returned too."""
-    a, b, c, dense, along = method
-    sigma, speed = _crossing(v, flow, n, moved, dense, h)
+    a, b, c, along, rate, v_reset = method.a, method.b, method.c, method.along, constants[0, n], constants[1, n]
+    sigma, speed = _crossing(v, flow, n, moved, method.dense, h)
     rest = (1.0 - sigma) * h
     after = np.float64(v_reset)
     for i in range(b.shape[0]):

@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from adjsnn.gated.cpu.membranes import LIF, constants_back, partials
+from adjsnn.gated.cpu.arguments import LIF
+from adjsnn.gated.cpu.membranes import constants_back, partials
 from adjsnn.gated.cpu.runge_kutta import after_reset, charge_of, combine, polynomial, polynomial_slope, released_columns, stages
 from adjsnn.gated.cpu.vectors import (
     OPTIONS,
+    PIECE,
     add,
     add_drive,
     add_outer,
@@ -23,188 +25,215 @@ from adjsnn.numerics.compiled import compiled
 
 
 @compiled(**OPTIONS)
-def backward(
-    membrane, gate, two_sided, shape, h, fast, slow, d_fast, d_slow, c, method, w_rec_t, w_in_t, bias, w_out_t, u,
-    v, a_fast, a_slow, readout, current, crossings, c_readout, c_v, c_fast, c_slow, c_count,
-    want, lam_v, zeta, eta, ext_fast, ext_slow, first, last, scratch, blocks, double, index,
-    d_u, d_rec_t, d_in_t, d_out_t, d_bias, d_c0, d_c1, d_tau,
-):  # fmt: skip
+def backward(network, scheme, path, cotangents, want, costate, first, last, memory, back, sums):
     """The recursion (4.5) with (4.6) for samples first … last-1; arguments as in `euler_adjoint.backward`, and
 
     Args:
-        fast, slow, method: as in `forward`.   d_fast, d_slow: their derivatives in τ_f and τ_s.
-        ext_fast, ext_slow: λ_f and λ_s of a loss that reads a_f or a_s itself.
-        scratch (14, N), blocks (11, s + 1, N), double (2, s): memory.
+        scheme: RungeKutta.
+        memory: StageMemory, for the stages, which are computed again.
+        back: StageAdjointMemory.
     """
-    a, weights = method[0], method[1]
-    s = weights.shape[0]
-    zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
-    reads = (len(c_readout) > 0, len(c_v) > 0, want[6], want[7])
-    want_rec, want_in, want_out, want_u, want_fast, want_slow, _, _ = want
-    volts, flows, currents, charges, columns = blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
-    bars, amps, omega, slopes, partial_i, partial_v = blocks[5], blocks[6], blocks[7], blocks[8], blocks[9], blocks[10]
-    turns, x, weight, drive, level, recurrent = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5]
-    end, lam_new, released, g0, moved, w, chosen = (
-        scratch[6], scratch[7], scratch[8], scratch[9], scratch[10], scratch[11], scratch[12],
-    )  # fmt: skip
+    s, fast = scheme.method.b.shape[0], scheme.fast
     d_tau_fast = d_tau_slow = 0.0
-    for t in range(len(current) - 1, -1, -1):
+    for t in range(len(path.current) - 1, -1, -1):
         for b in range(first, last):
-            fill(drive, zero)
-            add_drive(w_in_t, bias, u[t, b], drive)
-            copy(current[t, b], currents[0])
-            for n in range(drive.shape[0]):
-                recurrent[n] = current[t, b, n] - drive[n]
-            charge_of(gate, two_sided, shape, v[t, b], x, level)
-            slope(gate, v[t, b], x, shape, two_sided, g0)
-            stages(
-                membrane, gate, two_sided, shape, h, fast, c, method, w_rec_t, v[t, b], recurrent, drive, level,
-                volts, flows, currents, charges, columns, turns, x, weight, index,
-            )  # fmt: skip
-            for i in range(1, s):
-                zone(volts[i], shape, two_sided, x)
-                slope(gate, volts[i], x, shape, two_sided, slopes[i])
-            charge_of(gate, two_sided, shape, v[t + 1, b], x, charges[s])
-            slope(gate, v[t + 1, b], x, shape, two_sided, slopes[s])
-            for n in range(drive.shape[0]):
-                charges[s][n] += crossings[t, b, n] - level[n]
-            for i in range(s):
-                partials(membrane, volts[i], currents[i], c, partial_i[i], partial_v[i])
-            # The end of the step: ω_e, the cotangent of its charge, and v̄_e.
-            for n in range(drive.shape[0]):
-                omega[s][n] = fast[1][s, s] * zeta[b, n]
-            fill(released, zero)
-            d_tau_slow += _released_back(
-                s, fast, slow, d_slow, g0, slopes[s], charges[s], w_rec_t, w_out_t, omega[s], eta[b], ext_fast[b], ext_slow[b],
-                reads, x, weight, chosen, index, released, want_rec, want_out, d_rec_t, d_out_t, s,
-            )  # fmt: skip
-            if len(c_count) > 0:
-                for n in range(drive.shape[0]):
-                    if charges[s][n] != zero:
-                        share = np.copysign(c_count[b, n], charges[s][n] * c_count[b, n])
-                        x[n] += share
-                        released[n] += share
-            for n in range(drive.shape[0]):
-                end[n] = lam_v[b, n] + slopes[s][n] * x[n]
-            copy(end, lam_new)
-            for i in range(s):
-                fill(amps[i], zero)
-                scale = h * weights[i]
-                for n in range(drive.shape[0]):
-                    bars[i][n] = scale * end[n]
-            if membrane == LIF:
-                combine(v[t, b], flows, weights, s, h, moved)
-                for n in range(drive.shape[0]):
-                    if crossings[t, b, n] != 0:
-                        lam_new[n], d_rate, d_reset = _reset_back(
-                            end[n], v[t, b, n], flows, currents, n, moved[n], c[0, n], c[1, n], method, h,
-                            double[0], double[1], bars, amps,
-                        )  # fmt: skip
-                        d_c0[n] -= d_rate * c[0, n] * c[0, n]
-                        d_c1[n] += d_reset
-            fill(w, zero)
-            if want_fast:
-                released_columns(w_rec_t, charges[s], index, weight, columns[s])
-                d_tau_fast += _filter_back(zeta[b], recurrent, columns, d_fast, s)
+            _again(network, scheme, path, memory, back, t, b)
+            d_tau_slow += _end_back(network, scheme, cotangents.count, want, costate, memory, back, sums, b)
+            _start_stages_back(network, scheme.method, path, memory, back, sums, t, b)
+            if want.tau_fast:
+                released_columns(network.w_rec_t, memory.charges[s], memory.index, memory.weight, memory.columns[s])
+                d_tau_fast += _filter_back(costate.zeta[b], back.recurrent, memory.columns, scheme.d_fast, s)
             for i in range(s - 1, -1, -1):
-                for n in range(drive.shape[0]):
-                    amps[i][n] += partial_i[i][n] * bars[i][n]
-                add(amps[i], w)
-                if want_fast and i > 0:
-                    d_tau_fast += _filter_back(amps[i], recurrent, columns, d_fast, i)
-                constants_back(membrane, volts[i], currents[i], c, bars[i], partial_i[i], d_c0)
-                for n in range(drive.shape[0]):
-                    bars[i][n] *= partial_v[i][n]
-                if i > 0:
-                    _scaled_from(zeta[b], amps, fast[1], i, s, omega[i])
-                    d_tau_slow += _released_back(
-                        i, fast, slow, d_slow, g0, slopes[i], charges[i], w_rec_t, w_out_t, omega[i], eta[b], ext_fast[b],
-                        ext_slow[b], reads, x, weight, chosen, index, released, want_rec, want_out, d_rec_t, d_out_t, s,
-                    )  # fmt: skip
-                    for n in range(drive.shape[0]):
-                        bars[i][n] += slopes[i][n] * x[n]
-                    for j in range(i):
-                        if a[i, j] != 0:
-                            scale = h * a[i, j]
-                            for n in range(drive.shape[0]):
-                                bars[j][n] += scale * bars[i][n]
-                add(bars[i], lam_new)
-            for n in range(drive.shape[0]):
-                lam_v[b, n] = lam_new[n] - g0[n] * released[n]
-            add(w, d_bias)
-            if want_in:
-                add_outer(u[t, b], w, d_in_t)
-            if want_u:
-                for j in range(u.shape[2]):
-                    d_u[t, b, j] = dot(w_in_t[j], w)
-            decay(zeta[b], fast[0][s], fast[0][0], amps[0])
+                for n in range(back.w.shape[0]):
+                    back.amps[i][n] += back.by_current[i][n] * back.bars[i][n]
+                add(back.amps[i], back.w)
+                if want.tau_fast and i > 0:
+                    d_tau_fast += _filter_back(back.amps[i], back.recurrent, memory.columns, scheme.d_fast, i)
+                d_tau_slow += _stage_back(network, scheme, want, costate, memory, back, sums, i, b)
+            for n in range(back.w.shape[0]):
+                costate.lam_v[b, n] = back.lam[n] - back.g0[n] * back.released[n]
+            _inputs_back(network, path.u[t, b], want, back.w, sums, t, b)
+            zeta = costate.zeta[b]
+            decay(zeta, fast.keep[s], fast.keep[0], back.amps[0])
             for i in range(1, s):
-                decay(zeta[b], one, fast[0][i], amps[i])
-            if want_slow:
-                d_tau_slow += dot(eta[b], readout[t, b]) * d_slow[0][s]
-            if reads[2]:
-                d_tau_fast += _filter_back(ext_fast[b], a_fast[t, b], charges, d_fast, s)
-                decay(ext_fast[b], fast[0][s], one, c_fast[t, b] if len(c_fast) > 0 else x[:0])
-            if reads[3]:
-                d_tau_slow += _filter_back(ext_slow[b], a_slow[t, b], charges, d_slow, s)
-                decay(ext_slow[b], slow[0][s], one, c_slow[t, b] if len(c_slow) > 0 else x[:0])
-            if reads[0]:
-                decay(eta[b], slow[0][s], one, c_readout[t, b])
-            if reads[1]:
-                add(c_v[t, b], lam_v[b])
-    d_tau[0] += d_tau_fast
-    d_tau[1] += d_tau_slow
+                decay(zeta, zeta.dtype.type(1.0), fast.keep[i], back.amps[i])
+            if want.tau_slow:
+                d_tau_slow += dot(costate.eta[b], path.readout[t, b]) * scheme.d_slow.keep[s]
+            if want.reads_fast:
+                d_tau_fast += _filter_back(costate.fast[b], path.a_fast[t, b], memory.charges, scheme.d_fast, s)
+            if want.reads_slow:
+                d_tau_slow += _filter_back(costate.slow[b], path.a_slow[t, b], memory.charges, scheme.d_slow, s)
+            _read(scheme, cotangents, want, costate, memory.x[:0], t, b)
+    sums.tau[0] += d_tau_fast
+    sums.tau[1] += d_tau_slow
+
+
+@compiled(**PIECE)
+def _again(network, scheme, path, memory, back, t, b):
+    """The stages of step t of sample b once more, with g and the derivatives of f at each."""
+    s, v, after, current = scheme.method.b.shape[0], path.v[t, b], path.v[t + 1, b], path.current[t, b]
+    drive, x, charges, density = memory.drive, memory.x, memory.charges, back.density
+    fill(drive, drive.dtype.type(0.0))
+    add_drive(network.w_in_t, network.bias, path.u[t, b], drive)
+    copy(current, memory.currents[0])
+    for n in range(drive.shape[0]):
+        back.recurrent[n] = current[n] - drive[n]
+    charge_of(network, v, x, back.level)
+    slope(network.gate, v, x, network.zone, network.two_sided, back.g0)
+    stages(network, scheme, v, back.recurrent, back.level, memory)
+    for i in range(1, s):
+        zone(memory.volts[i], network.zone, network.two_sided, x)
+        slope(network.gate, memory.volts[i], x, network.zone, network.two_sided, density[i])
+    charge_of(network, after, x, charges[s])
+    slope(network.gate, after, x, network.zone, network.two_sided, density[s])
+    for n in range(drive.shape[0]):
+        charges[s][n] += path.crossings[t, b, n] - back.level[n]
+    for i in range(s):
+        partials(network.membrane, memory.volts[i], memory.currents[i], network.constants, back.by_current[i], back.by_v[i])
+
+
+@compiled(**PIECE)
+def _end_back(network, scheme, c_count, want, costate, memory, back, sums, b):
+    """The end of the step: ω_e, the cotangent of its charge, and v̄_e; returns what its charge adds to dC/dτ_s."""
+    s, x, charge, zero = scheme.method.b.shape[0], memory.x, memory.charges[scheme.method.b.shape[0]], memory.x.dtype.type(0.0)
+    for n in range(x.shape[0]):
+        back.omega[s][n] = scheme.fast.gain[s, s] * costate.zeta[b, n]
+    fill(back.released, zero)
+    d_tau_slow = _released_back(network, scheme, want, costate, memory, back, sums, s, b)
+    if len(c_count) > 0:
+        for n in range(x.shape[0]):
+            if charge[n] != zero:
+                share = np.copysign(c_count[b, n], charge[n] * c_count[b, n])
+                x[n] += share
+                back.released[n] += share
+    for n in range(x.shape[0]):
+        back.end[n] = costate.lam_v[b, n] + back.density[s][n] * x[n]
+    return d_tau_slow
+
+
+@compiled(**PIECE)
+def _start_stages_back(network, method, path, memory, back, sums, t, b):
+    """Cotangents of the flows from that of v⁺, through the reset where there was one; those of the currents begin at zero."""
+    weights, s, h, end, c = method.b, method.b.shape[0], network.h, back.end, network.constants
+    copy(end, back.lam)
+    for i in range(s):
+        fill(back.amps[i], end.dtype.type(0.0))
+        scale = h * weights[i]
+        for n in range(end.shape[0]):
+            back.bars[i][n] = scale * end[n]
+    if network.membrane == LIF:
+        combine(path.v[t, b], memory.flows, weights, s, h, back.moved)
+        for n in range(end.shape[0]):
+            if path.crossings[t, b, n] != 0:
+                back.lam[n], d_rate, d_reset = _reset_back(network, method, path.v[t, b, n], n, memory, back)
+                sums.c0[n] -= d_rate * c[0, n] * c[0, n]
+                sums.c1[n] += d_reset
+    fill(back.w, end.dtype.type(0.0))
+
+
+@compiled(**PIECE)
+def _stage_back(network, scheme, want, costate, memory, back, sums, i, b):
+    """From the cotangents of a stage's flow and current to those of the stages before it; returns its part of dC/dτ_s."""
+    a, s, bars, x, d_tau_slow = scheme.method.a, scheme.method.b.shape[0], back.bars, memory.x, 0.0
+    constants_back(
+        network.membrane, memory.volts[i], memory.currents[i], network.constants, bars[i], back.by_current[i], sums.c0
+    )
+    for n in range(x.shape[0]):
+        bars[i][n] *= back.by_v[i][n]
+    if i > 0:
+        _scaled_from(costate.zeta[b], back.amps, scheme.fast.gain, i, s, back.omega[i])
+        d_tau_slow = _released_back(network, scheme, want, costate, memory, back, sums, i, b)
+        for n in range(x.shape[0]):
+            bars[i][n] += back.density[i][n] * x[n]
+        for j in range(i):
+            if a[i, j] != 0:
+                scale = network.h * a[i, j]
+                for n in range(x.shape[0]):
+                    bars[j][n] += scale * bars[i][n]
+    add(bars[i], back.lam)
+    return d_tau_slow
 
 
 @compiled(**OPTIONS)
-def _released_back(
-    row, fast, slow, d_slow, g0, g, charge, w_rec_t, w_out_t, omega, eta, ext_fast, ext_slow,
-    reads, x, weight, chosen, index, released, want_rec, want_out, d_rec_t, d_out_t, s,
-):  # fmt: skip
+def _released_back(network, scheme, want, costate, memory, back, sums, row, b):
     """The cotangent x of ΔG of one row, where anything reads it, added to `released`; weight gradients of that charge.
 
     Returns:
         the part of dC/dτ_s that comes from this charge.
     """
-    zero = x.dtype.type(0.0)
+    s, x, weight, index, zero = scheme.method.b.shape[0], memory.x, memory.weight, memory.index, memory.x.dtype.type(0.0)
+    charge, density, omega, eta, w_out_t = (
+        memory.charges[row],
+        back.density[row],
+        back.omega[row],
+        costate.eta[b],
+        network.w_out,
+    )
     for n in range(x.shape[0]):
-        x[n] = g0[n] + g[n] + abs(charge[n])
+        x[n] = back.g0[n] + density[n] + abs(charge[n])
     count = select(x, index)
     fill(x, zero)
-    dot_rows(w_rec_t, index, count, omega, weight)
-    gain, share, d_share = slow[1][s, row], zero, 0.0
+    dot_rows(network.w_rec_t, index, count, omega, weight)
+    gain, share, d_share = scheme.slow.gain[s, row], zero, 0.0
     for k in range(count):
         n = index[k]
         share = zero
         for j in range(eta.shape[0]):
             share += w_out_t[n, j] * eta[j]
         x[n] = weight[k] + gain * share
-        chosen[k] = charge[n]
+        back.chosen[k] = charge[n]
         d_share += share * charge[n]
         weight[k] = gain * charge[n]
-    if want_rec:
-        add_to_rows(d_rec_t, index, chosen, count, omega)
-    if want_out:
-        add_to_rows(d_out_t, index, weight, count, eta)
-    if reads[2]:
+    if want.w_rec:
+        add_to_rows(sums.w_rec_t, index, back.chosen, count, omega)
+    if want.w_out:
+        add_to_rows(sums.w_out_t, index, weight, count, eta)
+    if want.reads_fast:
         for n in range(x.shape[0]):
-            x[n] += fast[1][s, row] * ext_fast[n]
-    if reads[3]:
+            x[n] += scheme.fast.gain[s, row] * costate.fast[b, n]
+    if want.reads_slow:
         for n in range(x.shape[0]):
-            x[n] += gain * ext_slow[n]
-    add(x, released)
-    return d_share * d_slow[1][s, row]
+            x[n] += gain * costate.slow[b, n]
+    add(x, back.released)
+    return d_share * scheme.d_slow.gain[s, row]
+
+
+@compiled(**PIECE)
+def _inputs_back(network, u, want, w, sums, t, b):
+    """What the cotangent w of the input current adds to the gradients of bias, W_in and u."""
+    add(w, sums.bias)
+    if want.w_in:
+        add_outer(u, w, sums.w_in_t)
+    if want.u:
+        for j in range(u.shape[0]):
+            sums.u[t, b, j] = dot(network.w_in_t[j], w)
+
+
+@compiled(**PIECE)
+def _read(scheme, cotangents, want, costate, nothing, t, b):
+    """Over the step with what a loss reads of the readout and of a_f and a_s themselves; then what it reads before the step."""
+    s, one = scheme.method.b.shape[0], nothing.dtype.type(1.0)
+    if want.reads_fast:
+        decay(costate.fast[b], scheme.fast.keep[s], one, cotangents.a_fast[t, b] if len(cotangents.a_fast) > 0 else nothing)
+    if want.reads_slow:
+        decay(costate.slow[b], scheme.slow.keep[s], one, cotangents.a_slow[t, b] if len(cotangents.a_slow) > 0 else nothing)
+    if len(cotangents.readout) > 0:
+        decay(costate.eta[b], scheme.slow.keep[s], one, cotangents.readout[t, b])
+    if len(cotangents.v) > 0:
+        add(cotangents.v[t, b], costate.lam_v[b])
 
 
 @compiled(**OPTIONS)
-def _reset_back(end, v, flow, current, n, moved, rate, v_reset, method, h, slopes, bars, d_flow, d_current):
-    """Cotangents through (1.15) and (1.16) for the cotangent `end` of v⁺: into d_flow and d_current of the neuron.
+def _reset_back(network, method, v, n, memory, back):
+    """Cotangents through (1.15) and (1.16) of the cotangent back.end of v⁺: into bars and amps of neuron n.
 
     Returns:
         the cotangents of v, of 1/τ_m and of v_r.
     """
-    a, b, c, dense, along = method
-    _, sigma, speed = after_reset(v, flow, current, n, moved, rate, v_reset, method, h, slopes)
+    a, b, c, along = method.a, method.b, method.c, method.along
+    current, slopes, bars, d_flow, d_current = memory.currents, memory.slopes, back.reset_bars, back.bars, back.amps
+    end, moved, h, rate = back.end[n], back.moved[n], network.h, network.constants[0, n]
+    _, sigma, speed = after_reset(v, memory.flows, current, n, moved, network.constants, method, h, slopes)
     rest, s = (1.0 - sigma) * h, b.shape[0]
     d_rest = d_sigma = d_rate = 0.0
     d_reset = np.float64(end)
@@ -223,7 +252,7 @@ def _reset_back(end, v, flow, current, n, moved, rate, v_reset, method, h, slope
             d_rest += d_now * a[i, j] * slopes[j]
     d_sigma -= d_rest * h
     for i in range(s):
-        d_flow[i, n] = -d_sigma / speed * h * polynomial(dense[i], sigma)
+        d_flow[i, n] = -d_sigma / speed * h * polynomial(method.dense[i], sigma)
     return -d_sigma / speed, d_rate, d_reset
 
 
@@ -243,7 +272,7 @@ def _scaled_from(zeta, amps, gain, row, s, out):
 @compiled(**OPTIONS)
 def _filter_back(cotangent, a, released, d_filter, row):
     """dC/dτ through α and C/τ of one row: cotangent · (α′ a + Σ_j (C/τ)′ released_j)."""
-    total = dot(cotangent, a) * d_filter[0][row]
+    total = dot(cotangent, a) * d_filter.keep[row]
     for j in range(1, row + 1):
-        total += dot(cotangent, released[j]) * d_filter[1][row, j]
+        total += dot(cotangent, released[j]) * d_filter.gain[row, j]
     return total

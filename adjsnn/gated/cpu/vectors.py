@@ -12,6 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from adjsnn.gated.cpu.arguments import RECTANGULAR
 from adjsnn.numerics.compiled import compiled
 
 OPTIONS: dict[str, Any] = {
@@ -21,7 +22,7 @@ OPTIONS: dict[str, Any] = {
     "forceinline": True,
     "_nrt": False,  # the loops allocate nothing; counting references to views would take as long as the arithmetic
 }
-RECTANGULAR, RAISED_COSINE = 0, 1
+PIECE = OPTIONS | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
 
 # sin(πw)/w in powers of w², by Taylor's series, cut where for |w| ≤ ½ the next term is below rounding.
 _TERMS = [(-1) ** k * pi ** (2 * k + 1) / factorial(2 * k + 1) for k in range(12)]

@@ -68,7 +68,12 @@ def room(size):
     """Memory for `size` spikes."""
     integers = np.int32
     return Spikes(
-        np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size), np.empty(size, integers), np.empty(size, integers)
+        np.empty(size),
+        np.empty(size, np.int64),
+        np.empty(size),
+        np.empty(size),
+        np.empty(size, integers),
+        np.empty(size, integers),
     )
 
 

@@ -113,7 +113,15 @@ def _sweep(layer, inputs, trial, marks, walk, spikes, own, states, cotangents, b
         the time of a spike on which the loss depends though it only touches the threshold, or -1.
     """
     tm, ts, c, refractory = layer.tau_mem[n], layer.tau_syn[n], layer.bias[n], layer.refractory[n]
-    time, at, free, table, drive, d_drive, d = spikes.time, spikes.at, spikes.free, walk.table, trial.drive, into.drive, into.layer
+    time, at, free, table, drive, d_drive, d = (
+        spikes.time,
+        spikes.at,
+        spikes.free,
+        walk.table,
+        trial.drive,
+        into.drive,
+        into.layer,
+    )
     d_bias, d_tau_mem, d_tau_syn = d.bias, d.tau_mem, d.tau_syn
     move, step = len(states), len(drive) - 1
     now = c + drive[step, b, n] if step >= 0 else c  # with the drive of the step
@@ -149,35 +157,62 @@ def _sweep(layer, inputs, trial, marks, walk, spikes, own, states, cotangents, b
                 d.refractory[n] += carried
                 lam_v, held = 0.0, True
             elif fires:
-                error = cotangents.time[own[s]] + carried
-                slope = speed(spikes.current[own[s]], c, layer.v_th[n], tm)
-                if error != 0.0:
-                    if not slope > 0.0:
-                        return t
-                    lam_v = -error / slope
-                    d.v_th[n] -= lam_v
+                lam_v, grazes = _spike_back(layer, spikes, own[s], n, cotangents.time[own[s]] + carried, d.v_th)
+                if grazes:
+                    return t
                 held, carried = False, 0.0
                 s -= 1
             else:
                 break
         if k == 0:
             break
-        ref = walk.ref[k - 1]
-        if ref >= 0:
-            source, row = inputs.neuron[ref], (0 if len(layer.delays) == 1 else n)
-            shift = arrival_shift(layer.w_in[n, source], lam_v, lam_i, tm, ts)
-            d.w_in[n, source] += lam_i
-            d.delays[row, source] += shift
-            into.time[ref] += shift
-        elif marks.what[-1 - ref] < 0:
-            step -= 1
+        costate = (lam_v, lam_i)
+        lam_v, lam_i, step = _stop_back(layer, inputs, marks, cotangents, into, walk.ref[k - 1], b, n, costate, held, step)
+        if step >= 0:
             now = c + drive[step, b, n]
-        else:
-            probe = marks.what[-1 - ref]
-            lam_i += cotangents.i[probe, b, n]
-            if held:
-                d.v_reset[n] += cotangents.v[probe, b, n]
-            else:
-                lam_v += cotangents.v[probe, b, n]
     into.v[b, n], into.i[b, n] = lam_v, lam_i
     return -1.0
+
+
+@compiled(**EXACT_PIECE)
+def _spike_back(layer, spikes, spike, n, error, d_v_th):
+    """λ_v before a spike of neuron n whose time has the cotangent `error` (2.7); and whether it only touches the threshold."""
+    slope = speed(spikes.current[spike], layer.bias[n], layer.v_th[n], layer.tau_mem[n])
+    if error == 0.0:
+        return 0.0, False
+    if not slope > 0.0:
+        return 0.0, True
+    d_v_th[n] += error / slope
+    return -error / slope, False
+
+
+@compiled(**EXACT_PIECE)
+def _stop_back(layer, inputs, marks, cotangents, into, ref, b, n, costate, held, step):
+    """Back over a stop of neuron n: an arrival (2.6), the beginning of a step of the drive, or a probe that the loss reads.
+
+    Args:
+        ref: which stop, as in Walk.
+        costate: (λ_v, λ_i) just after it.
+        held: whether the neuron is at its reset.
+        step: of the drive, just after it.
+
+    Returns:
+        λ_v, λ_i and the step of the drive just before it.
+    """
+    lam_v, lam_i = costate
+    if ref >= 0:
+        source, row = inputs.neuron[ref], (0 if len(layer.delays) == 1 else n)
+        shift = arrival_shift(layer.w_in[n, source], lam_v, lam_i, layer.tau_mem[n], layer.tau_syn[n])
+        into.layer.w_in[n, source] += lam_i
+        into.layer.delays[row, source] += shift
+        into.time[ref] += shift
+    elif marks.what[-1 - ref] < 0:
+        step -= 1
+    else:
+        probe = marks.what[-1 - ref]
+        lam_i += cotangents.i[probe, b, n]
+        if held:  # v is v_reset there
+            into.layer.v_reset[n] += cotangents.v[probe, b, n]
+        else:
+            lam_v += cotangents.v[probe, b, n]
+    return lam_v, lam_i, step

@@ -71,7 +71,15 @@ def backward(
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *v.shape))
     d_v, d_i = (nothing if x is None else x for x in (cotangents.v, cotangents.i))
-    head = (layer, inputs, LIFState(v, i), trial, *_marks(layer, trial), *run.record, LayerCotangents(cotangents.time, d_v, d_i))
+    head = (
+        layer,
+        inputs,
+        LIFState(v, i),
+        trial,
+        *_marks(layer, trial),
+        *run.record,
+        LayerCotangents(cotangents.time, d_v, d_i),
+    )
     want_tau = bool(wanted & {"tau_mem", "tau_syn"})
     own = (np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i), np.zeros_like(trial.drive))  # of each sample alone
     sums = [LayerArrays(*(np.zeros_like(x) for x in layer)) for _ in groups]

@@ -96,8 +96,8 @@ def forward(layer, inputs, start, trial, first, last, states):
     """Solve samples first … last-1; arguments as in `feedforward.forward`.
 
     Returns:
-        the number of spikes of each sample, (last - first,); Spikes; the number of log entries of each sample; Log; the outcome:
-        what went wrong, in which sample and neuron; and when.
+        the number of spikes of each sample, (last - first,); Spikes; the number of log entries of each sample; Log; the
+        outcome: what went wrong, in which sample and neuron; and when.
     """
     kind, cells = kind_of(layer), _cells(len(layer.bias))
     size = max(64, 2 * len(layer.bias) * (last - first))
@@ -112,8 +112,7 @@ def forward(layer, inputs, start, trial, first, last, states):
         step = probe = coming = queued = pushed = np.int64(0)  # a bare 0 is a type of its own to numba
         while True:
             spiking, releasing = _earliest(cells.upcoming), _earliest(cells.release)
-            from_outside = external.time[coming] if coming < len(external.time) else inf
-            arriving = min(from_outside, queue.time[0] if queued > 0 else inf)
+            arriving = _next_arrival(external, coming, queue, queued)
             ends = trial.edges[step] if step < len(trial.edges) else inf  # of the step of the drive
             t = min(cells.upcoming[spiking], cells.release[releasing], arriving, ends)
             if logged + len(trial.probes) + 2 >= len(log.time):
@@ -149,19 +148,10 @@ def forward(layer, inputs, start, trial, first, last, states):
                 ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
                 _foresee(layer, kind, cells, t, min(arriving, ends) if kind.broadcast else ends)
             else:
-                if from_outside == t:  # of arrivals at one time those from outside come first
-                    what, ref, target = ARRIVAL, external.ref[coming], external.target[coming]
-                    weights = kind.w_in_t[inputs.neuron[ref]]
-                    coming += 1
-                else:
-                    queued = pop(queue, queued)
-                    what, ref, target = RECURRENT, queue.ref[queued], queue.target[queued]
-                    weights = kind.w_rec_t[spikes.neuron[begin + ref]]
+                what, ref, target, coming, queued = _take(external, coming, queue, queued, t)
                 logged = _write(log, logged, t, what, ref, target)
-                horizon = ends
-                if kind.broadcast:
-                    from_outside = external.time[coming] if coming < len(external.time) else inf
-                    horizon = min(from_outside, queue.time[0] if queued > 0 else inf, ends)
+                weights = kind.w_in_t[inputs.neuron[ref]] if what == ARRIVAL else kind.w_rec_t[spikes.neuron[begin + ref]]
+                horizon = min(_next_arrival(external, coming, queue, queued), ends) if kind.broadcast else ends
                 _arrive(layer, kind, cells, weights, target, t, horizon)
         counts[b - first], entries[b - first] = total - begin, logged - log_begin
     found = Spikes(spikes.time[:total], spikes.neuron[:total], spikes.current[:total], spikes.released[:total])
@@ -186,7 +176,14 @@ def kind_of(layer):
 def _cells(n):
     """Memory for n neurons."""
     return Cells(
-        np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64)
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
     )
 
 
@@ -229,6 +226,25 @@ def _more_spikes(spikes, size):
     return Spikes(
         grown(spikes.time, size), grown(spikes.neuron, size), grown(spikes.current, size), grown(spikes.released, size)
     )
+
+
+@compiled(**EXACT_PIECE)
+def _next_arrival(external, coming, queue, queued):
+    """When the next spike arrives, from outside or from the layer itself; inf if none does."""
+    from_outside = external.time[coming] if coming < len(external.time) else inf
+    return min(from_outside, queue.time[0] if queued > 0 else inf)
+
+
+@compiled(**EXACT_PIECE)
+def _take(external, coming, queue, queued, t):
+    """The arrival at time t: its kind, spike and target; and how many came from outside, and how many wait in the queue.
+
+    Of arrivals at one time those from outside come first.
+    """
+    if coming < len(external.time) and external.time[coming] == t:
+        return ARRIVAL, external.ref[coming], external.target[coming], coming + 1, queued
+    queued = pop(queue, queued)
+    return RECURRENT, queue.ref[queued], queue.target[queued], coming, queued
 
 
 @compiled(**EXACT_PIECE)

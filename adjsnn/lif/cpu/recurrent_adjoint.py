@@ -59,7 +59,11 @@ class Sums(NamedTuple):
 
 @compiled(**EXACT)
 def backward(layer, inputs, start, trial, history, cotangents, first, last, want_tau, into):
-    """Gradients of samples first … last-1; arguments as in `feedforward_adjoint.backward`, and History in place of its spikes."""
+    """Gradients of samples first … last-1; arguments as in `feedforward_adjoint.backward`.
+
+    Args:
+        history: History, in place of its own_first and spikes.
+    """
     neurons, kind = len(layer.bias), kind_of(layer)
     sums = Sums(np.zeros_like(kind.w_in_t), np.zeros_like(kind.w_rec_t))
     costates = Costates(np.empty(neurons), np.empty(neurons), np.empty(neurons), np.empty(neurons, np.bool_), np.empty(neurons))

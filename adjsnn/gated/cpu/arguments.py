@@ -1,0 +1,337 @@
+"""What the fused loops are given, by name. Arrays are contiguous, numbers of the arrays' type unless said otherwise."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+NIF, LIF, QIF = range(3)  # membranes
+RECTANGULAR, RAISED_COSINE = range(2)  # gates
+
+
+class Network(NamedTuple):
+    """A network and the step it is solved with.
+
+    Attributes:
+        membrane: NIF, LIF or QIF.
+        gate: RECTANGULAR or RAISED_COSINE.
+        two_sided: whether the zone is mirrored and G odd.
+        zone: (1/Δ, 1 - θ/Δ).
+        h: the step, ms.
+        constants: (2, N), 1/τ and v_r of each neuron; zeros where the membrane has none.
+        w_rec_t: (N, N), a row per presynaptic neuron.
+        w_in_t: (C, N), a row per channel.
+        bias: (N,).
+        w_out: (C_out, N) forward, and its transpose (N, C_out) backward, so that what is read together lies together.
+    """
+
+    membrane: int
+    gate: int
+    two_sided: bool
+    zone: tuple[Any, Any]
+    h: Any
+    constants: np.ndarray
+    w_rec_t: np.ndarray
+    w_in_t: np.ndarray
+    bias: np.ndarray
+    w_out: np.ndarray
+
+
+class Synapses(NamedTuple):
+    """Time constants of both synaptic filters, ms."""
+
+    tau_fast: Any
+    tau_slow: Any
+
+
+class Filter(NamedTuple):
+    """One synaptic filter at the stages and the end of a Runge–Kutta step, (1.14), or its derivative by τ.
+
+    Attributes:
+        keep: α, (s+1,).
+        gain: C/τ, (s+1, s+1).
+    """
+
+    keep: np.ndarray
+    gain: np.ndarray
+
+
+class Method(NamedTuple):
+    """A Runge–Kutta method.
+
+    Attributes:
+        a: (s, s).
+        b: (s,).
+        c: (s,), float64.
+        dense: (s, degree + 1), float64, the polynomials of the dense output.
+        along: (s, degree + 1), float64, those of the current.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    dense: np.ndarray
+    along: np.ndarray
+
+
+class RungeKutta(NamedTuple):
+    """A method and both filters it gives.
+
+    Attributes:
+        method: Method.
+        fast: Filter of a_f.
+        slow: Filter of a_s.
+        d_fast: the derivative of `fast` by τ_f.
+        d_slow: that of `slow` by τ_s.
+    """
+
+    method: Method
+    fast: Filter
+    slow: Filter
+    d_fast: Filter
+    d_slow: Filter
+
+
+class Path(NamedTuple):
+    """A block of a trajectory with T steps.
+
+    Attributes:
+        u: (T, B, C).
+        v: (T+1, B, N).
+        a_fast: (T+1, B, N).
+        a_slow: (T+1, B, N).
+        readout: (T+1, B, C_out).
+        current: I of each step, (T, B, N).
+        crossings: thresholds crossed in each step, (T, B, N), int8.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    a_fast: np.ndarray
+    a_slow: np.ndarray
+    readout: np.ndarray
+    current: np.ndarray
+    crossings: np.ndarray
+
+
+class Carry(NamedTuple):
+    """What the forward loop hands from one block to the next beside the state: J and G(v), each (B, N)."""
+
+    recurrent: np.ndarray
+    level: np.ndarray
+
+
+class Outcome(NamedTuple):
+    """What one group of samples came to.
+
+    Attributes:
+        broken: (2,), int64, the step and sample at which a state was not finite or not below the threshold; -1 if none.
+        extremes: (2,), int64, the smallest and largest number of crossings of a step.
+    """
+
+    broken: np.ndarray
+    extremes: np.ndarray
+
+
+class Cotangents(NamedTuple):
+    """Cotangents of a block's results, of first length 0 where the loss has none.
+
+    Attributes:
+        readout: (T, B, C_out), before each step.
+        v: (T, B, N).
+        a_fast: (T, B, N).
+        a_slow: (T, B, N).
+        count: of the number of spikes Σ|q|, (B, N).
+    """
+
+    readout: np.ndarray
+    v: np.ndarray
+    a_fast: np.ndarray
+    a_slow: np.ndarray
+    count: np.ndarray
+
+
+class Want(NamedTuple):
+    """Which gradients are asked for, and whether the loss reads a_f and a_s themselves at any time."""
+
+    w_rec: bool
+    w_in: bool
+    w_out: bool
+    u: bool
+    tau_fast: bool
+    tau_slow: bool
+    reads_fast: bool
+    reads_slow: bool
+
+
+class Costate(NamedTuple):
+    """The costate between two blocks, moved along.
+
+    Attributes:
+        lam_v: λ_v, (B, N).
+        zeta: ζ, the cotangent of J, (B, N).
+        eta: η, that of the readout, (B, C_out).
+        fast: λ_f/τ_f, or λ_f with Runge–Kutta, of a loss that reads a_f itself, (B, N).
+        slow: likewise of a_s.
+    """
+
+    lam_v: np.ndarray
+    zeta: np.ndarray
+    eta: np.ndarray
+    fast: np.ndarray
+    slow: np.ndarray
+
+
+class Sums(NamedTuple):
+    """Gradients, added to.
+
+    Attributes:
+        u: (T, B, C), written.
+        w_rec_t: (N, N).
+        w_in_t: (C, N).
+        w_out_t: (N, C_out).
+        bias: (N,).
+        c0: (N,), of τ_m or τ_v.
+        c1: (N,), of v_r.
+        tau: (2,), float64, of τ_f and τ_s.
+    """
+
+    u: np.ndarray
+    w_rec_t: np.ndarray
+    w_in_t: np.ndarray
+    w_out_t: np.ndarray
+    bias: np.ndarray
+    c0: np.ndarray
+    c1: np.ndarray
+    tau: np.ndarray
+
+
+class EulerMemory(NamedTuple):
+    """Vectors (N,) of one thread, in the order of their use, and indices (N+1,) of neurons.
+
+    Attributes:
+        index: neurons that release charge.
+        turns: thresholds crossed.
+        q: zone coordinate, then the charge released.
+        charge: G(v⁺).
+        weight: q/τ_f of the neurons in `index`.
+    """
+
+    index: np.ndarray
+    turns: np.ndarray
+    q: np.ndarray
+    charge: np.ndarray
+    weight: np.ndarray
+
+
+class EulerAdjointMemory(NamedTuple):
+    """Vectors (N,) of one thread, and indices (N+1,) of neurons.
+
+    Attributes:
+        index: neurons in the zone before or after the step.
+        x0: zone coordinate before.
+        x1: zone coordinate after.
+        g0: g before.
+        g1: g after.
+        m: of (4.1), the cotangent of the charge.
+        mu: cotangent of ṽ.
+        w: cotangent of I.
+        push: h ∂_I f.
+        pull: 1 + h ∂_v f.
+        projected: W_recᵀ ζ at the neurons in `index`.
+        q_fast: their q/τ_f.
+        q_slow: their q/τ_s.
+        drive: W_in u + b.
+        y0: x0 of the neurons in `index`, gathered, so that G is a loop without branches.
+        y1: x1 of them.
+        level0: G of y0.
+        level1: G of y1.
+    """
+
+    index: np.ndarray
+    x0: np.ndarray
+    x1: np.ndarray
+    g0: np.ndarray
+    g1: np.ndarray
+    m: np.ndarray
+    mu: np.ndarray
+    w: np.ndarray
+    push: np.ndarray
+    pull: np.ndarray
+    projected: np.ndarray
+    q_fast: np.ndarray
+    q_slow: np.ndarray
+    drive: np.ndarray
+    y0: np.ndarray
+    y1: np.ndarray
+    level0: np.ndarray
+    level1: np.ndarray
+
+
+class StageMemory(NamedTuple):
+    """The stages of one step of one sample, each (s+1, N), the last row the end of the step; vectors (N,), indices (N+1,).
+
+    Attributes:
+        index: neurons that release charge.
+        volts: voltages, without whole turns.
+        flows: f.
+        currents: I.
+        charges: ΔG.
+        columns: Ω = W_rec ΔG.
+        turns: thresholds crossed.
+        x: zone coordinate.
+        weight: of the neurons in `index`.
+        drive: W_in u + b.
+        slopes: (s,), float64, of the stages after a reset.
+    """
+
+    index: np.ndarray
+    volts: np.ndarray
+    flows: np.ndarray
+    currents: np.ndarray
+    charges: np.ndarray
+    columns: np.ndarray
+    turns: np.ndarray
+    x: np.ndarray
+    weight: np.ndarray
+    drive: np.ndarray
+    slopes: np.ndarray
+
+
+class StageAdjointMemory(NamedTuple):
+    """Cotangents of the stages, each (s+1, N), vectors (N,), and (s,) in float64.
+
+    Attributes:
+        bars: of the flows.
+        amps: of the currents.
+        omega: ω, of Ω over τ_f.
+        density: g at each stage.
+        by_current: ∂_I f.
+        by_v: ∂_v f.
+        level: G(v) before the step.
+        recurrent: J before it.
+        end: of v⁺.
+        lam: λ_v before the step as far as gathered.
+        released: of G(v).
+        g0: g before the step.
+        moved: ṽ.
+        w: of the input current.
+        chosen: charges of the neurons in the zone.
+        reset_bars: of the flows after a reset, float64.
+    """
+
+    bars: np.ndarray
+    amps: np.ndarray
+    omega: np.ndarray
+    density: np.ndarray
+    by_current: np.ndarray
+    by_v: np.ndarray
+    level: np.ndarray
+    recurrent: np.ndarray
+    end: np.ndarray
+    lam: np.ndarray
+    released: np.ndarray
+    g0: np.ndarray
+    moved: np.ndarray
+    w: np.ndarray
+    chosen: np.ndarray
+    reset_bars: np.ndarray
