@@ -1,37 +1,42 @@
 """Exact gradients for spiking neural networks, by adjoints integrated backward through time."""
 
-from adjsnn import losses, signals
-from adjsnn.adjoints import BPTT, DiscreteAdjoint
-from adjsnn.charge_form import ChargeForm
-from adjsnn.collate import collate_spikes
-from adjsnn.errors import (
-    AdjsnnError,
-    ConfigurationError,
-    EventError,
-    GradientCheckError,
-    IntegrationError,
-    KernelCacheWarning,
-    MissingPackageError,
-    NotKeptError,
-    StepTooLongWarning,
-)
-from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
-from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
-from adjsnn.gated.network import GatedState, GatedSynapseNetwork
-from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from adjsnn.gradcheck import gradcheck
-from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
-from adjsnn.hybrid.continuous import ContinuousAdjoint
-from adjsnn.hybrid.forward import ForwardSensitivity
-from adjsnn.hybrid.run import HybridStats
-from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.system import HybridSystem
-from adjsnn.lif.adjoint import EventAdjoint
-from adjsnn.lif.network import LIFNetwork, LIFState
-from adjsnn.lif.solution import LIFSolution
-from adjsnn.numerics.memory import release_memory
 from adjsnn.solve import solve
-from adjsnn.spikes import SpikeTrains
+
+if TYPE_CHECKING:
+    from adjsnn import losses, signals
+    from adjsnn.adjoints import BPTT, DiscreteAdjoint
+    from adjsnn.charge_form import ChargeForm
+    from adjsnn.collate import collate_spikes
+    from adjsnn.errors import (
+        AdjsnnError,
+        ConfigurationError,
+        EventError,
+        GradientCheckError,
+        IntegrationError,
+        KernelCacheWarning,
+        MissingPackageError,
+        NotKeptError,
+        StepTooLongWarning,
+    )
+    from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
+    from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
+    from adjsnn.gated.network import GatedState, GatedSynapseNetwork
+    from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
+    from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
+    from adjsnn.hybrid.continuous import ContinuousAdjoint
+    from adjsnn.hybrid.forward import ForwardSensitivity
+    from adjsnn.hybrid.run import HybridStats
+    from adjsnn.hybrid.solution import HybridSolution
+    from adjsnn.hybrid.system import HybridSystem
+    from adjsnn.lif.adjoint import EventAdjoint
+    from adjsnn.lif.network import LIFNetwork, LIFState
+    from adjsnn.lif.solution import LIFSolution
+    from adjsnn.numerics.memory import release_memory
+    from adjsnn.spikes import SpikeTrains
 
 __version__ = "0.1.0"
 __all__ = [
@@ -77,3 +82,44 @@ __all__ = [
     "signals",
     "solve",
 ]
+# Where each name is that is loaded when first asked for: of three kinds of network most programs need one.
+_MODULES = {"losses", "signals"}
+_HOME = {
+    name: f"adjsnn.{module}"
+    for module, names in {
+        "adjoints": "BPTT DiscreteAdjoint",
+        "charge_form": "ChargeForm",
+        "collate": "collate_spikes",
+        "errors": "AdjsnnError ConfigurationError EventError GradientCheckError IntegrationError KernelCacheWarning "
+        "MissingPackageError NotKeptError StepTooLongWarning",
+        "gated.gates": "Gate RaisedCosineGate RectangularGate",
+        "gated.membranes": "LIF NIF QIF Membrane",
+        "gated.network": "GatedState GatedSynapseNetwork",
+        "gated.solution": "CheckpointedSolution GatedSolution",
+        "hybrid.backsolve": "Backsolve BacksolveWarning",
+        "hybrid.continuous": "ContinuousAdjoint",
+        "hybrid.forward": "ForwardSensitivity",
+        "hybrid.run": "HybridStats",
+        "hybrid.solution": "HybridSolution",
+        "hybrid.system": "HybridSystem",
+        "lif.adjoint": "EventAdjoint",
+        "lif.network": "LIFNetwork LIFState",
+        "lif.solution": "LIFSolution",
+        "numerics.memory": "release_memory",
+        "spikes": "SpikeTrains",
+    }.items()
+    for name in names.split()
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"adjsnn.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

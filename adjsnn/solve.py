@@ -1,30 +1,31 @@
 """The one public entry: solve a system forward, ready to be differentiated."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, Required, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from adjsnn.checks import Count, Number, Times
 from adjsnn.errors import ConfigurationError
-from adjsnn.gated.adjoint import GatedChoice
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
-from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
-from adjsnn.gated.solve import solve_gated
-from adjsnn.hybrid.adjoint import HybridChoice
-from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.hybrid.system import HybridSystem
-from adjsnn.lif.adjoint import LIFAdjoint
 from adjsnn.lif.network import LIFNetwork, LIFState
-from adjsnn.lif.solution import LIFSolution
-from adjsnn.lif.solve import solve_lif
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
+
+if TYPE_CHECKING:  # what solves a family is loaded when the first of its networks is solved
+    from adjsnn.gated.adjoint import GatedChoice
+    from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
+    from adjsnn.hybrid.adjoint import HybridChoice
+    from adjsnn.hybrid.solution import HybridSolution
+    from adjsnn.lif.adjoint import LIFAdjoint
+    from adjsnn.lif.solution import LIFSolution
 
 
 class GatedOptions(TypedDict, total=False):
@@ -103,12 +104,20 @@ def solve(
     if torch._C._are_functorch_transforms_active():
         _check_transforms(system, inputs, options)
     if isinstance(system, GatedSynapseNetwork):
+        from adjsnn.gated.solve import solve_gated  # noqa: PLC0415
+
         _check_options(options, solve_gated, "a gated network")
+        if "dt" not in options:
+            raise ConfigurationError("no dt", "the step in ms", "dt=0.5")
         return solve_gated(system, inputs, **options)
     if isinstance(system, LIFNetwork):
+        from adjsnn.lif.solve import solve_lif  # noqa: PLC0415
+
         _check_options(options, solve_lif, "a LIF network")
         return solve_lif(system, inputs, **options)
     if isinstance(system, HybridSystem):
+        from adjsnn.hybrid.solve import solve_hybrid  # noqa: PLC0415
+
         _check_options(options, solve_hybrid, "a HybridSystem")
         return solve_hybrid(system, inputs, **options)
     raise ConfigurationError(
@@ -144,8 +153,6 @@ def _check_options(options: dict[str, Any], entry: Callable[..., Any], what: str
             near = get_close_matches(name, known, 1)
             remedy = f"{near[0]}=..." if near else "leaving it out"
             raise ConfigurationError(f"{name} for {what}", f"options among {', '.join(known)}", remedy)
-    if entry is solve_gated and "dt" not in options:
-        raise ConfigurationError("no dt", "the step in ms", "dt=0.5")
 
 
 @cache

@@ -7,12 +7,14 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections import namedtuple
 from importlib import import_module
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+from numba import types
 
 import adjsnn
 from adjsnn.numerics import compiled as cache
@@ -157,6 +159,23 @@ def test_every_source_of_a_loop_counts(tmp_path, monkeypatch):
     assert len(seen) == 4
     monkeypatch.setattr(cache, "EXACT", cache.EXACT | {"nogil": False})
     assert cache._sources("adjsnn.gated.cpu") not in seen
+
+
+def test_numbers_that_a_loop_takes_from_another_module_count(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("from adjsnn.lif.layer import SPIKE\n")
+    monkeypatch.setattr(cache.resources, "files", lambda _: tmp_path)
+    assert b"SPIKE" in cache._source("adjsnn.lif.layer")
+    seen = set()
+    for source in (b"SPIKE = 1", b"SPIKE = 2", b"SPIKE = 1"):
+        monkeypatch.setattr(cache, "_source", {"adjsnn.lif.layer": source}.__getitem__)
+        seen.add(cache._sources("adjsnn.lif.cpu"))
+    assert len(seen) == 2
+
+
+def test_the_order_of_fields_of_a_named_tuple_counts():
+    one, other = namedtuple("Pair", "a b"), namedtuple("Pair", "b a")
+    keys = [cache._fields((types.NamedTuple([types.int64, types.int64], pair), types.int64)) for pair in (one, other)]
+    assert keys[0] != keys[1]
 
 
 def test_code_of_the_newest_states_of_the_sources_stays(fresh, tmp_path):

@@ -11,12 +11,17 @@ import pytest
 import torch
 
 import adjsnn
+from adjsnn.gated.adjoint import GatedChoice
 from adjsnn.gated.solve import solve_gated
+from adjsnn.hybrid.adjoint import HybridChoice
 from adjsnn.hybrid.solve import solve_hybrid
+from adjsnn.lif.adjoint import LIFAdjoint
 from adjsnn.lif.solve import solve_lif
 
 SOLVE = sys.modules["adjsnn.solve"]
 ENTRIES = {"GatedOptions": solve_gated, "LIFOptions": solve_lif, "HybridOptions": solve_hybrid}
+# What the module of `solve` knows to type checkers alone, for it is loaded with the first network of its kind.
+LATE = {"GatedChoice": GatedChoice, "LIFAdjoint": LIFAdjoint, "HybridChoice": HybridChoice}
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,7 +32,7 @@ class Decay(adjsnn.HybridSystem):
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_the_overloads_have_the_options_of_the_entries(name):
-    hints = get_type_hints(getattr(SOLVE, name), include_extras=True)
+    hints = get_type_hints(getattr(SOLVE, name), localns=LATE, include_extras=True)
     declared = {key: get_args(x)[0] if get_origin(x) is Required else x for key, x in hints.items()}
     parameters = inspect.signature(ENTRIES[name]).parameters.values()
     known = get_type_hints(ENTRIES[name])

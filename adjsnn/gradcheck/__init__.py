@@ -6,10 +6,15 @@
 checks a built-in random network and prints the table; --convergence shows how the error falls with the step and the tolerance.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from adjsnn.gradcheck.check import gradcheck
-from adjsnn.gradcheck.convergence import Convergence, convergence
 from adjsnn.gradcheck.report import GradcheckReport, GradcheckRow
-from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
+
+if TYPE_CHECKING:
+    from adjsnn.gradcheck.convergence import Convergence, convergence
+    from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
 
 __all__ = [
     "Convergence",
@@ -20,3 +25,16 @@ __all__ = [
     "gradcheck",
     "threshold_bracket",
 ]
+_HOME = {
+    "Convergence": "convergence",
+    "convergence": "convergence",
+    "ThresholdBracket": "threshold",
+    "threshold_bracket": "threshold",
+}
+
+
+def __getattr__(name: str) -> Any:  # what few programs need is loaded when first asked for
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value

@@ -1,7 +1,7 @@
 """The check itself: which judges are asked, and what each of them finds."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -9,16 +9,14 @@ from torch import Tensor
 from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError, GradientCheckError
 from adjsnn.gated.network import GatedSynapseNetwork
-from adjsnn.gradcheck.gated import GatedProbe
-from adjsnn.gradcheck.hybrid import HybridProbe
-from adjsnn.gradcheck.lif import LIFProbe
-from adjsnn.gradcheck.probe import Probe
 from adjsnn.gradcheck.report import NEGLIGIBLE, GradcheckReport, GradcheckRow, relative
-from adjsnn.hybrid.forward import ForwardSensitivity
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.spikes import SpikeTrains
+
+if TYPE_CHECKING:
+    from adjsnn.gradcheck.probe import Probe
 
 JUDGES = ("bptt", "forward", "plain", "finite_difference")
 Loss = Callable[[Any], Tensor]
@@ -76,8 +74,8 @@ def gradcheck(
     adjoint = solve_kwargs.get("adjoint")
     value, spikes, gradients = probe.gradients(adjoint)
     own, judged = probe.on_the_same_states(adjoint) if "bptt" in against else (None, None)
-    carried = probe.gradients(ForwardSensitivity())[2] if "forward" in against else None
-    other = probe.by_the_other_engine() if isinstance(probe, LIFProbe) and "plain" in against else None
+    carried = probe.by_forward_sensitivities() if "forward" in against else None
+    other = probe.by_the_other_engine() if "plain" in against else None
     generator = torch.Generator().manual_seed(seed)
     floor = NEGLIGIBLE * max(float(gradient.norm()) for gradient in gradients.values())
     rows = []
@@ -131,14 +129,18 @@ def _judges(system: Any, against: Sequence[str] | None, method: Any) -> Sequence
     return against
 
 
-def _probe(system: Any, inputs: Any, loss: Loss, solve_kwargs: dict[str, Any]) -> Probe:
+def _probe(system: Any, inputs: Any, loss: Loss, solve_kwargs: dict[str, Any]) -> "Probe":
     if isinstance(system, HybridSystem):
+        from adjsnn.gradcheck.hybrid import HybridProbe  # noqa: PLC0415  what one kind of system needs
+
         return HybridProbe(system, inputs, loss, solve_kwargs)
     if isinstance(system, LIFNetwork):
         if not isinstance(inputs, (SpikeTrains, Tensor)):
             raise ConfigurationError(
                 f"inputs of type {type(inputs).__name__}", "adjsnn.SpikeTrains", "SpikeTrains.from_list or from_dense"
             )
+        from adjsnn.gradcheck.lif import LIFProbe  # noqa: PLC0415
+
         return LIFProbe(system, inputs, loss, solve_kwargs)
     if not isinstance(system, GatedSynapseNetwork):
         raise ConfigurationError(
@@ -148,4 +150,6 @@ def _probe(system: Any, inputs: Any, loss: Loss, solve_kwargs: dict[str, Any]) -
         )
     if not isinstance(inputs, Tensor):
         raise ConfigurationError(f"inputs of type {type(inputs).__name__}", "a tensor (T, B, C_in)", "torch.as_tensor(inputs)")
+    from adjsnn.gradcheck.gated import GatedProbe  # noqa: PLC0415
+
     return GatedProbe(system, inputs, loss, solve_kwargs)

@@ -7,6 +7,7 @@ from torch import Tensor
 from adjsnn.adjoints import BPTT
 from adjsnn.errors import ConfigurationError
 from adjsnn.gradcheck.probe import Gradients, Probe
+from adjsnn.hybrid.forward import ForwardSensitivity
 from adjsnn.hybrid.system import HybridSystem
 
 
@@ -33,6 +34,9 @@ class HybridProbe(Probe):
 
     def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
         return self.gradients(adjoint)[2], self.gradients(BPTT())[2]
+
+    def by_forward_sensitivities(self) -> Gradients:
+        return self.gradients(ForwardSensitivity())[2]
 
     def _branches(self, sol: Any) -> None:
         del sol

@@ -63,6 +63,14 @@ class Probe:
         """Gradients of the adjoint and of BPTT on bit-identical states."""
         raise NotImplementedError
 
+    def by_forward_sensitivities(self) -> Gradients:
+        """Gradients carried forward, a judge of HybridSystems."""
+        raise NotImplementedError
+
+    def by_the_other_engine(self) -> Gradients:
+        """Gradients by another body of code, the judge of LIF networks."""
+        raise NotImplementedError
+
     def solve(self, adjoint: Any = None, **changed: Any) -> tuple[Tensor, Any]:
         """The loss and the solution."""
         sol = solve(self.system, self.inputs, y0=self.y0, adjoint=adjoint, **(self.solve_kwargs | changed))

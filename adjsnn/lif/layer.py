@@ -32,6 +32,13 @@ class LayerArrays(NamedTuple):
         return self.w_rec.shape[1] > 0
 
 
+class StateArrays(NamedTuple):
+    """v and i of a layer at one time, (B, N), or at the probes, (P, B, N)."""
+
+    v: np.ndarray
+    i: np.ndarray
+
+
 class Events(NamedTuple):
     """Spikes of a batch in flat columns, those of sample b at first[b] … first[b+1]-1, sorted in time.
 

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -120,7 +121,7 @@ def _fields(kind: Any) -> tuple[Any, ...]:
     """Names of the fields of named tuples among the arguments, in order: a type knows the class alone, which may change."""
     if isinstance(kind, types.NamedTuple):
         return kind.fields, *map(_fields, kind.types)
-    return tuple(map(_fields, kind)) if isinstance(kind, (tuple, types.BaseTuple)) else ()
+    return tuple(map(_fields, kind)) if isinstance(kind, tuple) else ()
 
 
 def folders(package: str) -> list[Path]:
@@ -145,11 +146,16 @@ def _sources(package: str) -> str | None:
         whole.update(file.name.encode() + hashlib.sha256(source).digest())
         outside |= {x.decode() for x in _IMPORTS.findall(source)}
     for module in sorted(outside):  # numbers that loops take from elsewhere stand in their code
-        folder, _, name = module.rpartition(".")
-        source = resources.files(folder).joinpath(f"{name}.py")
-        if folder != package and source.is_file():
-            whole.update(module.encode() + hashlib.sha256(source.read_bytes()).digest())
+        if module.rpartition(".")[0] != package:
+            whole.update(module.encode() + hashlib.sha256(_source(module)).digest())
     return whole.hexdigest() if files else None
+
+
+def _source(module: str) -> bytes:
+    """What a module is read from, nothing if that is not known."""
+    spec = find_spec(module)
+    read = getattr(spec and spec.loader, "get_data", None)
+    return read(spec.origin) if spec and spec.origin and read else b""
 
 
 def _pack(key: tuple[Any, ...], code: Any) -> bytes:

@@ -140,14 +140,14 @@ class Cotangents(NamedTuple):
         v: (T, B, N).
         a_fast: (T, B, N).
         a_slow: (T, B, N).
-        count: of the number of spikes Σ|q|, (B, N).
+        charge: of the number of spikes Σ|q|, (B, N).
     """
 
     readout: np.ndarray
     v: np.ndarray
     a_fast: np.ndarray
     a_slow: np.ndarray
-    count: np.ndarray
+    charge: np.ndarray
 
 
 class Want(NamedTuple):
@@ -209,14 +209,14 @@ class EulerMemory(NamedTuple):
     """Vectors (N,) of one thread, in the order of their use, and indices (N+1,) of neurons.
 
     Attributes:
-        index: neurons that release charge.
+        active: neurons that release charge.
         turns: thresholds crossed.
         q: zone coordinate, then the charge released.
         charge: G(v⁺).
-        weight: q/τ_f of the neurons in `index`.
+        weight: q/τ_f of the active neurons.
     """
 
-    index: np.ndarray
+    active: np.ndarray
     turns: np.ndarray
     q: np.ndarray
     charge: np.ndarray
@@ -227,7 +227,7 @@ class EulerAdjointMemory(NamedTuple):
     """Vectors (N,) of one thread, and indices (N+1,) of neurons.
 
     Attributes:
-        index: neurons in the zone before or after the step.
+        active: neurons in the zone before or after the step.
         x0: zone coordinate before.
         x1: zone coordinate after.
         g0: g before.
@@ -237,17 +237,17 @@ class EulerAdjointMemory(NamedTuple):
         w: cotangent of I.
         push: h ∂_I f.
         pull: 1 + h ∂_v f.
-        projected: W_recᵀ ζ at the neurons in `index`.
+        projected: W_recᵀ ζ at the active neurons.
         q_fast: their q/τ_f.
         q_slow: their q/τ_s.
         drive: W_in u + b.
-        y0: x0 of the neurons in `index`, gathered, so that G is a loop without branches.
+        y0: x0 of the active neurons, gathered, so that G is a loop without branches.
         y1: x1 of them.
         level0: G of y0.
         level1: G of y1.
     """
 
-    index: np.ndarray
+    active: np.ndarray
     x0: np.ndarray
     x1: np.ndarray
     g0: np.ndarray
@@ -271,7 +271,7 @@ class StageMemory(NamedTuple):
     """The stages of one step of one sample, each (s+1, N), the last row the end of the step; vectors (N,), indices (N+1,).
 
     Attributes:
-        index: neurons that release charge.
+        active: neurons that release charge.
         volts: voltages, without whole turns.
         flows: f.
         currents: I.
@@ -279,12 +279,12 @@ class StageMemory(NamedTuple):
         columns: Ω = W_rec ΔG.
         turns: thresholds crossed.
         x: zone coordinate.
-        weight: of the neurons in `index`.
+        weight: of the active neurons.
         drive: W_in u + b.
         slopes: (s,), float64, of the stages after a reset.
     """
 
-    index: np.ndarray
+    active: np.ndarray
     volts: np.ndarray
     flows: np.ndarray
     currents: np.ndarray

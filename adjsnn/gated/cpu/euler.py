@@ -92,15 +92,15 @@ def _step(network, keep, gain, path, carry, memory, t, b):
     most = v.dtype.type(MOST_COUNTED)
     for n in range(v.shape[0]):
         crossings[n] = np.int8(min(max(turns[n], -most), most))
-    count = select(q, memory.index)
+    count = select(q, memory.active)
     fine = magnitude < v.dtype.type(np.inf)
     lowest, highest = np.int8(0), np.int8(0)
     for k in range(count):
-        n = memory.index[k]
+        n = memory.active[k]
         memory.weight[k] = gain[0] * q[n]
         fine &= (abs(turns[n]) <= MOST_CROSSINGS) & (after[n] < v.dtype.type(1.0))
         lowest, highest = min(lowest, crossings[n]), max(highest, crossings[n])
-    add_rows(network.w_rec_t, memory.index, memory.weight, count, recurrent)
+    add_rows(network.w_rec_t, memory.active, memory.weight, count, recurrent)
     return fine, lowest, highest
 
 

@@ -46,13 +46,13 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
     for t in range(len(path.current) - 1, -1, -1):
         for b in range(first, last):
             u, zeta, eta = path.u[t, b], costate.zeta[b], costate.eta[b]
-            count, for_fast, for_slow = _active(network, gain, path, cotangents.count, costate, memory, t, b)
+            count, for_fast, for_slow = _active(network, gain, path, cotangents.charge, costate, memory, t, b)
             d_tau_fast -= for_fast
             d_tau_slow -= for_slow
             if want.w_rec:
-                add_to_rows(sums.w_rec_t, memory.index, memory.q_fast, count, zeta)
+                add_to_rows(sums.w_rec_t, memory.active, memory.q_fast, count, zeta)
             if want.w_out:
-                add_to_rows(sums.w_out_t, memory.index, memory.q_slow, count, eta)
+                add_to_rows(sums.w_out_t, memory.active, memory.q_slow, count, eta)
             if want.tau_fast:
                 fill(memory.drive, 0)
                 add_drive(network.w_in_t, network.bias, u, memory.drive)
@@ -89,7 +89,7 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
 def _active(network, gain, path, c_count, costate, memory, t, b):
     """What one step of one sample needs of the neurons that release charge, or would, were they moved.
 
-    Fills x0, x1, g0, g1 and m of (4.1), `index` with the neurons, q_fast and q_slow with their q/τ.
+    Fills x0, x1, g0, g1 and m of (4.1), `active` with the neurons, q_fast and q_slow with their q/τ.
 
     Returns:
         their number, Σ λ_f q/τ_f² and Σ λ_s q/τ_s².
@@ -106,13 +106,13 @@ def _active(network, gain, path, c_count, costate, memory, t, b):
         m[n] = g0[n] + g1[n] + abs(crossings[n])
     for n in range(v.shape[0]):
         m[n] += x0[n] * (one - x0[n]) + x1[n] * (one - x1[n])
-    count = select(m, memory.index)
+    count = select(m, memory.active)
     fill(m, zero)
-    dot_rows(network.w_rec_t, memory.index, count, costate.zeta[b], projected)
+    dot_rows(network.w_rec_t, memory.active, count, costate.zeta[b], projected)
     _released(network, v, v_after, crossings, count, memory)
     for_fast = for_slow = 0.0
     for k in range(count):
-        n = memory.index[k]
+        n = memory.active[k]
         q, slow = q_fast[k], zero
         for j in range(eta.shape[0]):
             slow += w_out_t[n, j] * eta[j]
@@ -154,7 +154,7 @@ def _back(network, keep, path, costate, memory, sums, t, b):
 @compiled(**PIECE)
 def _released(network, now, after, crossed, count, memory):
     """Charge q of each selected neuron into q_fast, the numbers of `forward` again."""
-    index, q = memory.index, memory.q_fast
+    index, q = memory.active, memory.q_fast
     y0, y1, c0, c1 = memory.y0[:count], memory.y1[:count], memory.level0[:count], memory.level1[:count]
     for k in range(count):
         y0[k], y1[k] = memory.x0[index[k]], memory.x1[index[k]]

@@ -242,25 +242,23 @@ class FusedGated:
             return Synapses(dtype(tau_fast), dtype(tau_slow))
         return self.tableau.scheme(self.dt, tau_fast, tau_slow, dtype)
 
-    def _memory(self, n_hidden: int, dtype: Any) -> tuple[EulerMemory] | tuple[StageMemory]:
+    def _memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the forward loop writes to."""
         index = np.empty(n_hidden + 1, np.int64)
         if self.tableau is None:
-            return (EulerMemory(index, *np.empty((len(EulerMemory._fields) - 1, n_hidden), dtype)),)
+            return (EulerMemory._make([index, *np.empty((len(EulerMemory._fields) - 1, n_hidden), dtype)]),)
         s = len(self.tableau.b)
         blocks, vectors = np.empty((5, s + 1, n_hidden), dtype), np.empty((4, n_hidden), dtype)
-        return (StageMemory(index, *blocks, *vectors, np.empty(s)),)
+        return (StageMemory._make([index, *blocks, *vectors, np.empty(s)]),)
 
-    def _adjoint_memory(
-        self, n_hidden: int, dtype: Any
-    ) -> tuple[EulerAdjointMemory] | tuple[StageMemory | StageAdjointMemory, ...]:
+    def _adjoint_memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the backward loop writes to."""
         if self.tableau is None:
             index = np.empty(n_hidden + 1, np.int64)
-            return (EulerAdjointMemory(index, *np.empty((len(EulerAdjointMemory._fields) - 1, n_hidden), dtype)),)
+            return (EulerAdjointMemory._make([index, *np.empty((len(EulerAdjointMemory._fields) - 1, n_hidden), dtype)]),)
         s = len(self.tableau.b)
         blocks, vectors = np.empty((6, s + 1, n_hidden), dtype), np.empty((9, n_hidden), dtype)
-        return *self._memory(n_hidden, dtype), StageAdjointMemory(*blocks, *vectors, np.empty(s))
+        return *self._memory(n_hidden, dtype), StageAdjointMemory._make([*blocks, *vectors, np.empty(s)])
 
     def _constants(self) -> np.ndarray:
         """1/τ and v_r for each neuron, (2, N); zeros where the membrane has none."""
@@ -288,7 +286,7 @@ class FusedSweep:
         shape: (T, B, N) of the whole trajectory.
         wanted: names of tensors, and "u".
         last: cotangents of readout, v, a_fast and a_slow at the last time, None where the loss has none.
-        c_count: cotangents of the number of spikes Σ|q|, (B, N), where the loss depends on it.
+        c_charge: cotangents of the number of spikes Σ|q|, (B, N), where the loss depends on it.
     """
 
     def __init__(
@@ -297,7 +295,7 @@ class FusedSweep:
         shape: tuple[int, int, int],
         wanted: frozenset[str],
         last: Sequence[Tensor | None],
-        c_count: Tensor | None = None,
+        c_charge: Tensor | None = None,
     ) -> None:
         t = kernel.tensors
         n_steps, batch, n_hidden = shape
@@ -305,7 +303,7 @@ class FusedSweep:
         self.dtype = _array(t.w_rec).dtype.type
         self.network, self.scheme = kernel.network(_array(t.w_out.T)), kernel.scheme(self.dtype)
         names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
-        self.want = Want(*(name in wanted for name in names), last[2] is not None, last[3] is not None)
+        self.want = Want._make([*(name in wanted for name in names), last[2] is not None, last[3] is not None])
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
         eta, lam_v, fast, slow = (
             np.zeros((batch, width), self.dtype) if x is None else _array(x).copy()
@@ -315,7 +313,7 @@ class FusedSweep:
         fast /= self.dtype(self.scales[0])
         slow /= self.dtype(self.scales[1])
         self.state = Costate(lam_v, np.zeros_like(lam_v), eta, fast, slow)
-        self.c_count = np.zeros((0, 0), self.dtype) if c_count is None else _array(c_count)
+        self.c_charge = np.zeros((0, 0), self.dtype) if c_charge is None else _array(c_charge)
         self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
         self.total = [[np.zeros(size, self.dtype) for size in self.shapes] for _ in self.groups]
@@ -337,12 +335,12 @@ class FusedSweep:
         whole_d_u = _EMPTY[self.dtype] if filled is None else filled.numpy()
         for start, stop in reversed(_blocks(len(u), self.length)):
             block = _part(whole, start, stop)
-            asked = Cotangents(*(c[start:stop] for c in losses), self.c_count)
+            asked = Cotangents._make([*(c[start:stop] for c in losses), self.c_charge])
 
             def work(k: int, first: int, last: int, block=block, asked=asked, d_input=whole_d_u[start:stop]) -> None:
                 sums = [np.zeros(size, self.dtype) for size in self.shapes]  # short sums, so that float32 keeps its digits
                 memory = self.kernel._adjoint_memory(block.v.shape[2], self.dtype)
-                into = Sums(d_input, *sums, self.d_tau[k])
+                into = Sums._make([d_input, *sums, self.d_tau[k]])
                 loop(self.network, self.scheme, block, asked, self.want, self.state, first, last, *memory, into)
                 for whole, part in zip(self.total[k], sums, strict=True):
                     whole += part

@@ -76,7 +76,7 @@ def stages(network, scheme, v, recurrent, level, memory):
         charge_of(network, volts[i], memory.x, charge)
         for n in range(v.shape[0]):
             charge[n] += turns[n] - level[n]
-        released_columns(network.w_rec_t, charge, memory.index, memory.weight, memory.columns[i])
+        released_columns(network.w_rec_t, charge, memory.active, memory.weight, memory.columns[i])
         scaled(recurrent, keep[i], memory.columns, gain[i], i + 1, currents[i])
         add(memory.drive, currents[i])
         flow_of(network.membrane, volts[i], currents[i], network.constants, flows[i])
@@ -92,7 +92,7 @@ def _finish(network, scheme, path, recurrent, level, memory, t, b):
     for n in range(after.shape[0]):
         charges[s][n] = total[n] + turns[n] - level[n]
     copy(total, level)
-    released_columns(network.w_rec_t, charges[s], memory.index, memory.weight, memory.columns[s])
+    released_columns(network.w_rec_t, charges[s], memory.active, memory.weight, memory.columns[s])
     scaled(recurrent, keep[s], memory.columns, gain[s], s + 1, total)
     copy(total, recurrent)
     scaled(path.a_fast[t, b], keep[s], charges, gain[s], s + 1, path.a_fast[t + 1, b])
@@ -103,10 +103,10 @@ def _finish(network, scheme, path, recurrent, level, memory, t, b):
         magnitude += abs(current[n]) + abs(after[n])  # not finite if any of them is not
     for n in range(after.shape[0]):
         crossings[n] = np.int8(min(max(turns[n], -most), most))
-    count = select(turns, memory.index)
+    count = select(turns, memory.active)
     fine = magnitude < after.dtype.type(np.inf)
     for k in range(count):
-        n = memory.index[k]
+        n = memory.active[k]
         fine &= (abs(turns[n]) <= MOST_CROSSINGS) & (after[n] < after.dtype.type(1.0))
         lowest, highest = min(lowest, crossings[n]), max(highest, crossings[n])
     return fine, lowest, highest

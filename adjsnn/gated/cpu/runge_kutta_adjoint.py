@@ -38,10 +38,10 @@ def backward(network, scheme, path, cotangents, want, costate, first, last, memo
     for t in range(len(path.current) - 1, -1, -1):
         for b in range(first, last):
             _again(network, scheme, path, memory, back, t, b)
-            d_tau_slow += _end_back(network, scheme, cotangents.count, want, costate, memory, back, sums, b)
+            d_tau_slow += _end_back(network, scheme, cotangents.charge, want, costate, memory, back, sums, b)
             _start_stages_back(network, scheme.method, path, memory, back, sums, t, b)
             if want.tau_fast:
-                released_columns(network.w_rec_t, memory.charges[s], memory.index, memory.weight, memory.columns[s])
+                released_columns(network.w_rec_t, memory.charges[s], memory.active, memory.weight, memory.columns[s])
                 d_tau_fast += _filter_back(costate.zeta[b], back.recurrent, memory.columns, scheme.d_fast, s)
             for i in range(s - 1, -1, -1):
                 for n in range(back.w.shape[0]):
@@ -49,7 +49,12 @@ def backward(network, scheme, path, cotangents, want, costate, first, last, memo
                 add(back.amps[i], back.w)
                 if want.tau_fast and i > 0:
                     d_tau_fast += _filter_back(back.amps[i], back.recurrent, memory.columns, scheme.d_fast, i)
-                d_tau_slow += _stage_back(network, scheme, want, costate, memory, back, sums, i, b)
+                _flow_back(network, memory, back, sums, i)
+                if i > 0:
+                    _scaled_from(costate.zeta[b], back.amps, fast.gain, i, s, back.omega[i])
+                    d_tau_slow += _released_back(network, scheme, want, costate, memory, back, sums, i, b)
+                    _to_earlier_stages(network.h, scheme.method.a, memory.x, back, i)
+                add(back.bars[i], back.lam)
             for n in range(back.w.shape[0]):
                 costate.lam_v[b, n] = back.lam[n] - back.g0[n] * back.released[n]
             _inputs_back(network, path.u[t, b], want, back.w, sums, t, b)
@@ -132,26 +137,25 @@ def _start_stages_back(network, method, path, memory, back, sums, t, b):
 
 
 @compiled(**PIECE)
-def _stage_back(network, scheme, want, costate, memory, back, sums, i, b):
-    """From the cotangents of a stage's flow and current to those of the stages before it; returns its part of dC/dτ_s."""
-    a, s, bars, x, d_tau_slow = scheme.method.a, scheme.method.b.shape[0], back.bars, memory.x, 0.0
+def _flow_back(network, memory, back, sums, i):
+    """From the cotangent of a stage's flow to that of its voltage; what the flow adds to the gradients of the constants."""
     constants_back(
-        network.membrane, memory.volts[i], memory.currents[i], network.constants, bars[i], back.by_current[i], sums.c0
+        network.membrane, memory.volts[i], memory.currents[i], network.constants, back.bars[i], back.by_current[i], sums.c0
     )
+    for n in range(memory.x.shape[0]):
+        back.bars[i][n] *= back.by_v[i][n]
+
+
+@compiled(**PIECE)
+def _to_earlier_stages(h, a, x, back, i):
+    """Add to a stage's voltage what its charge brings, x, and hand the sum to the flows of the stages that it is made of."""
     for n in range(x.shape[0]):
-        bars[i][n] *= back.by_v[i][n]
-    if i > 0:
-        _scaled_from(costate.zeta[b], back.amps, scheme.fast.gain, i, s, back.omega[i])
-        d_tau_slow = _released_back(network, scheme, want, costate, memory, back, sums, i, b)
-        for n in range(x.shape[0]):
-            bars[i][n] += back.density[i][n] * x[n]
-        for j in range(i):
-            if a[i, j] != 0:
-                scale = network.h * a[i, j]
-                for n in range(x.shape[0]):
-                    bars[j][n] += scale * bars[i][n]
-    add(bars[i], back.lam)
-    return d_tau_slow
+        back.bars[i][n] += back.density[i][n] * x[n]
+    for j in range(i):
+        if a[i, j] != 0:
+            scale = h * a[i, j]
+            for n in range(x.shape[0]):
+                back.bars[j][n] += scale * back.bars[i][n]
 
 
 @compiled(**OPTIONS)
@@ -161,7 +165,7 @@ def _released_back(network, scheme, want, costate, memory, back, sums, row, b):
     Returns:
         the part of dC/dτ_s that comes from this charge.
     """
-    s, x, weight, index, zero = scheme.method.b.shape[0], memory.x, memory.weight, memory.index, memory.x.dtype.type(0.0)
+    s, x, weight, index, zero = scheme.method.b.shape[0], memory.x, memory.weight, memory.active, memory.x.dtype.type(0.0)
     charge, density, omega, eta, w_out_t = (
         memory.charges[row],
         back.density[row],

@@ -144,12 +144,12 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     Args:
         layer: LayerArrays.
         inputs: Events.
-        start: LIFState of arrays (B, N) at time 0.
+        start: StateArrays (B, N) at time 0.
         trial: Trial; its probes and edges are read in `marks`.
         marks: where every walk stops.
         first: of the samples.
         last: one past the last of them.
-        states: LIFState of arrays (P, B, N), written at the probes.
+        states: StateArrays (P, B, N), written at the probes.
 
     Returns:
         the number of spikes of each sample, (last - first,); Spikes, of each sample sorted in time; the outcome: what went

@@ -15,7 +15,7 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     Args:
         layer: LayerArrays.
         inputs: Events.
-        start: LIFState of arrays (B, N) at time 0.
+        start: StateArrays (B, N) at time 0.
         trial: Trial.
         marks: Marks.
         own_first: (B+1,), where each sample's spikes begin.

@@ -14,11 +14,12 @@ from adjsnn.lif.layer import (
     LayerCotangents,
     LayerGradients,
     LayerRun,
+    StateArrays,
     Trial,
     grazing,
     runaway,
 )
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import LIFLayer
 from adjsnn.numerics.threads import groups_of, run_groups
 
 
@@ -36,8 +37,8 @@ def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, tr
     """
     loop, _ = _loops(layer.recurrent)
     shape = (len(trial.probes), *v.shape)
-    states = LIFState(np.empty(shape), np.empty(shape))
-    head = (layer, inputs, LIFState(v, i), trial, *_marks(layer, trial))
+    states = StateArrays(np.empty(shape), np.empty(shape))
+    head = (layer, inputs, StateArrays(v, i), trial, *_marks(layer, trial))
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
     parts: list[Any] = [None] * len(groups)
 
@@ -74,7 +75,7 @@ def backward(
     head = (
         layer,
         inputs,
-        LIFState(v, i),
+        StateArrays(v, i),
         trial,
         *_marks(layer, trial),
         *run.record,

@@ -28,7 +28,7 @@ class Cells(NamedTuple):
         upcoming: when it spikes next, as far as foreseen, or inf, ms.
         bias: b and the present step of the drive together, (2.16).
         spike_of: the last spike of each that is held, counted in the group of samples.
-        count: spikes so far.
+        fired: spikes so far.
     """
 
     v: np.ndarray
@@ -38,7 +38,7 @@ class Cells(NamedTuple):
     upcoming: np.ndarray
     bias: np.ndarray
     spike_of: np.ndarray
-    count: np.ndarray
+    fired: np.ndarray
 
 
 class Kind(NamedTuple):
@@ -126,7 +126,7 @@ def forward(layer, inputs, start, trial, first, last, states):
             ends = min(ends, trial.t_end)
             if cells.upcoming[spiking] == t:
                 n = spiking
-                if cells.count[n] == trial.limit:
+                if cells.fired[n] == trial.limit:
                     return counts, spikes, entries, log, (RUNAWAY, b, n), t
                 if total == len(spikes.time):
                     spikes = _more_spikes(spikes, total + 1)
@@ -190,7 +190,7 @@ def _cells(n):
 @compiled(**EXACT_PIECE)
 def _begin(layer, kind, cells, start, trial, external, b):
     """Sample b at time 0."""
-    cells.v[:], cells.i[:], cells.at[:], cells.release[:], cells.count[:] = start.v[b], start.i[b], 0.0, inf, 0
+    cells.v[:], cells.i[:], cells.at[:], cells.release[:], cells.fired[:] = start.v[b], start.i[b], 0.0, inf, 0
     set_bias(layer.bias, trial.drive, np.int64(0), b, cells.bias)
     ends = min(trial.edges[0], trial.t_end) if len(trial.edges) > 0 else trial.t_end
     horizon = min(external.time[0], ends) if kind.broadcast and len(external.time) > 0 else ends
@@ -262,7 +262,7 @@ def _spike(layer, cells, spikes, total, n, t):
     spikes.current[total], spikes.released[total] = cells.i[n] + (cells.bias[n] - layer.bias[n]), np.nan
     cells.v[n], cells.release[n], cells.upcoming[n] = layer.v_reset[n], t + layer.refractory[n], inf
     cells.spike_of[n] = total
-    cells.count[n] += 1
+    cells.fired[n] += 1
 
 
 @compiled(**EXACT_PIECE)
