@@ -3,7 +3,6 @@ it."""
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -192,8 +191,7 @@ def van_rossum(
     order = time.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]
     groups = found.batch * found.n_neurons
-    first = np.zeros(groups + 1, np.int64)
-    np.cumsum(torch.bincount(group, minlength=groups).cpu().numpy(), out=first[1:])
+    first = torch.cat([group.new_zeros(1), torch.bincount(group, minlength=groups).cumsum(0)])
     total = pair_sums(time[order].double(), sign[order].double()[:, None], first, tau)
     return total.view(found.batch, found.n_neurons).sum(1).to(time.dtype)
 

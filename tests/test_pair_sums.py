@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,18 +10,18 @@ from adjsnn.losses import van_rossum
 from adjsnn.numerics.pair_sums import pair_sums
 
 F64 = torch.float64
-FIRST = np.array([0, 4, 4, 5, 9])  # groups of 4, 0, 1 and 4 spikes
+FIRST = torch.tensor([0, 4, 4, 5, 9])  # groups of 4, 0, 1 and 4 spikes
 
 
 def spikes(seed: int, channels: int):
     generator = torch.Generator().manual_seed(seed)
-    time = torch.cat([torch.rand(n, generator=generator, dtype=F64).mul_(20.0).sort().values for n in np.diff(FIRST).tolist()])
+    time = torch.cat([torch.rand(n, generator=generator, dtype=F64).mul_(20.0).sort().values for n in FIRST.diff().tolist()])
     return time.requires_grad_(), torch.randn(len(time), channels, generator=generator, dtype=F64).requires_grad_()
 
 
 def over_all_pairs(time, w, tau):
     rows = []
-    for a, b in pairwise(FIRST):
+    for a, b in pairwise(FIRST.tolist()):
         t, x = time[a:b], w[a:b]
         rows.append(0.5 * ((x @ x.T) * torch.exp(-(t[:, None] - t).abs() / tau)).sum())
     return torch.stack(rows)

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.lif.layer import NO_STATES, Events, LayerCotangents, LayerGradients, LayerRun, as_array, layer_arrays
+from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, complete
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult, LIFTrial
@@ -43,15 +42,14 @@ class _Attached(FirstOrder):
 
     @staticmethod
     def forward(ctx, trial, back, runs, time, drive, *flat):
-        inputs = Events(trial.first, as_array(time).copy(), trial.source)
+        inputs = Events(trial.first, time.detach().to(torch.float64, copy=True), trial.source)
         outputs = []
         for k, (layer, state) in enumerate(_layers(flat)):
-            arrays, like = layer_arrays(layer), layer.w_in
-            run = trial.body.forward(arrays, inputs, *(as_array(x) for x in state), trial.of_layer(k, drive))
+            run = trial.body.forward(complete(layer), inputs, _doubled(state), trial.of_layer(k, drive))
             # Users change results in place: of what they are given, the run keeps only a copy of the times.
-            outputs.append(torch.from_numpy(run.spikes.time).to(like, copy=True))
-            outputs += [torch.from_numpy(x).to(like) for x in (run.v, run.i)]
-            runs.append(run._replace(v=NO_STATES, i=NO_STATES))
+            outputs.append(run.spikes.time.to(layer.w_in, copy=True))
+            outputs += [x.to(layer.w_in) for x in run.states]
+            runs.append(run._replace(states=None))
             inputs = run.spikes
         ctx.trial, ctx.back, ctx.runs = trial, back, tuple(runs)
         ctx.save_for_backward(time, drive, *flat)
@@ -69,25 +67,24 @@ def _backward(ctx, *cotangents):
     trial, layers, needs = ctx.trial, _layers(flat), ctx.needs_input_grad[5:]
     gradients: list[Tensor | None] = [None] * len(flat)
     lowest = 0 if any(ctx.needs_input_grad[3:5]) else next((k for k, need in enumerate(needs) if need), len(flat)) // WIDTH
-    above: np.ndarray | None = None
+    above: Tensor | None = None
     d_drive: Tensor | None = None
     for k in range(len(layers) - 1, lowest - 1, -1):
         layer, state = layers[k]
-        run, given = ctx.runs[k], [None if c is None else as_array(c) for c in cotangents[3 * k : 3 * k + 3]]
+        run, given = ctx.runs[k], [None if c is None else c.double() for c in cotangents[3 * k : 3 * k + 3]]
         if above is None and all(c is None for c in given):
             continue
-        inputs = ctx.runs[k - 1].spikes if k else Events(trial.first, as_array(time), trial.source)
-        at_spikes = sum((c for c in (above, given[0]) if c is not None), np.zeros_like(run.spikes.time))
+        inputs = ctx.runs[k - 1].spikes if k else Events(trial.first, time.detach().double(), trial.source)
+        at_spikes = sum((c for c in (above, given[0]) if c is not None), torch.zeros_like(run.spikes.time))
         need = needs[k * WIDTH : (k + 1) * WIDTH]
         names = frozenset(name for name, n in zip((*LIFLayer._fields, "v", "i"), need, strict=True) if n)
-        states = [as_array(x) for x in state]
         cotangents_here = LayerCotangents(at_spikes, *given[1:])
-        found = ctx.back(trial, layer_arrays(layer), inputs, *states, trial.of_layer(k, drive), run, cotangents_here, names)
+        found = ctx.back(trial, complete(layer), inputs, _doubled(state), trial.of_layer(k, drive), run, cotangents_here, names)
         if k == 0 and ctx.needs_input_grad[4]:
-            d_drive = torch.from_numpy(found.drive).to(drive)
+            d_drive = found.drive.to(drive)
         gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(found, (*layer, *state), need)
         above = found.time
-    d_time = torch.from_numpy(above).to(time) if ctx.needs_input_grad[3] and above is not None else None
+    d_time = above.to(time) if ctx.needs_input_grad[3] and above is not None else None
     return None, None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
 
 
@@ -96,10 +93,13 @@ def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:
     return [(LIFLayer(*row[:FIELDS]), LIFState(*row[FIELDS:])) for row in rows]
 
 
+def _doubled(state: LIFState) -> State:
+    return State(state.v.detach().double(), state.i.detach().double())
+
+
 def _tensors(found: LayerGradients, like: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
     """Gradients of one layer's arguments as tensors of their shape, dtype and device; None where none is needed."""
-    arrays = (*found.layer, found.v, found.i)
+    gradients = (*found.layer, found.v, found.i)
     return [
-        torch.from_numpy(x).reshape(y.shape).to(y) if need and y is not None else None
-        for x, y, need in zip(arrays, like, needs, strict=True)
+        x.reshape(y.shape).to(y) if need and y is not None else None for x, y, need in zip(gradients, like, needs, strict=True)
     ]

@@ -1,14 +1,45 @@
 """Which body solves LIF layers: the contract that every body keeps, and the bodies there are."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
 from adjsnn.lif.cpu import loops
-from adjsnn.lif.layer import LayerGradients, LayerRun
+from adjsnn.lif.layer import Events, Layer, LayerCotangents, LayerGradients, LayerRun, State, Trial, on_the_host
 from adjsnn.lif.network import LIFLayer
+
+
+class Forward(Protocol):
+    """The solve of a layer for every sample.
+
+    Raises:
+        EventError: a neuron spikes more often than trial.limit.
+    """
+
+    def __call__(self, layer: Layer, inputs: Events, start: State, trial: Trial, /) -> LayerRun: ...
+
+
+class Backward(Protocol):
+    """Gradients of a layer from the cotangents of what the same body's solve gave, at least of what is wanted: names of
+    fields of Layer, "v" and "i".
+
+    Raises:
+        EventError: the loss depends on a spike that touches its threshold without crossing it.
+    """
+
+    def __call__(
+        self,
+        layer: Layer,
+        inputs: Events,
+        start: State,
+        trial: Trial,
+        run: LayerRun,
+        cotangents: LayerCotangents,
+        wanted: frozenset[str],
+        /,
+    ) -> LayerGradients: ...
 
 
 class Body(NamedTuple):
@@ -17,18 +48,19 @@ class Body(NamedTuple):
     Attributes:
         name: as in `kernels=`.
         obstacle: why the body cannot solve a network's layers, or None where it can.
-        forward: the solve of a layer; arguments and result as of `lif.plain.forward`.
-        backward: its adjoint; arguments and result as of `lif.plain_adjoint.backward`.
+        forward: the solve of a layer, of float64 tensors on the network's device.
+        backward: its adjoint.
     """
 
     name: str
     obstacle: Callable[[Sequence[LIFLayer]], str | None]
-    forward: Callable[..., LayerRun]
-    backward: Callable[..., LayerGradients]
+    forward: Forward
+    backward: Backward
 
 
-PLAIN = Body("plain", lambda layers: None, plain.forward, plain_adjoint.backward)  # the readable truth
-CPU = Body("fused", loops.obstacle, loops.forward, loops.backward)  # compiled by numba
+# The readable truth, and loops compiled by numba.
+PLAIN = Body("plain", lambda layers: None, on_the_host(plain.forward), on_the_host(plain_adjoint.backward))
+CPU = Body("fused", loops.obstacle, on_the_host(loops.forward), on_the_host(loops.backward))
 BODIES = {"fused": CPU, "plain": PLAIN}
 KERNELS = ("auto", *BODIES)
 

@@ -1,55 +1,75 @@
-"""One LIF layer, what it is solved over and what it did, as float64 arrays: the form that the event-exact solver works on."""
+"""One LIF layer, what it is solved over and what it did: what the engine hands to every body and takes from it.
 
-from typing import Any, NamedTuple
+Between engine and body all of it is tensors, float64 whatever the network's dtype, on the network's device, so that a body for
+another device needs no copy on the host. Bodies of numpy take the same in arrays: `on_the_host`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from adjsnn.errors import EventError
 from adjsnn.lif.network import LIFLayer
 
+X: TypeAlias = Any  # a tensor; in a body of numpy an array
 
-class LayerArrays(NamedTuple):
-    """The tensors of a LIFLayer as float64 arrays.
 
-    Fields: w_in (N, M), w_rec (N, N), or (N, 0) without recurrence; bias, tau_mem, tau_syn, v_th, v_reset, refractory (N,);
-    delays (1, M) per axon or (N, M) per synapse, rec_delays (1, N) or (N, N), zeros where the layer has none.
+class Layer(NamedTuple):
+    """The tensors of a LIFLayer, with nothing left out.
+
+    Attributes:
+        w_in: (N, M).
+        w_rec: (N, N), or (N, 0) without recurrence.
+        bias: (N,).
+        tau_mem: (N,), ms.
+        tau_syn: (N,), ms.
+        v_th: (N,).
+        v_reset: (N,).
+        refractory: (N,), ms.
+        delays: (1, M) per axon or (N, M) per synapse, zeros where the layer has none, ms.
+        rec_delays: (1, N) or (N, N), likewise, ms.
     """
 
-    w_in: np.ndarray
-    w_rec: np.ndarray
-    bias: np.ndarray
-    tau_mem: np.ndarray
-    tau_syn: np.ndarray
-    v_th: np.ndarray
-    v_reset: np.ndarray
-    refractory: np.ndarray
-    delays: np.ndarray
-    rec_delays: np.ndarray
+    w_in: X
+    w_rec: X
+    bias: X
+    tau_mem: X
+    tau_syn: X
+    v_th: X
+    v_reset: X
+    refractory: X
+    delays: X
+    rec_delays: X
 
     @property
     def recurrent(self) -> bool:
         return self.w_rec.shape[1] > 0
 
 
-class StateArrays(NamedTuple):
+class State(NamedTuple):
     """v and i of a layer at one time, (B, N), or at the probes, (P, B, N)."""
 
-    v: np.ndarray
-    i: np.ndarray
+    v: X
+    i: X
 
 
 class Events(NamedTuple):
-    """Spikes of a batch in flat columns, those of sample b at first[b] … first[b+1]-1, sorted in time.
+    """Spikes of a batch in flat columns, those of each sample together and sorted in time.
 
-    Fields: first (B+1,) int64, time (S,) float64 in ms, neuron (S,) int64.
+    Attributes:
+        first: (B+1,), int64; those of sample b are at first[b] … first[b+1]-1.
+        time: (S,), float64, ms.
+        neuron: (S,), int64.
     """
 
-    first: np.ndarray
-    time: np.ndarray
-    neuron: np.ndarray
+    first: X
+    time: X
+    neuron: X
 
-    def sample(self, b: int) -> slice:
+    def of_sample(self, b: int) -> slice:
         return slice(int(self.first[b]), int(self.first[b + 1]))
 
     @property
@@ -57,34 +77,50 @@ class Events(NamedTuple):
         return len(self.first) - 1
 
 
+def sample_of(spikes: Events) -> Tensor:
+    """The sample of each spike, (S,)."""
+    numbers = torch.arange(spikes.batch, device=spikes.first.device)
+    return numbers.repeat_interleave(spikes.first.diff(), output_size=len(spikes.time))
+
+
+def counts_of(spikes: Events, neurons: int) -> Tensor:
+    """Number of spikes of each neuron in each sample, (B, N)."""
+    flat = sample_of(spikes) * neurons + spikes.neuron
+    return flat.bincount(minlength=spikes.batch * neurons).view(spikes.batch, neurons)
+
+
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = range(6)  # kinds of events of a layer
 ALL = -1  # the target of an event that happens to every neuron
 FINE, RUNAWAY, GRAZING = range(3)  # what a body of compiled code says of a solve or a sweep
-NO_TIMES, NO_DRIVE, NO_STATES = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
 
 
 class Trial(NamedTuple):
     """What a layer is solved over.
 
-    Fields: layer, its number, for messages; t_end, ms; probes (P,), sorted times at which v and i are asked for, ms; limit,
-    the most spikes of one neuron in one sample; drive (T, B, N), what is added to b in each of T steps, or no steps at all;
-    edges (T-1,), times at which the second and every later step begin, ms.
+    Attributes:
+        layer: its number, for messages.
+        t_end: end of the trial, ms.
+        probes: (P,), sorted times at which v and i are asked for, ms.
+        limit: the most spikes of one neuron in one sample.
+        drive: (T, B, N), what is added to b in each of T steps, or no steps at all.
+        edges: (T-1,), times at which the second and every later step begin, ms.
     """
 
     layer: int
     t_end: float
-    probes: np.ndarray
+    probes: X
     limit: int
-    drive: np.ndarray = NO_DRIVE
-    edges: np.ndarray = NO_TIMES
+    drive: X
+    edges: X
 
     @property
     def driven(self) -> bool:
         return len(self.drive) > 0
 
-    def bias(self, layer: LayerArrays, sample: int, step: int) -> np.ndarray:
-        """b and the drive of a step together, (N,), equation (2.16)."""
-        return layer.bias + self.drive[step, sample] if self.driven else layer.bias
+
+def bias_of(layer: Layer, trial: Trial, sample: int, step: int) -> np.ndarray:
+    """b and the drive of a step together, (N,), equation (2.16)."""
+    return layer.bias + trial.drive[step, sample] if trial.driven else layer.bias
 
 
 class Drive(NamedTuple):
@@ -97,42 +133,90 @@ class Drive(NamedTuple):
 class LayerRun(NamedTuple):
     """What a batch of one layer did.
 
-    Fields: spikes; current (S,), i at each spike, and the drive there; v and i at the probes, (P, B, N), which become the
-    user's and leave the run; record, what the adjoint reads beside.
+    Attributes:
+        spikes: Events.
+        current: (S,), i at each spike, and the drive there.
+        states: v and i at the probes, (P, B, N); they become the user's and leave the run.
+        record: what the adjoint of the same body reads beside.
     """
 
     spikes: Events
-    current: np.ndarray
-    v: np.ndarray
-    i: np.ndarray
+    current: X
+    states: State | None
     record: Any
 
     @property
     def stored_bytes(self) -> int:
-        return sum(x.nbytes for x in (*self.spikes, self.current)) + _bytes(self.record)
+        return _bytes((*self.spikes, self.current, self.record))
 
 
 class LayerCotangents(NamedTuple):
     """Cotangents of a layer's results: time (S,), v and i at the probes (P, B, N), None where the loss has none."""
 
-    time: np.ndarray
-    v: np.ndarray | None
-    i: np.ndarray | None
+    time: X
+    v: X | None
+    i: X | None
 
 
 class LayerGradients(NamedTuple):
-    """dC/d of all that a layer depends on: its arrays, the times of its input spikes (S_in,), v(0) and i(0), each (B, N),
-    and its drive (T, B, N)."""
+    """dC/d of all that a layer depends on.
 
-    layer: LayerArrays
-    time: np.ndarray
-    v: np.ndarray
-    i: np.ndarray
-    drive: np.ndarray
+    Attributes:
+        layer: of its parameters.
+        time: of the times of its input spikes, (S_in,).
+        v: of v(0), (B, N).
+        i: of i(0), (B, N).
+        drive: of its drive, (T, B, N).
+    """
+
+    layer: Layer
+    time: X
+    v: X
+    i: X
+    drive: X
+
+
+def complete(layer: LIFLayer) -> Layer:
+    """The layer in the form that bodies take."""
+    n, m = layer.w_in.shape
+    w_rec = layer.w_in.new_zeros(n, 0) if layer.w_rec is None else layer.w_rec
+    delays = layer.w_in.new_zeros(1, m) if layer.delays is None else layer.delays.reshape(-1, m)
+    rec_delays = w_rec.new_zeros(1, w_rec.shape[1])
+    if layer.rec_delays is not None and layer.w_rec is not None:
+        rec_delays = layer.rec_delays.reshape(-1, n)
+    tensors = layer._replace(w_rec=w_rec, delays=delays, rec_delays=rec_delays)
+    return Layer._make([x.detach().double() for x in tensors if x is not None])
+
+
+def on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays, contiguous and in the host's memory, as one of tensors; results are views of its arrays."""
+
+    def of_tensors(*arguments: Any) -> Any:
+        return _as_tensors(function(*map(_as_arrays, arguments)))
+
+    return of_tensors
+
+
+def _as_arrays(x: Any) -> Any:
+    """Tensors, in named tuples or alone, as arrays; everything else as it is."""
+    if isinstance(x, Tensor):
+        return np.ascontiguousarray(x.detach().cpu().numpy())
+    if isinstance(x, LayerRun):  # its record is the body's own
+        return LayerRun(_as_arrays(x.spikes), _as_arrays(x.current), _as_arrays(x.states), x.record)
+    return type(x)(*map(_as_arrays, x)) if isinstance(x, tuple) else x
+
+
+def _as_tensors(x: Any) -> Any:
+    """The other way."""
+    if isinstance(x, np.ndarray):
+        return torch.from_numpy(x)
+    if isinstance(x, LayerRun):
+        return LayerRun(_as_tensors(x.spikes), _as_tensors(x.current), _as_tensors(x.states), x.record)
+    return type(x)(*map(_as_tensors, x))
 
 
 def _bytes(record: Any) -> int:
-    if isinstance(record, np.ndarray):
+    if isinstance(record, (np.ndarray, Tensor)):
         return record.nbytes
     if isinstance(record, (list, tuple)):
         return sum(_bytes(x) for x in record)
@@ -158,13 +242,3 @@ def grazing(trial: Trial, sample: int, neuron: int, time: float) -> EventError:
 def as_array(x: Tensor) -> np.ndarray:
     """A float64 copy or view on the CPU."""
     return np.asarray(x.detach().cpu().numpy(), np.float64, "C")
-
-
-def layer_arrays(layer: LIFLayer) -> LayerArrays:
-    n, m = layer.w_in.shape
-    w_rec = np.zeros((n, 0)) if layer.w_rec is None else as_array(layer.w_rec)
-    delays = np.zeros((1, m)) if layer.delays is None else as_array(layer.delays).reshape(-1, m)
-    k = w_rec.shape[1]
-    rec_delays = np.zeros((1, k)) if layer.rec_delays is None or k == 0 else as_array(layer.rec_delays).reshape(-1, k)
-    per_neuron = [as_array(x) for x in layer[2:8]]
-    return LayerArrays._make([as_array(layer.w_in), w_rec, *per_neuron, delays, rec_delays])

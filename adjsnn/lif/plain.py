@@ -21,9 +21,11 @@ from adjsnn.lif.layer import (
     RELEASE,
     SPIKE,
     Events,
-    LayerArrays,
+    Layer,
     LayerRun,
+    State,
     Trial,
+    bias_of,
     runaway,
 )
 
@@ -52,23 +54,24 @@ class SampleRun(NamedTuple):
     i: np.ndarray
 
 
-def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, trial: Trial) -> LayerRun:
-    """Solve a layer for every sample, from v and i (B, N) at time 0.
+def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRun:
+    """Solve a layer for every sample, from its state (B, N) at time 0.
 
     Raises:
         EventError: a neuron spikes more often than trial.limit.
     """
     runs = [
-        run_sample(layer, inputs.time[at], inputs.neuron[at], v[b], i[b], trial, b)
-        for b, at in enumerate(map(inputs.sample, range(inputs.batch)))
+        run_sample(layer, inputs.time[at], inputs.neuron[at], State(start.v[b], start.i[b]), trial, b)
+        for b, at in enumerate(map(inputs.of_sample, range(inputs.batch)))
     ]
     first = np.cumsum([0, *(len(run.time) for run in runs)])
-    columns = [np.concatenate([run[k] for run in runs]) for k in (1, 2, 3)]
-    states = [np.stack([run[k] for run in runs], 1) for k in (4, 5)]
-    return LayerRun(Events(first, columns[0], columns[1]), columns[2], states[0], states[1], runs)
+    time, neuron = np.concatenate([run.time for run in runs]), np.concatenate([run.neuron for run in runs])
+    current = np.concatenate([run.current for run in runs])
+    states = State(np.stack([run.v for run in runs], 1), np.stack([run.i for run in runs], 1))
+    return LayerRun(Events(first, time, neuron), current, states, runs)
 
 
-def arrivals(layer: LayerArrays, recurrent: bool, time: float, spike: int, source: int) -> list[Entry]:
+def arrivals(layer: Layer, recurrent: bool, time: float, spike: int, source: int) -> list[Entry]:
     """Where and when a spike of a source arrives: everywhere at once, or synapse by synapse where delays are per synapse."""
     kind, delays = (RECURRENT, layer.rec_delays) if recurrent else (ARRIVAL, layer.delays)
     if len(delays) == 1:
@@ -79,10 +82,10 @@ def arrivals(layer: LayerArrays, recurrent: bool, time: float, spike: int, sourc
 class _Run:
     """State of a sample on its way: v, i and time of each neuron, when it spikes next, and the arrivals to come."""
 
-    def __init__(self, layer: LayerArrays, v: np.ndarray, i: np.ndarray, ends: float, bias: np.ndarray) -> None:
+    def __init__(self, layer: Layer, start: State, ends: float, bias: np.ndarray) -> None:
         n = len(layer.w_in)
         self.layer, self.ends, self.bias = layer, ends, bias  # the step of the drive ends
-        self.v, self.i, self.at = v.copy(), i.copy(), np.zeros(n)
+        self.v, self.i, self.at = start.v.copy(), start.i.copy(), np.zeros(n)
         self.release, self.spike_of = np.full(n, inf), np.full(n, -1)
         self.next_spike = np.full(n, inf)
         for m in range(n):
@@ -107,19 +110,18 @@ class _Run:
 
 
 def run_sample(
-    layer: LayerArrays,
+    layer: Layer,
     times: np.ndarray,
     sources: np.ndarray,
-    v: np.ndarray,
-    i: np.ndarray,
+    start: State,
     trial: Trial,
     sample: int,
 ) -> SampleRun:
     """Solve one sample of a layer from its input spikes."""
-    n, everyone = len(v), np.arange(len(v))
+    n, everyone = len(start.v), np.arange(len(start.v))
     t_end, probes = trial.t_end, trial.probes
     edges, step = [*trial.edges.tolist(), inf], 0
-    run = _Run(layer, v, i, min(edges[0], t_end), trial.bias(layer, sample, 0))
+    run = _Run(layer, start, min(edges[0], t_end), bias_of(layer, trial, sample, 0))
     queue: list[tuple[float, int, Entry]] = []
     log: list[Entry] = []
     fired_at: list[float] = []
@@ -166,7 +168,7 @@ def run_sample(
             step += 1
             run.advance(everyone, t)
             log.append(Entry(t, DRIVE, step, ALL))
-            run.ends, run.bias = min(edges[step], t_end), trial.bias(layer, sample, step)
+            run.ends, run.bias = min(edges[step], t_end), bias_of(layer, trial, sample, step)
             for m in range(n):
                 run.predict(m)
         else:

@@ -17,21 +17,23 @@ from adjsnn.lif.layer import (
     RELEASE,
     SPIKE,
     Events,
-    LayerArrays,
+    Layer,
     LayerCotangents,
     LayerGradients,
     LayerRun,
+    State,
     Trial,
+    bias_of,
     grazing,
 )
 from adjsnn.lif.plain import Entry, SampleRun
 
 
 class SampleGradients(NamedTuple):
-    """dC/d of everything one sample of a layer depends on: the fields of LayerArrays, the input times, v(0), i(0), and
+    """dC/d of everything one sample of a layer depends on: the fields of Layer, the input times, v(0), i(0), and
     the drive (T, N)."""
 
-    layer: LayerArrays
+    layer: Layer
     times: np.ndarray
     v: np.ndarray
     i: np.ndarray
@@ -39,10 +41,9 @@ class SampleGradients(NamedTuple):
 
 
 def backward(
-    layer: LayerArrays,
+    layer: Layer,
     inputs: Events,
-    v: np.ndarray,
-    i: np.ndarray,
+    start: State,
     trial: Trial,
     run: LayerRun,
     cotangents: LayerCotangents,
@@ -53,14 +54,14 @@ def backward(
     Raises:
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
-    total = LayerArrays(*(np.zeros_like(x) for x in layer))
-    times, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i)
+    total = Layer(*(np.zeros_like(x) for x in layer))
+    times, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(start.v), np.zeros_like(start.i)
     d_drive = np.zeros_like(trial.drive)
-    nothing = np.zeros((len(trial.probes), v.shape[1]))
+    nothing = np.zeros((len(trial.probes), start.v.shape[1]))
     for b, record in enumerate(run.record):
-        at, own = inputs.sample(b), run.spikes.sample(b)
+        at, own, states = inputs.of_sample(b), run.spikes.of_sample(b), State(start.v[b], start.i[b])
         d_v, d_i = (nothing if x is None else x[:, b] for x in (cotangents.v, cotangents.i))
-        found = adjoint_sample(layer, record, inputs.neuron[at], v[b], i[b], trial, b, cotangents.time[own], d_v, d_i)
+        found = adjoint_sample(layer, record, inputs.neuron[at], states, trial, b, cotangents.time[own], d_v, d_i)
         for whole, part in zip(total, found.layer, strict=True):
             whole += part
         times[at], d_v0[b], d_i0[b] = found.times, found.v, found.i
@@ -84,10 +85,16 @@ class _Replay:
     """(v, i) of the target of each log entry just before it, and of every neuron after its last event before that one."""
 
     def __init__(
-        self, layer: LayerArrays, run: SampleRun, sources: np.ndarray, v: np.ndarray, i: np.ndarray, trial: Trial, sample: int
+        self,
+        layer: Layer,
+        run: SampleRun,
+        sources: np.ndarray,
+        start: State,
+        trial: Trial,
+        sample: int,
     ) -> None:
-        n, step, bias = len(v), 0, trial.bias(layer, sample, 0)
-        v, i, at, held = v.copy(), i.copy(), np.zeros(n), np.zeros(n, bool)
+        n, step, bias = len(start.v), 0, bias_of(layer, trial, sample, 0)
+        v, i, at, held = start.v.copy(), start.i.copy(), np.zeros(n), np.zeros(n, bool)
         self.start: list[Start] = []
         self.before: list[tuple[np.ndarray, np.ndarray]] = []
         for entry in run.log:
@@ -104,7 +111,7 @@ class _Replay:
                 held[who] = entry.kind == SPIKE
                 v[who] = layer.v_reset[who]
             elif entry.kind == DRIVE:
-                step, bias = entry.ref, trial.bias(layer, sample, entry.ref)
+                step, bias = entry.ref, bias_of(layer, trial, sample, entry.ref)
         self.start.append(Start(v, i, at, held, bias, step))
 
 
@@ -113,11 +120,10 @@ def targets(entry: Entry, n: int) -> np.ndarray:
 
 
 def adjoint_sample(
-    layer: LayerArrays,
+    layer: Layer,
     run: SampleRun,
     sources: np.ndarray,
-    v: np.ndarray,
-    i: np.ndarray,
+    start: State,
     trial: Trial,
     sample: int,
     d_times: np.ndarray,
@@ -125,9 +131,9 @@ def adjoint_sample(
     d_i: np.ndarray,
 ) -> SampleGradients:
     """Gradients from the cotangents of the sample's spike times, (S,), and of (v, i) at the probes, (P, N)."""
-    n, replay = len(v), _Replay(layer, run, sources, v, i, trial, sample)
+    n, replay = len(start.v), _Replay(layer, run, sources, start, trial, sample)
     d_drive = np.zeros((len(trial.drive), n))
-    g = LayerArrays(*(np.zeros_like(x) for x in layer))
+    g = Layer(*(np.zeros_like(x) for x in layer))
     error, d_input = d_times.copy(), np.zeros(len(sources))
     lam_v, lam_i, held = np.zeros(n), np.zeros(n), replay.start[-1].held.copy()
     _back(layer, g, d_drive, lam_v, lam_i, np.arange(n), trial.t_end, replay.start[-1])
@@ -166,7 +172,7 @@ def adjoint_sample(
 
 
 def _arrival(
-    layer: LayerArrays,
+    layer: Layer,
     g_weight: np.ndarray,
     g_delay: np.ndarray,
     weight: np.ndarray,
@@ -186,8 +192,8 @@ def _arrival(
 
 
 def _back(
-    layer: LayerArrays,
-    g: LayerArrays,
+    layer: Layer,
+    g: Layer,
     d_drive: np.ndarray,
     lam_v: np.ndarray,
     lam_i: np.ndarray,

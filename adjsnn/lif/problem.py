@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from adjsnn.bodies import Ran
 from adjsnn.kept import kept
-from adjsnn.lif.layer import Drive, Events, as_array
+from adjsnn.lif.layer import Drive, Events
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LayerResult, LIFTrial
@@ -40,7 +39,7 @@ class LIFProblem:
     def solution(self, results: Sequence[LayerResult]) -> LIFSolution:
         """The solution of what was found of each layer."""
         trial, like = self.trial, self.layers[0].w_in
-        probes = torch.from_numpy(trial.probes[:-1])
+        probes = trial.probes[:-1]
         return LIFSolution(
             t_end=trial.t_end,
             ts=probes.to(like, copy=True),
@@ -49,7 +48,7 @@ class LIFProblem:
             final_state=[LIFState(r.v[-1].clone(), r.i[-1].clone()) for r in results],
             _layers=self.layers,
             _results=list(results),
-            _inputs=(self.time, Events(trial.first, as_array(self.time), trial.source)),
+            _inputs=(self.time, Events(trial.first, self.time.detach().double(), trial.source)),
             _y0=self.y0,
             _times=probes.to(like, copy=True),
             _readout=None if self.readout is None else self.readout._replace(w_out=kept(self.readout.w_out)),

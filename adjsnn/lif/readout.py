@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adjsnn.lif.layer import sample_of
 from adjsnn.lif.run import LayerResult
 from adjsnn.numerics.pair_sums import pair_sums
 
@@ -22,13 +22,9 @@ def filtered_readout(readout: Readout, result: LayerResult, ts: Float[Tensor, " 
     """o = W_out a with τ_out ȧ = -a + Σ_k δ(t - t_k) at the times ts, equation (2.13); a spike at one of them counts there."""
     w_out, tau = readout
     spikes, time = result.run.spikes, result.time
-    first = np.searchsorted(ts.detach().double().cpu().numpy(), time.detach().double().cpu().numpy())
-    seen = np.flatnonzero(first < len(ts))
-    step, sample, neuron = (
-        torch.from_numpy(x[seen]).to(time.device)
-        for x in (first, np.repeat(np.arange(spikes.batch), np.diff(spikes.first)), spikes.neuron)
-    )
-    kept = torch.from_numpy(seen).to(time.device)
+    first = torch.searchsorted(ts.detach().double(), time.detach().double())
+    kept = (first < len(ts)).nonzero()[:, 0]
+    step, sample, neuron = first[kept], sample_of(spikes)[kept], spikes.neuron[kept]
     share = torch.exp((time[kept] - ts[step]) / tau) / tau
     new = w_out.new_zeros(len(ts), spikes.batch, len(w_out))
     new = new.index_put((step, sample), share[:, None] * w_out[:, neuron].T, accumulate=True)
@@ -46,12 +42,11 @@ def readout_error(
     w_out, tau = readout[0].double(), readout.tau_out
     ts, target = ts.double(), target.double()
     spikes = result.run.spikes
-    sample = torch.from_numpy(np.repeat(np.arange(spikes.batch), np.diff(spikes.first))).to(ts.device)
-    neuron = torch.from_numpy(spikes.neuron).to(ts.device)
+    sample = sample_of(spikes)
     early = (ts[0] - result.time).clamp(min=0.0)  # a spike before ts[0] is there what it has decayed to
     time = result.time.double() + early
     inside = time <= ts[-1]
-    w = w_out[:, neuron].T * (torch.exp(-early.double() / tau) * inside)[:, None]
+    w = w_out[:, spikes.neuron].T * (torch.exp(-early.double() / tau) * inside)[:, None]
     time = time.clamp(max=float(ts[-1]))
     pairs = pair_sums(time, w, spikes.first, tau)
     last = w.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, w * torch.exp((time - ts[-1]) / tau)[:, None])
@@ -65,21 +60,21 @@ def readout_integral(
     """∫ o dt from `start` to `stop` of each sample, equation (2.18)."""
     w_out, tau = readout
     spikes, time = result.run.spikes, result.time
-    sample = torch.from_numpy(np.repeat(np.arange(spikes.batch), np.diff(spikes.first))).to(time.device)
+    sample = sample_of(spikes)
     begin, end = start[sample].to(time), stop[sample].to(time)
     share = torch.exp((time - torch.maximum(begin, time)) / tau) - torch.exp(((time - end) / tau).clamp(max=0.0))
     share = torch.where(time < end, share, 0.0)
-    columns = w_out[:, torch.from_numpy(spikes.neuron).to(time.device)].T
+    columns = w_out[:, spikes.neuron].T
     return w_out.new_zeros(spikes.batch, len(w_out)).index_add(0, sample, share[:, None] * columns)
 
 
 def squared_activity(result: LayerResult, neurons: int, tau: float) -> Float[Tensor, "B N"]:
     """∫ a² dt of each neuron's spikes filtered with `tau`, past the end of the trial too, 1/ms, equation (2.19), in float64."""
     spikes = result.run.spikes
-    flat = np.repeat(np.arange(spikes.batch), np.diff(spikes.first)) * neurons + spikes.neuron
-    order = np.argsort(flat, kind="stable")
-    first = np.searchsorted(flat[order], np.arange(spikes.batch * neurons + 1)).astype(np.int64)
-    time = result.time.double()[torch.from_numpy(order).to(result.time.device)]
+    flat = sample_of(spikes) * neurons + spikes.neuron
+    order = flat.argsort(stable=True)
+    first = torch.searchsorted(flat[order], torch.arange(spikes.batch * neurons + 1, device=flat.device))
+    time = result.time.double()[order]
     return pair_sums(time, torch.ones_like(time)[:, None], first, tau).view(spikes.batch, neurons) / tau
 
 

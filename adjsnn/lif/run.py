@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from adjsnn.lif.engine import Body
-from adjsnn.lif.layer import NO_DRIVE, NO_TIMES, LayerRun, Trial, as_array
+from adjsnn.lif.layer import LayerRun, Trial
 
 
 class LIFTrial(NamedTuple):
@@ -22,19 +21,19 @@ class LIFTrial(NamedTuple):
         edges: (T-1,), at which the later steps of the drive begin, ms.
     """
 
-    first: np.ndarray
-    source: np.ndarray
+    first: Tensor
+    source: Tensor
     t_end: float
-    probes: np.ndarray
+    probes: Tensor
     limit: int
     body: Body
-    edges: np.ndarray = NO_TIMES
+    edges: Tensor
 
     def of_layer(self, layer: int, drive: Tensor | None) -> Trial:
         """What a layer is solved over; the drive is that of the first."""
         if drive is None or layer:
-            return Trial(layer, self.t_end, self.probes, self.limit, NO_DRIVE, NO_TIMES)
-        return Trial(layer, self.t_end, self.probes, self.limit, as_array(drive), self.edges)
+            return Trial(layer, self.t_end, self.probes, self.limit, self.probes.new_zeros(0, 0, 0), self.probes.new_zeros(0))
+        return Trial(layer, self.t_end, self.probes, self.limit, drive.detach().double(), self.edges)
 
 
 class LayerResult(NamedTuple):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,7 +12,7 @@ from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive, real
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
-from adjsnn.lif.layer import Drive, Events
+from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
 from adjsnn.lif.run import LayerResult
@@ -107,10 +106,11 @@ class LIFSolution:
         result = self._result(k)
         time, spikes = result.time, result.run.spikes
         n = len(self._layers[k].v_th)
-        first = np.full(spikes.batch * n, -1)
-        first[_flat(spikes, n)[::-1]] = np.arange(len(spikes.time))[::-1]  # of several, the last to be written is the earliest
-        fired = np.flatnonzero(first >= 0)
-        at, spike = (torch.from_numpy(x).to(time.device) for x in (fired, first[fired]))
+        none = len(spikes.time)  # the first of several is the smallest, since they are sorted
+        numbers = torch.arange(none, device=time.device)
+        first = numbers.new_full((spikes.batch * n,), none).scatter_reduce(0, _flat(spikes, n), numbers, "amin")
+        at = (first < none).nonzero()[:, 0]
+        spike = first[at]
         silent = time.new_full((spikes.batch * n,), float("inf"))
         return silent.index_put((at,), time[spike]).view(spikes.batch, n)
 
@@ -118,7 +118,7 @@ class LIFSolution:
     def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
         """Number of spikes of each neuron; a whole number, without gradient."""
         k = self._number(layer)
-        return torch.from_numpy(self._counts(k)).to(self._results[k].time.device)
+        return self._counts(k)
 
     def layer_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
         """The same as `spike_counts`."""
@@ -277,7 +277,7 @@ class LIFSolution:
     def spike_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
         """dv/dt just before each spike of a layer, 1/ms, sample by sample in order of time, equation (2.7)."""
         k = self._number(layer)
-        return torch.from_numpy(_speeds(self._layers[k], self._results[k]))
+        return _speeds(self._layers[k], self._results[k]).cpu()
 
     def layer_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
         """The same as `spike_speeds`."""
@@ -290,9 +290,9 @@ class LIFSolution:
         counts = [self._counts(k) for k in range(len(self._results))]
         speeds = [_speeds(layer, result) for layer, result in zip(self._layers, self._results, strict=True)]
         slow = [
-            (k, int(_samples(result)[s]), int(result.run.spikes.neuron[s]))
+            (k, int(sample_of(result.run.spikes)[s]), int(result.run.spikes.neuron[s]))
             for k, (result, speed) in enumerate(zip(self._results, speeds, strict=True))
-            for s in np.flatnonzero(~(speed >= GRAZING_SPEED))
+            for s in (~(speed >= GRAZING_SPEED)).nonzero()[:, 0].tolist()
         ]
         return LIFStats(
             spikes=tuple(len(result.time) for result in self._results),
@@ -306,34 +306,26 @@ class LIFSolution:
             kernel_reason=self._ran.reason,
         )
 
-    def _counts(self, layer: int) -> np.ndarray:
+    def _counts(self, layer: int) -> Tensor:
         spikes, n = self._results[layer].run.spikes, len(self._layers[layer].v_th)
-        return np.bincount(_flat(spikes, n), minlength=spikes.batch * n).reshape(spikes.batch, n)
+        return counts_of(spikes, n)
 
     def _trains(self, layer: LIFLayer, result: LayerResult) -> SpikeTrains:
         spikes, time = result.run.spikes, result.time
-        counts = np.diff(spikes.first)
-        sample = np.repeat(np.arange(spikes.batch), counts)
-        place = np.arange(len(sample)) - spikes.first[sample]
-        shape = (spikes.batch, int(counts.max(initial=0)))
-        at = tuple(torch.from_numpy(x).to(time.device) for x in (sample, place))
-        neuron = torch.from_numpy(spikes.neuron).to(time.device)
+        counts, sample = spikes.first.diff(), sample_of(spikes)
+        at = (sample, torch.arange(len(sample), device=sample.device) - spikes.first[sample])
+        shape, neuron = (spikes.batch, int(counts.max()) if len(counts) else 0), spikes.neuron
         idx = neuron.new_full(shape, -1).index_put(at, neuron)
         return SpikeTrains(idx, time.new_full(shape, float("inf")).index_put(at, time), len(layer.v_th), self.t_end)
 
 
-def _flat(spikes: Events, n: int) -> np.ndarray:
+def _flat(spikes: Events, n: int) -> Tensor:
     """sample · N + neuron of each spike."""
-    return np.repeat(np.arange(spikes.batch), np.diff(spikes.first)) * n + spikes.neuron
+    return sample_of(spikes) * n + spikes.neuron
 
 
-def _samples(result: LayerResult) -> np.ndarray:
-    spikes = result.run.spikes
-    return np.repeat(np.arange(spikes.batch), np.diff(spikes.first))
-
-
-def _speeds(layer: LIFLayer, result: LayerResult) -> np.ndarray:
+def _speeds(layer: LIFLayer, result: LayerResult) -> Tensor:
     """v̇ just before each spike, 1/ms, (2.7)."""
     n = result.run.spikes.neuron
-    v_th, bias, tau_mem = (x.detach().double().cpu().numpy() for x in (layer.v_th, layer.bias, layer.tau_mem))
+    v_th, bias, tau_mem = (x.detach().double() for x in (layer.v_th, layer.bias, layer.tau_mem))
     return (result.run.current + bias[n] - v_th[n]) / tau_mem[n]

@@ -27,7 +27,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.adjoint import EventAdjoint, LIFAdjoint, lif_adjoint
 from adjsnn.lif.engine import choose
-from adjsnn.lif.layer import NO_TIMES, Drive, as_array
+from adjsnn.lif.layer import Drive, as_array
 from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.readout import Readout
@@ -90,11 +90,12 @@ def solve_lif(
             raise ConfigurationError("two tensors of currents", "spikes and currents, or one of them", "their sum")
         inputs, currents = _no_spikes(system, inputs), inputs
     _check_inputs(system, inputs)
-    drive, edges, eps = None, NO_TIMES, rounding(dt, t_end)
+    drive, eps, device = None, rounding(dt, t_end), layers[0].w_in.device
+    edges = torch.zeros(0, dtype=torch.float64, device=device)
     if currents is not None:
         t_end, step = _check_currents(system, layers[0].w_in, currents, inputs.batch, dt, t_end)
         drive = Drive(currents.double() @ layers[0].w_in.double().T, step)
-        edges = np.arange(1, len(currents)) * step
+        edges = step * torch.arange(1, len(currents), dtype=torch.float64, device=device)
     elif dt is not None:
         raise ConfigurationError("dt for a LIF network without analog currents", "none: it has no grid", "leaving it out")
     end = duration("t_end", inputs.t_max if t_end is None else t_end)
@@ -104,7 +105,8 @@ def solve_lif(
     _check_state(system, layers, y0, inputs.batch)
     y0 = [LIFState(kept(state.v), kept(state.i)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
-    trial = LIFTrial(first, source, end, np.append(probes, end), limit, body, edges)
+    probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
+    trial = LIFTrial(first, source, end, probes, limit, body, edges)
     return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran))
 
 
@@ -163,7 +165,7 @@ def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:
         raise ConfigurationError("input spikes of negative sign", "spikes of sign +1", "a second set of inputs for them")
 
 
-def _columns(x: SpikeTrains, end: float, eps: float) -> tuple[np.ndarray, np.ndarray, Tensor]:
+def _columns(x: SpikeTrains, end: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Input spikes in flat columns, in order of time as it is now: first (B+1,), neuron (S,), time (S,).
 
     A spike that is beyond the end by a rounding alone, of the dtypes of both, is at it.
@@ -183,7 +185,7 @@ def _columns(x: SpikeTrains, end: float, eps: float) -> tuple[np.ndarray, np.nda
         near = (late > 0.0) & (late <= max(eps, torch.finfo(time.dtype).eps) * end)
         if bool(near.any()):  # float64 holds the end itself; the shift has no gradient
             time = time.double() - torch.from_numpy(np.where(near, late, 0.0)).to(time.device)
-    return first, neuron[real], time
+    return torch.from_numpy(first).to(time.device), torch.from_numpy(neuron[real]).to(time.device), time
 
 
 def _no_spikes(system: LIFNetwork, u: Tensor) -> SpikeTrains:
@@ -221,10 +223,10 @@ def _check_currents(
     return end, dt
 
 
-def _times(ts: Times | None, t_end: float, eps: float) -> np.ndarray:
+def _times(ts: Times | None, t_end: float, eps: float) -> Tensor:
     """Sorted times in 0 … t_end; one at a rounding of t_end is t_end."""
     if ts is None:
-        return NO_TIMES
+        return torch.zeros(0, dtype=torch.float64)
     remedy = "ts=torch.linspace(0.0, t_end, 61)"
     probes = at_end(times("ts", ts, "sorted times, (T,)", remedy).cpu(), t_end, eps)
     if not bool((probes[1:] >= probes[:-1]).all()):
@@ -235,7 +237,7 @@ def _times(ts: Times | None, t_end: float, eps: float) -> np.ndarray:
             f"times from 0 to t_end = {t_end:.9g} ms",
             "a larger t_end",
         )
-    return probes.numpy()
+    return probes
 
 
 def _limit(max_spikes: Count | None, t_end: float) -> int:

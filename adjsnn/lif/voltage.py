@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.lif.flow import flow, turning_point
-from adjsnn.lif.layer import Drive, Events, as_array
+from adjsnn.lif.layer import Drive, Events, as_array, counts_of, sample_of
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.run import LayerResult
 
@@ -45,8 +45,7 @@ def voltage_max(
     one where a step of the drive begins stays there.
     """
     batch, n = start.v.shape
-    counts = np.bincount(_samples(own.run.spikes) * n + own.run.spikes.neuron, minlength=batch * n)
-    silent = torch.from_numpy(np.flatnonzero(counts == 0)).to(start.v.device)
+    silent = (counts_of(own.run.spikes, n).flatten() == 0).nonzero()[:, 0]
     sample, neuron = silent // n, silent % n
     driven = None if drive is None else Drive(drive.values[:, sample, neuron], drive.dt)
     arrivals = _arrivals(layer, inputs, own, sample, neuron, driven)
@@ -67,31 +66,20 @@ def voltage_integral(
     batch, n = start.v.shape
     pairs = torch.arange(batch * n, device=start.v.device)
     # Which spikes arrive by the end is a matter of the very times that were solved with, whatever dtype they are given out in.
-    solved = _solved(inputs[1], start.v), inputs[1]
-    own = own._replace(time=_solved(own.run.spikes, start.v))
+    solved = inputs[1].time, inputs[1]
+    own = own._replace(time=own.run.spikes.time)
     time, weight, _ = _arrivals(layer, solved, own, pairs // n, pairs % n)
     arrived = torch.where(time <= t_end, weight, 0.0).sum(1).view(batch, n)
-    counts = np.bincount(_samples(own.run.spikes) * n + own.run.spikes.neuron, minlength=batch * n).reshape(batch, n)
-    resets = torch.from_numpy(counts).to(start.v) * (layer.v_th - layer.v_reset)
+    resets = counts_of(own.run.spikes, n).to(start.v) * (layer.v_th - layer.v_reset)
     current = layer.tau_syn * (start.i + arrived - end.i)
     return current + layer.bias * t_end - layer.tau_mem * (end.v - start.v + resets)
 
 
-def _samples(spikes: Events) -> np.ndarray:
-    return np.repeat(np.arange(spikes.batch), np.diff(spikes.first))
-
-
-def _solved(spikes: Events, like: Tensor) -> Tensor:
-    """Times of spikes as they were solved with, float64."""
-    return torch.from_numpy(spikes.time).to(like.device)
-
-
 def _padded(time: Tensor, spikes: Events) -> tuple[Tensor, Tensor]:
     """Times (B, K), inf in the padding, and neurons (B, K), 0 there."""
-    sample, counts = _samples(spikes), np.diff(spikes.first)
-    at = tuple(torch.from_numpy(x).to(time.device) for x in (sample, np.arange(len(sample)) - spikes.first[sample]))
-    shape = (spikes.batch, int(counts.max(initial=0)))
-    neuron = torch.from_numpy(spikes.neuron).to(time.device)
+    sample, counts, neuron = sample_of(spikes), spikes.first.diff(), spikes.neuron
+    at = (sample, torch.arange(len(sample), device=sample.device) - spikes.first[sample])
+    shape = (spikes.batch, int(counts.max()) if len(counts) else 0)
     return time.new_full(shape, float("inf")).index_put(at, time), neuron.new_zeros(shape).index_put(at, neuron)
 
 

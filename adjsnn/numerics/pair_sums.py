@@ -1,20 +1,19 @@
 """Sums over all pairs of spikes of a group, by the recursions of `pairs`, and their gradient."""
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
 
-def pair_sums(time: Float[Tensor, " S"], w: Float[Tensor, "S C"], first: np.ndarray, tau: float) -> Float[Tensor, " G"]:
+def pair_sums(time: Float[Tensor, " S"], w: Float[Tensor, "S C"], first: Int[Tensor, " G1"], tau: float) -> Float[Tensor, " G"]:
     """½ Σ_{k,l} w_k·w_l e^{-|t_k-t_l|/τ} over the spikes of each group; differentiable once, by times and weights.
 
     Args:
         time: times, sorted within each group, ms; float64.
         w: a weight for each spike and channel; float64.
-        first: (G+1,), integers: spikes first[g] … first[g+1]-1 are those of group g.
+        first: (G+1,), spikes first[g] … first[g+1]-1 are those of group g.
         tau: ms.
     """
     return _PairSums.apply(time, w, first, tau)
@@ -26,10 +25,10 @@ class _PairSums(FirstOrder):
         t, x = (a.detach().cpu().numpy() for a in (time, w.contiguous()))
         from adjsnn.numerics import pairs  # noqa: PLC0415  loads the compiler
 
-        before = torch.from_numpy(pairs.earlier(first, t, x, tau)).to(w)
-        ctx.first, ctx.tau = first, tau
+        ctx.first, ctx.tau = first.cpu().numpy(), tau
+        before = torch.from_numpy(pairs.earlier(ctx.first, t, x, tau)).to(w)
         ctx.save_for_backward(time, w, before)
-        group = torch.from_numpy(np.repeat(np.arange(len(first) - 1), np.diff(first))).to(w.device)
+        group = torch.arange(len(first) - 1, device=w.device).repeat_interleave(first.diff().to(w.device))
         ctx.group = group
         return w.new_zeros(len(first) - 1).index_add(0, group, (w * (0.5 * w + before)).sum(1))
 

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from lif_networks import RATIOS, T_END, random_lif, random_spikes
@@ -59,7 +58,7 @@ def test_a_state_of_ones_own_and_the_plain_code():
 
 WRONG = {
     "v_th": lambda layer: layer._replace(v_th=-layer.v_th),
-    "delays": lambda layer: layer._replace(delays=np.zeros_like(layer.delays)),
+    "delays": lambda layer: layer._replace(delays=torch.zeros_like(layer.delays)),
     "bias": lambda layer: layer._replace(bias=layer.bias * (1.0 + 1e-4)),
 }
 

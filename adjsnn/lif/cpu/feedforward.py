@@ -142,14 +142,14 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     """Solve samples first … last-1.
 
     Args:
-        layer: LayerArrays.
+        layer: Layer.
         inputs: Events.
-        start: StateArrays (B, N) at time 0.
+        start: State (B, N) at time 0.
         trial: Trial; its probes and edges are read in `marks`.
         marks: where every walk stops.
         first: of the samples.
         last: one past the last of them.
-        states: StateArrays (P, B, N), written at the probes.
+        states: State (P, B, N), written at the probes.
 
     Returns:
         the number of spikes of each sample, (last - first,); Spikes, of each sample sorted in time; the outcome: what went

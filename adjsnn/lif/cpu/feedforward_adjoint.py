@@ -13,9 +13,9 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     """Gradients of samples first … last-1.
 
     Args:
-        layer: LayerArrays.
+        layer: Layer.
         inputs: Events.
-        start: StateArrays (B, N) at time 0.
+        start: State (B, N) at time 0.
         trial: Trial.
         marks: Marks.
         own_first: (B+1,), where each sample's spikes begin.

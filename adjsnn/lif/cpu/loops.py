@@ -10,11 +10,11 @@ from adjsnn.lif.layer import (
     FINE,
     RUNAWAY,
     Events,
-    LayerArrays,
+    Layer,
     LayerCotangents,
     LayerGradients,
     LayerRun,
-    StateArrays,
+    State,
     Trial,
     grazing,
     runaway,
@@ -29,17 +29,17 @@ def obstacle(layers: Sequence[LIFLayer]) -> str | None:
     return None
 
 
-def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, trial: Trial) -> LayerRun:
-    """Solve a layer for every sample, from v and i (B, N) at time 0; as `lif.plain.forward`.
+def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRun:
+    """Solve a layer for every sample, from its state (B, N) at time 0; as `lif.plain.forward`.
 
     Raises:
         EventError: a neuron spikes more often than trial.limit.
     """
     loop, _ = _loops(layer.recurrent)
-    shape = (len(trial.probes), *v.shape)
-    states = StateArrays(np.empty(shape), np.empty(shape))
-    head = (layer, inputs, StateArrays(v, i), trial, *_marks(layer, trial))
-    groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
+    shape = (len(trial.probes), *start.v.shape)
+    states = State(np.empty(shape), np.empty(shape))
+    head = (layer, inputs, start, trial, *_marks(layer, trial))
+    groups = groups_of(inputs.batch, _work(layer, inputs, trial), start.v.shape[1])
     parts: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
@@ -50,14 +50,13 @@ def forward(layer: LayerArrays, inputs: Events, v: np.ndarray, i: np.ndarray, tr
         _raise(trial, outcome, time)
     counts, spikes, *log = (_joined(column) for column in list(zip(*parts, strict=True))[:-2])
     events = Events(_starts(counts), spikes.time, spikes.neuron)
-    return LayerRun(events, spikes.current, states.v, states.i, _record(events.first, spikes, *log))
+    return LayerRun(events, spikes.current, states, _record(events.first, spikes, *log))
 
 
 def backward(
-    layer: LayerArrays,
+    layer: Layer,
     inputs: Events,
-    v: np.ndarray,
-    i: np.ndarray,
+    start: State,
     trial: Trial,
     run: LayerRun,
     cotangents: LayerCotangents,
@@ -69,21 +68,21 @@ def backward(
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
     _, loop = _loops(layer.recurrent)
-    groups = groups_of(inputs.batch, _work(layer, inputs, trial), v.shape[1])
-    nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *v.shape))
+    groups = groups_of(inputs.batch, _work(layer, inputs, trial), start.v.shape[1])
+    nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *start.v.shape))
     d_v, d_i = (nothing if x is None else x for x in (cotangents.v, cotangents.i))
     head = (
         layer,
         inputs,
-        StateArrays(v, i),
+        start,
         trial,
         *_marks(layer, trial),
         *run.record,
         LayerCotangents(cotangents.time, d_v, d_i),
     )
     want_tau = bool(wanted & {"tau_mem", "tau_syn"})
-    own = (np.zeros_like(inputs.time), np.zeros_like(v), np.zeros_like(i), np.zeros_like(trial.drive))  # of each sample alone
-    sums = [LayerArrays(*(np.zeros_like(x) for x in layer)) for _ in groups]
+    own = [np.zeros_like(x) for x in (inputs.time, *start, trial.drive)]  # of each sample alone
+    sums = [Layer(*(np.zeros_like(x) for x in layer)) for _ in groups]
     outcomes: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
@@ -111,7 +110,7 @@ def _starts(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)])
 
 
-def _marks(layer: LayerArrays, trial: Trial) -> tuple[Any, ...]:
+def _marks(layer: Layer, trial: Trial) -> tuple[Any, ...]:
     """Probes and changes of the drive in one column for a feed-forward layer; the recurrent loop reads both in `trial`."""
     if layer.recurrent:
         return ()
@@ -132,7 +131,7 @@ def _record(first: np.ndarray, spikes: Any, entries: np.ndarray | None = None, l
     return (History(first, spikes, _starts(entries), log),)
 
 
-def _work(layer: LayerArrays, inputs: Events, trial: Trial) -> int:
+def _work(layer: Layer, inputs: Events, trial: Trial) -> int:
     """Steps of a neuron per sample, about."""
     arrivals = len(inputs.time) / inputs.batch * (4 if layer.recurrent else 1)
     return int(len(layer.bias) * (1 + len(trial.drive) + arrivals))
