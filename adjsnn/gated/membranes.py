@@ -27,7 +27,10 @@ Constants = Mapping[str, Tensor]
 class Partials(NamedTuple):
     """Element-wise partial derivatives of a flow or a reset.
 
-    Fields: d_v with respect to the voltage, d_current with respect to I, d_constants per named constant.
+    Attributes:
+        d_v: with respect to the voltage.
+        d_current: with respect to I.
+        d_constants: with respect to each constant, by name.
     """
 
     d_v: Tensor

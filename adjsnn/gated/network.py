@@ -19,7 +19,10 @@ from adjsnn.reparametrized import renew
 class GatedState(NamedTuple):
     """State of a gated-synapse network at one time, every field (B, N), dimensionless.
 
-    Fields: v membrane voltage, a_fast recurrent synaptic activity, a_slow readout synaptic activity.
+    Attributes:
+        v: membrane voltage.
+        a_fast: recurrent synaptic activity.
+        a_slow: readout synaptic activity.
     """
 
     v: Tensor
@@ -30,8 +33,14 @@ class GatedState(NamedTuple):
 class GatedTensors(NamedTuple):
     """Everything a gated network's flow depends on, as explicit tensors.
 
-    Fields: w_in (N, C_in), w_rec (N, N), bias (N,), w_out (C_out, N), tau_fast and tau_slow () or (N,) in ms, constants of
-    the membrane, each () or (N,).
+    Attributes:
+        w_in: (N, C_in).
+        w_rec: (N, N).
+        bias: (N,).
+        w_out: (C_out, N).
+        tau_fast: () or (N,), ms.
+        tau_slow: () or (N,), ms.
+        constants: of the membrane, each () or (N,).
     """
 
     w_in: Tensor

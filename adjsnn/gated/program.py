@@ -25,8 +25,13 @@ BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of suc
 class Step(NamedTuple):
     """What one step computes, or the memory for it; every field (B, N).
 
-    Fields: v, a_fast, a_slow the new state; current I of the step; crossings the signed number of thresholds crossed;
-    charge_level G of the new v.
+    Attributes:
+        v: the new voltage.
+        a_fast: the new recurrent synaptic activity.
+        a_slow: the new readout synaptic activity.
+        current: I of the step.
+        crossings: the signed number of thresholds crossed.
+        charge_level: G of the new v.
     """
 
     v: Any
@@ -65,8 +70,15 @@ class GatedTrajectory:
 class Located(NamedTuple):
     """Threshold crossings of a trajectory, flat, one entry per step with crossings of a neuron; each (S,).
 
-    Fields: step, sample, neuron; crossings signed number of thresholds; v and moved, the voltage before the step and at its
-    end, counted on through the threshold; fraction of the step at the first crossing; speed dv/dt there, 1/ms.
+    Attributes:
+        step: its number.
+        sample: of the batch.
+        neuron: which.
+        crossings: signed number of thresholds.
+        v: the voltage before the step.
+        moved: the voltage at its end, counted on through the threshold.
+        fraction: of the step at the first crossing.
+        speed: dv/dt there, 1/ms.
     """
 
     step: Tensor

@@ -19,7 +19,12 @@ LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refrac
 
 
 class LIFState(NamedTuple):
-    """State of one layer at one time: v membrane voltage, i synaptic current, each (B, N), dimensionless."""
+    """State of one layer at one time.
+
+    Attributes:
+        v: membrane voltage, (B, N), dimensionless.
+        i: synaptic current, (B, N), dimensionless.
+    """
 
     v: Tensor
     i: Tensor
@@ -28,8 +33,17 @@ class LIFState(NamedTuple):
 class LIFLayer(NamedTuple):
     """Everything the flow and the jumps of one layer depend on, as explicit tensors.
 
-    Fields: w_in (N, M), w_rec (N, N) or None, bias, tau_mem, tau_syn, v_th, v_reset and refractory (N,), delays (M,) or (N, M)
-    or None, rec_delays (N,) or (N, N) or None. Times in ms.
+    Attributes:
+        w_in: (N, M).
+        w_rec: (N, N), or None without recurrence.
+        bias: (N,).
+        tau_mem: (N,), ms.
+        tau_syn: (N,), ms.
+        v_th: (N,).
+        v_reset: (N,).
+        refractory: (N,), ms.
+        delays: (M,) per axon or (N, M) per synapse, ms, or None.
+        rec_delays: (N,) or (N, N), ms, or None.
     """
 
     w_in: Tensor

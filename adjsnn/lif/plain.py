@@ -33,8 +33,11 @@ from adjsnn.lif.layer import (
 class Entry(NamedTuple):
     """Something that happened in one sample of one layer.
 
-    Fields: time; kind; ref, the spike that arrives, is fired or released, counted within the sample, or the probe, or the step
-    that begins; target, the neuron it happens to, or ALL.
+    Attributes:
+        time: when, ms.
+        kind: ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE or DRIVE.
+        ref: the spike that arrives, is fired or released, counted within the sample; or the probe; or the step that begins.
+        target: the neuron it happens to, or ALL.
     """
 
     time: float
@@ -44,7 +47,16 @@ class Entry(NamedTuple):
 
 
 class SampleRun(NamedTuple):
-    """What a sample did: its log; time, neuron and i at each spike, with the drive; (v, i) at the probes, (P, N)."""
+    """What a sample did.
+
+    Attributes:
+        log: what happened, in order.
+        time: (S,), of each spike, ms.
+        neuron: (S,).
+        current: (S,), i and the drive just before the spike.
+        v: (P, N), at the probes.
+        i: (P, N), likewise.
+    """
 
     log: list[Entry]
     time: np.ndarray

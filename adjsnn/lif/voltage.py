@@ -11,19 +11,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.lif.flow import flow, turning_point
+from adjsnn.lif.flow import SERIES_BELOW, flow, turning_point
 from adjsnn.lif.layer import Drive, Events, as_array, counts_of, sample_of
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.run import LayerResult
-
-SERIES_BELOW = 0.5
 
 
 class Arrivals(NamedTuple):
     """What happens to P (sample, neuron) pairs, in order of time.
 
-    Fields: time (P, K), inf in the padding; weight (P, K) of an arriving spike, 0 where a step of the drive begins; step (P, K)
-    that begins, or -1 at a spike.
+    Attributes:
+        time: (P, K), ms, inf in the padding.
+        weight: (P, K), of an arriving spike, 0 where a step of the drive begins.
+        step: (P, K), which begins, or -1 at a spike.
     """
 
     time: Tensor

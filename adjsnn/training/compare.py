@@ -29,7 +29,10 @@ class Finished(NamedTuple):
 class Group(NamedTuple):
     """Runs that differ in their seed alone, one for each seed, and what tells them from the other groups.
 
-    Fields: label; runs, by their seeds, of a seed run several times the last; again, the others of those seeds.
+    Attributes:
+        label: what tells them from the other groups.
+        runs: by their seeds; of a seed run several times the last.
+        again: the others of those seeds.
     """
 
     label: str

@@ -87,8 +87,14 @@ class Column(NamedTuple):
 class Curve(NamedTuple):
     """How a number of a trained network depends on a condition.
 
-    Fields: names of both axes, with units; the values; a range of x to shade, such as the trained one, and a height to mark,
-    such as chance, each with its name.
+    Attributes:
+        x_label: name of the abscissa, with its unit.
+        y_label: name of the ordinate, with its unit.
+        x: the condition.
+        y: the number.
+        shaded: a range of x to shade, such as the trained one.
+        shaded_label: its name.
+        marked: a height to mark, such as chance.
     """
 
     x_label: str

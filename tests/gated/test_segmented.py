@@ -17,7 +17,7 @@ STEPS, BATCH, HIDDEN, UNIT = 203, 3, 10, 10
 @pytest.fixture(autouse=True)
 def short_units(monkeypatch):
     """Units of ten steps, so that a trial of 203 has 21 of them."""
-    monkeypatch.setattr(fused, "BLOCK_ELEMENTS", UNIT * BATCH * HIDDEN)
+    monkeypatch.setattr(fused, "NEURON_STEPS", UNIT * BATCH * HIDDEN)
 
 
 def _loss(sol):

@@ -62,7 +62,7 @@ def _network(case, seed=0, n_hidden=HIDDEN):
 
 def _short_units(monkeypatch, method, kernels):
     """Units of UNIT steps; under kernels="backward" the plain blocks inside them are shorter and do not divide them."""
-    monkeypatch.setattr(fused, "BLOCK_ELEMENTS", UNIT * BATCH * HIDDEN)
+    monkeypatch.setattr(fused, "NEURON_STEPS", UNIT * BATCH * HIDDEN)
     length = UNIT - 2 if kernels == "backward" else UNIT
     monkeypatch.setattr(gated_program, "BLOCK_ELEMENTS", length * BATCH * HIDDEN * STAGES[method])
 

@@ -39,7 +39,7 @@ MEMBRANES: dict[type, int] = {NIF: arguments.NIF, LIF: arguments.LIF, QIF: argum
 CONSTANTS: dict[type, tuple[str, ...]] = {NIF: (), LIF: ("tau_mem", "v_reset"), QIF: ("tau_v",)}
 GATES: dict[type, int] = {RectangularGate: arguments.RECTANGULAR, RaisedCosineGate: arguments.RAISED_COSINE}
 MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
-BLOCK_ELEMENTS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
+NEURON_STEPS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
 
 
 class Progress(NamedTuple):
@@ -392,7 +392,7 @@ def _range(outcomes: Sequence[Outcome]) -> tuple[int, int]:
 
 def block_length(width: int) -> int:
     """Steps between two looks at the outside world, and the unit of checkpointing, for `width` neurons in the whole batch."""
-    return max(1, BLOCK_ELEMENTS // max(width, 1))
+    return max(1, NEURON_STEPS // max(width, 1))
 
 
 def _blocks(n_steps: int, length: int) -> list[tuple[int, int]]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from adjsnn.lif.flow import SERIES_BELOW
 from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, compiled
-
-SERIES_BELOW = 0.5
 
 
 @compiled(**EXACT_INLINE)
