@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what solves a family is loaded when the first of its networ
     from adjsnn.hybrid.adjoint import HybridChoice
     from adjsnn.hybrid.solution import HybridSolution
     from adjsnn.lif.adjoint import LIFAdjoint
+    from adjsnn.lif.engine import Kernels
     from adjsnn.lif.solution import LIFSolution
 
 
@@ -48,7 +49,7 @@ class LIFOptions(TypedDict, total=False):
     adjoint: LIFAdjoint | None
     y0: Sequence[LIFState] | None
     max_spikes: Count | None
-    kernels: Literal["auto", "plain", "fused"]
+    kernels: Kernels
 
 
 class HybridOptions(TypedDict, total=False):

@@ -1,7 +1,7 @@
 """Which body solves LIF layers: the contract that every body keeps, and the bodies there are."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
@@ -61,15 +61,16 @@ class Body(NamedTuple):
 # The readable truth, and loops compiled by numba.
 PLAIN = Body("plain", lambda layers: None, on_the_host(plain.forward), on_the_host(plain_adjoint.backward))
 CPU = Body("fused", loops.obstacle, on_the_host(loops.forward), on_the_host(loops.backward))
-BODIES = {"fused": CPU, "plain": PLAIN}
+BODIES = {body.name: body for body in (CPU, PLAIN)}  # "auto" takes the first without an obstacle; plain code has none
 KERNELS = ("auto", *BODIES)
+Kernels = Literal["auto", "fused", "plain"]  # the same for type checkers
 
 
 def choose(kernels: str, layers: Sequence[LIFLayer]) -> tuple[Body, Ran]:
     """The body that solves the layers, and why this one.
 
     Args:
-        kernels: "fused" or "plain", which must run; or "auto", the fused loops where they can, else plain code.
+        kernels: the name of a body, which must run; or "auto", the first of BODIES that can.
         layers: of the network.
 
     Raises:
@@ -78,9 +79,11 @@ def choose(kernels: str, layers: Sequence[LIFLayer]) -> tuple[Body, Ran]:
     if not isinstance(kernels, str) or kernels not in KERNELS:
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
     if kernels == "auto":
-        why = BODIES["fused"].obstacle(layers)
-        body = BODIES["fused" if why is None else "plain"]
-        return body, Ran(body.name, why or "the fused loops cover this network")
+        reason = ""
+        for body in BODIES.values():
+            if (why := body.obstacle(layers)) is None:
+                return body, Ran(body.name, reason if body.name == "plain" else f"the {body.name} loops cover this network")
+            reason = why
     body = BODIES[kernels]
     if (why := body.obstacle(layers)) is not None:
         raise ConfigurationError(f'kernels="{kernels}", but {why}', "a network that these loops cover", 'kernels="auto"')

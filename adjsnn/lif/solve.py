@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from adjsnn.checks import (
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.adjoint import EventAdjoint, LIFAdjoint, lif_adjoint
-from adjsnn.lif.engine import choose
+from adjsnn.lif.engine import Kernels, choose
 from adjsnn.lif.layer import Drive, as_array
 from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
 from adjsnn.lif.problem import LIFProblem
@@ -51,7 +50,7 @@ def solve_lif(
     adjoint: LIFAdjoint | None = None,
     y0: Sequence[LIFState] | None = None,
     max_spikes: Count | None = None,
-    kernels: Literal["auto", "plain", "fused"] = "auto",
+    kernels: Kernels = "auto",
 ) -> LIFSolution:
     """Every spike of `system` in answer to input spikes, sampled input currents, or both, located to rounding; no time grid.
 
