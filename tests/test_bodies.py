@@ -1,11 +1,14 @@
 """A solution says which body of code solved it, and why; what a body does not cover runs plain."""
 
+from typing import get_args
+
 import pytest
 import torch
 from lif_networks import random_lif, random_spikes
 
 import adjsnn
-from adjsnn.lif.engine import BODIES
+from adjsnn.lif import engine
+from adjsnn.lif.engine import BODIES, Kernels
 
 
 class Leaky(adjsnn.LIF):
@@ -69,6 +72,19 @@ def test_lif_layers_that_the_loops_do_not_cover_run_plain(monkeypatch):
     assert torch.equal(sol.spike_times(), expected.spike_times())
     with pytest.raises(adjsnn.ConfigurationError, match='kernels="fused", but 2 layers are too many'):
         adjsnn.solve(lif, x, t_end=40.0, kernels="fused")
+
+
+def test_auto_takes_the_first_body_without_an_obstacle(monkeypatch):
+    """Another body, as on another kind of machine, is one more entry; type checkers know the same names."""
+    assert set(get_args(Kernels)) == {"auto", *BODIES}
+    lif, x = random_lif(3), random_spikes(3)
+    expected = adjsnn.solve(lif, x, t_end=20.0).spike_times()
+    other, others = BODIES["fused"]._replace(name="other"), dict(BODIES)
+    for obstacle, kernel in ((None, "other"), ("no such machine", "fused")):
+        monkeypatch.setattr(engine, "BODIES", {"other": other._replace(obstacle=lambda layers, why=obstacle: why), **others})
+        sol = adjsnn.solve(lif, x, t_end=20.0)
+        assert (sol.stats.kernel, sol.stats.kernel_reason) == (kernel, f"the {kernel} loops cover this network")
+        assert torch.equal(expected, sol.spike_times())
 
 
 def test_a_solution_without_trajectory_has_none_to_ask_for():
