@@ -14,13 +14,13 @@ from adjsnn.gated.euler import GatedEuler
 from adjsnn.gated.inheritance import check_promises, of_the_base
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone
 from adjsnn.gated.problem import GatedProblem
-from adjsnn.gated.runge_kutta import GatedRungeKutta
+from adjsnn.gated.runge_kutta import ALONG, GatedRungeKutta
 from adjsnn.gated.shapes import gated_tensors
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.numerics.tableaus import TABLEAUS
 from adjsnn.signals import Stream
 
-METHODS = ("euler", "heun", "rk4")
+METHODS = tuple(ALONG)  # the charge-conserving Euler steps, and Runge–Kutta methods whose currents are known inside a step
 
 
 def solve_gated(
