@@ -51,7 +51,7 @@ def test_a_gate_has_unit_integral_and_g_is_the_slope_of_its_integral(gate, two_s
     assert integral(1.0) == pytest.approx(1.0, abs=1e-14)
     assert integral(1.5) == pytest.approx(1.0, abs=1e-14)
     assert integral(-1.5) == pytest.approx(-1.0 if two_sided else 0.0, abs=1e-14)
-    for v in (0.75, 0.85, 0.99, 0.3, -0.8):
+    for v in (0.75, 0.86, 0.99, 0.3, -0.8):  # not in the middle of the zone, where a gate may have a kink
         centred = (integral(v + 1e-6) - integral(v - 1e-6)) / 2e-6
         assert slope(v) == pytest.approx(centred, abs=1e-7)
 
