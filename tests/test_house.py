@@ -70,3 +70,27 @@ def test_bodies_are_known_to_their_engine_alone():
 
 def test_no_circle():
     TopologicalSorter({name: imports(path) - {"adjsnn", name} for name, path in MODULES.items()}).prepare()
+
+
+def functions() -> list[tuple[str, ast.FunctionDef]]:
+    return [
+        (f"{name}.{node.name}", node)
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+
+
+def test_compiled_loops_take_few_arguments():
+    """By name, in tuples: among many positions two arrays of one shape are exchanged unseen."""
+    loops = [(name, node) for name, node in functions() if any("compiled(" in ast.unparse(x) for x in node.decorator_list)]
+    assert len(loops) > 50
+    assert {name: len(node.args.args) for name, node in loops if len(node.args.args) > 12} == {}
+
+
+def test_functions_can_be_read_in_one_sitting():
+    def length(node: ast.FunctionDef) -> int:
+        body = node.body[1:] if ast.get_docstring(node) else node.body
+        return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+    assert {name: length(node) for name, node in functions() if room(name) in FAMILIES and length(node) > 60} == {}

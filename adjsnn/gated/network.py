@@ -53,10 +53,12 @@ class GatedTensors(NamedTuple):
 
     def flat(self) -> tuple[Tensor, ...]:
         """The tensors in a fixed order, that of `names`."""
-        return (*self[:6], *self.constants.values())
+        *tensors, constants = self
+        return (*tensors, *constants.values())
 
     def names(self) -> tuple[str, ...]:
-        return (*self._fields[:6], *self.constants)
+        *names, _ = self._fields
+        return (*names, *self.constants)
 
     def kept(self) -> "GatedTensors":
         """Private copies on the tape, which later changes of the network do not reach."""

@@ -34,7 +34,8 @@ def attach(problem: LIFProblem, back: Back = exact) -> LIFSolution:
     flat = [x for layer, state in zip(problem.layers, problem.y0, strict=True) for x in (*layer, *state)]
     drive = None if problem.drive is None else problem.drive.values
     results = _Attached.apply(problem.trial, back, runs, problem.time, drive, *flat)
-    return problem.solution([LayerResult._make((*results[3 * k : 3 * k + 3], run)) for k, run in enumerate(runs)])
+    columns = zip(results[::3], results[1::3], results[2::3], runs, strict=True)  # time, v and i of each layer
+    return problem.solution([LayerResult(*column) for column in columns])
 
 
 class _Attached(FirstOrder):
@@ -66,7 +67,8 @@ def _backward(ctx, *cotangents):
     time, drive, *flat = ctx.saved_tensors
     trial, layers, needs = ctx.trial, _layers(flat), ctx.needs_input_grad[5:]
     gradients: list[Tensor | None] = [None] * len(flat)
-    lowest = 0 if any(ctx.needs_input_grad[3:5]) else next((k for k, need in enumerate(needs) if need), len(flat)) // WIDTH
+    first_layer = any(ctx.needs_input_grad[3:5])  # the input spikes and the drive reach the first layer
+    lowest = 0 if first_layer else _first(needs) // WIDTH
     above: Tensor | None = None
     d_drive: Tensor | None = None
     for k in range(len(layers) - 1, lowest - 1, -1):
@@ -86,6 +88,11 @@ def _backward(ctx, *cotangents):
         above = found.time
     d_time = above.to(time) if ctx.needs_input_grad[3] and above is not None else None
     return None, None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
+
+
+def _first(needs: Sequence[bool]) -> int:
+    """Where the first gradient is needed; behind the last where none is."""
+    return list(needs).index(True) if True in needs else len(needs)
 
 
 def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:
