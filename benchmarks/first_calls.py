@@ -41,8 +41,13 @@ KINDS = ("lif feed-forward", "lif recurrent", "gated euler", "gated rk4")
 def run(checkout: Path, code: str, cache: str | None = None) -> float:
     """What a process prints that finds adjsnn in the checkout."""
     environment = os.environ | {"PYTHONPATH": str(checkout)} | ({"NUMBA_CACHE_DIR": cache} if cache else {})
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    code += "\nprint(adjsnn.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=checkout, capture_output=True, text=True, check=True
+    )  # in the checkout, since -c looks there first
+    seconds, origin = done.stdout.split()
+    assert Path(origin).is_relative_to(checkout), f"adjsnn came from {origin}, not from {checkout}"
+    return float(seconds)
 
 
 def main() -> None:
