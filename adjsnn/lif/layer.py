@@ -200,7 +200,7 @@ def on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
 def _as_arrays(x: Any) -> Any:
     """Tensors, in named tuples or alone, as arrays; everything else as it is."""
     if isinstance(x, Tensor):
-        return np.ascontiguousarray(x.detach().cpu().numpy())
+        return x.contiguous().numpy() if x.is_cpu else x.cpu().contiguous().numpy()
     if isinstance(x, LayerRun):  # its record is the body's own
         return LayerRun(_as_arrays(x.spikes), _as_arrays(x.current), _as_arrays(x.states), x.record)
     return type(x)(*map(_as_arrays, x)) if isinstance(x, tuple) else x

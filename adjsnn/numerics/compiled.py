@@ -36,6 +36,7 @@ STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 # Of loops in which rounding must stay what it is written as: sums are not reordered, products and sums may be fused.
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
+EXACT_BARE: dict[str, Any] = EXACT | {"_nrt": False}  # allocates nothing: references to arrays are not counted
 EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
 _IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
@@ -140,7 +141,7 @@ def folders(package: str) -> list[Path]:
 def _sources(package: str) -> str | None:
     """A hash of every source that a loop of the package can come from; None in an installation without sources."""
     files = sorted((x for x in resources.files(package).iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
-    whole, outside = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_PIECE)).encode()), set()
+    whole, outside = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_BARE, EXACT_PIECE)).encode()), set()
     for file in files:
         source = file.read_bytes()
         whole.update(file.name.encode() + hashlib.sha256(source).digest())

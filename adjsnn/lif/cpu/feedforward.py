@@ -11,7 +11,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.flow import decay, equal, first_crossing, grown, may_cross, moved
 from adjsnn.lif.layer import FINE, RUNAWAY
-from adjsnn.numerics.compiled import EXACT, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 
 class Marks(NamedTuple):
@@ -88,17 +88,18 @@ def more_room(spikes, size):
 
 @compiled(**EXACT_PIECE)
 def walk_memory(inputs, marks, first, last, uniform):
-    """Memory for the longest walk through samples first … last-1, and as many floats to sort in."""
+    """Memory for the longest walk through samples first … last-1, and for another to sort in."""
     longest = len(marks.time) + 1
     for b in range(first, last):
         longest = max(longest, inputs.first[b + 1] - inputs.first[b] + len(marks.time) + 1)
-    return Walk(np.empty(longest), np.empty(longest, np.int64), np.empty((longest, 3)), uniform), np.empty(longest)
+    walk = Walk(np.empty(longest), np.empty(longest, np.int64), np.empty((longest, 3)), uniform)
+    return walk, Walk(np.empty(longest), np.empty(longest, np.int64), walk.table, uniform)
 
 
 @compiled(**EXACT_PIECE)
-def walk_of(delays, tau_mem, tau_syn, inputs, b, t_end, marks, memory, scratch):
+def walk_of(delays, tau_mem, tau_syn, inputs, b, t_end, marks, memory, spare):
     """The walk through sample b of a neuron with these delays (M,) and time constants."""
-    count = _stops(delays, inputs, b, t_end, marks.time, memory.time, memory.ref, scratch)
+    count = _stops(delays, inputs, b, t_end, marks.time, memory.time, memory.ref, spare)
     walk = Walk(memory.time[:count], memory.ref[:count], memory.table, memory.uniform)
     if walk.uniform:
         before = 0.0
@@ -109,23 +110,18 @@ def walk_of(delays, tau_mem, tau_syn, inputs, b, t_end, marks, memory, scratch):
     return walk
 
 
-@compiled(**EXACT)
-def _stops(delays, inputs, b, t_end, marks, time, ref, scratch):
+@compiled(**EXACT_BARE)
+def _stops(delays, inputs, b, t_end, marks, time, ref, spare):
     """Arrivals by t_end and marks, sorted in time, arrivals first; returns their number."""
     count, ordered = 0, True
     for s in range(inputs.first[b], inputs.first[b + 1]):
         t = inputs.time[s] + delays[inputs.neuron[s]]
         if t <= t_end:
-            scratch[count], ref[count] = t, s
-            ordered &= count == 0 or scratch[count - 1] <= t
+            time[count], ref[count] = t, s
+            ordered &= count == 0 or time[count - 1] <= t
             count += 1
-    if ordered:  # nearly always: input spikes are sorted, and delays often alike
-        time[:count] = scratch[:count]
-    else:
-        order = np.argsort(scratch[:count], kind="mergesort")  # stable: arrivals at one time stay in the order of their spikes
-        spikes = ref[:count].copy()
-        for k in range(count):
-            time[k], ref[k] = scratch[order[k]], spikes[order[k]]
+    if not ordered:  # seldom: input spikes are sorted, and delays often alike
+        _merge_sort(time, ref, count, spare.time, spare.ref)
     k, m = count - 1, len(marks) - 1
     for place in range(count + len(marks) - 1, -1, -1):  # merged from the end, so that nothing unread is overwritten
         if m < 0 or (k >= 0 and time[k] > marks[m]):
@@ -135,6 +131,29 @@ def _stops(delays, inputs, b, t_end, marks, time, ref, scratch):
             time[place], ref[place] = marks[m], -1 - m
             m -= 1
     return count + len(marks)
+
+
+@compiled(**EXACT_BARE)
+def _merge_sort(time, ref, count, spare_time, spare_ref):
+    """Sort the first `count` entries by time, in memory that is there; at equal times in the order in which they stand.
+
+    numba's own sort allocates, and takes as long to compile as the rest of a walk.
+    """
+    width = 1
+    while width < count:
+        for low in range(0, count, 2 * width):
+            middle, high = min(low + width, count), min(low + 2 * width, count)
+            i, j = low, middle
+            for k in range(low, high):
+                if i < middle and (j >= high or time[i] <= time[j]):
+                    spare_time[k], spare_ref[k] = time[i], ref[i]
+                    i += 1
+                else:
+                    spare_time[k], spare_ref[k] = time[j], ref[j]
+                    j += 1
+        for k in range(count):
+            time[k], ref[k] = spare_time[k], spare_ref[k]
+        width *= 2
 
 
 @compiled(**EXACT)
@@ -159,17 +178,15 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     uniform = shared and equal(layer.tau_mem) and equal(layer.tau_syn)
     counts = np.zeros(last - first, np.int64)
     spikes, total = room(max(64, 2 * neurons * (last - first))), np.int64(0)  # a bare 0 is a type of its own to numba
-    memory, scratch = walk_memory(inputs, marks, first, last, uniform)
-    walk = memory
+    memory, spare = walk_memory(inputs, marks, first, last, uniform)
     for b in range(first, last):
-        begin = total
-        for n in range(neurons):
-            if n == 0 or not shared:
-                delays = layer.delays[0 if shared else n]
-                walk = walk_of(delays, layer.tau_mem[n], layer.tau_syn[n], inputs, b, trial.t_end, marks, memory, scratch)
-            spikes, total, ran_away = _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states)
+        begin, n = total, np.int64(0)
+        while n < neurons:
+            n, total, ran_away = _sample(layer, inputs, start, trial, marks, memory, spare, b, n, spikes, total, states)
             if ran_away < inf:
                 return counts, spikes, (RUNAWAY, b, n), ran_away
+            if n < neurons:  # no room for a spike of this one, which is solved once more
+                spikes = more_room(spikes, len(spikes.time) + 1)
         counts[b - first] = total - begin
         _sort(spikes, begin, total)
     found = Spikes(
@@ -179,12 +196,34 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     return counts, found, (FINE, 0, 0), 0.0
 
 
+@compiled(**EXACT_BARE)
+def _sample(layer, inputs, start, trial, marks, memory, spare, b, n, spikes, total, states):
+    """Solve neurons n, n + 1, … of sample b, as far as there is room for their spikes.
+
+    Returns:
+        the neuron that is to be solved next, or that runs away; the number of spikes of those before it; when it spikes more
+        often than it may, or inf.
+    """
+    shared, walk, begin = len(layer.delays) == 1, memory, n
+    while n < len(layer.bias):
+        if n == begin or not shared:
+            delays = layer.delays[0 if shared else n]
+            walk = walk_of(delays, layer.tau_mem[n], layer.tau_syn[n], inputs, b, trial.t_end, marks, memory, spare)
+        after, ran_away = _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states)
+        if after < 0 or ran_away < inf:
+            return n, total, ran_away
+        total = after
+        n += 1
+    return n, total, inf
+
+
 @compiled(**EXACT_PIECE)
 def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states):
     """Neuron n through sample b: to every stop, through the spikes and releases before it.
 
     Returns:
-        Spikes and their number with this neuron's; when it spikes more often than it may, or inf.
+        the number of spikes with this neuron's, or -1 where there is no room for them; when it spikes more often than it
+        may, or inf.
     """
     v, i, t, release, mine = start.v[b, n], start.i[b, n], 0.0, inf, 0
     extra = trial.drive[0, b, n] if len(trial.drive) > 0 else 0.0
@@ -213,9 +252,9 @@ def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states
                 v, i = v_after, i_after
                 break
             if mine == trial.limit:
-                return spikes, total, t + wait
+                return total, t + wait
             if total == len(spikes.time):
-                spikes = more_room(spikes, total + 1)
+                return -1, inf
             # A wait that rounds past the stop ends there: what arrives at the instant of a spike does not take part in it.
             t, i, v, whole = min(t + wait, to), i * exp(-wait / ts), layer.v_reset[n], False
             release = t + layer.refractory[n]
@@ -233,7 +272,7 @@ def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states
                 c = layer.bias[n] + extra
             else:
                 states.v[marks.what[-1 - ref], b, n], states.i[marks.what[-1 - ref], b, n] = v, i
-    return spikes, total, inf
+    return total, inf
 
 
 @compiled(**EXACT_PIECE)

@@ -1,11 +1,33 @@
 """The adjoint (2.5)-(2.10) of a feed-forward LIF layer in one fused loop, each neuron back through its stops and spikes."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from adjsnn.lif.cpu.feedforward import walk_memory, walk_of
+from adjsnn.lif.cpu.feedforward import Walk, walk_memory, walk_of
 from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, equal, moved, release_shift, speed, tau_gradients
 from adjsnn.lif.layer import FINE, GRAZING
-from adjsnn.numerics.compiled import EXACT, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
+
+
+class Memory(NamedTuple):
+    """What a thread writes to.
+
+    Attributes:
+        walk: Walk, the longest of the samples.
+        spare: another to sort in.
+        states: (moves, 2), v and i at the start of every move of a neuron; empty where nobody asks.
+        group: (N+1,), where each neuron's spikes begin in `grouped`.
+        place: (N,), where the next one goes.
+        grouped: spikes of a sample, by neuron.
+    """
+
+    walk: Walk
+    spare: Walk
+    states: np.ndarray
+    group: np.ndarray
+    place: np.ndarray
+    grouped: np.ndarray
 
 
 @compiled(**EXACT)
@@ -31,42 +53,58 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     """
     neurons, shared = len(layer.bias), len(layer.delays) == 1
     uniform = shared and equal(layer.tau_mem) and equal(layer.tau_syn)
-    memory, scratch = walk_memory(inputs, marks, first, last, uniform)
-    walk, most = memory, 0
+    walk, spare = walk_memory(inputs, marks, first, last, uniform)
+    most = 0
     for b in range(first, last):
         most = max(most, own_first[b + 1] - own_first[b])
-    states = np.empty((len(memory.time) + 2 * most + 1 if want_tau else 0, 2))
-    grouped, group = np.empty(most, np.int64), np.empty(neurons + 1, np.int64)
+    states = np.empty((len(walk.time) + 2 * most + 1 if want_tau else 0, 2))
+    integers = np.empty(neurons + 1, np.int64), np.empty(neurons, np.int64), np.empty(most, np.int64)
+    memory = Memory(walk, spare, states, integers[0], integers[1], integers[2])
     for b in range(first, last):
-        _by_neuron(spikes.neuron, own_first[b], own_first[b + 1], group, grouped)
-        for n in range(neurons):
-            if n == 0 or not shared:
-                delays = layer.delays[0 if shared else n]
-                walk = walk_of(delays, layer.tau_mem[n], layer.tau_syn[n], inputs, b, trial.t_end, marks, memory, scratch)
-            own, moves = grouped[group[n] : group[n + 1]], 0
-            if want_tau:
-                moves = _replay(layer, inputs, start, trial, marks, walk, spikes, own, b, n, states)
-            grazes = _sweep(layer, inputs, trial, marks, walk, spikes, own, states[:moves], cotangents, b, n, into)
-            if grazes >= 0.0:
-                return (GRAZING, b, n), grazes
+        n, grazes = _sample(layer, inputs, start, trial, marks, own_first, spikes, cotangents, memory, b, into)
+        if grazes >= 0.0:
+            return (GRAZING, b, n), grazes
     return (FINE, 0, 0), 0.0
 
 
+@compiled(**EXACT_BARE)
+def _sample(layer, inputs, start, trial, marks, own_first, spikes, cotangents, memory, b, into):
+    """Gradients of sample b, neuron after neuron.
+
+    Returns:
+        a neuron, and the time of a spike of it on which the loss depends though it only touches the threshold; or -1.
+    """
+    neurons, shared = len(layer.bias), len(layer.delays) == 1
+    group, grouped, walk, want_tau = memory.group, memory.grouped, memory.walk, len(memory.states) > 0
+    _by_neuron(spikes.neuron, own_first[b], own_first[b + 1], group, memory.place, grouped)
+    for n in range(neurons):
+        if n == 0 or not shared:
+            delays = layer.delays[0 if shared else n]
+            walk = walk_of(delays, layer.tau_mem[n], layer.tau_syn[n], inputs, b, trial.t_end, marks, memory.walk, memory.spare)
+        own, moves = grouped[group[n] : group[n + 1]], 0
+        if want_tau:
+            moves = _replay(layer, inputs, start, trial, marks, walk, spikes, own, b, n, memory.states)
+        grazes = _sweep(layer, inputs, trial, marks, walk, spikes, own, memory.states[:moves], cotangents, b, n, into)
+        if grazes >= 0.0:
+            return n, grazes
+    return 0, -1.0
+
+
 @compiled(**EXACT_PIECE)
-def _by_neuron(neuron, start, stop, group, grouped):
+def _by_neuron(neuron, start, stop, group, place, grouped):
     """Spikes start … stop-1 of a sample grouped by neuron, in their order; those of n at group[n] … group[n+1]-1."""
     group[:] = 0
     for s in range(start, stop):
         group[neuron[s] + 1] += 1
-    for n in range(len(group) - 1):
+    for n in range(len(place)):
         group[n + 1] += group[n]
-    place = group[:-1].copy()
+        place[n] = group[n]
     for s in range(start, stop):
         grouped[place[neuron[s]]] = s
         place[neuron[s]] += 1
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _replay(layer, inputs, start, trial, marks, walk, spikes, own, b, n, states):
     """(v, i) at the start of every move of neuron n in sample b, in order; returns their number.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.flow import grown
 from adjsnn.lif.layer import ALL
-from adjsnn.numerics.compiled import EXACT, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 
 class Arrivals(NamedTuple):
@@ -68,7 +68,7 @@ def roomier(queue, size):
     return Queue(grown(queue.time, size), grown(queue.order, size), grown(queue.ref, size), grown(queue.target, size))
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def push(queue, size):
     """Entry `size` sinks to its place; returns the new size."""
     k = size
@@ -78,7 +78,7 @@ def push(queue, size):
     return size + 1
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def pop(queue, size):
     """Move the first entry to place size-1; returns the new size."""
     size, k = size - 1, np.int64(0)
@@ -95,12 +95,12 @@ def pop(queue, size):
         k = child
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _before(queue, a, b):
     return queue.time[a] < queue.time[b] or (queue.time[a] == queue.time[b] and queue.order[a] < queue.order[b])
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _swap(queue, a, b):
     queue.time[a], queue.time[b] = queue.time[b], queue.time[a]
     queue.order[a], queue.order[b] = queue.order[b], queue.order[a]

@@ -14,7 +14,7 @@ import numpy as np
 from adjsnn.lif.cpu.flow import alike, decay, first_crossing, grown, may_reach, moved, nearness, voltage
 from adjsnn.lif.cpu.queue import inputs_of, pop, push, queue_of, roomier
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RUNAWAY, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_INLINE, EXACT_PIECE, compiled
 
 
 class Cells(NamedTuple):
@@ -91,6 +91,33 @@ class Log(NamedTuple):
     target: np.ndarray
 
 
+class Progress(NamedTuple):
+    """How far the solve of a sample has come, all integers.
+
+    Attributes:
+        step: the present step of the drive.
+        probe: the next probe.
+        coming: the next arrival from outside.
+        queued: arrivals that wait in the queue.
+        pushed: those that ever did, their order at equal times.
+        begin: number of spikes of the samples before.
+        total: with those of this one.
+        logged: entries of the log.
+    """
+
+    step: np.int64
+    probe: np.int64
+    coming: np.int64
+    queued: np.int64
+    pushed: np.int64
+    begin: np.int64
+    total: np.int64
+    logged: np.int64
+
+
+FULL = -1  # an outcome of `_sample`
+
+
 @compiled(**EXACT)
 def forward(layer, inputs, start, trial, first, last, states):
     """Solve samples first … last-1; arguments as in `feedforward.forward`.
@@ -104,59 +131,79 @@ def forward(layer, inputs, start, trial, first, last, states):
     spikes = Spikes(np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size))
     log = Log(np.empty(size), np.empty(size, np.int8), np.empty(size, np.int32), np.empty(size, np.int32))
     counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
-    queue, total, logged = queue_of(64), 0, 0
+    queue, total, logged = queue_of(64), np.int64(0), np.int64(0)  # a bare 0 is a type of its own to numba
     for b in range(first, last):
-        begin, log_begin = total, logged
         external = inputs_of(layer.delays, inputs, b, trial.t_end)
         _begin(layer, kind, cells, start, trial, external, b)
-        step = probe = coming = queued = pushed = np.int64(0)  # a bare 0 is a type of its own to numba
-        while True:
-            spiking, releasing = _earliest(cells.upcoming), _earliest(cells.release)
-            arriving = _next_arrival(external, coming, queue, queued)
-            ends = trial.edges[step] if step < len(trial.edges) else inf  # of the step of the drive
-            t = min(cells.upcoming[spiking], cells.release[releasing], arriving, ends)
-            if logged + len(trial.probes) + 2 >= len(log.time):
-                log = _more_log(log, logged + len(trial.probes) + 3)
-            while probe < len(trial.probes) and trial.probes[probe] < t:
-                _record(layer, kind, cells, trial.probes[probe], probe, b, states)
-                logged = _write(log, logged, trial.probes[probe], PROBE, probe, ALL)
-                probe += 1
-            if t > trial.t_end:
-                break
-            ends = min(ends, trial.t_end)
-            if cells.upcoming[spiking] == t:
-                n = spiking
-                if cells.fired[n] == trial.limit:
-                    return counts, spikes, entries, log, (RUNAWAY, b, n), t
-                if total == len(spikes.time):
-                    spikes = _more_spikes(spikes, total + 1)
-                _spike(layer, cells, spikes, total, n, t)
-                logged = _write(log, logged, t, SPIKE, total - begin, n)
-                queue = roomier(queue, queued + len(layer.rec_delays))
-                queued, pushed = _send(layer, queue, queued, pushed, total - begin, n, t, trial.t_end)
-                total += 1
-            elif cells.release[releasing] == t:
-                n = releasing
-                _release(layer, cells, spikes, n, t)
-                logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - begin, n)
-                _predict(layer, cells, n, min(arriving, ends) if kind.broadcast else ends)
-            elif arriving > t:
-                step += 1
-                advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
-                logged = _write(log, logged, t, DRIVE, step, ALL)
-                set_bias(layer.bias, trial.drive, step, b, cells.bias)
-                ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
-                _foresee(layer, kind, cells, t, min(arriving, ends) if kind.broadcast else ends)
-            else:
-                what, ref, target, coming, queued = _take(external, coming, queue, queued, t)
-                logged = _write(log, logged, t, what, ref, target)
-                weights = kind.w_in_t[inputs.neuron[ref]] if what == ARRIVAL else kind.w_rec_t[spikes.neuron[begin + ref]]
-                horizon = min(_next_arrival(external, coming, queue, queued), ends) if kind.broadcast else ends
-                _arrive(layer, kind, cells, weights, target, t, horizon)
-        counts[b - first], entries[b - first] = total - begin, logged - log_begin
+        none = np.int64(0)
+        progress, outcome, n, t = Progress(none, none, none, none, none, total, total, logged), FULL, none, 0.0
+        while outcome == FULL:
+            progress, outcome, n, t = _sample(
+                layer, kind, inputs, trial, cells, external, spikes, log, queue, progress, b, states
+            )
+            if outcome == FULL:
+                spikes = _more_spikes(spikes, progress.total + 1)
+                log = _more_log(log, progress.logged + len(trial.probes) + 3)
+                queue = roomier(queue, progress.queued + len(layer.rec_delays))
+        if outcome == RUNAWAY:
+            return counts, spikes, entries, log, (RUNAWAY, b, n), t
+        counts[b - first], entries[b - first] = progress.total - total, progress.logged - logged
+        total, logged = progress.total, progress.logged
     found = Spikes(spikes.time[:total], spikes.neuron[:total], spikes.current[:total], spikes.released[:total])
     history = Log(log.time[:logged], log.kind[:logged], log.ref[:logged], log.target[:logged])
     return counts, found, entries, history, (FINE, 0, 0), 0.0
+
+
+@compiled(**EXACT_BARE)
+def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, progress, b, states):
+    """Solve sample b, event by event, from where its progress is, as far as there is room for what happens.
+
+    Returns:
+        Progress; FINE at the end of the trial, FULL where memory must be longer before it can go on, or RUNAWAY; a neuron that
+        spikes more often than it may, and when.
+    """
+    step, probe, coming, queued, pushed, begin, total, logged = progress
+    most = len(log.time) - len(trial.probes) - 2, len(queue.time) - len(layer.rec_delays)
+    while True:
+        if total == len(spikes.time) or logged >= most[0] or queued > most[1]:
+            return Progress(step, probe, coming, queued, pushed, begin, total, logged), FULL, step, 0.0
+        spiking, releasing = _earliest(cells.upcoming), _earliest(cells.release)
+        arriving = _next_arrival(external, coming, queue, queued)
+        ends = trial.edges[step] if step < len(trial.edges) else inf  # of the step of the drive
+        t = min(cells.upcoming[spiking], cells.release[releasing], arriving, ends)
+        while probe < len(trial.probes) and trial.probes[probe] < t:
+            _record(layer, kind, cells, trial.probes[probe], probe, b, states)
+            logged = _write(log, logged, trial.probes[probe], PROBE, probe, ALL)
+            probe += 1
+        if t > trial.t_end:
+            return Progress(step, probe, coming, queued, pushed, begin, total, logged), FINE, step, t
+        ends = min(ends, trial.t_end)
+        if cells.upcoming[spiking] == t:
+            n = spiking
+            if cells.fired[n] == trial.limit:
+                return Progress(step, probe, coming, queued, pushed, begin, total, logged), RUNAWAY, n, t
+            _spike(layer, cells, spikes, total, n, t)
+            logged = _write(log, logged, t, SPIKE, total - begin, n)
+            queued, pushed = _send(layer, queue, queued, pushed, total - begin, n, t, trial.t_end)
+            total += 1
+        elif cells.release[releasing] == t:
+            n = releasing
+            _release(layer, cells, spikes, n, t)
+            logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - begin, n)
+            _predict(layer, cells, n, min(arriving, ends) if kind.broadcast else ends)
+        elif arriving > t:
+            step += 1
+            advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
+            logged = _write(log, logged, t, DRIVE, step, ALL)
+            set_bias(layer.bias, trial.drive, step, b, cells.bias)
+            ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
+            _foresee(layer, kind, cells, t, min(arriving, ends) if kind.broadcast else ends)
+        else:
+            what, ref, target, coming, queued = _take(external, coming, queue, queued, t)
+            logged = _write(log, logged, t, what, ref, target)
+            weights = kind.w_in_t[inputs.neuron[ref]] if what == ARRIVAL else kind.w_rec_t[spikes.neuron[begin + ref]]
+            horizon = min(_next_arrival(external, coming, queue, queued), ends) if kind.broadcast else ends
+            _arrive(layer, kind, cells, weights, target, t, horizon)
 
 
 @compiled(**EXACT_PIECE)
@@ -251,7 +298,8 @@ def _take(external, coming, queue, queued, t):
 def _record(layer, kind, cells, t, probe, b, states):
     """v and i of sample b at a probe."""
     advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
-    states.v[probe, b], states.i[probe, b] = cells.v, cells.i
+    for n in range(len(cells.v)):
+        states.v[probe, b, n], states.i[probe, b, n] = cells.v[n], cells.i[n]
 
 
 @compiled(**EXACT_PIECE)
@@ -302,7 +350,7 @@ def _arrive(layer, kind, cells, weights, target, t, horizon):
         _predict(layer, cells, target, horizon)
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _predict(layer, cells, n, horizon):
     """When neuron n spikes next, if it does by the horizon."""
     cells.upcoming[n] = inf
@@ -316,14 +364,14 @@ def _predict(layer, cells, n, horizon):
         cells.upcoming[n] = min(cells.at[n] + wait, horizon)
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _bounding(span, tau_mem, tau_syn):
     """What the bound asks of an interval: e^{-t/τ_m}, e^{-t/τ_s}, K/τ_m and t/τ_m. Neurons that are alike share them."""
     e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
     return e_mem, e_syn, conv / tau_mem, span / tau_mem
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _foresee(layer, kind, cells, t, horizon):
     """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
 
@@ -366,7 +414,7 @@ def advance(tau_mem, tau_syn, cells, n, t):
     cells.at[n] = t
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def advance_all(tau_mem, tau_syn, same, cells, t):
     """Carry every neuron to time t, by the same exponentials where neighbours start together and are alike."""
     since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
@@ -383,7 +431,7 @@ def advance_all(tau_mem, tau_syn, same, cells, t):
         cells.at[n] = t
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def set_bias(bias, drive, step, b, c):
     """c ← b and the drive of a step in sample b together, (2.16)."""
     for n in range(len(c)):

@@ -8,7 +8,7 @@ import numpy as np
 from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, release_shift, speed, tau_gradients
 from adjsnn.lif.cpu.recurrent import Cells, Log, Spikes, advance_all, kind_of, set_bias
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 
 class History(NamedTuple):
@@ -150,7 +150,7 @@ def _replay(layer, kind, inputs, start, drive, history, b, states):
         row += last - first
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _back(layer, same, costates, who, t, states, into, step, b):
     """The costate of neurons who[0] … who[1]-1 back to time t, where their states were the first of `states`, if it has any."""
     lam_v, lam_i, at = costates.lam_v, costates.lam_i, costates.at
@@ -173,7 +173,7 @@ def _back(layer, same, costates, who, t, states, into, step, b):
             into.drive[step, b, n] += before - lam_v[n]
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _arrival(layer, costates, who, source, w_t, d_w_t, d_delays):
     """Equation (2.6) at neurons who[0] … who[1]-1; returns Σ dC/dt_a."""
     total, shared = 0.0, len(d_delays) == 1
