@@ -47,7 +47,8 @@ def test_tensors_that_are_not_contiguous_need_no_loops_of_their_own(method):
     u = torch.rand(3, 5, 7, dtype=F64).transpose(0, 2).requires_grad_()
     adjsnn.solve(net, u, dt=0.5, method=method).readout.sum().backward()
     loops = import_module("adjsnn.gated.cpu.euler_adjoint" if method == "euler" else "adjsnn.gated.cpu.runge_kutta_adjoint")
-    arrays = [x for signature in loops.backward.signatures for x in signature if hasattr(x, "layout")]
+    arrays = [x for signature in loops.backward.signatures for part in signature for x in getattr(part, "types", ())]
+    arrays = [x for x in arrays if hasattr(x, "layout")]
     assert arrays
     assert {x.layout for x in arrays} == {"C"}
 

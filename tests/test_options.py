@@ -16,12 +16,13 @@ from adjsnn.gated.solve import solve_gated
 from adjsnn.hybrid.adjoint import HybridChoice
 from adjsnn.hybrid.solve import solve_hybrid
 from adjsnn.lif.adjoint import LIFAdjoint
+from adjsnn.lif.engine import Kernels
 from adjsnn.lif.solve import solve_lif
 
 SOLVE = sys.modules["adjsnn.solve"]
 ENTRIES = {"GatedOptions": solve_gated, "LIFOptions": solve_lif, "HybridOptions": solve_hybrid}
 # What the module of `solve` knows to type checkers alone, for it is loaded with the first network of its kind.
-LATE = {"GatedChoice": GatedChoice, "LIFAdjoint": LIFAdjoint, "HybridChoice": HybridChoice}
+LATE = {"Kernels": Kernels, "GatedChoice": GatedChoice, "LIFAdjoint": LIFAdjoint, "HybridChoice": HybridChoice}
 ROOT = Path(__file__).parent.parent
 
 
