@@ -105,19 +105,19 @@ def solve(
     if torch._C._are_functorch_transforms_active():
         _check_transforms(system, inputs, options)
     if isinstance(system, GatedSynapseNetwork):
-        from adjsnn.gated.solve import solve_gated  # noqa: PLC0415
+        from adjsnn.gated.solve import solve_gated  # noqa: PLC0415  what one kind of network needs
 
         _check_options(options, solve_gated, "a gated network")
         if "dt" not in options:
             raise ConfigurationError("no dt", "the step in ms", "dt=0.5")
         return solve_gated(system, inputs, **options)
     if isinstance(system, LIFNetwork):
-        from adjsnn.lif.solve import solve_lif  # noqa: PLC0415
+        from adjsnn.lif.solve import solve_lif  # noqa: PLC0415  as above
 
         _check_options(options, solve_lif, "a LIF network")
         return solve_lif(system, inputs, **options)
     if isinstance(system, HybridSystem):
-        from adjsnn.hybrid.solve import solve_hybrid  # noqa: PLC0415
+        from adjsnn.hybrid.solve import solve_hybrid  # noqa: PLC0415  as above
 
         _check_options(options, solve_hybrid, "a HybridSystem")
         return solve_hybrid(system, inputs, **options)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, complete
+from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult, LIFTrial
@@ -46,7 +46,7 @@ class _Attached(FirstOrder):
         inputs = Events(trial.first, time.detach().to(torch.float64, copy=True), trial.source)
         outputs = []
         for k, (layer, state) in enumerate(_layers(flat)):
-            run = trial.body.forward(complete(layer), inputs, _doubled(state), trial.of_layer(k, drive))
+            run = trial.body.forward(layer, inputs, state, trial.of_layer(k, drive))
             # Users change results in place: of what they are given, the run keeps only a copy of the times.
             outputs.append(run.spikes.time.to(layer.w_in, copy=True))
             outputs += [x.to(layer.w_in) for x in run.states]
@@ -73,7 +73,7 @@ def _backward(ctx, *cotangents):
     d_drive: Tensor | None = None
     for k in range(len(layers) - 1, lowest - 1, -1):
         layer, state = layers[k]
-        run, given = ctx.runs[k], [None if c is None else c.double() for c in cotangents[3 * k : 3 * k + 3]]
+        run, given = ctx.runs[k], cotangents[3 * k : 3 * k + 3]
         if above is None and all(c is None for c in given):
             continue
         inputs = ctx.runs[k - 1].spikes if k else Events(trial.first, time.detach().double(), trial.source)
@@ -81,7 +81,7 @@ def _backward(ctx, *cotangents):
         need = needs[k * WIDTH : (k + 1) * WIDTH]
         names = frozenset(name for name, n in zip((*LIFLayer._fields, "v", "i"), need, strict=True) if n)
         cotangents_here = LayerCotangents(at_spikes, *given[1:])
-        found = ctx.back(trial, complete(layer), inputs, _doubled(state), trial.of_layer(k, drive), run, cotangents_here, names)
+        found = ctx.back(trial, layer, inputs, state, trial.of_layer(k, drive), run, cotangents_here, names)
         if k == 0 and ctx.needs_input_grad[4]:
             d_drive = found.drive.to(drive)
         gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(found, (*layer, *state), need)
@@ -98,10 +98,6 @@ def _first(needs: Sequence[bool]) -> int:
 def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:
     rows = [flat[k : k + WIDTH] for k in range(0, len(flat), WIDTH)]
     return [(LIFLayer(*row[:FIELDS]), LIFState(*row[FIELDS:])) for row in rows]
-
-
-def _doubled(state: LIFState) -> State:
-    return State(state.v.detach().double(), state.i.detach().double())
 
 
 def _tensors(found: LayerGradients, like: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:

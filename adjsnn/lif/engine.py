@@ -7,8 +7,8 @@ from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
 from adjsnn.lif.cpu import loops
-from adjsnn.lif.layer import Events, Layer, LayerCotangents, LayerGradients, LayerRun, State, Trial, on_the_host
-from adjsnn.lif.network import LIFLayer
+from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
+from adjsnn.lif.network import LIFLayer, LIFState
 
 
 class Forward(Protocol):
@@ -18,7 +18,7 @@ class Forward(Protocol):
         EventError: a neuron spikes more often than trial.limit.
     """
 
-    def __call__(self, layer: Layer, inputs: Events, start: State, trial: Trial, /) -> LayerRun: ...
+    def __call__(self, layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial, /) -> LayerRun: ...
 
 
 class Backward(Protocol):
@@ -31,9 +31,9 @@ class Backward(Protocol):
 
     def __call__(
         self,
-        layer: Layer,
+        layer: LIFLayer,
         inputs: Events,
-        start: State,
+        start: LIFState,
         trial: Trial,
         run: LayerRun,
         cotangents: LayerCotangents,

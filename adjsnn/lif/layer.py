@@ -1,7 +1,8 @@
 """One LIF layer, what it is solved over and what it did: what the engine hands to every body and takes from it.
 
-Between engine and body all of it is tensors, float64 whatever the network's dtype, on the network's device, so that a body for
-another device needs no copy on the host. Bodies of numpy take the same in arrays: `on_the_host`.
+Between engine and body all of it is tensors on the network's device, so that a body for another device needs no copy on the
+host. What a body takes has the network's dtype, or float64 where it was computed; what it gives back is float64. Bodies of
+numpy take the same in float64 arrays: `on_the_host`.
 """
 
 from collections.abc import Callable
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import EventError
-from adjsnn.lif.network import LIFLayer
+from adjsnn.lif.network import LIFLayer, LIFState
 
 X: TypeAlias = Any  # a tensor; in a body of numpy an array
 
 
 class Layer(NamedTuple):
-    """The tensors of a LIFLayer, with nothing left out.
+    """The tensors of a LIFLayer, with nothing left out: a layer in a body, and the gradients of one.
 
     Attributes:
         w_in: (N, M).
@@ -176,31 +177,31 @@ class LayerGradients(NamedTuple):
     drive: X
 
 
-def complete(layer: LIFLayer) -> Layer:
-    """The layer in the form that bodies take."""
-    n, m = layer.w_in.shape
-    w_rec = layer.w_in.new_zeros(n, 0) if layer.w_rec is None else layer.w_rec
-    delays = layer.w_in.new_zeros(1, m) if layer.delays is None else layer.delays.reshape(-1, m)
-    rec_delays = w_rec.new_zeros(1, w_rec.shape[1])
-    if layer.rec_delays is not None and layer.w_rec is not None:
-        rec_delays = layer.rec_delays.reshape(-1, n)
-    tensors = layer._replace(w_rec=w_rec, delays=delays, rec_delays=rec_delays)
-    return Layer._make([x.detach().double() for x in tensors if x is not None])
-
-
 def on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays, contiguous and in the host's memory, as one of tensors; results are views of its arrays."""
+    """A function of float64 arrays, contiguous and in the host's memory, as one of tensors; results are views of its arrays."""
 
-    def of_tensors(*arguments: Any) -> Any:
-        return _as_tensors(function(*map(_as_arrays, arguments)))
+    def of_tensors(layer: LIFLayer, inputs: Events, start: LIFState, *others: Any) -> Any:
+        state = State(as_array(start.v), as_array(start.i))
+        return _as_tensors(function(_filled(layer), _as_arrays(inputs), state, *map(_as_arrays, others)))
 
     return of_tensors
+
+
+def _filled(layer: LIFLayer) -> Layer:
+    n, m = layer.w_in.shape
+    w_rec = np.zeros((n, 0)) if layer.w_rec is None else as_array(layer.w_rec)
+    delays = np.zeros((1, m)) if layer.delays is None else as_array(layer.delays).reshape(-1, m)
+    rec_delays = np.zeros((1, w_rec.shape[1]))
+    if layer.rec_delays is not None and layer.w_rec is not None:
+        rec_delays = as_array(layer.rec_delays).reshape(-1, n)
+    per_neuron = (layer.bias, layer.tau_mem, layer.tau_syn, layer.v_th, layer.v_reset, layer.refractory)
+    return Layer._make([as_array(layer.w_in), w_rec, *map(as_array, per_neuron), delays, rec_delays])
 
 
 def _as_arrays(x: Any) -> Any:
     """Tensors, in named tuples or alone, as arrays; everything else as it is."""
     if isinstance(x, Tensor):
-        return x.contiguous().numpy() if x.is_cpu else x.cpu().contiguous().numpy()
+        return as_array(x) if x.is_floating_point() else np.ascontiguousarray(x.cpu().numpy())
     if isinstance(x, LayerRun):  # its record is the body's own
         return LayerRun(_as_arrays(x.spikes), _as_arrays(x.current), _as_arrays(x.states), x.record)
     return type(x)(*map(_as_arrays, x)) if isinstance(x, tuple) else x

@@ -19,6 +19,8 @@ class LIFTrial(NamedTuple):
         limit: the most spikes of one neuron in one sample.
         body: which solves it.
         edges: (T-1,), at which the later steps of the drive begin, ms.
+        no_drive: (0, 0, 0), that of the other layers.
+        no_edges: (0,), likewise.
     """
 
     first: Tensor
@@ -28,12 +30,14 @@ class LIFTrial(NamedTuple):
     limit: int
     body: Body
     edges: Tensor
+    no_drive: Tensor
+    no_edges: Tensor
 
     def of_layer(self, layer: int, drive: Tensor | None) -> Trial:
         """What a layer is solved over; the drive is that of the first."""
         if drive is None or layer:
-            return Trial(layer, self.t_end, self.probes, self.limit, self.probes.new_zeros(0, 0, 0), self.probes.new_zeros(0))
-        return Trial(layer, self.t_end, self.probes, self.limit, drive.detach().double(), self.edges)
+            return Trial(layer, self.t_end, self.probes, self.limit, self.no_drive, self.no_edges)
+        return Trial(layer, self.t_end, self.probes, self.limit, drive, self.edges)
 
 
 class LayerResult(NamedTuple):

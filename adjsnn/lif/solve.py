@@ -90,7 +90,7 @@ def solve_lif(
         inputs, currents = _no_spikes(system, inputs), inputs
     _check_inputs(system, inputs)
     drive, eps, device = None, rounding(dt, t_end), layers[0].w_in.device
-    edges = torch.zeros(0, dtype=torch.float64, device=device)
+    edges = no_edges = torch.zeros(0, dtype=torch.float64, device=device)
     if currents is not None:
         t_end, step = _check_currents(system, layers[0].w_in, currents, inputs.batch, dt, t_end)
         drive = Drive(currents.double() @ layers[0].w_in.double().T, step)
@@ -105,7 +105,7 @@ def solve_lif(
     y0 = [LIFState(kept(state.v), kept(state.i)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
     probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
-    trial = LIFTrial(first, source, end, probes, limit, body, edges)
+    trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges)
     return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran))
 
 

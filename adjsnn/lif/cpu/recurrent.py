@@ -6,57 +6,16 @@ all neurons, that is up to the next arrival, or the next spike where it arrives 
 delays differ from synapse to synapse it is up to the end. Nowhere is it beyond the present step of the drive.
 """
 
-from math import exp, inf
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.flow import alike, decay, first_crossing, grown, may_reach, moved, nearness, voltage
+from adjsnn.lif.cpu.cells import advance, advance_all, foresee, kind_of, memory_of, predict, set_bias
+from adjsnn.lif.cpu.flow import grown
 from adjsnn.lif.cpu.queue import inputs_of, pop, push, queue_of, roomier
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RUNAWAY, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_INLINE, EXACT_PIECE, compiled
-
-
-class Cells(NamedTuple):
-    """The neurons of a sample on their way, each (N,).
-
-    Attributes:
-        v: membrane voltage.
-        i: synaptic current.
-        at: the time that both are of, ms.
-        release: when a neuron that is held at its reset is released, or inf, ms.
-        upcoming: when it spikes next, as far as foreseen, or inf, ms.
-        bias: b and the present step of the drive together, (2.16).
-        spike_of: the last spike of each that is held, counted in the group of samples.
-        fired: spikes so far.
-    """
-
-    v: np.ndarray
-    i: np.ndarray
-    at: np.ndarray
-    release: np.ndarray
-    upcoming: np.ndarray
-    bias: np.ndarray
-    spike_of: np.ndarray
-    fired: np.ndarray
-
-
-class Kind(NamedTuple):
-    """What the neurons of a layer have in common.
-
-    Attributes:
-        same: (N,), whether a neuron has the time constants of the one before it.
-        broadcast: whether every spike arrives at all neurons at once.
-        instant: whether the layer's own spikes do so without delay.
-        w_in_t: (M, N), a row per source.
-        w_rec_t: (N, N), a row per source.
-    """
-
-    same: np.ndarray
-    broadcast: bool
-    instant: bool
-    w_in_t: np.ndarray
-    w_rec_t: np.ndarray
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 
 class Spikes(NamedTuple):
@@ -126,7 +85,7 @@ def forward(layer, inputs, start, trial, first, last, states):
         the number of spikes of each sample, (last - first,); Spikes; the number of log entries of each sample; Log; the
         outcome: what went wrong, in which sample and neuron; and when.
     """
-    kind, cells = kind_of(layer), _cells(len(layer.bias))
+    kind, cells = kind_of(layer), memory_of(len(layer.bias))
     size = max(64, 2 * len(layer.bias) * (last - first))
     spikes = Spikes(np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size))
     log = Log(np.empty(size), np.empty(size, np.int8), np.empty(size, np.int32), np.empty(size, np.int32))
@@ -190,14 +149,14 @@ def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, pro
             n = releasing
             _release(layer, cells, spikes, n, t)
             logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - begin, n)
-            _predict(layer, cells, n, min(arriving, ends) if kind.broadcast else ends)
+            predict(layer, cells, n, min(arriving, ends) if kind.broadcast else ends)
         elif arriving > t:
             step += 1
             advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
             logged = _write(log, logged, t, DRIVE, step, ALL)
             set_bias(layer.bias, trial.drive, step, b, cells.bias)
             ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
-            _foresee(layer, kind, cells, t, min(arriving, ends) if kind.broadcast else ends)
+            foresee(layer, kind, cells, t, min(arriving, ends) if kind.broadcast else ends)
         else:
             what, ref, target, coming, queued = _take(external, coming, queue, queued, t)
             logged = _write(log, logged, t, what, ref, target)
@@ -207,41 +166,13 @@ def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, pro
 
 
 @compiled(**EXACT_PIECE)
-def kind_of(layer):
-    """Kind of a layer."""
-    broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
-    return Kind(
-        alike(layer.tau_mem, layer.tau_syn),
-        broadcast,
-        broadcast and not layer.rec_delays.any(),
-        np.ascontiguousarray(layer.w_in.T),
-        np.ascontiguousarray(layer.w_rec.T),
-    )
-
-
-@compiled(**EXACT_PIECE)
-def _cells(n):
-    """Memory for n neurons."""
-    return Cells(
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n, np.int64),
-        np.empty(n, np.int64),
-    )
-
-
-@compiled(**EXACT_PIECE)
 def _begin(layer, kind, cells, start, trial, external, b):
     """Sample b at time 0."""
     cells.v[:], cells.i[:], cells.at[:], cells.release[:], cells.fired[:] = start.v[b], start.i[b], 0.0, inf, 0
     set_bias(layer.bias, trial.drive, np.int64(0), b, cells.bias)
     ends = min(trial.edges[0], trial.t_end) if len(trial.edges) > 0 else trial.t_end
     horizon = min(external.time[0], ends) if kind.broadcast and len(external.time) > 0 else ends
-    _foresee(layer, kind, cells, 0.0, horizon)
+    foresee(layer, kind, cells, 0.0, horizon)
 
 
 @compiled(**EXACT_PIECE)
@@ -343,96 +274,8 @@ def _arrive(layer, kind, cells, weights, target, t, horizon):
         advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
         for n in range(len(weights)):
             cells.i[n] += weights[n]
-        _foresee(layer, kind, cells, t, horizon)
+        foresee(layer, kind, cells, t, horizon)
     else:
         advance(layer.tau_mem, layer.tau_syn, cells, target, t)
         cells.i[target] += weights[target]
-        _predict(layer, cells, target, horizon)
-
-
-@compiled(**EXACT_BARE)
-def _predict(layer, cells, n, horizon):
-    """When neuron n spikes next, if it does by the horizon."""
-    cells.upcoming[n] = inf
-    span = horizon - cells.at[n]
-    if cells.release[n] < inf or span < 0.0:
-        return
-    v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
-    end = voltage(span, v, i, c, tau_mem, tau_syn)[0]
-    wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], span, end)
-    if wait < inf:
-        cells.upcoming[n] = min(cells.at[n] + wait, horizon)
-
-
-@compiled(**EXACT_BARE)
-def _bounding(span, tau_mem, tau_syn):
-    """What the bound asks of an interval: e^{-t/τ_m}, e^{-t/τ_s}, K/τ_m and t/τ_m. Neurons that are alike share them."""
-    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
-    return e_mem, e_syn, conv / tau_mem, span / tau_mem
-
-
-@compiled(**EXACT_BARE)
-def _foresee(layer, kind, cells, t, horizon):
-    """`_predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
-
-    With `kind.instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the bound is asked up
-    to the earliest crossing found so far, and few neurons are left to look at in detail. These are looked at over the interval,
-    since a crossing is rounded differently with another end, and neurons that are alike must cross in the same instant; for
-    the same reason the bound has room for the rounding of v.
-    """
-    tau_mem, tau_syn, v_th = layer.tau_mem, layer.tau_syn, layer.v_th
-    whole = horizon - t
-    span = whole
-    e_mem, e_syn, gain, share = _bounding(span, tau_mem[0], tau_syn[0])
-    for n in range(len(tau_mem)):
-        v, i, c = cells.v[n], cells.i[n], cells.bias[n]
-        cells.upcoming[n] = inf
-        if not kind.same[n]:
-            e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
-        if cells.release[n] < inf:
-            continue
-        v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, v_th[n])
-        if may_reach(v, i, v_after, i * e_syn, c, tau_mem[n], tau_syn[n], v_th[n] - near, share, near):
-            end = voltage(whole, v, i, c, tau_mem[n], tau_syn[n])[0]
-            wait = first_crossing(v, i, c, tau_mem[n], tau_syn[n], v_th[n], whole, end)
-            if wait < inf:
-                cells.upcoming[n] = min(t + wait, horizon)
-                if kind.instant and wait < span:
-                    span = wait
-                    e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
-
-
-@compiled(**EXACT_INLINE)
-def advance(tau_mem, tau_syn, cells, n, t):
-    """Carry neuron n to time t; one that is held keeps its voltage."""
-    span = t - cells.at[n]
-    if cells.release[n] < inf:
-        cells.i[n] *= exp(-span / tau_syn[n])
-    else:
-        e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
-        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem[n], e_mem, e_syn, conv)
-    cells.at[n] = t
-
-
-@compiled(**EXACT_BARE)
-def advance_all(tau_mem, tau_syn, same, cells, t):
-    """Carry every neuron to time t, by the same exponentials where neighbours start together and are alike."""
-    since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
-    for n in range(len(same)):
-        if not same[n]:
-            since = -1.0
-        if cells.release[n] < inf:
-            advance(tau_mem, tau_syn, cells, n, t)
-            continue
-        if cells.at[n] != since:
-            since = cells.at[n]
-            e_mem, e_syn, conv = decay(t - since, tau_mem[n], tau_syn[n])
-        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem[n], e_mem, e_syn, conv)
-        cells.at[n] = t
-
-
-@compiled(**EXACT_BARE)
-def set_bias(bias, drive, step, b, c):
-    """c ← b and the drive of a step in sample b together, (2.16)."""
-    for n in range(len(c)):
-        c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
+        predict(layer, cells, target, horizon)

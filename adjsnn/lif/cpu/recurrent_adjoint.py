@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adjsnn.lif.cpu.cells import Cells, advance_all, kind_of, set_bias
 from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, release_shift, speed, tau_gradients
-from adjsnn.lif.cpu.recurrent import Cells, Log, Spikes, advance_all, kind_of, set_bias
+from adjsnn.lif.cpu.recurrent import Log, Spikes
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
