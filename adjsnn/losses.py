@@ -105,8 +105,10 @@ def first_spike_cross_entropy(
         sol: the solution.
         labels: class of each sample, one per neuron of the layer.
         tau0: how far apart first spikes should be, ms.
-        alpha, tau1: weight and time constant, ms, of the wish for early ones. By default τ_1 is 6.4 ms in trials of up to 60 ms
-            and t_end · 6.4/60 in longer ones, so that a silent neuron costs at most as much as there: α (e^{60/6.4} - 1) = 35.
+        alpha: α, weight of the wish for early ones.
+        tau1: τ_1, its time constant, ms; default 6.4 ms in trials of up to 60 ms and t_end · 6.4/60 in longer ones, so that a
+            silent neuron costs at most as much as there: α (e^{60/6.4} - 1) = 35.
+        layer: its number; default the last.
 
     Raises:
         ConfigurationError: labels of another number or outside the classes, or a τ_1 so short that exp(t_end/τ_1) overflows.
@@ -141,6 +143,7 @@ def first_spike_mse(sol: FirstSpikeSolution, target: Float[Tensor, "B N"], layer
     Args:
         sol: the solution.
         target: t_d, (B, N), ms; inf or NaN where any time will do.
+        layer: its number; default the last.
 
     Raises:
         ConfigurationError: targets of another shape.
@@ -170,7 +173,8 @@ def van_rossum(
     Args:
         sol: the solution, or spike trains.
         target: spikes of as many samples and neurons.
-        tau: ms.
+        tau: τ, ms.
+        layer: of the solution, its number; default the last.
 
     Raises:
         ConfigurationError: another number of samples or neurons, or tau not positive.

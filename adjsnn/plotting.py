@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, index, positive
+from adjsnn.colours import COLOURS, INK
 from adjsnn.errors import ConfigurationError, MissingPackageError
 from adjsnn.solutions import ReadoutSolution, SpikingSolution
 from adjsnn.spikes import SpikeTrains
@@ -16,15 +17,6 @@ try:
 except ImportError as error:
     raise MissingPackageError(error.name, "experiments") from error
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)  # readable in print and to the colour-blind
-INK = "#222222"
 ABOVE = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.97), "borderaxespad": 0.0}  # a legend over the axes, off the data
 
 mpl.rcParams.update(

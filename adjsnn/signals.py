@@ -85,7 +85,9 @@ def random_sinusoids(
     """Random periodic signals u_c(t) = s Σ_k α_kc sin(2πkt/P) + β_kc cos(2πkt/P), k = 1 … harmonics, α and β standard normal.
 
     Args:
-        steps, batch, channels: T, B, C.
+        steps: T.
+        batch: B.
+        channels: C.
         dt: step, ms.
         base_period: P, ms.
         harmonics: number of harmonics of the base frequency.

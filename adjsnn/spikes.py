@@ -133,9 +133,12 @@ class SpikeTrains:
         """Spike trains from flat columns of S events in any order, one entry per spike, each (S,).
 
         Args:
-            sample, neuron, sign: integers.
-            time: ms, floating-point; gradients pass.
-            batch, n_neurons: how many there are.
+            sample: sample of each spike, (S,), integers.
+            neuron: its neuron, (S,), integers.
+            time: its time, (S,), ms, floating-point; gradients pass.
+            sign: +1 or -1, (S,), integers.
+            batch: number of samples.
+            n_neurons: number of neurons.
             t_max: end of the recording, ms.
 
         Raises:

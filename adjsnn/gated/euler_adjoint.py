@@ -95,7 +95,8 @@ class EulerSweep:
         """Sweep through a unit of the trajectory.
 
         Args:
-            u, trajectory: of the unit.
+            u: of the unit, (T, B, C).
+            trajectory: of the unit.
             cotangents: of readout, v, a_fast and a_slow; the rows of the unit's T times before each step are read.
             d_u: memory for the gradient of u.
         """

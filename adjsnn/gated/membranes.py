@@ -86,7 +86,8 @@ class Membrane(Recorded):
         """∂f/∂v, ∂f/∂I, and ∂f/∂(constant) of those `wanted`, by autograd; override with closed forms for speed.
 
         Args:
-            v, current: where.
+            v: voltage, (...).
+            current: I, (...).
             c: the constants.
             wanted: names of constants; derivatives with respect to others may be left out.
         """
@@ -111,7 +112,8 @@ class Membrane(Recorded):
             v: ṽ, the voltage at the end of the step's flow.
             current: I of the step.
             c: from `prepare`.
-            out, out_crossings: memory for the results; none under autograd.
+            out: memory for v⁺; none under autograd.
+            out_crossings: memory for the crossings, likewise.
 
         Returns:
             v⁺ and the signed number of thresholds crossed: 0 or 1, with two thresholds also -1. Its derivative is 0.

@@ -82,12 +82,17 @@ class GatedSynapseNetwork(nn.Module):
         learn: what requires a gradient: "weights" (w_in, w_rec, w_out), "bias", "tau_fast", "tau_slow" and the names of the
             membrane's constants, for example "tau_v".
         generator: source of the random initial weights; default torch's global one.
-        dtype, device: of all parameters; default torch's defaults.
+        dtype: of all parameters; default torch's.
+        device: of all parameters; default torch's.
 
     Attributes:
-        w_in (N, C_in), w_rec (N, N), bias (N,), w_out (C_out, N), tau_fast, tau_slow and the membrane's constants by name
-        are Parameters; all matrices are (out, in). Weights start Gaussian with standard deviation 1/√(fan in), w_rec half
-        of that, the bias at 0.
+        w_in: (N, C_in). This and the following are Parameters, those of the membrane's constants under their own names, for
+            example `tau_v`. Weights start Gaussian with standard deviation 1/√(fan in), those of w_rec half of that.
+        w_rec: (N, N), out by in as all weights.
+        bias: b, (N,), starts at 0.
+        w_out: (C_out, N).
+        tau_fast: τ_f, () or (N,), ms.
+        tau_slow: τ_s, () or (N,), ms.
 
     Raises:
         ConfigurationError: sizes, time constants, gate width or names in `learn` that cannot be right.

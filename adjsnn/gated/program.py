@@ -50,7 +50,9 @@ class GatedTrajectory:
     """Everything stored about a forward solution.
 
     Attributes:
-        v, a_fast, a_slow: states at the T+1 times, each (T+1, B, N).
+        v: voltages at the T+1 times, (T+1, B, N).
+        a_fast: recurrent synaptic activities, likewise.
+        a_slow: readout synaptic activities, likewise.
         readout: o, (T+1, B, C_out).
         current: I of each step, (T, B, N).
         crossings: thresholds crossed in each step, negative for the lower threshold, mostly 0; (T, B, N).
@@ -113,7 +115,8 @@ class GatedProgram(ABC):
         dt: h, ms.
 
     Attributes:
-        neuron, gate: copies whose derivatives are those of their own functions, whatever a subclass overrode.
+        neuron: a copy whose derivatives are those of its own functions, whatever a subclass overrode.
+        gate: likewise.
         translates: every reset is a translation, of derivative 1.
         stage_count: stages of a step, and so about how much memory a block of steps takes at once.
         reads_input_again: whether `locate` needs the input.

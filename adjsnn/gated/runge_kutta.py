@@ -163,7 +163,10 @@ class GatedRungeKutta(GatedProgram):
         """v⁺ of S spikes, (1.16): a step of the same method from v_r over the rest of the step, under the current I(σ).
 
         Args:
-            v, flow, current, moved: of the step, each (S,).
+            v: at the start of the step, (S,).
+            flow: k_i of its stages, each (S,).
+            current: I_i of its stages, each (S,).
+            moved: ṽ, at its end before the reset, (S,).
             c: constants from `prepare`, each () or (S,).
         """
         sigma = self.crossing(v, flow, moved)

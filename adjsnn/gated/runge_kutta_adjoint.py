@@ -36,7 +36,9 @@ class _Block:
         slopes: g_i at each stage.
         slope_after: g(v⁺).
         at: index (step, sample, neuron) of the resets that are no translations.
-        after_v, after_flow, after_current: ∂v⁺/∂(v, k_i, I_i), h b_i and so on where nothing was reset.
+        after_v: ∂v⁺/∂v, 1 where nothing was reset.
+        after_flow: ∂v⁺/∂k_i of each stage, h b_i where nothing was reset.
+        after_current: ∂v⁺/∂I_i of each stage, 0 where nothing was reset.
         after_constants: ∂v⁺/∂c at the resets, by name, each (S,).
     """
 

@@ -62,7 +62,8 @@ class Units:
     """A trial cut into units.
 
     Args:
-        engine, tensors: what runs.
+        engine: what runs.
+        tensors: of the network.
         inputs: u by steps.
         shape: (T, B).
         slots: number of states kept.
@@ -211,7 +212,8 @@ def segmented(
     """Solve a trial unit by unit, ready to be differentiated.
 
     Args:
-        engine, tensors: what runs.
+        engine: what runs.
+        tensors: of the network.
         u: the whole input where it is a tensor that may need a gradient, else None.
         inputs: u by steps.
         shape: (T, B).

@@ -61,7 +61,9 @@ class GatedSolution:
 
     Attributes:
         ts: the T+1 times, ms.
-        v, a_fast, a_slow: states at these times, each (T+1, B, N), dimensionless; differentiable.
+        v: voltages at these times, (T+1, B, N), dimensionless; differentiable.
+        a_fast: recurrent synaptic activities, likewise.
+        a_slow: readout synaptic activities, likewise.
         readout: o = W_out a_s, (T+1, B, C_out); differentiable.
         t_end: the last time, ms.
 

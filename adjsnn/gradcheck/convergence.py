@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.checks import Times, positive, times
+from adjsnn.colours import COLOURS, INK
 from adjsnn.errors import ConfigurationError
 from adjsnn.gradcheck.hybrid import HybridProbe
 from adjsnn.hybrid.system import HybridSystem
@@ -19,7 +20,6 @@ HALVINGS = (1, 2, 4, 8, 16)
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 REFERENCE = {"method": "dopri5", "rtol": 1e-12, "atol": 1e-12, "max_steps": 1_000_000}
 FLOOR = 1e-11  # below it an error may be the reference's own, so it says nothing about a slope
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # readable in print and to the colour-blind
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -28,7 +28,8 @@ class Convergence:
     """Errors of one method and adjoint. str() is a table.
 
     Attributes:
-        method, adjoint: what was run.
+        method: what was run.
+        adjoint: what computed the gradients.
         quantity: "step" or "tolerance".
         sizes: the longest step of each run, ms, or its tolerance (relative and absolute), from coarse to fine.
         gradient_errors: ‖g - g_ref‖/‖g_ref‖ over all parameters and y0 together.
@@ -86,7 +87,8 @@ def convergence(
 
     Args:
         system: a HybridSystem; a float64 copy is used.
-        inputs: as in `solve`. loss: a scalar function of the solution.
+        inputs: as in `solve`.
+        loss: a scalar function of the solution.
         adjoint: the adjoint under test. One with a dt or tolerances of its own keeps them, and its errors with them.
         reference: arguments of `solve` for the reference; default dopri5 at 1e-12 with the discrete adjoint.
         dts: longest steps, ms, each the longest interval between output times over a whole number; default `substeps` 1, 2,
@@ -144,7 +146,7 @@ def picture(found: Sequence[Convergence], path: str | Path) -> None:
             label = f"gradient, {one.method}, {one.adjoint} (slope {one.slope:.1f})"
             axes.loglog(one.sizes, one.gradient_errors, color=colour, marker=marker, ms=4, lw=1.2, label=label)
             axes.loglog(one.sizes, one.loss_errors, color=colour, marker=marker, ms=3, mfc="white", lw=0.8, ls="--")
-        axes.plot([], [], color="#222222", lw=0.8, ls="--", label="loss")
+        axes.plot([], [], color=INK, lw=0.8, ls="--", label="loss")
         if quantity == "step":  # seldom a power of ten among them
             sizes = sorted({size for one in found if one.quantity == quantity for size in one.sizes})
             axes.set_xticks(sizes, [f"{size:.3g}" for size in sizes])

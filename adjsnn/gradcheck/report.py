@@ -16,12 +16,15 @@ class GradcheckRow:
     """One tensor's verdict.
 
     Attributes:
-        name, shape: the tensor. norm: of its gradient.
+        name: of the tensor.
+        shape: of the tensor.
+        norm: of its gradient.
         bptt: relative difference ‖g - g_BPTT‖/‖g_BPTT‖, None if not asked for; below NEGLIGIBLE times the largest gradient
             norm of all tensors, relative to that.
         finite_difference: the same over the probed entries, None if not asked for or nothing could be probed.
-        probed, skipped: entries compared with central differences, and entries given up because a spike moved to another
-            step under every perturbation tried, or because no two step lengths agreed.
+        probed: entries compared with central differences.
+        skipped: entries given up because a spike moved to another step under every perturbation tried, or because no two step
+            lengths agreed.
         forward: the same as bptt with forward sensitivities, None if not asked for.
         plain: the same as bptt with the other engine of LIF networks, None if not asked for.
     """

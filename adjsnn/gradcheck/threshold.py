@@ -32,7 +32,8 @@ def threshold_bracket(
     Args:
         lif: the network; a float64 copy is run.
         x: its input spikes; the neuron fires if it does in any sample.
-        layer, neuron: the neuron.
+        layer: of the neuron.
+        neuron: its number in the layer.
         rtol: fires/silent - 1 of the result, at most.
         solve_kwargs: passed on to `solve`.
 

@@ -31,7 +31,8 @@ class Control:
     step is accepted at ≤ 1, and the next length is h·min(10, max(0.2, 0.9 error^(-1/5))).
 
     Args:
-        rtol, atol: relative and absolute tolerance; atol may be a tensor (B, 1).
+        rtol: relative tolerance.
+        atol: absolute tolerance, a number or (B, 1).
         max_steps: most attempts for any sample.
         keep: how many states to keep, at most: None, all of them; "sqrt", about 2√n after n steps; or a number. Kept are those
             before every `stride`-th step, and the stride doubles whenever they become too many.

@@ -34,8 +34,9 @@ class ContinuousAdjoint:
     Args:
         dt: longest backward step, ms; steps end on the output times. None: the forward steps again, or adaptive steps.
         method: "euler", "heun", "rk4" with fixed steps; "dopri5", "tsit5", adaptive where dt is None.
-        rtol, atol: tolerances of adaptive backward steps; None: those of the forward solve. `atol` is relative to the largest
-            cotangent dC/dy of a sample's output states, so that it means the same for a sum and for a mean.
+        rtol: relative tolerance of adaptive backward steps; None: that of the forward solve.
+        atol: absolute tolerance of adaptive backward steps, relative to the largest cotangent dC/dy of a sample's output
+            states, so that it means the same for a sum and for a mean; None: that of the forward solve.
 
     Raises:
         ConfigurationError: an unknown method, a dt that is not positive, or tolerances that cannot be right.

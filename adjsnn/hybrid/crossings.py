@@ -31,7 +31,8 @@ class Inside:
     """The guards along a step, on its continuous extension.
 
     Attributes:
-        span, y: the step and the state before it.
+        span: of the step.
+        y: state before the step, (B, D).
         slopes: stage derivatives, (S, B, D).
         begins: φ at the start of the step, (B, G).
     """

@@ -54,7 +54,8 @@ def pull_hybrid_step(
     A step that ends in no event has a constant t_e and γ = 0.
 
     Args:
-        y, costate: state before the step and λ⁺ after it.
+        y: state before the step, (B, D).
+        costate: λ⁺ after it, (B, D).
         of_end: dC/dt_e of samples whose step ends in an event, by the step after it and the loss; elsewhere not read.
         sums: θ̄, added to.
 

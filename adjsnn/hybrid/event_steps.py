@@ -22,7 +22,8 @@ def taped_step(
 
     Args:
         times: its begin, end and length as they were taken.
-        begin, end: the same times, on the tape.
+        begin: the same as times.begin, on the tape.
+        end: the same as times.end, on the tape.
     """
     tableau, (t, t_end, length) = program.tableau, times
     h = length + (end - t_end) - (begin - t)

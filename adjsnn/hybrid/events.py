@@ -28,7 +28,8 @@ class Found:
         guard: which guard, (B,), -1 where none.
         time: of the event, (B,), float64, ms.
         length: of the step up to the event, (B,), float64, ms.
-        minus, plus: states before and after the jump, (B, D).
+        minus: state before the jump, (B, D).
+        plus: state after the jump, (B, D).
     """
 
     here: Bool[Tensor, " B"]
@@ -69,7 +70,8 @@ class Watch:
         Args:
             tried: the samples whose steps count.
             span: of the step.
-            y, u: state before the step and input.
+            y: state before the step, (B, D).
+            u: held input, (B, C), or None.
             ks: its stage derivatives, the last of them at its end.
         """
         inside = Inside(self.system, self.tableau, span, y, torch.stack(ks[: len(self.tableau.dense)]), self.levels)

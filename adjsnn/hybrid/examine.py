@@ -23,7 +23,9 @@ class Trial:
 
     Args:
         name: of its class.
-        t, y, u: time (B, 1), state (B, D), held input (B, C) or None.
+        t: time, (B, 1), ms.
+        y: state, (B, D).
+        u: held input, (B, C), or None.
         adaptive: whether steps can end on events.
         tape: whether gradients come from torch's tape.
     """

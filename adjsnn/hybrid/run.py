@@ -69,7 +69,8 @@ class Stored:
 
     Attributes:
         leaves: what to differentiate by; those among `tensors` that require a gradient.
-        form, tensors: the attributes of the system, of which `form.filled(tensors)` is in force in a sweep.
+        form: of the system's attributes; `form.filled(tensors)` is in force in a sweep.
+        tensors: of the system's attributes.
         of_times: dC/dt of the event that ends each step, (K, B); None where the loss reads no event times.
     """
 

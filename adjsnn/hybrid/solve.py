@@ -47,7 +47,8 @@ def solve_hybrid(
         ts: output times, (T+1,), increasing, ms; a tensor, an array or a sequence.
         method: "euler", "heun", "rk4": `substeps` steps between output times. "dopri5", "tsit5": adaptive steps for each
             sample. "torchdiffeq:<name>": the method of that name in torchdiffeq, with BPTT (default) or Backsolve.
-        rtol, atol: tolerances of adaptive steps, default 1e-6 and 1e-8.
+        rtol: relative tolerance of adaptive steps, default 1e-6.
+        atol: absolute tolerance of adaptive steps, default 1e-8.
         max_steps: most attempted adaptive steps of any sample.
         adjoint: how gradients are computed: DiscreteAdjoint(), the default, another adjoint of this library, or anything with
             the method of `adjsnn.hybrid.adjoint.HybridAdjoint`.

@@ -69,7 +69,8 @@ class HybridProgram:
         signal: u(t) → (B, C) for t (B, 1), or None where inputs are absent or held.
         lengths: length of the fixed steps in each interval between output times, (T,), float64, ms; None: adaptive steps.
         substeps: number of fixed steps in each interval.
-        rtol, atol: tolerances of adaptive steps.
+        rtol: relative tolerance of adaptive steps.
+        atol: absolute tolerance of adaptive steps.
         max_steps: most attempted adaptive steps of any sample.
         guards: number G of the system's guards.
     """

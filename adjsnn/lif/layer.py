@@ -182,7 +182,7 @@ def on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def of_tensors(layer: LIFLayer, inputs: Events, start: LIFState, *others: Any) -> Any:
         state = State(as_array(start.v), as_array(start.i))
-        return _as_tensors(function(_filled(layer), _as_arrays(inputs), state, *map(_as_arrays, others)))
+        return _as_tensors(function(_filled(layer), _as_arrays(inputs), state, *[_as_arrays(x) for x in others]))
 
     return of_tensors
 
@@ -195,16 +195,16 @@ def _filled(layer: LIFLayer) -> Layer:
     if layer.rec_delays is not None and layer.w_rec is not None:
         rec_delays = as_array(layer.rec_delays).reshape(-1, n)
     per_neuron = (layer.bias, layer.tau_mem, layer.tau_syn, layer.v_th, layer.v_reset, layer.refractory)
-    return Layer._make([as_array(layer.w_in), w_rec, *map(as_array, per_neuron), delays, rec_delays])
+    return Layer(as_array(layer.w_in), w_rec, *[as_array(x) for x in per_neuron], delays, rec_delays)
 
 
 def _as_arrays(x: Any) -> Any:
     """Tensors, in named tuples or alone, as arrays; everything else as it is."""
     if isinstance(x, Tensor):
-        return as_array(x) if x.is_floating_point() else np.ascontiguousarray(x.cpu().numpy())
+        return as_array(x)
     if isinstance(x, LayerRun):  # its record is the body's own
-        return LayerRun(_as_arrays(x.spikes), _as_arrays(x.current), _as_arrays(x.states), x.record)
-    return type(x)(*map(_as_arrays, x)) if isinstance(x, tuple) else x
+        return LayerRun(_as_arrays(x.spikes), as_array(x.current), None, x.record)
+    return type(x)(*[_as_arrays(part) for part in x]) if isinstance(x, tuple) else x
 
 
 def _as_tensors(x: Any) -> Any:
@@ -212,8 +212,8 @@ def _as_tensors(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         return torch.from_numpy(x)
     if isinstance(x, LayerRun):
-        return LayerRun(_as_tensors(x.spikes), _as_tensors(x.current), _as_tensors(x.states), x.record)
-    return type(x)(*map(_as_tensors, x))
+        return LayerRun(_as_tensors(x.spikes), torch.from_numpy(x.current), _as_tensors(x.states), x.record)
+    return type(x)(*[_as_tensors(part) for part in x])
 
 
 def _bytes(record: Any) -> int:
@@ -241,5 +241,6 @@ def grazing(trial: Trial, sample: int, neuron: int, time: float) -> EventError:
 
 
 def as_array(x: Tensor) -> np.ndarray:
-    """A float64 copy or view on the CPU."""
-    return np.asarray(x.detach().cpu().numpy(), np.float64, "C")
+    """A copy or view on the CPU, contiguous, of float64 or of integers."""
+    array = x.numpy(force=True)
+    return np.asarray(array, np.float64 if array.dtype.kind == "f" else None, order="C")

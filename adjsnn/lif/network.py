@@ -72,9 +72,11 @@ class LIFNetwork(nn.Module):
         n_in: number of input neurons, whose spikes are given to `adjsnn.solve`.
         layers: number of neurons in each layer; layer l is fed by layer l-1.
         recurrent: whether the neurons of a layer project to each other; a bool, or one per layer.
-        tau_mem, tau_syn: τ_m and τ_s, ms. Here and below: a number; N numbers where there is one layer; or a tuple with one
-            of these for each layer.
-        v_th, v_reset: threshold and reset, v_reset < v_th.
+        tau_mem: τ_m, ms. Here and below: a number; N numbers where there is one layer; or a tuple with one of these for each
+            layer.
+        tau_syn: τ_s, ms.
+        v_th: threshold.
+        v_reset: reset, below the threshold.
         bias: b. False: zero; True: zero and learnt; or values as above, learnt if `learn` says so.
         delays: of the connections into a layer, ms. None; a number; per axon (M,) or per synapse (N, M) where there is one
             layer; or a tuple with one of these for each layer.
@@ -85,14 +87,23 @@ class LIFNetwork(nn.Module):
         learn: what requires a gradient, among "weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory",
             "delays".
         generator: source of the random initial weights; default torch's global one.
-        dtype, device: of all parameters; default torch's defaults.
+        dtype: of all parameters; default torch's.
+        device: of all parameters; default torch's.
 
     Attributes:
-        w_in[l] (N_l, N_{l-1}), w_rec[l] (N_l, N_l) or None, bias[l], tau_mem[l], tau_syn[l], v_th[l], v_reset[l],
-        refractory[l], each (N_l,), delays[l] and rec_delays[l] (None, per axon or per synapse); w_out (n_out, N_last) or None.
-        All are Parameters. Input weights start Gaussian, in units of the weight whose single spike lifts a neuron from reset
-        to threshold: mean 2/fan-in, standard deviation 0.5/√fan-in; recurrent ones with mean 0, standard deviation
-        0.2/√fan-in.
+        w_in: of each layer, (N_l, N_{l-1}). This and the following are lists of Parameters, one for each layer. Input weights
+            start Gaussian, in units of the weight whose single spike lifts a neuron from reset to threshold: mean 2/fan-in,
+            standard deviation 0.5/√fan-in.
+        w_rec: (N_l, N_l), or None without recurrence; start with mean 0, standard deviation 0.2/√fan-in in the same units.
+        bias: b, (N_l,).
+        tau_mem: τ_m, (N_l,), ms.
+        tau_syn: τ_s, (N_l,), ms.
+        v_th: (N_l,).
+        v_reset: (N_l,).
+        refractory: (N_l,), ms.
+        delays: (N_{l-1},) per axon or (N_l, N_{l-1}) per synapse, ms, or None.
+        rec_delays: (N_l,) or (N_l, N_l), ms, or None.
+        w_out: (n_out, N_last), one Parameter, or None without readout.
 
     Raises:
         ConfigurationError: sizes, values or names in `learn` that cannot be right.
@@ -202,7 +213,8 @@ class LIFNetwork(nn.Module):
         inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
 
         Args:
-            tau_min, tau_max: bounds of the time constants, ms; None for no upper one.
+            tau_min: lower bound of the time constants, ms.
+            tau_max: their upper bound, ms; None for none.
             margin: least distance of the reset from the threshold, in units of voltage.
 
         Returns:

@@ -60,8 +60,8 @@ class LIFSolution:
     Attributes:
         t_end: end of the trial, ms.
         ts: (T,), times at which states were asked for, ms; empty without.
-        v, i: for each layer voltage and current at these times, each (T, B, N_l); differentiable. At the instant of an event
-            they are those after it.
+        v: voltage of each layer at these times, each (T, B, N_l); differentiable. At the instant of an event that after it.
+        i: current of each layer, likewise.
         final_state: voltage and current of each layer at t_end; differentiable. It holds neither what is left of refractory
             times nor spikes on their way through delays: where there are any, no solve that starts from it is the continuation.
 
@@ -171,7 +171,8 @@ class LIFSolution:
         """∫ o dt over a window of each sample, exact (2.18); needs no times ts; differentiable in all but the window.
 
         Args:
-            start, stop: when the windows begin and end, ms, start ≤ stop.
+            start: when the windows begin, ms.
+            stop: when they end, ms, start ≤ stop.
 
         Raises:
             ConfigurationError: a network without readout, or windows of another shape or backward in time.
@@ -221,6 +222,7 @@ class LIFSolution:
 
         Args:
             tau: time constant of the filter, ms.
+            layer: its number; default the last.
 
         Raises:
             ConfigurationError: tau not positive.

@@ -74,7 +74,8 @@ def reverse(
     """Carry out a plan: each unit with its initial state, the last first, with never more than `slots` of them in `kept`.
 
     Args:
-        n, slots: of the plan.
+        n: units of the plan.
+        slots: states that the plan may keep.
         rows: units whose initial state the first sweep kept.
         kept: these states. What is left in it at the end is that of unit 0, so a second pass makes the others again.
         advance: advance(state, start, stop) runs units start … stop-1.

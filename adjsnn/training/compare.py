@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adjsnn.colours import COLOURS
 from adjsnn.errors import ConfigurationError
 from adjsnn.training.files import digest_of, read_about, read_metrics, read_summary
 
@@ -187,7 +188,7 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         positive = all(min(found[name]) > 0.0 for found in metrics.values())
         for number, group in enumerate(groups):
-            colour = plotting.COLOURS[number % len(plotting.COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             curves = [metrics[run.path] for run in group.runs if run.path in metrics]
             if not curves:
                 continue

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from adjsnn.colours import COLOURS
 from adjsnn.training.experiment import Curve
 
 
@@ -19,7 +20,7 @@ def draw(groups: Mapping[str, Sequence[Curve]]) -> Any:
     figure = plotting.new_figure(5.4 if several else 4.2, 3.0 + 0.2 * len(groups) * several)
     axes = figure.subplots()
     for number, (label, runs) in enumerate(groups.items()):
-        colour, first = plotting.COLOURS[number % len(plotting.COLOURS)], runs[0]
+        colour, first = COLOURS[number % len(COLOURS)], runs[0]
         x, mean = np.asarray(first.x), np.mean([run.y for run in runs], axis=0)
         low, high = first.shaded or (-np.inf, np.inf)
         if first.shaded and not several:

@@ -119,7 +119,8 @@ class Experiment(ABC, Generic[C]):
         config_type: its configuration, a frozen dataclass derived from TrainingConfig.
         columns: numbers of `evaluate("held_out")`, `summary` and `seconds` that tables show, in order; default all.
         config: the configuration.
-        device, dtype: where and in what the networks run, from the configuration.
+        device: where the networks run, from the configuration.
+        dtype: in what they run, from the configuration.
     """
 
     config_type: ClassVar[type[TrainingConfig]] = TrainingConfig

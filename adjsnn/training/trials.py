@@ -22,7 +22,8 @@ class SignalTrials:
         seed: of the validation and held-out signals.
         channels: number of channels, where there is no recording.
         dt: step, ms.
-        window, held_out_window: length of training trials, and of validation and held-out trials, ms.
+        window: length of training trials, ms.
+        held_out_window: length of validation and held-out trials, ms.
         signal: .npy or .csv recording, one row per time; None for random signals.
         signal_dt: time between the recording's samples, ms.
         held_out: largest number of validation and of held-out trials.

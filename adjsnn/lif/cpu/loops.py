@@ -81,8 +81,8 @@ def backward(
         LayerCotangents(cotangents.time, d_v, d_i),
     )
     want_tau = bool(wanted & {"tau_mem", "tau_syn"})
-    own = [np.zeros_like(x) for x in (inputs.time, *start, trial.drive)]  # of each sample alone
-    sums = [Layer(*(np.zeros_like(x) for x in layer)) for _ in groups]
+    own = [np.zeros(x.shape) for x in (inputs.time, *start, trial.drive)]  # of each sample alone
+    sums = [Layer._make([np.zeros(x.shape) for x in layer]) for _ in groups]
     outcomes: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
@@ -100,6 +100,8 @@ def backward(
 
 def _joined(parts: Sequence[Any]) -> Any:
     """Arrays, or named tuples of arrays, of all groups one after the other."""
+    if len(parts) == 1:
+        return parts[0]
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     return type(parts[0])._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -107,7 +109,9 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 def _starts(counts: np.ndarray) -> np.ndarray:
     """Where each sample begins, and the end."""
-    return np.concatenate([[0], np.cumsum(counts)])
+    first = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=first[1:])
+    return first
 
 
 def _marks(layer: Layer, trial: Trial) -> tuple[Any, ...]:
@@ -116,6 +120,8 @@ def _marks(layer: Layer, trial: Trial) -> tuple[Any, ...]:
         return ()
     from adjsnn.lif.cpu.feedforward import Marks  # noqa: PLC0415  loads the compiler
 
+    if not len(trial.edges):
+        return (Marks(trial.probes, np.arange(len(trial.probes))),)
     times = np.concatenate([trial.edges, trial.probes])
     what = np.concatenate([-1 - np.arange(len(trial.edges)), np.arange(len(trial.probes))])
     order = np.argsort(times, kind="stable")
