@@ -195,7 +195,7 @@ def _filled(layer: LIFLayer) -> Layer:
     if layer.rec_delays is not None and layer.w_rec is not None:
         rec_delays = as_array(layer.rec_delays).reshape(-1, n)
     per_neuron = (layer.bias, layer.tau_mem, layer.tau_syn, layer.v_th, layer.v_reset, layer.refractory)
-    return Layer(as_array(layer.w_in), w_rec, *[as_array(x) for x in per_neuron], delays, rec_delays)
+    return Layer._make([as_array(layer.w_in), w_rec, *[as_array(x) for x in per_neuron], delays, rec_delays])
 
 
 def _as_arrays(x: Any) -> Any:
