@@ -41,17 +41,17 @@ class EventAdjoint:
         return attach(problem)
 
 
-def lif_adjoint(adjoint: Any) -> LIFAdjoint:
+def lif_adjoint(adjoint: object) -> LIFAdjoint:
     """The adjoint that a caller chose.
 
     Raises:
         ConfigurationError: it does not run LIF networks.
     """
-    found = taken_as(LIFAdjoint, adjoint, COMMON)
-    if found is None:
+    chosen = taken_as(LIFAdjoint, adjoint, COMMON)
+    if chosen is None:
         raise ConfigurationError(
             f"adjoint={adjoint!r} for a LIF network",
             "an adjoint instance, EventAdjoint(), or an object with run_lif",
             "adjoint=adjsnn.EventAdjoint()",
         )
-    return found
+    return chosen

@@ -80,12 +80,12 @@ def _backward(ctx, *cotangents):
         at_spikes = sum((c for c in (above, given[0]) if c is not None), torch.zeros_like(run.spikes.time))
         need = needs[k * WIDTH : (k + 1) * WIDTH]
         names = frozenset(name for name, n in zip((*LIFLayer._fields, "v", "i"), need, strict=True) if n)
-        cotangents_here = LayerCotangents(at_spikes, *given[1:])
-        found = ctx.back(trial, layer, inputs, state, trial.of_layer(k, drive), run, cotangents_here, names)
+        own_cotangents = LayerCotangents(at_spikes, *given[1:])
+        layer_gradients = ctx.back(trial, layer, inputs, state, trial.of_layer(k, drive), run, own_cotangents, names)
         if k == 0 and ctx.needs_input_grad[4]:
-            d_drive = found.drive.to(drive)
-        gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(found, (*layer, *state), need)
-        above = found.time
+            d_drive = layer_gradients.drive.to(drive)
+        gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(layer_gradients, (*layer, *state), need)
+        above = layer_gradients.time
     d_time = above.to(time) if ctx.needs_input_grad[3] and above is not None else None
     return None, None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
 
@@ -96,13 +96,13 @@ def _first(needs: Sequence[bool]) -> int:
 
 
 def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:
-    rows = [flat[k : k + WIDTH] for k in range(0, len(flat), WIDTH)]
-    return [(LIFLayer(*row[:FIELDS]), LIFState(*row[FIELDS:])) for row in rows]
+    per_layer = [flat[k : k + WIDTH] for k in range(0, len(flat), WIDTH)]
+    return [(LIFLayer(*tensors[:FIELDS]), LIFState(*tensors[FIELDS:])) for tensors in per_layer]
 
 
-def _tensors(found: LayerGradients, like: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
+def _tensors(layer_gradients: LayerGradients, like: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
     """Gradients of one layer's arguments as tensors of their shape, dtype and device; None where none is needed."""
-    gradients = (*found.layer, found.v, found.i)
+    gradients = (*layer_gradients.layer, layer_gradients.v, layer_gradients.i)
     return [
         x.reshape(y.shape).to(y) if need and y is not None else None for x, y, need in zip(gradients, like, needs, strict=True)
     ]

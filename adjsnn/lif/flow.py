@@ -8,7 +8,7 @@ SERIES_BELOW = 0.5  # |κt| under which the integrals (2.10) are summed as serie
 TERMS = 16
 
 
-def kernels(t: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decay(t: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """e^{-t/τ_m}, e^{-t/τ_s} and their convolution K(t) = (e^{-t/τ_m} - e^{-t/τ_s})/κ, κ = 1/τ_s - 1/τ_m, equation (2.3).
 
     K is computed from the slower exponential and expm1, without cancellation for any ratio of the time constants.
@@ -24,14 +24,14 @@ def flow(
     v: np.ndarray, i: np.ndarray, t: np.ndarray, bias: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(v, i) a time t later without events: v(t) = b + (v - b) e^{-t/τ_m} + i K(t)/τ_m, i(t) = i e^{-t/τ_s}, equation (2.3)."""
-    e_mem, e_syn, k = kernels(t, tau_mem, tau_syn)
+    e_mem, e_syn, k = decay(t, tau_mem, tau_syn)
     return bias + (v - bias) * e_mem + i * k / tau_mem, i * e_syn
 
 
 def double_kernels(t: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """J_m = e_m∗e_m∗e_s = (t e_m - K)/κ and J_s = e_s∗e_m∗e_s = (K - t e_s)/κ at t, equation (2.10)."""
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
-    e_mem, e_syn, k = kernels(t, tau_mem, tau_syn)
+    e_mem, e_syn, k = decay(t, tau_mem, tau_syn)
     x = kappa * t
     small = np.abs(x) < SERIES_BELOW
     safe = np.where(small, 1.0, kappa)
@@ -43,10 +43,10 @@ def double_kernels(t: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> t
 
 def _psi(x: np.ndarray) -> np.ndarray:
     """(x - 1 + e^{-x})/x² as a series, 1/2 - x/6 + x²/24 - …"""
-    total = np.zeros_like(x)
+    series = np.zeros_like(x)
     for k in range(TERMS, 1, -1):
-        total = 1.0 - total * x / (k + 1)
-    return total / 2.0
+        series = 1.0 - series * x / (k + 1)
+    return series / 2.0
 
 
 def turning_point(v: np.ndarray, i: np.ndarray, bias: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> np.ndarray:
@@ -56,8 +56,8 @@ def turning_point(v: np.ndarray, i: np.ndarray, bias: np.ndarray, tau_mem: np.nd
         ratio = (i + bias - v) / np.where(i != 0.0, i, 1.0)
         x = kappa * tau_syn * ratio
     curved = (x < 1.0) & (kappa != 0.0)
-    found = np.where(curved, -np.log1p(-np.where(curved, x, 0.0)) / np.where(kappa != 0.0, kappa, 1.0), np.inf)
-    return np.where(i != 0.0, np.where(kappa == 0.0, tau_syn * ratio, found), np.inf)
+    turn = np.where(curved, -np.log1p(-np.where(curved, x, 0.0)) / np.where(kappa != 0.0, kappa, 1.0), np.inf)
+    return np.where(i != 0.0, np.where(kappa == 0.0, tau_syn * ratio, turn), np.inf)
 
 
 def first_crossing(v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float, horizon: float) -> float:
@@ -68,7 +68,8 @@ def first_crossing(v: float, i: float, bias: float, tau_mem: float, tau_syn: flo
     only on its way to b > v_th. Just touching the threshold from below is not a crossing.
     """
     # Python's floats, whose quotients are inf without numpy's warning where i has decayed to nearly nothing.
-    v, i, bias, tau_mem, tau_syn, v_th = float(v), float(i), float(bias), float(tau_mem), float(tau_syn), float(v_th)
+    v, i, bias = float(v), float(i), float(bias)
+    tau_mem, tau_syn, v_th = float(tau_mem), float(tau_syn), float(v_th)
     if v >= v_th and i + bias - v > 0.0:
         return 0.0
     end = _voltage(horizon, v, i, bias, tau_mem, tau_syn)[0]
@@ -88,8 +89,9 @@ def _bracket(
     kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
     if i > 0.0:
         peak = _extremum(rise / i, kappa, tau_syn) if rise > 0.0 else 0.0
-        touches = 0.0 < peak <= horizon and _voltage(peak, v, i, bias, tau_mem, tau_syn)[0] <= v_th
-        return 0.0, 0.0 if touches else min(peak, horizon)
+        if 0.0 < peak <= horizon and _voltage(peak, v, i, bias, tau_mem, tau_syn)[0] <= v_th:  # it touches at most
+            return 0.0, 0.0
+        return 0.0, min(peak, horizon)
     if bias <= v_th:
         return 0.0, 0.0
     falls = _extremum(rise / i, kappa, tau_syn) if i < 0.0 else inf
@@ -110,8 +112,8 @@ def _voltage(t: float, v: float, i: float, bias: float, tau_mem: float, tau_syn:
     e_mem, e_syn = exp(-t / tau_mem), exp(-t / tau_syn)
     rate = abs(kappa)
     k = t * e_mem if rate == 0.0 else max(e_mem, e_syn) * (-expm1(-rate * t) / rate)
-    at = bias + (v - bias) * e_mem + i * k / tau_mem
-    return at, i * e_syn + bias - at
+    voltage = bias + (v - bias) * e_mem + i * k / tau_mem
+    return voltage, i * e_syn + bias - voltage
 
 
 def _newton(low: float, high: float, v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float) -> float:
@@ -119,8 +121,8 @@ def _newton(low: float, high: float, v: float, i: float, bias: float, tau_mem: f
     rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
     t = low
     for _ in range(200):
-        at, rise = _voltage(t, v, i, bias, tau_mem, tau_syn)
-        gap = at - v_th
+        voltage, rise = _voltage(t, v, i, bias, tau_mem, tau_syn)
+        gap = voltage - v_th
         if gap < 0.0:
             low = t
         else:

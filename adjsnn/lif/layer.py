@@ -216,7 +216,7 @@ def _as_tensors(x: Any) -> Any:
     return type(x)(*[_as_tensors(part) for part in x])
 
 
-def _bytes(record: Any) -> int:
+def _bytes(record: object) -> int:
     if isinstance(record, (np.ndarray, Tensor)):
         return record.nbytes
     if isinstance(record, (list, tuple)):

@@ -247,7 +247,7 @@ def _single_spike_weight(tau_mem: Tensor, tau_syn: Tensor, v_th: Tensor, v_reset
     return (v_th - v_reset) * power.exp()
 
 
-def _sizes(layers: Any) -> tuple[int, ...]:
+def _sizes(layers: object) -> tuple[int, ...]:
     """Neurons of each layer, from one number or several."""
     several = _listed(layers)
     sizes = (count("layers", layers, remedy="layers=(120, 3)"),) if several is None else several
@@ -256,7 +256,7 @@ def _sizes(layers: Any) -> tuple[int, ...]:
     return tuple(count(f"layers[{k}]", n) for k, n in enumerate(sizes))
 
 
-def _recurrent(recurrent: Any, layers: int) -> tuple[bool, ...]:
+def _recurrent(recurrent: object, layers: int) -> tuple[bool, ...]:
     several = _listed(recurrent)
     flags = (recurrent,) * layers if several is None else several
     if len(flags) != layers or not all(is_flag(x) for x in flags):
@@ -264,7 +264,7 @@ def _recurrent(recurrent: Any, layers: int) -> tuple[bool, ...]:
     return tuple(flag("recurrent", x) for x in flags)
 
 
-def _listed(given: Any) -> list[Any] | None:
+def _listed(given: object) -> list[Any] | None:
     """The entries of a sequence, array or tensor of one dimension; None for anything else."""
     if isinstance(given, (Tensor, np.ndarray)):
         return list(given) if given.ndim == 1 else None
@@ -273,42 +273,42 @@ def _listed(given: Any) -> list[Any] | None:
 
 def _per_layer(name: str, value: PerNeuron, layers: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
     """One (N,) tensor per layer from a number, N numbers, or a tuple of these."""
-    rows = value if isinstance(value, tuple) else (value,) * len(layers)
-    if len(rows) != len(layers):
+    entries = value if isinstance(value, tuple) else (value,) * len(layers)
+    if len(entries) != len(layers):
         raise ConfigurationError(
-            f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
+            f"{name} with {len(entries)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
         )
-    found = []
-    for layer, (row, n) in enumerate(zip(rows, layers, strict=True)):
-        x = values(f"{name} of layer {layer}", row, dtype, f"a number or {n}", f"{name} of {n}")
+    tensors = []
+    for layer, (entry, n) in enumerate(zip(entries, layers, strict=True)):
+        x = values(f"{name} of layer {layer}", entry, dtype, f"a number or {n}", f"{name} of {n}")
         if x.shape not in ((), (1,), (n,)):
             raise ConfigurationError(
                 f"{name} of shape {tuple(x.shape)} for layer {layer}", f"a number or {n}", f"{name} of {n}"
             )
         if not bool(x.isfinite().all()):
             raise ConfigurationError(f"{name} of layer {layer} is not finite", "finite numbers", "checking where it comes from")
-        found.append(x.expand(n).clone())
-    return found
+        tensors.append(x.expand(n).clone())
+    return tensors
 
 
 def _delays(
     name: str, value: Delays, layers: tuple[int, ...], sources: Sequence[int | None], dtype: torch.dtype
 ) -> list[Tensor | None]:
     """One delay tensor per layer, (M,) or (N, M), or None."""
-    rows = value if isinstance(value, tuple) else (value,) * len(layers)
-    if len(rows) != len(layers):
+    entries = value if isinstance(value, tuple) else (value,) * len(layers)
+    if len(entries) != len(layers):
         raise ConfigurationError(
-            f"{name} with {len(rows)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
+            f"{name} with {len(entries)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
         )
-    found: list[Tensor | None] = []
-    for layer, (row, n, m) in enumerate(zip(rows, layers, sources, strict=True)):
-        if row is None or (m is None and not isinstance(value, tuple) and np.ndim(row) == 0):
-            found.append(None)
+    tensors: list[Tensor | None] = []
+    for layer, (entry, n, m) in enumerate(zip(entries, layers, sources, strict=True)):
+        if entry is None or (m is None and not isinstance(value, tuple) and np.ndim(entry) == 0):
+            tensors.append(None)
             continue
         if m is None:
             raise ConfigurationError(f"{name} for layer {layer}, which is not recurrent", "None there", "recurrent=True")
         x = values(
-            f"{name} of layer {layer}", row, dtype, f"a number, ({m},) per axon or ({n}, {m}) per synapse", f"{name}=1.0"
+            f"{name} of layer {layer}", entry, dtype, f"a number, ({m},) per axon or ({n}, {m}) per synapse", f"{name}=1.0"
         )
         if x.shape not in ((), (m,), (n, m)):
             raise ConfigurationError(
@@ -320,8 +320,8 @@ def _delays(
             raise ConfigurationError(
                 f"{name} from {float(x.min()):g} ms in layer {layer}", "finite times ≥ 0 in ms", f"{name}=1.0"
             )
-        found.append(x.expand(m).clone() if x.dim() == 0 else x.clone())
-    return found
+        tensors.append(x.expand(m).clone() if x.dim() == 0 else x.clone())
+    return tensors
 
 
 def _check_values(start: dict[str, list[Tensor]]) -> None:

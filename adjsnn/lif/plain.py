@@ -73,8 +73,8 @@ def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRu
         EventError: a neuron spikes more often than trial.limit.
     """
     runs = [
-        run_sample(layer, inputs.time[at], inputs.neuron[at], State(start.v[b], start.i[b]), trial, b)
-        for b, at in enumerate(map(inputs.of_sample, range(inputs.batch)))
+        run_sample(layer, inputs.time[incoming], inputs.neuron[incoming], State(start.v[b], start.i[b]), trial, b)
+        for b, incoming in enumerate(map(inputs.of_sample, range(inputs.batch)))
     ]
     first = np.cumsum([0, *(len(run.time) for run in runs)])
     time, neuron = np.concatenate([run.time for run in runs]), np.concatenate([run.neuron for run in runs])
@@ -97,7 +97,8 @@ class _Run:
     def __init__(self, layer: Layer, start: State, ends: float, bias: np.ndarray) -> None:
         n = len(layer.w_in)
         self.layer, self.ends, self.bias = layer, ends, bias  # the step of the drive ends
-        self.v, self.i, self.at = start.v.copy(), start.i.copy(), np.zeros(n)
+        self.v, self.i = start.v.copy(), start.i.copy()
+        self.since = np.zeros(n)  # the time of v and i
         self.release, self.spike_of = np.full(n, inf), np.full(n, -1)
         self.next_spike = np.full(n, inf)
         for m in range(n):
@@ -106,19 +107,19 @@ class _Run:
     def advance(self, who: np.ndarray, t: float) -> None:
         """Carry neurons to time t; those that are held at the reset keep their voltage."""
         p = self.layer
-        v, i = flow(self.v[who], self.i[who], t - self.at[who], self.bias[who], p.tau_mem[who], p.tau_syn[who])
+        v, i = flow(self.v[who], self.i[who], t - self.since[who], self.bias[who], p.tau_mem[who], p.tau_syn[who])
         held = self.release[who] < inf
-        self.v[who], self.i[who], self.at[who] = np.where(held, self.v[who], v), i, t
+        self.v[who], self.i[who], self.since[who] = np.where(held, self.v[who], v), i, t
 
     def predict(self, n: int) -> None:
         p = self.layer
         self.next_spike[n] = inf
         if self.release[n] == inf:
             wait = first_crossing(
-                self.v[n], self.i[n], self.bias[n], p.tau_mem[n], p.tau_syn[n], p.v_th[n], self.ends - self.at[n]
+                self.v[n], self.i[n], self.bias[n], p.tau_mem[n], p.tau_syn[n], p.v_th[n], self.ends - self.since[n]
             )
             if wait < inf:
-                self.next_spike[n] = min(self.at[n] + wait, self.ends)
+                self.next_spike[n] = min(self.since[n] + wait, self.ends)
 
 
 def run_sample(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.flow import double_kernels, flow, kernels
+from adjsnn.lif.flow import decay, double_kernels, flow
 from adjsnn.lif.layer import (
     ALL,
     ARRIVAL,
@@ -54,20 +54,21 @@ def backward(
     Raises:
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
-    total = Layer(*(np.zeros_like(x) for x in layer))
-    times, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(start.v), np.zeros_like(start.i)
+    totals = Layer(*(np.zeros_like(x) for x in layer))
+    d_times, d_v0, d_i0 = np.zeros_like(inputs.time), np.zeros_like(start.v), np.zeros_like(start.i)
     d_drive = np.zeros_like(trial.drive)
     nothing = np.zeros((len(trial.probes), start.v.shape[1]))
     for b, record in enumerate(run.record):
-        at, own, states = inputs.of_sample(b), run.spikes.of_sample(b), State(start.v[b], start.i[b])
+        incoming, own = inputs.of_sample(b), run.spikes.of_sample(b)
+        states = State(start.v[b], start.i[b])
         d_v, d_i = (nothing if x is None else x[:, b] for x in (cotangents.v, cotangents.i))
-        found = adjoint_sample(layer, record, inputs.neuron[at], states, trial, b, cotangents.time[own], d_v, d_i)
-        for whole, part in zip(total, found.layer, strict=True):
-            whole += part
-        times[at], d_v0[b], d_i0[b] = found.times, found.v, found.i
+        gradients = adjoint_sample(layer, record, inputs.neuron[incoming], states, trial, b, cotangents.time[own], d_v, d_i)
+        for total, part in zip(totals, gradients.layer, strict=True):
+            total += part
+        d_times[incoming], d_v0[b], d_i0[b] = gradients.times, gradients.v, gradients.i
         if trial.driven:
-            d_drive[:, b] = found.drive
-    return LayerGradients(total, times, d_v0, d_i0, d_drive)
+            d_drive[:, b] = gradients.drive
+    return LayerGradients(totals, d_times, d_v0, d_i0, d_drive)
 
 
 class Start(NamedTuple):
@@ -75,7 +76,7 @@ class Start(NamedTuple):
 
     v: np.ndarray
     i: np.ndarray
-    at: np.ndarray
+    since: np.ndarray
     held: np.ndarray
     bias: np.ndarray
     step: int
@@ -93,15 +94,17 @@ class _Replay:
         trial: Trial,
         sample: int,
     ) -> None:
-        n, step, bias = len(start.v), 0, bias_of(layer, trial, sample, 0)
-        v, i, at, held = start.v.copy(), start.i.copy(), np.zeros(n), np.zeros(n, bool)
+        n = len(start.v)
+        step, bias = 0, bias_of(layer, trial, sample, 0)
+        v, i = start.v.copy(), start.i.copy()
+        since, held = np.zeros(n), np.zeros(n, bool)
         self.start: list[Start] = []
         self.before: list[tuple[np.ndarray, np.ndarray]] = []
         for entry in run.log:
             who = targets(entry, n)
-            self.start.append(Start(v[who], i[who], at[who], held[who], bias[who], step))
-            moved, i[who] = flow(v[who], i[who], entry.time - at[who], bias[who], layer.tau_mem[who], layer.tau_syn[who])
-            v[who], at[who] = np.where(held[who], v[who], moved), entry.time
+            self.start.append(Start(v[who], i[who], since[who], held[who], bias[who], step))
+            moved, i[who] = flow(v[who], i[who], entry.time - since[who], bias[who], layer.tau_mem[who], layer.tau_syn[who])
+            v[who], since[who] = np.where(held[who], v[who], moved), entry.time
             self.before.append((v[who], i[who]))
             if entry.kind == ARRIVAL:
                 i[who] += layer.w_in[who, sources[entry.ref]]
@@ -112,7 +115,7 @@ class _Replay:
                 v[who] = layer.v_reset[who]
             elif entry.kind == DRIVE:
                 step, bias = entry.ref, bias_of(layer, trial, sample, entry.ref)
-        self.start.append(Start(v, i, at, held, bias, step))
+        self.start.append(Start(v, i, since, held, bias, step))
 
 
 def targets(entry: Entry, n: int) -> np.ndarray:
@@ -135,7 +138,8 @@ def adjoint_sample(
     d_drive = np.zeros((len(trial.drive), n))
     g = Layer(*(np.zeros_like(x) for x in layer))
     error, d_input = d_times.copy(), np.zeros(len(sources))
-    lam_v, lam_i, held = np.zeros(n), np.zeros(n), replay.start[-1].held.copy()
+    lam_v, lam_i = np.zeros(n), np.zeros(n)
+    held = replay.start[-1].held.copy()
     _back(layer, g, d_drive, lam_v, lam_i, np.arange(n), trial.t_end, replay.start[-1])
     for k in range(len(run.log) - 1, -1, -1):
         entry = run.log[k]
@@ -205,7 +209,7 @@ def _back(
     v, i, since, held, bias, step = start
     span, tau_mem, tau_syn = t - since, layer.tau_mem[who], layer.tau_syn[who]
     a_v, a_i = lam_v[who], lam_i[who]
-    e_mem, e_syn, k = kernels(span, tau_mem, tau_syn)
+    e_mem, e_syn, k = decay(span, tau_mem, tau_syn)
     j_mem, j_syn = double_kernels(span, tau_mem, tau_syn)
     lost = -a_v * np.expm1(-span / tau_mem) * ~held
     g.bias[who] += lost

@@ -23,16 +23,16 @@ def filtered_readout(readout: Readout, result: LayerResult, ts: Float[Tensor, " 
     w_out, tau = readout
     spikes, time = result.run.spikes, result.time
     first = torch.searchsorted(ts.detach().double(), time.detach().double())
-    kept = (first < len(ts)).nonzero()[:, 0]
-    step, sample, neuron = first[kept], sample_of(spikes)[kept], spikes.neuron[kept]
-    share = torch.exp((time[kept] - ts[step]) / tau) / tau
+    counted = (first < len(ts)).nonzero()[:, 0]
+    step, sample, neuron = first[counted], sample_of(spikes)[counted], spikes.neuron[counted]
+    share = torch.exp((time[counted] - ts[step]) / tau) / tau
     new = w_out.new_zeros(len(ts), spikes.batch, len(w_out))
     new = new.index_put((step, sample), share[:, None] * w_out[:, neuron].T, accumulate=True)
     decays = torch.exp(-ts.diff(prepend=ts[:1]) / tau).tolist()
-    rows = [new[0]]
-    for decay, row in zip(decays[1:], new.unbind()[1:], strict=True):
-        rows.append(decay * rows[-1] + row)
-    return torch.stack(rows)
+    readouts = [new[0]]
+    for decay, added in zip(decays[1:], new.unbind()[1:], strict=True):
+        readouts.append(decay * readouts[-1] + added)
+    return torch.stack(readouts)
 
 
 def readout_error(

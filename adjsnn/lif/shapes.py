@@ -15,15 +15,21 @@ def lif_layers(net: LIFNetwork) -> list[LIFLayer]:
     Raises:
         ConfigurationError: what is no dense real tensor, is of several dtypes or devices, or has another shape.
     """
-    rows = net.tensors()
-    if not isinstance(rows, Sequence) or len(rows) != len(net.layers) or not all(isinstance(row, LIFLayer) for row in rows):
+    layers = net.tensors()
+    if (
+        not isinstance(layers, Sequence)
+        or len(layers) != len(net.layers)
+        or not all(isinstance(layer, LIFLayer) for layer in layers)
+    ):
         raise ConfigurationError(
-            f"{type(net).__name__}.tensors() gave {type(rows).__name__}",
+            f"{type(net).__name__}.tensors() gave {type(layers).__name__}",
             f"a list of {len(net.layers)} LIFLayer",
             "super().tensors()",
         )
-    like = checked("w_in[0]", rows[0].w_in, None)
-    return [_lif_layer(k, row, like, n, m) for k, (row, n, m) in enumerate(zip(rows, net.layers, net.fan_in, strict=True))]
+    like = checked("w_in[0]", layers[0].w_in, None)
+    return [
+        _lif_layer(k, layer, like, n, m) for k, (layer, n, m) in enumerate(zip(layers, net.layers, net.fan_in, strict=True))
+    ]
 
 
 def _lif_layer(k: int, row: LIFLayer, like: Tensor, n: int, m: int) -> LIFLayer:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -109,10 +108,10 @@ class LIFSolution:
         none = len(spikes.time)  # the first of several is the smallest, since they are sorted
         numbers = torch.arange(none, device=time.device)
         first = numbers.new_full((spikes.batch * n,), none).scatter_reduce(0, _flat(spikes, n), numbers, "amin")
-        at = (first < none).nonzero()[:, 0]
-        spike = first[at]
+        spiking = (first < none).nonzero()[:, 0]
+        spike = first[spiking]
         silent = time.new_full((spikes.batch * n,), float("inf"))
-        return silent.index_put((at,), time[spike]).view(spikes.batch, n)
+        return silent.index_put((spiking,), time[spike]).view(spikes.batch, n)
 
     @untraced
     def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
@@ -202,7 +201,7 @@ class LIFSolution:
             )
         return self._readout
 
-    def _read_against(self, target: Any) -> tuple[Readout, Tensor]:
+    def _read_against(self, target: object) -> tuple[Readout, Tensor]:
         """The readout, and a target of its shape."""
         readout = self._read(2)
         target = real("target", target, "values of the readout at the times ts", "torch.as_tensor(target)")
@@ -255,12 +254,12 @@ class LIFSolution:
             )
         result = self._result(k)
         end = LIFState(result.v[-1], result.i[-1])
-        found = voltage_integral(self._layers[k], self._fed_by(k), result, self._y0[k], end, self.t_end)
+        integral = voltage_integral(self._layers[k], self._fed_by(k), result, self._y0[k], end, self.t_end)
         if k == 0 and self._drive is not None:
-            return found + (self._drive.values.sum(0) * self._drive.dt).to(found)
-        return found
+            return integral + (self._drive.values.sum(0) * self._drive.dt).to(integral)
+        return integral
 
-    def _number(self, layer: Any) -> int:
+    def _number(self, layer: object) -> int:
         return index("layer", layer, len(self._layers))
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
@@ -315,10 +314,10 @@ class LIFSolution:
     def _trains(self, layer: LIFLayer, result: LayerResult) -> SpikeTrains:
         spikes, time = result.run.spikes, result.time
         counts, sample = spikes.first.diff(), sample_of(spikes)
-        at = (sample, torch.arange(len(sample), device=sample.device) - spikes.first[sample])
+        entries = (sample, torch.arange(len(sample), device=sample.device) - spikes.first[sample])
         shape, neuron = (spikes.batch, int(counts.max()) if len(counts) else 0), spikes.neuron
-        idx = neuron.new_full(shape, -1).index_put(at, neuron)
-        return SpikeTrains(idx, time.new_full(shape, float("inf")).index_put(at, time), len(layer.v_th), self.t_end)
+        idx = neuron.new_full(shape, -1).index_put(entries, neuron)
+        return SpikeTrains(idx, time.new_full(shape, float("inf")).index_put(entries, time), len(layer.v_th), self.t_end)
 
 
 def _flat(spikes: Events, n: int) -> Tensor:

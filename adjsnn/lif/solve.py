@@ -89,7 +89,9 @@ def solve_lif(
             raise ConfigurationError("two tensors of currents", "spikes and currents, or one of them", "their sum")
         inputs, currents = _no_spikes(system, inputs), inputs
     _check_inputs(system, inputs)
-    drive, eps, device = None, rounding(dt, t_end), layers[0].w_in.device
+    drive: Drive | None = None
+    eps = rounding(dt, t_end)
+    device = layers[0].w_in.device
     edges = no_edges = torch.zeros(0, dtype=torch.float64, device=device)
     if currents is not None:
         t_end, step = _check_currents(system, layers[0].w_in, currents, inputs.batch, dt, t_end)
@@ -116,18 +118,18 @@ def _check_layers(layers: list[LIFLayer]) -> None:
             for name, x in layer._asdict().items():
                 if x is not None:
                     finite(f"{name}[{k}]", x, "finite parameters", remedy)
-        here = LIFLayer._make(None if x is None else x.detach().cpu().numpy() for x in layer)
+        on_host = LIFLayer._make(None if x is None else x.detach().cpu().numpy() for x in layer)
         rules = {
-            "tau_mem": ((here.tau_mem > 0.0).all(), "positive times"),
-            "tau_syn": ((here.tau_syn > 0.0).all(), "positive times"),
-            "refractory": ((here.refractory >= 0.0).all(), "times ≥ 0"),
-            "v_reset": ((here.v_reset < here.v_th).all(), "a reset below v_th"),
-            "delays": (here.delays is None or (here.delays >= 0.0).all(), "times ≥ 0"),
-            "rec_delays": (here.rec_delays is None or (here.rec_delays >= 0.0).all(), "times ≥ 0"),
+            "tau_mem": ((on_host.tau_mem > 0.0).all(), "positive times"),
+            "tau_syn": ((on_host.tau_syn > 0.0).all(), "positive times"),
+            "refractory": ((on_host.refractory >= 0.0).all(), "times ≥ 0"),
+            "v_reset": ((on_host.v_reset < on_host.v_th).all(), "a reset below v_th"),
+            "delays": (on_host.delays is None or (on_host.delays >= 0.0).all(), "times ≥ 0"),
+            "rec_delays": (on_host.rec_delays is None or (on_host.rec_delays >= 0.0).all(), "times ≥ 0"),
         }
         for name, (fine, expected) in rules.items():
             if not fine:
-                values = getattr(here, name)
+                values = getattr(on_host, name)
                 raise ConfigurationError(
                     f"{name}[{k}] from {values.min():g} to {values.max():g}",
                     expected,
@@ -211,13 +213,13 @@ def _check_currents(
     if dt is None:
         raise ConfigurationError("dt=None for analog currents", "the length of their steps in ms", "dt=0.5")
     dt = positive("dt", dt, "the length of the currents' steps, a positive time in ms", "dt=0.5")
-    whole = len(u) * dt
+    length = len(u) * dt
     if t_end is None:
-        return whole, dt
+        return length, dt
     end = duration("t_end", t_end)
-    if not math.isclose(end, whole, rel_tol=near):
+    if not math.isclose(end, length, rel_tol=near):
         raise ConfigurationError(
-            f"t_end={t_end!r} for {len(u)} steps of {dt:g} ms", f"T dt = {whole:g} ms", "leaving it out, or other currents"
+            f"t_end={t_end!r} for {len(u)} steps of {dt:g} ms", f"T dt = {length:g} ms", "leaving it out, or other currents"
         )
     return end, dt
 

@@ -53,10 +53,10 @@ def voltage_max(
     when, cusp = _where_largest(layer, arrivals, sample, neuron, start, t_end, driven)
     moving = arrivals.time.gather(1, cusp.clamp(min=0)[:, None])[:, 0] if arrivals.time.shape[1] else when
     t = torch.where(cusp >= 0, moving, when)
-    found = _voltage(layer, arrivals, sample, neuron, start, t)
+    voltage = _voltage(layer, arrivals, sample, neuron, start, t)
     if driven is not None:
-        found = found + _driven(driven, layer.tau_mem[neuron], t)
-    return layer.v_th.expand(batch, n).reshape(-1).index_put((silent,), found).view(batch, n)
+        voltage = voltage + _driven(driven, layer.tau_mem[neuron], t)
+    return layer.v_th.expand(batch, n).reshape(-1).index_put((silent,), voltage).view(batch, n)
 
 
 def voltage_integral(
@@ -78,9 +78,9 @@ def voltage_integral(
 def _padded(time: Tensor, spikes: Events) -> tuple[Tensor, Tensor]:
     """Times (B, K), inf in the padding, and neurons (B, K), 0 there."""
     sample, counts, neuron = sample_of(spikes), spikes.first.diff(), spikes.neuron
-    at = (sample, torch.arange(len(sample), device=sample.device) - spikes.first[sample])
+    entries = (sample, torch.arange(len(sample), device=sample.device) - spikes.first[sample])
     shape = (spikes.batch, int(counts.max()) if len(counts) else 0)
-    return time.new_full(shape, float("inf")).index_put(at, time), neuron.new_zeros(shape).index_put(at, neuron)
+    return time.new_full(shape, float("inf")).index_put(entries, time), neuron.new_zeros(shape).index_put(entries, neuron)
 
 
 def _arrivals(
@@ -91,15 +91,15 @@ def _arrivals(
     neuron: Tensor,
     drive: Drive | None = None,
 ) -> Arrivals:
-    found = [_from(_padded(*inputs), layer.w_in, layer.delays, sample, neuron)]
+    parts = [_from(_padded(*inputs), layer.w_in, layer.delays, sample, neuron)]
     if layer.w_rec is not None:
-        found.append(_from(_padded(own.time, own.run.spikes), layer.w_rec, layer.rec_delays, sample, neuron))
-    spikes = sum(time.shape[1] for time, _ in found)
+        parts.append(_from(_padded(own.time, own.run.spikes), layer.w_rec, layer.rec_delays, sample, neuron))
+    spikes = sum(times.shape[1] for times, _ in parts)
     if drive is not None:  # its first step is there from the start
-        begins = drive.dt * torch.arange(1, len(drive.values), device=sample.device).to(found[0][0])
-        found.append((begins.expand(len(sample), -1), torch.zeros_like(begins).expand(len(sample), -1)))
-    time, weight = (torch.cat(x, 1) for x in zip(*found, strict=True))
-    time, order = time.sort(dim=1, stable=True)
+        begins = drive.dt * torch.arange(1, len(drive.values), device=sample.device).to(parts[0][0])
+        parts.append((begins.expand(len(sample), -1), torch.zeros_like(begins).expand(len(sample), -1)))
+    weight = torch.cat([weights for _, weights in parts], 1)
+    time, order = torch.cat([times for times, _ in parts], 1).sort(dim=1, stable=True)
     return Arrivals(time, weight.gather(1, order), torch.where(order >= spikes, order - spikes + 1, -1))
 
 
@@ -116,17 +116,18 @@ def _where_largest(
     layer: LIFLayer, arrivals: Arrivals, sample: Tensor, neuron: Tensor, start: LIFState, t_end: float, drive: Drive | None
 ) -> tuple[Tensor, Tensor]:
     """Time of the largest v of silent pairs, and the arrival at which it is a cusp, or -1: from arrival to arrival."""
-    at, to = sample.cpu().numpy(), neuron.cpu().numpy()
+    samples, neurons = sample.cpu().numpy(), neuron.cpu().numpy()
     time, weight, step = as_array(arrivals.time), as_array(arrivals.weight), arrivals.step.cpu().numpy()
-    drives = np.zeros((1, len(at))) if drive is None else as_array(drive.values)
-    v, i = (as_array(x)[at, to] for x in start)
-    bias, tau_mem, tau_syn = (as_array(x)[to] for x in (layer.bias, layer.tau_mem, layer.tau_syn))
+    drives = np.zeros((1, len(samples))) if drive is None else as_array(drive.values)
+    v, i = (as_array(x)[samples, neurons] for x in start)
+    bias, tau_mem, tau_syn = (as_array(x)[neurons] for x in (layer.bias, layer.tau_mem, layer.tau_syn))
     c = bias + drives[0]
-    now, best, when, cusp = np.zeros_like(v), v.copy(), np.zeros_like(v), np.full(len(v), -1)
+    now, when = np.zeros_like(v), np.zeros_like(v)
+    best, cusp = v.copy(), np.full(len(v), -1)
 
-    def better(value: np.ndarray, at: np.ndarray, arrival: int, valid: np.ndarray) -> None:
+    def better(value: np.ndarray, moment: np.ndarray, arrival: int, valid: np.ndarray) -> None:
         take = valid & (value > best)
-        best[take], when[take], cusp[take] = value[take], at[take], arrival
+        best[take], when[take], cusp[take] = value[take], moment[take], arrival
 
     for k in range(time.shape[1] + 1):
         until = np.minimum(time[:, k], t_end) if k < time.shape[1] else np.full_like(v, t_end)
@@ -135,13 +136,13 @@ def _where_largest(
         span = np.where(inside, peak, 0.0)
         better(flow(v, i, span, c, tau_mem, tau_syn)[0], now + span, -1, inside)
         v, i = flow(v, i, until - now, c, tau_mem, tau_syn)
-        here = time[:, k] <= t_end if k < time.shape[1] else np.zeros(len(v), bool)
-        better(v, until, k, here)
-        better(v, until, -1, ~here)
+        arrived = time[:, k] <= t_end if k < time.shape[1] else np.zeros(len(v), bool)
+        better(v, until, k, arrived)
+        better(v, until, -1, ~arrived)
         now = until
         if k < time.shape[1]:
-            i = i + np.where(here, weight[:, k], 0.0)
-            begun = np.flatnonzero(here & (step[:, k] >= 0))
+            i = i + np.where(arrived, weight[:, k], 0.0)
+            begun = np.flatnonzero(arrived & (step[:, k] >= 0))
             c[begun] = bias[begun] + drives[step[begun, k], begun]
     return torch.from_numpy(when).to(start.v), torch.from_numpy(cusp).to(start.v.device)
 
