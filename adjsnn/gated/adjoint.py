@@ -4,7 +4,7 @@ A new one is a class with `run_gated`, in a file of its own. One with a backward
 `adjsnn.gated.autograd.attach`; one that needs none forms its solution from tensors with `GatedProblem.solution`.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from adjsnn.adjoints import BPTT, DiscreteAdjoint, taken_as
 from adjsnn.errors import ConfigurationError
@@ -31,17 +31,17 @@ class GatedAdjoint(Protocol):
 GatedChoice = GatedAdjoint | DiscreteAdjoint | BPTT
 
 
-def gated_adjoint(adjoint: Any) -> GatedAdjoint:
+def gated_adjoint(adjoint: object) -> GatedAdjoint:
     """The adjoint that a caller chose.
 
     Raises:
         ConfigurationError: it does not run gated networks.
     """
-    found = taken_as(GatedAdjoint, adjoint, COMMON)
-    if found is None:
+    chosen = taken_as(GatedAdjoint, adjoint, COMMON)
+    if chosen is None:
         raise ConfigurationError(
             f"adjoint={adjoint!r} for a gated network",
             "an adjoint instance, DiscreteAdjoint() or BPTT(), or an object with run_gated",
             "adjoint=adjsnn.DiscreteAdjoint(), or adjsnn.ChargeForm(net) for the other adjoints",
         )
-    return found
+    return chosen

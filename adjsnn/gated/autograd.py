@@ -68,15 +68,15 @@ def _backward(ctx, *cotangents):
     if needs_u:
         wanted.add("u")
     c_v, c_fast, c_slow, c_readout = cotangents[:4]
-    rows = (c_readout, c_v, c_fast, c_slow)
-    last = tuple(None if x is None else x[-1] for x in rows)
+    for_sweep = (c_readout, c_v, c_fast, c_slow)
+    last = tuple(None if x is None else x[-1] for x in for_sweep)
     sweep = ctx.start(ctx.engine, tensors, _sizes(trajectory), frozenset(wanted), last)
     d_u = torch.zeros_like(u) if needs_u else None
-    sweep.back(u, trajectory, rows, d_u)
+    sweep.back(u, trajectory, for_sweep, d_u)
     gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
-    found = (d_u, *d_y0, *(gradients.get(name) for name in names))
-    return None, None, None, *laid_out(found, (u, *ctx.y0, *tensors.flat()))
+    of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
+    return None, None, None, *laid_out(of_arguments, (u, *ctx.y0, *tensors.flat()))
 
 
 def _sizes(trajectory: GatedTrajectory) -> tuple[int, int, int]:

@@ -97,8 +97,8 @@ def _reader(stream: Stream, like: Tensor) -> Inputs:
 
     def read(start: int, stop: int) -> Tensor:
         u = stream.read(start, stop, like)
-        total = _total(u)
-        if seen.setdefault((start, stop), total) != total:
+        checksum = _checksum(u)
+        if seen.setdefault((start, stop), checksum) != checksum:
             raise ConfigurationError(
                 f"a stream that gives other numbers for steps {start} to {stop} than in the forward pass",
                 "the same for the same steps, however often it is asked",
@@ -109,7 +109,7 @@ def _reader(stream: Stream, like: Tensor) -> Inputs:
     return read
 
 
-def _total(u: Tensor) -> int:
+def _checksum(u: Tensor) -> int:
     """Sum of the bits of u as whole numbers: unequal for inputs that differ, but for a coincidence."""
     bits = u.view({4: torch.int32, 8: torch.int64}[u.element_size()])
     return int(bits.numpy().sum(dtype=np.int64)) if u.device.type == "cpu" else int(bits.sum())

@@ -75,13 +75,13 @@ class GatedEuler(GatedProgram):
     def locate(self, tensors: GatedTensors, u: Tensor, trajectory: GatedTrajectory) -> Located:
         """Within an Euler step v moves on a straight line."""
         with torch.no_grad():
-            at = trajectory.crossings.nonzero(as_tuple=True)
-            v, current, crossings = trajectory.v[:-1][at], trajectory.current[at], trajectory.crossings[at]
-            constants = {name: x.detach()[at[2]] if x.dim() else x.detach() for name, x in tensors.constants.items()}
+            spiked = trajectory.crossings.nonzero(as_tuple=True)
+            v, current, crossings = trajectory.v[:-1][spiked], trajectory.current[spiked], trajectory.crossings[spiked]
+            constants = {name: x.detach()[spiked[2]] if x.dim() else x.detach() for name, x in tensors.constants.items()}
             constants = self.neuron.prepare(constants)
             moved = self.neuron.advance(v, current, constants, self.dt)
             level = self.first_level(v, moved)
             fraction = (level - v) / (moved - v)
-            step, sample, neuron = at
+            step, sample, neuron = spiked
             speed = spread(self.neuron.speed_at_threshold(moved, current, constants), moved)
             return Located(step, sample, neuron, crossings, v, moved, fraction, speed)

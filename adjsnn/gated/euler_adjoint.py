@@ -89,7 +89,7 @@ class EulerSweep:
         self.lam_v, self.p_fast, self.p_slow = (zero.clone() if x is None else x[0].clone() for x in at_end)
         self.m, self.p_v = torch.empty_like(zero), torch.empty_like(zero)
         self.c_charge = c_charge
-        self.total: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
 
     def back(self, u: Tensor, trajectory: GatedTrajectory, cotangents: Sequence[Tensor | None], d_u: Tensor | None) -> None:
         """Sweep through a unit of the trajectory.
@@ -103,35 +103,36 @@ class EulerSweep:
         if self.last_readout is not None and "w_out" in self.wanted:
             self._add("w_out", outer(self.last_readout, trajectory.a_slow[-1:]))
         self.last_readout = None
-        tensors, wanted, n_steps = self.tensors, self.wanted, len(trajectory.current)
+        tensors, wanted = self.tensors, self.wanted
+        n_steps = len(trajectory.current)
         for start, stop in reversed(list(nested(n_steps, self.length, self.length))):
-            at = slice(start, stop)
-            rows = [None if x is None else x[at] for x in cotangents]
-            w = self._block(trajectory, rows, start, stop)
+            steps = slice(start, stop)
+            in_block = [None if x is None else x[steps] for x in cotangents]
+            w = self._block(trajectory, in_block, start, stop)
             for name, part in self._constant_gradients(trajectory, start, stop).items():
                 self._add(name, part)
             if "w_rec" in wanted:
-                self._add("w_rec", outer(w, trajectory.a_fast[at]))
+                self._add("w_rec", outer(w, trajectory.a_fast[steps]))
             if "w_in" in wanted:
-                self._add("w_in", outer(w, u[at]))
-            if rows[0] is not None and "w_out" in wanted:
-                self._add("w_out", outer(rows[0], trajectory.a_slow[at]))
+                self._add("w_in", outer(w, u[steps]))
+            if in_block[0] is not None and "w_out" in wanted:
+                self._add("w_out", outer(in_block[0], trajectory.a_slow[steps]))
             if "bias" in wanted:
                 self._add("bias", w.sum((0, 1)))
             if d_u is not None:
-                torch.matmul(w, tensors.w_in, out=d_u[at])
+                torch.matmul(w, tensors.w_in, out=d_u[steps])
 
     def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
         """Gradients by name, and of the initial state, whose a_fast and a_slow are given."""
         d_y0 = (self.lam_v, self.p_fast * self.tensors.tau_fast, self.p_slow * self.tensors.tau_slow)
-        return self.total, d_y0
+        return self.gradients, d_y0
 
     def _add(self, name: str, part: Tensor) -> None:
-        self.total[name] = self.total[name] + part if name in self.total else part
+        self.gradients[name] = self.gradients[name] + part if name in self.gradients else part
 
-    def _block(self, trajectory: GatedTrajectory, rows: Sequence[Tensor | None], start: int, stop: int) -> Tensor:
+    def _block(self, trajectory: GatedTrajectory, cotangents: Sequence[Tensor | None], start: int, stop: int) -> Tensor:
         """Sweep steps stop-1 … start of a unit; returns w of (4.1) of each, (steps, B, N), valid until the next call."""
-        factors, sources = self._factors(trajectory, start, stop), _carried(self.tensors, rows)
+        factors, sources = self._factors(trajectory, start, stop), _carried(self.tensors, cotangents)
         if self.c_charge is not None:
             direct, end = charge_sources(self.program, trajectory, start, stop, self.c_charge)
             sources = (direct if sources[0] is None else sources[0] + direct, *sources[1:])
@@ -143,11 +144,12 @@ class EulerSweep:
     def _recur(self, factors: _Factors, sources: tuple[Tensor | None, ...], steps: int) -> None:
         gate, keep, push, ws = (x.unbind() for x in (factors.gate, factors.keep, factors.push, self.w))
         resets = (None, None) if factors.reset is None else factors.reset[:2]
-        kept = (self.p_fast_block, self.p_slow_block, self.p_v_block, self.mu_block)
+        wanted_rows = (self.p_fast_block, self.p_slow_block, self.p_v_block, self.mu_block)
         ratio, ratio_current = (_rows(x, steps) for x in resets)
         c_v, c_fast, c_slow = (_rows(x, steps) for x in sources)
-        p_fasts, p_slows, p_vs, mus = (_rows(x, steps) for x in kept)
-        lam_v, p_fast, p_slow, m, p_v = self.lam_v, self.p_fast, self.p_slow, self.m, self.p_v
+        p_fasts, p_slows, p_vs, mus = (_rows(x, steps) for x in wanted_rows)
+        lam_v, p_fast, p_slow = self.lam_v, self.p_fast, self.p_slow
+        m, p_v = self.m, self.p_v
         for n in reversed(range(steps)):
             _keep(p_fasts[n], p_fast)
             _keep(p_slows[n], p_slow)
@@ -212,24 +214,24 @@ class EulerSweep:
         """∂v⁺/∂(ṽ, I, c): 1 and 0 where nothing was reset, evaluated only at the spikes."""
         neuron, constants = self.program.neuron, self.tensors.constants
         crossings = trajectory.crossings[start:stop]
-        at = crossings.nonzero(as_tuple=True)
-        v, current = trajectory.v[start:stop][at], trajectory.current[start:stop][at]
-        c = {name: x[at[2]] if x.dim() else x for name, x in constants.items()}
+        spiked = crossings.nonzero(as_tuple=True)
+        v, current = trajectory.v[start:stop][spiked], trajectory.current[start:stop][spiked]
+        c = {name: x[spiked[2]] if x.dim() else x for name, x in constants.items()}
         moved = neuron.advance(v, current, neuron.prepare(c), self.program.dt)
         partials = neuron.reset_partials(moved, current, c)
         zeros = torch.zeros_like(trajectory.current[start:stop])
-        d_constants = {name: zeros.index_put(at, partials.d_constants[name]) for name in self.wanted_constants}
+        d_constants = {name: zeros.index_put(spiked, partials.d_constants[name]) for name in self.wanted_constants}
         return Partials(
-            torch.ones_like(zeros).index_put_(at, partials.d_v),
-            zeros.index_put(at, partials.d_current),
+            torch.ones_like(zeros).index_put_(spiked, partials.d_v),
+            zeros.index_put(spiked, partials.d_current),
             d_constants,
         )
 
 
-def _carried(tensors: GatedTensors, rows: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _carried(tensors: GatedTensors, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Loss cotangents of readout, v, a_fast and a_slow, (steps, B, ·), in the carried form: of v, of a_f over τ_f, of a_s over
     τ_s."""
-    c_readout, c_v, c_fast, c_slow = rows
+    c_readout, c_v, c_fast, c_slow = cotangents
     slow = None if c_readout is None else c_readout @ (tensors.w_out / tensors.tau_slow)
     if c_slow is not None:
         direct = c_slow / tensors.tau_slow

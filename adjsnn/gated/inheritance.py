@@ -7,7 +7,7 @@ derived class, on the object itself, or by a patch of the class. Elsewhere the d
 
 import copy
 from types import MethodType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -37,19 +37,19 @@ PLACES = (0.0, 0.3, 0.7, 1.0)
 
 def settled(model: Model) -> Model:
     """A copy of a membrane or gate whose derivatives are those of its own functions; a later change of `model` is not in it."""
-    found = copy.copy(model)
+    copied = copy.copy(model)
     if is_own(model):
-        return found
+        return copied
     base = Membrane if isinstance(model, Membrane) else Gate
     for name, harmless in RULES[base].items():
         if _outdated(model, name, harmless, base):
             default = _slope_by_autograd if name == "slope" else vars(base)[name]
-            vars(found)[name] = MethodType(default, found)
+            vars(copied)[name] = MethodType(default, copied)
     if isinstance(model, Gate) and min(_depth(model, "cumulative"), _depth(model, "density")) < _depth(
         model, "vanishes_at_edges"
     ):
-        vars(found)["vanishes_at_edges"] = False  # was said of another density; masking is always right
-    return found
+        vars(copied)["vanishes_at_edges"] = False  # was said of another density; masking is always right
+    return copied
 
 
 def is_own(model: Membrane | Gate) -> bool:
@@ -133,7 +133,7 @@ def _check_membrane(neuron: Membrane, constants: Constants, x: Tensor) -> None:
         )
 
 
-def _sound(name: str, value: Any, like: Tensor) -> Tensor:
+def _sound(name: str, value: object, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         try:
             shape = torch.broadcast_shapes(value.shape, like.shape)

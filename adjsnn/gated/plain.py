@@ -47,7 +47,7 @@ class Plain:
         states = GatedState(trajectory.v, trajectory.a_fast, trajectory.a_slow)
         _, batch, n_hidden = current.shape
         block = block_length(n_steps, batch * n_hidden * program.stage_count)
-        found = Irregular()
+        irregular = Irregular()
         with torch.inference_mode():  # without autograd's bookkeeping a small operation costs half
             crossings_block = u.new_empty(min(block, len(current)), batch, n_hidden)
             rates, w_out_t = program.rates(tensors), tensors.w_out.T
@@ -55,16 +55,20 @@ class Plain:
             torch.mm(states.a_slow[0], w_out_t, out=readout[0])
             for first, last in nested(len(current), unit, block):
                 # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
-                drive, crossed, after = current[first:last], crossings_block[: last - first], slice(first + 1, last + 1)
+                drive, crossed = current[first:last], crossings_block[: last - first]
+                after = slice(first + 1, last + 1)
                 torch.addmm(tensors.bias, u[first:last].flatten(0, 1), tensors.w_in.T, out=drive.flatten(0, 1))
-                rows = (x[after].unbind() for x in states)
-                for row in zip(*rows, drive.unbind(), crossed.unbind(), strict=True):
-                    now = program.step(now, row[3], rates, Step(*row))
+                v, a_fast, a_slow = (x[after].unbind() for x in states)
+                for row in zip(v, a_fast, a_slow, drive.unbind(), crossed.unbind(), strict=True):
+                    memory = Step(*row)
+                    now = program.step(now, memory.current, rates, memory)
                 lowest, highest = program.check(states.v[after], states.a_fast[after], crossed, start + first)
                 trajectory.crossings[first:last] = crossed
-                found = found.and_then(program.irregular(trajectory.crossings[first:last], lowest, highest, start + first))
+                irregular = irregular.and_then(
+                    program.irregular(trajectory.crossings[first:last], lowest, highest, start + first)
+                )
                 torch.mm(states.a_slow[after].flatten(0, 1), w_out_t, out=readout[after].flatten(0, 1))
-        return found, (now.charge_level.clone(),)
+        return irregular, (now.charge_level.clone(),)
 
     def sweep(
         self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None], c_charge: Tensor | None = None

@@ -150,20 +150,20 @@ class GatedProgram(ABC):
 
     def flow_partials(self, v: Tensor, current: Tensor, c: Constants, wanted: tuple[str, ...]) -> Partials:
         """∂f/∂(v, I, c), each of the shape of v, of those constants that are `wanted`."""
-        found = self.partials_as_given(v, current, c, wanted)
-        d_constants = {name: spread(x, v) for name, x in found.d_constants.items()}
-        return Partials(spread(found.d_v, v), spread(found.d_current, v), d_constants)
+        partials = self.partials_as_given(v, current, c, wanted)
+        d_constants = {name: spread(x, v) for name, x in partials.d_constants.items()}
+        return Partials(spread(partials.d_v, v), spread(partials.d_current, v), d_constants)
 
     def partials_as_given(self, v: Tensor, current: Tensor, c: Constants, wanted: tuple[str, ...]) -> Partials:
         """The same, each of a shape that broadcasts to that of v."""
-        found = self.neuron.flow_partials(v, current, c, wanted)
-        if missing := [name for name in wanted if name not in found.d_constants]:
+        partials = self.neuron.flow_partials(v, current, c, wanted)
+        if missing := [name for name in wanted if name not in partials.d_constants]:
             raise ConfigurationError(
                 f"{type(self.neuron).__name__}.flow_partials without {missing}",
                 f"derivatives with respect to {list(wanted)}",
                 "adding them, or leaving flow_partials to autograd",
             )
-        return Partials(found.d_v, found.d_current, {name: found.d_constants[name] for name in wanted})
+        return Partials(partials.d_v, partials.d_current, {name: partials.d_constants[name] for name in wanted})
 
     def charge_level(self, v: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """G(v) of (1.4)."""
@@ -223,23 +223,23 @@ class GatedProgram(ABC):
         height = v.abs() if self.neuron.two_sided else v
         broken = ~(v.isfinite() & a_fast.isfinite())
         outside = (crossings.abs() > MOST_CROSSINGS) | (height >= self.neuron.threshold)
-        found = (broken | outside).nonzero()
-        if not len(found):
+        wrong = (broken | outside).nonzero()
+        if not len(wrong):
             raise IntegrationError(
                 f"the currents overflowed by t = {(start + 1) * self.dt:g} ms",
                 "currents far below the largest number of their dtype",
                 "smaller weights and input, or float64",
             )
-        at = tuple(int(k) for k in found[0])
-        if broken[at]:
+        first = tuple(int(k) for k in wrong[0])
+        if broken[first]:
             raise IntegrationError(
-                f"the state diverged at {self._where(at, start)}: v = {v[at]:g}, a_fast = {a_fast[at]:g}",
+                f"the state diverged at {self._where(first, start)}: v = {v[first]:g}, a_fast = {a_fast[first]:g}",
                 "finite voltages and synaptic activities",
                 "smaller recurrent weights or a shorter dt",
             )
-        turns = f"{abs(crossings[at]):g}" + (" or more" if abs(crossings[at]) == MOST_COUNTED else "")
+        turns = f"{abs(crossings[first]):g}" + (" or more" if abs(crossings[first]) == MOST_COUNTED else "")
         raise IntegrationError(
-            f"runaway: one step ran through {turns} thresholds and on to v = {v[at]:g} at " + self._where(at, start),
+            f"runaway: one step ran through {turns} thresholds and on to v = {v[first]:g} at " + self._where(first, start),
             f"a reset that ends below the threshold {self.neuron.threshold:g}, and at most {MOST_CROSSINGS} turns",
             "a shorter dt or weaker weights and input: the current moves the voltage too far in one step",
         )
@@ -251,23 +251,23 @@ class GatedProgram(ABC):
         least = -1 if self.neuron.two_sided else 0
         if not (lowest < least or highest > 1):
             return Irregular()
-        found = ((crossings > 1) | (crossings < least)).nonzero()
-        at = tuple(int(k) for k in found[0])
-        what = "back through its reset" if crossings[at] < least else f"through {crossings[at]} thresholds"
-        return Irregular(len(found), f"{self._where(at, start)}, where the voltage went {what}")
+        overlong = ((crossings > 1) | (crossings < least)).nonzero()
+        first = tuple(int(k) for k in overlong[0])
+        what = "back through its reset" if crossings[first] < least else f"through {crossings[first]} thresholds"
+        return Irregular(len(overlong), f"{self._where(first, start)}, where the voltage went {what}")
 
-    def warn(self, found: Irregular) -> None:
+    def warn(self, irregular: Irregular) -> None:
         """Warn of steps through several thresholds or back through one."""
-        if found.steps:
+        if irregular.steps:
             warnings.warn(
-                f"{found.steps} steps were too long, the first for {found.first}; "
+                f"{irregular.steps} steps were too long, the first for {irregular.first}; "
                 "expected at most one crossing per step, forward. Try: a shorter dt or weaker weights and input.",
                 StepTooLongWarning,
                 stacklevel=2,
             )
 
-    def _where(self, at: tuple[int, ...], start: int) -> str:
-        step, sample, neuron = at
+    def _where(self, place: tuple[int, ...], start: int) -> str:
+        step, sample, neuron = place
         step += start + 1
         return f"sample {sample}, neuron {neuron}, t = {step * self.dt:g} ms (step {step} of {self.dt:g} ms)"
 
@@ -275,7 +275,8 @@ class GatedProgram(ABC):
 def memory_for(tensors: GatedTensors, u: Float[Tensor, "T B C"], start: int = 0) -> GatedTrajectory:
     """Memory for the trajectory of T steps, placed like that of the steps from `start` on in the memory of a whole trial."""
     n_steps, batch, _ = u.shape
-    w, width, n_out = tensors.w_rec, batch * len(tensors.w_rec), len(tensors.w_out)
+    w, n_out = tensors.w_rec, len(tensors.w_out)
+    width = batch * len(w)
     size = (n_steps, batch, len(w))
     v, a_fast, a_slow = (fresh((n_steps + 1, *size[1:]), w, place=start * width) for _ in range(3))
     readout = fresh((n_steps + 1, batch, n_out), w, place=start * batch * n_out)

@@ -1,7 +1,6 @@
 """Classes that know what they held when they were made."""
 
 from abc import ABC
-from typing import Any
 
 ADDED = ("__", "_abc_", "_as_made")  # what Python adds to a class, and this
 
@@ -25,7 +24,7 @@ class Recorded(ABC):
 
     _as_made: Record
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         cls._as_made = Record(cls)
 
@@ -41,6 +40,6 @@ def as_made(owner: type) -> bool:
     return record.made.items() <= held.items()
 
 
-def holdings(owner: type) -> dict[str, Any]:
+def holdings(owner: type) -> dict[str, object]:
     """What a class itself holds, by name, save what Python adds."""
     return {name: value for name, value in vars(owner).items() if not name.startswith(ADDED)}

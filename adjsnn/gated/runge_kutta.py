@@ -106,45 +106,45 @@ class GatedRungeKutta(GatedProgram):
         self, v: Tensor, a_fast: Tensor, level: Tensor, drive: Tensor, rates: Rates, first: Tensor | None = None
     ) -> Stages:
         """Stages of the step from (v, a_f), with G(v) = level and W_in u + b = drive; `first` is I of the first, if known."""
-        found = Stages([], [], [], [])
+        stages = Stages([], [], [], [])
         for i, weights in enumerate(self.tableau.a):
-            now = v if i == 0 else self._along_flow(v, found.flow, weights)
+            now = v if i == 0 else self._along_flow(v, stages.flow, weights)
             charge = self.unwrapped_charge(now) - level if i else None
-            found.v.append(now)
-            found.charge.append(charge)
+            stages.v.append(now)
+            stages.charge.append(charge)
             if i == 0 and first is not None:
                 current = first
             else:
-                current = drive + self.filtered(a_fast, found.charge, rates.fast, i) @ rates.w_rec_t
-            found.current.append(current)
-            found.flow.append(spread(self.neuron.flow(now, current, rates.constants), now))
-        return found
+                current = drive + self.filtered(a_fast, stages.charge, rates.fast, i) @ rates.w_rec_t
+            stages.current.append(current)
+            stages.flow.append(spread(self.neuron.flow(now, current, rates.constants), now))
+        return stages
 
     def filtered(self, a: Tensor, charge: list[Tensor | None], filter_: Filter, row: int) -> Tensor:
         """a_i of (1.14): `row` a stage, or the number of stages for the end of the step."""
-        total = filter_.keep[row] * a
+        activity = filter_.keep[row] * a
         for j in range(1, row + 1):
             released = charge[j]
             assert released is not None
-            total = total + filter_.gain[row][j] * released
-        return total
+            activity = activity + filter_.gain[row][j] * released
+        return activity
 
     def step(self, now: Step, drive: Float[Tensor, "B N"], rates: Rates, memory: Step = NO_MEMORY) -> Step:
-        found = self.stages(now.v, now.a_fast, now.charge_level, drive, rates)
-        moved = self._along_flow(now.v, found.flow, self.tableau.b)
-        v, crossings = self.reset(now.v, moved, found, rates.constants)
+        stages = self.stages(now.v, now.a_fast, now.charge_level, drive, rates)
+        moved = self._along_flow(now.v, stages.flow, self.tableau.b)
+        v, crossings = self.reset(now.v, moved, stages, rates.constants)
         level = self.charge_level(v)
-        charge = [*found.charge, level - now.charge_level + crossings]
+        charge = [*stages.charge, level - now.charge_level + crossings]
         end = self.tableau.stages
         a_fast, a_slow = self.filtered(now.a_fast, charge, rates.fast, end), self.filtered(now.a_slow, charge, rates.slow, end)
-        result = Step(v, a_fast, a_slow, found.current[0], crossings, level)
+        result = Step(v, a_fast, a_slow, stages.current[0], crossings, level)
         if memory is NO_MEMORY:
             return result
         for target, value in zip(memory[:5], result[:5], strict=True):
             target.copy_(value)
         return Step(*memory[:5], level)
 
-    def reset(self, v: Tensor, moved: Tensor, found: Stages, c: Constants) -> tuple[Tensor, Tensor]:
+    def reset(self, v: Tensor, moved: Tensor, stages: Stages, c: Constants) -> tuple[Tensor, Tensor]:
         """v⁺ and the signed number of thresholds crossed."""
         if self.neuron.wraps:
             wrapped = torch.frac(moved)
@@ -154,10 +154,12 @@ class GatedRungeKutta(GatedProgram):
         crossings = torch.where(spiked, moved.detach().sign(), 0.0)
         if not bool(spiked.any()):
             return moved, crossings
-        at = spiked.nonzero(as_tuple=True)
-        here = {name: x[at[-1]] if x.dim() else x for name, x in c.items()}
-        after = self.after_reset(v[at], [x[at] for x in found.flow], [x[at] for x in found.current], moved[at], here)
-        return moved.index_put(at, after), crossings
+        places = spiked.nonzero(as_tuple=True)
+        constants = {name: x[places[-1]] if x.dim() else x for name, x in c.items()}
+        after = self.after_reset(
+            v[places], [x[places] for x in stages.flow], [x[places] for x in stages.current], moved[places], constants
+        )
+        return moved.index_put(places, after), crossings
 
     def after_reset(self, v: Tensor, flow: list[Tensor], current: list[Tensor], moved: Tensor, c: Constants) -> Tensor:
         """v⁺ of S spikes, (1.16): a step of the same method from v_r over the rest of the step, under the current I(σ).
@@ -174,11 +176,13 @@ class GatedRungeKutta(GatedProgram):
         start = self.neuron.v_reset(c) + torch.zeros_like(v)
         slopes: list[Tensor] = []
         for weights, node in zip(self.tableau.a, self.tableau.c, strict=True):
-            at = sigma + node * (1.0 - sigma)
+            position = sigma + node * (1.0 - sigma)
             now = start
             for weight, slope in zip(weights, slopes, strict=True):
                 now = now + weight * rest * slope
-            drive = sum((polynomial(ell, at) * x for ell, x in zip(self.along, current, strict=True)), torch.zeros_like(v))
+            drive = sum(
+                (polynomial(ell, position) * x for ell, x in zip(self.along, current, strict=True)), torch.zeros_like(v)
+            )
             slopes.append(self.neuron.flow(now, drive, c))
         for weight, slope in zip(self.tableau.b, slopes, strict=True):
             start = start + weight * rest * slope
@@ -226,19 +230,18 @@ class GatedRungeKutta(GatedProgram):
         with torch.no_grad():
             rates = self.rates(tensors)
             for start, stop in blocks(n_steps, batch * n_hidden):
-                at = trajectory.crossings[start:stop].nonzero(as_tuple=True)
-                found = self.block_stages(tensors, rates, u, trajectory, start, stop)
-                v, flow = trajectory.v[start:stop][at], [x[at] for x in found.flow]
+                spiked = trajectory.crossings[start:stop].nonzero(as_tuple=True)
+                stages = self.block_stages(tensors, rates, u, trajectory, start, stop)
+                v, flow = trajectory.v[start:stop][spiked], [x[spiked] for x in stages.flow]
                 moved = v
                 for weight, slope in zip(self.tableau.b, flow, strict=True):
                     moved = moved + self.dt * weight * slope
-                crossings = trajectory.crossings[start:stop][at]
+                crossings = trajectory.crossings[start:stop][spiked]
                 sigma = self._root(v, flow, self.first_level(v, moved), moved)
                 speed = self.dense_slope(flow, sigma) / self.dt
-                step, sample, neuron = at
+                step, sample, neuron = spiked
                 parts.append(Located(step + start, sample, neuron, crossings, v, moved, sigma, speed))
-        step, sample, neuron, crossings, v, moved, sigma, speed = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Located(step, sample, neuron, crossings, v, moved, sigma, speed)
+        return Located._make(torch.cat(column) for column in zip(*parts, strict=True))
 
     def block_stages(
         self, tensors: GatedTensors, rates: Rates, u: Tensor, trajectory: GatedTrajectory, start: int, stop: int
@@ -257,7 +260,7 @@ class GatedRungeKutta(GatedProgram):
 
 def polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     """Σ_n coefficients[n] xⁿ."""
-    total = torch.full_like(x, coefficients[-1])
+    value = torch.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):
-        total = total * x + c
-    return total
+        value = value * x + c
+    return value

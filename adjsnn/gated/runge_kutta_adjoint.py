@@ -35,7 +35,7 @@ class _Block:
         partials: of f at each stage.
         slopes: g_i at each stage.
         slope_after: g(v⁺).
-        at: index (step, sample, neuron) of the resets that are no translations.
+        resets: index (step, sample, neuron) of the resets that are no translations.
         after_v: ∂v⁺/∂v, 1 where nothing was reset.
         after_flow: ∂v⁺/∂k_i of each stage, h b_i where nothing was reset.
         after_current: ∂v⁺/∂I_i of each stage, 0 where nothing was reset.
@@ -46,7 +46,7 @@ class _Block:
     partials: list[Partials]
     slopes: list[Tensor]
     slope_after: Tensor
-    at: tuple[Tensor, ...] | None
+    resets: tuple[Tensor, ...] | None
     after_v: Tensor | None
     after_flow: list[Tensor]
     after_current: list[Tensor]
@@ -69,7 +69,8 @@ class RungeKuttaSweep:
         c_charge: Tensor | None = None,
     ) -> None:
         n_steps, batch, n_hidden = shape
-        self.program, self.tensors, self.wanted, self.c_charge = program, tensors, wanted, c_charge
+        self.program, self.tensors = program, tensors
+        self.wanted, self.c_charge = wanted, c_charge
         self.length = block_length(n_steps, batch * n_hidden * program.stage_count)
         with torch.no_grad():
             self.rates: Rates = program.rates(tensors)
@@ -78,7 +79,7 @@ class RungeKuttaSweep:
             at_end = self._loss([None if x is None else x[None] for x in last], 0)
             self.lam_v, self.lam_fast, self.lam_slow = (zero + x for x in at_end)
         self.constants = tuple(name for name in tensors.constants if name in wanted)
-        self.total: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
 
     def back(self, u: Tensor, trajectory: GatedTrajectory, cotangents: Sequence[Tensor | None], d_u: Tensor | None) -> None:
         """Sweep through a unit of the trajectory; arguments as of `EulerSweep.back`."""
@@ -87,37 +88,37 @@ class RungeKuttaSweep:
                 self._add("w_out", outer(self.last_readout, trajectory.a_slow[-1:]))
             self.last_readout = None
             for start, stop in reversed(list(nested(len(trajectory.current), self.length, self.length))):
-                at, states = slice(start, stop), slice(start, stop + 1)
+                steps, states = slice(start, stop), slice(start, stop + 1)
                 t = trajectory
                 part = GatedTrajectory(
-                    t.v[states], t.a_fast[states], t.a_slow[states], t.readout[states], t.current[at], t.crossings[at]
+                    t.v[states], t.a_fast[states], t.a_slow[states], t.readout[states], t.current[steps], t.crossings[steps]
                 )
-                rows = [None if x is None else x[at] for x in cotangents]
-                self._unit(u[at], part, rows, None if d_u is None else d_u[at])
+                in_block = [None if x is None else x[steps] for x in cotangents]
+                self._unit(u[steps], part, in_block, None if d_u is None else d_u[steps])
 
     def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
         """Gradients by name, and of the initial state, whose a_fast and a_slow are given."""
-        return self.total, (self.lam_v, self.lam_fast, self.lam_slow)
+        return self.gradients, (self.lam_v, self.lam_fast, self.lam_slow)
 
-    def _unit(self, u: Tensor, trajectory: GatedTrajectory, rows: list[Tensor | None], d_u: Tensor | None) -> None:
+    def _unit(self, u: Tensor, trajectory: GatedTrajectory, cotangents: list[Tensor | None], d_u: Tensor | None) -> None:
         """Sweep through one block of steps."""
         if self.c_charge is not None:
             direct, end = charge_sources(self.program, trajectory, 0, len(u), self.c_charge)
-            rows[1] = direct if rows[1] is None else rows[1] + direct
+            cotangents[1] = direct if cotangents[1] is None else cotangents[1] + direct
             self.lam_v = self.lam_v + end
         block = self._block(u, trajectory)
-        flows, currents, filtered, after = self._recur(block, rows)
+        flows, currents, filtered, after = self._recur(block, cotangents)
         self._gradients(block, flows, currents, filtered, after, u, trajectory, d_u)
-        if rows[0] is not None and "w_out" in self.wanted:
-            self._add("w_out", outer(rows[0], trajectory.a_slow[:-1]))
+        if cotangents[0] is not None and "w_out" in self.wanted:
+            self._add("w_out", outer(cotangents[0], trajectory.a_slow[:-1]))
 
     def _recur(
-        self, block: _Block, rows: Sequence[Tensor | None]
+        self, block: _Block, cotangents: Sequence[Tensor | None]
     ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], Tensor]:
         """Sweep the steps of a block, last first. Returns, for the whole block, k̄_i, Ī_i, the cotangents of a at the stages and
         the end for both filters, and v̄_e."""
-        program, tensors, fast, slow = self.program, self.tensors, self.rates.fast, self.rates.slow
-        tableau, h = program.tableau, program.dt
+        tensors, fast, slow = self.tensors, self.rates.fast, self.rates.slow
+        tableau, h = self.program.tableau, self.program.dt
         s = tableau.stages
         new = torch.empty_like(block.slope_after)
         flows, currents = [torch.empty_like(new) for _ in range(s)], [torch.empty_like(new) for _ in range(s)]
@@ -149,7 +150,7 @@ class RungeKuttaSweep:
                         if weight:
                             k[j] = k[j] + h * weight * voltage
                 lam_v = lam_v + voltage
-            loss_v, loss_fast, loss_slow = self._loss(rows, n)
+            loss_v, loss_fast, loss_slow = self._loss(cotangents, n)
             self.lam_v = lam_v - block.slopes[0][n] * released + loss_v
             self.lam_fast = lam_fast + loss_fast
             self.lam_slow = slow.keep[s] * self.lam_slow + loss_slow
@@ -167,14 +168,14 @@ class RungeKuttaSweep:
         d_u: Tensor | None,
     ) -> None:
         """Add the block's share of every wanted gradient."""
-        whole = torch.stack(currents).sum(0)
+        of_drive = torch.stack(currents).sum(0)
         program, stages = self.program, block.stages
         if "bias" in self.wanted:
-            self._add("bias", whole.sum((0, 1)))
+            self._add("bias", of_drive.sum((0, 1)))
         if "w_in" in self.wanted:
-            self._add("w_in", outer(whole, u))
+            self._add("w_in", outer(of_drive, u))
         if d_u is not None:
-            d_u[:] = whole @ self.tensors.w_in
+            d_u[:] = of_drive @ self.tensors.w_in
         a_fast = trajectory.a_fast[:-1]
         if "w_rec" in self.wanted:
             for i, current in enumerate(currents):
@@ -192,17 +193,18 @@ class RungeKuttaSweep:
                 (k * partial.d_constants[name] for k, partial in zip(flows, block.partials, strict=True)),
                 torch.zeros_like(after),
             )
-            if block.at is not None:
-                share = share.index_put(block.at, after[block.at] * block.after_constants[name], accumulate=True)
+            if block.resets is not None:
+                share = share.index_put(block.resets, after[block.resets] * block.after_constants[name], accumulate=True)
             self._add(name, share.sum_to_size(self.tensors.constants[name].shape))
 
     def _filter_gradient(self, tau: Tensor, a: Tensor, charge: list[Tensor | None], cotangents: dict[int, Tensor]) -> Tensor:
         """dC/dτ through α and C/τ of (1.14), for the cotangents of a at the given rows."""
         with torch.enable_grad():
             leaf = tau.detach().requires_grad_()
-            found: Filter = self.program.filter(leaf)
+            filter_: Filter = self.program.filter(leaf)
             value = sum(
-                ((c * self.program.filtered(a, charge, found, row)).sum() for row, c in cotangents.items()), leaf.new_zeros(())
+                ((c * self.program.filtered(a, charge, filter_, row)).sum() for row, c in cotangents.items()),
+                leaf.new_zeros(()),
             )
             return torch.autograd.grad(value, leaf)[0]
 
@@ -217,43 +219,45 @@ class RungeKuttaSweep:
         after_flow = [torch.full_like(slope_after, program.dt * weight) for weight in program.tableau.b]
         if program.neuron.wraps:
             return _Block(stages, partials, slopes, slope_after, None, None, after_flow, [], {})
-        at = trajectory.crossings.nonzero(as_tuple=True)
-        d_v, d_flow, d_current, d_constants = self._reset_partials(stages, at)
+        resets = trajectory.crossings.nonzero(as_tuple=True)
+        d_v, d_flow, d_current, d_constants = self._reset_partials(stages, resets)
         ones, zeros = torch.ones_like(slope_after), torch.zeros_like(slope_after)
         return _Block(
-            stages, partials, slopes, slope_after, at, ones.index_put(at, d_v),
-            [x.index_put(at, d) for x, d in zip(after_flow, d_flow, strict=True)],
-            [zeros.index_put(at, d) for d in d_current], d_constants,
+            stages, partials, slopes, slope_after, resets, ones.index_put(resets, d_v),
+            [x.index_put(resets, d) for x, d in zip(after_flow, d_flow, strict=True)],
+            [zeros.index_put(resets, d) for d in d_current], d_constants,
         )  # fmt: skip
 
     def _reset_partials(
-        self, stages: Stages, at: tuple[Tensor, ...]
+        self, stages: Stages, resets: tuple[Tensor, ...]
     ) -> tuple[Tensor, list[Tensor], list[Tensor], dict[str, Tensor]]:
         """∂v⁺/∂(v, k_i, I_i, c) at S resets, element by element, so that one gradient of the sum gives them all."""
-        program, s, constants = self.program, self.program.tableau.stages, self.tensors.constants
+        program, constants = self.program, self.tensors.constants
+        s = program.tableau.stages
 
         def leaf(x: Tensor) -> Tensor:
             return x.detach().clone().requires_grad_()
 
         with torch.enable_grad():
-            v, flow, current = leaf(stages.v[0][at]), [leaf(x[at]) for x in stages.flow], [leaf(x[at]) for x in stages.current]
-            raw = {name: leaf(x.detach()[at[2]] if x.dim() else x.detach().expand_as(v)) for name, x in constants.items()}
+            v = leaf(stages.v[0][resets])
+            flow, current = [leaf(x[resets]) for x in stages.flow], [leaf(x[resets]) for x in stages.current]
+            raw = {name: leaf(x.detach()[resets[2]] if x.dim() else x.detach().expand_as(v)) for name, x in constants.items()}
             moved = v.detach()
             for weight, slope in zip(program.tableau.b, flow, strict=True):
                 moved = moved + program.dt * weight * slope.detach()
             after = program.after_reset(v, flow, current, moved, program.neuron.prepare(raw))
             leaves = [v, *flow, *current, *raw.values()]
-            found = torch.autograd.grad(after.sum(), leaves, allow_unused=True, materialize_grads=True)
-        d_constants = dict(zip(raw, found[1 + 2 * s :], strict=True))
-        return found[0], list(found[1 : 1 + s]), list(found[1 + s : 1 + 2 * s]), d_constants
+            gradients = torch.autograd.grad(after.sum(), leaves, allow_unused=True, materialize_grads=True)
+        d_constants = dict(zip(raw, gradients[1 + 2 * s :], strict=True))
+        return gradients[0], list(gradients[1 : 1 + s]), list(gradients[1 + s : 1 + 2 * s]), d_constants
 
-    def _loss(self, rows: Sequence[Tensor | None], n: int) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
+    def _loss(self, cotangents: Sequence[Tensor | None], n: int) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
         """Loss cotangents of v, a_f and a_s at row n, from those of readout, v, a_f and a_s."""
-        c_readout, c_v, c_fast, c_slow = rows
+        c_readout, c_v, c_fast, c_slow = cotangents
         slow = 0.0 if c_readout is None else c_readout[n] @ self.tensors.w_out
         if c_slow is not None:
             slow = slow + c_slow[n]
         return (0.0 if c_v is None else c_v[n]), (0.0 if c_fast is None else c_fast[n]), slow
 
     def _add(self, name: str, part: Tensor) -> None:
-        self.total[name] = self.total[name] + part if name in self.total else part
+        self.gradients[name] = self.gradients[name] + part if name in self.gradients else part

@@ -70,7 +70,8 @@ class Units:
     """
 
     def __init__(self, engine: Engine, tensors: GatedTensors, inputs: Inputs, shape: tuple[int, int], slots: int) -> None:
-        self.engine, self.tensors, self.inputs, self.slots = engine, tensors, inputs, slots
+        self.engine, self.slots = engine, slots
+        self.tensors, self.inputs = tensors, inputs
         self.n_steps, self.batch = shape
         self.n_hidden = len(tensors.w_rec)
         self.length = engine.unit_length(tensors, self.n_steps, self.batch)
@@ -102,8 +103,8 @@ class Units:
         if start.readout is not None:  # the same sum in the same order as the last row of the unit before
             trajectory.readout[0] = start.readout
         t = trajectory
-        rows = (t.v[-1].clone(), t.a_fast[-1].clone(), t.a_slow[-1].clone(), carry, t.readout[-1].clone())
-        return u, trajectory, Snapshot(*rows), irregular
+        last = Snapshot(t.v[-1].clone(), t.a_fast[-1].clone(), t.a_slow[-1].clone(), carry, t.readout[-1].clone())
+        return u, trajectory, last, irregular
 
 
 class SegmentedGated(FirstOrder):
@@ -113,17 +114,17 @@ class SegmentedGated(FirstOrder):
     def forward(ctx, units: Units, record: Record, names: tuple[str, ...], u: Tensor | None, v0, a_fast0, a_slow0, *flat):
         carry = units.engine.body(units.tensors, "forward").carry(GatedState(v0, a_fast0, a_slow0))
         snapshot = Snapshot(v0.clone(), a_fast0.clone(), a_slow0.clone(), carry)
-        at = kept_on_the_way(units.count, units.slots)
+        kept_units = kept_on_the_way(units.count, units.slots)
         readout = v0.new_empty(units.n_steps + 1, units.batch, units.tensors.w_out.shape[0])
-        kept: dict[int, Snapshot] = {}
+        snapshots: dict[int, Snapshot] = {}
         charge, counts = torch.zeros_like(v0), torch.zeros_like(v0, dtype=torch.long)
         irregular = Irregular()
         for unit in range(units.count):
-            if unit in at:
-                kept[unit] = snapshot
+            if unit in kept_units:
+                snapshots[unit] = snapshot
             start, stop = units.span(unit)
-            _, trajectory, snapshot, found = units.run(unit, snapshot)
-            irregular = irregular.and_then(found)
+            _, trajectory, snapshot, of_unit = units.run(unit, snapshot)
+            irregular = irregular.and_then(of_unit)
             readout[start : stop + 1] = trajectory.readout
             charge += _released(units, trajectory).abs_().sum(0)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
@@ -131,7 +132,8 @@ class SegmentedGated(FirstOrder):
         units.engine.program.warn(irregular)
         record.counts, record.overlong = counts, irregular.steps
         record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes
-        ctx.units, ctx.record, ctx.names, ctx.kept = units, record, names, kept
+        ctx.units, ctx.record, ctx.names = units, record, names
+        ctx.snapshots = snapshots
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat)
         ctx.set_materialize_grads(False)
@@ -163,18 +165,19 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
             snapshot = units.run(unit, snapshot)[2]
         return snapshot
 
-    first = ctx.kept[0]
-    for unit, snapshot in reverse(units.count, units.slots, kept_on_the_way(units.count, units.slots), ctx.kept, advance):
+    first = ctx.snapshots[0]
+    kept_units = kept_on_the_way(units.count, units.slots)
+    for unit, snapshot in reverse(units.count, units.slots, kept_units, ctx.snapshots, advance):
         u, trajectory, *_ = units.run(unit, snapshot)
         begin, end = units.span(unit)
         record.recomputed += end - begin
-        rows = (None if c_readout is None else c_readout[begin:end], None, None, None)
-        sweep.back(u, trajectory, rows, None if d_u is None else d_u[begin:end])
+        cotangents = (None if c_readout is None else c_readout[begin:end], None, None, None)
+        sweep.back(u, trajectory, cotangents, None if d_u is None else d_u[begin:end])
         del trajectory
     gradients, d_y0 = sweep.finish(first.a_fast, first.a_slow)
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
-    found = (d_u, *d_y0, *(gradients.get(name) for name in names))
-    return None, None, None, *laid_out(found, (given, *ctx.y0, *flat))
+    of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
+    return None, None, None, *laid_out(of_arguments, (given, *ctx.y0, *flat))
 
 
 def _released(units: Units, trajectory: GatedTrajectory) -> Tensor:

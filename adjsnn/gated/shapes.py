@@ -14,21 +14,21 @@ def gated_tensors(net: GatedSynapseNetwork) -> GatedTensors:
     Raises:
         ConfigurationError: what is no dense real tensor, is of several dtypes or devices, or has another shape.
     """
-    found = net.tensors()
-    if not isinstance(found, GatedTensors):
+    tensors = net.tensors()
+    if not isinstance(tensors, GatedTensors):
         raise ConfigurationError(
-            f"{type(net).__name__}.tensors() gave {type(found).__name__}", "GatedTensors", "super().tensors()"
+            f"{type(net).__name__}.tensors() gave {type(tensors).__name__}", "GatedTensors", "super().tensors()"
         )
-    n, like = net.n_hidden, checked("w_rec", found.w_rec, None)
-    if set(found.constants) != set(net.neuron.constants):
+    n, like = net.n_hidden, checked("w_rec", tensors.w_rec, None)
+    if set(tensors.constants) != set(net.neuron.constants):
         raise ConfigurationError(
-            f"constants {sorted(found.constants)} with {net.neuron!r}", f"{sorted(net.neuron.constants)}", "a new network"
+            f"constants {sorted(tensors.constants)} with {net.neuron!r}", f"{sorted(net.neuron.constants)}", "a new network"
         )
-    w_in, w_rec = matrix("w_in", found.w_in, like, (n, net.n_in)), matrix("w_rec", found.w_rec, like, (n, n))
-    w_out = matrix("w_out", found.w_out, like, (net.n_out, n))
-    bias = spread("bias", found.bias, like, n)
-    tau_fast, tau_slow = (_constant(name, getattr(found, name), like, n) for name in ("tau_fast", "tau_slow"))
-    constants = {name: _constant(name, x, like, n) for name, x in found.constants.items()}
+    w_in, w_rec = matrix("w_in", tensors.w_in, like, (n, net.n_in)), matrix("w_rec", tensors.w_rec, like, (n, n))
+    w_out = matrix("w_out", tensors.w_out, like, (net.n_out, n))
+    bias = spread("bias", tensors.bias, like, n)
+    tau_fast, tau_slow = (_constant(name, getattr(tensors, name), like, n) for name in ("tau_fast", "tau_slow"))
+    constants = {name: _constant(name, x, like, n) for name, x in tensors.constants.items()}
     return GatedTensors(w_in, w_rec, bias, w_out, tau_fast, tau_slow, constants)
 
 

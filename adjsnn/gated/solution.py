@@ -179,15 +179,15 @@ class GatedSolution:
     @untraced
     def stats(self) -> Stats:
         """Figures about this solve; computed when first asked for."""
-        trajectory, found = self._trajectory, self._located
-        speed, crossings = found.speed.abs(), found.crossings
+        trajectory, located = self._trajectory, self._located
+        speed, crossings = located.speed.abs(), located.crossings
         overlong = (crossings > 1) | (crossings < (-1 if self._program.neuron.two_sided else 0))
         return Stats(
             steps=len(trajectory.current),
             recomputed_steps=0,
             spikes=int(crossings.abs().sum(dtype=torch.long)),
             min_speed_at_spike=float(speed.min()) if len(speed) else float("inf"),
-            grazing_samples=found.sample[speed < GRAZING_SPEED].unique().tolist(),
+            grazing_samples=located.sample[speed < GRAZING_SPEED].unique().tolist(),
             overlong_steps=int(overlong.sum()),
             stored_bytes=sum(x.numel() * x.element_size() for x in trajectory.flat()),
             kernel=self._ran.kernel,

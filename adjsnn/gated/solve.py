@@ -64,8 +64,9 @@ def solve_gated(
             f"one of {list(METHODS)}",
             'method="euler", or adjsnn.ChargeForm(net) for adaptive steps',
         )
-    stream = isinstance(inputs, Stream)
-    chosen = gated_adjoint(DiscreteAdjoint(checkpoints="sqrt" if stream else None) if adjoint is None else adjoint)
+    if adjoint is None:
+        adjoint = DiscreteAdjoint(checkpoints="sqrt" if isinstance(inputs, Stream) else None)
+    chosen = gated_adjoint(adjoint)
     check_zone(system.neuron, system.gate)
     tensors = gated_tensors(system).kept()
     _check_finite(tensors)

@@ -145,5 +145,5 @@ def slots_for(checkpoints: object, n: int) -> int:
     """
     if isinstance(checkpoints, str) and checkpoints == "sqrt":
         return max(1, isqrt(n - 1) + 1)
-    kept = count("checkpoints", checkpoints, 1, 'None, "sqrt" or a number of kept states ≥ 1', 'checkpoints="sqrt"')
-    return min(kept, n)
+    slots = count("checkpoints", checkpoints, 1, 'None, "sqrt" or a number of kept states ≥ 1', 'checkpoints="sqrt"')
+    return min(slots, n)

@@ -141,15 +141,16 @@ def folders(package: str) -> list[Path]:
 def _sources(package: str) -> str | None:
     """A hash of every source that a loop of the package can come from; None in an installation without sources."""
     files = sorted((x for x in resources.files(package).iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
-    whole, outside = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_BARE, EXACT_PIECE)).encode()), set()
+    digest = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_BARE, EXACT_PIECE)).encode())
+    outside: set[str] = set()
     for file in files:
         source = file.read_bytes()
-        whole.update(file.name.encode() + hashlib.sha256(source).digest())
+        digest.update(file.name.encode() + hashlib.sha256(source).digest())
         outside |= {x.decode() for x in _IMPORTS.findall(source)}
     for module in sorted(outside):  # numbers that loops take from elsewhere stand in their code
         if module.rpartition(".")[0] != package:
-            whole.update(module.encode() + hashlib.sha256(_source(module)).digest())
-    return whole.hexdigest() if files else None
+            digest.update(module.encode() + hashlib.sha256(_source(module)).digest())
+    return digest.hexdigest() if files else None
 
 
 def _source(module: str) -> bytes:
@@ -168,8 +169,8 @@ def _unpack(content: bytes, key: tuple[Any, ...], target_context: Any) -> Compil
     stated, body = content[:32], content[32:]
     if hashlib.sha256(body).digest() != stated:
         raise ValueError("not what was written")
-    found, code = pickle.loads(body)
-    if found != key:
+    packed_key, code = pickle.loads(body)
+    if packed_key != key:
         raise ValueError("code of another loop")
     return CompileResult._rebuild(target_context, *code)
 

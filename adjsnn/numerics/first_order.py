@@ -63,17 +63,17 @@ def _each_of_a_batch(pull: Pull, ctx: Any, cotangents: Sequence[Tensor | None]) 
     remove, add = torch._remove_batch_dim, torch._add_batch_dim  # pyright: ignore[reportPrivateImportUsage]
     batches = [None if c is None or not _LEGACY(c) else remove(c, level, 1, 0) for c in cotangents]
     size = max(0 if x is None else len(x) for x in batches)
-    rows = []
+    gradients = []
     for k in range(size):
         given = [c if x is None else x[k] for c, x in zip(cotangents, batches, strict=True)]
         with torch.no_grad():
-            rows.append(pull(ctx, *given))
-    found = _stacked(rows)
-    return tuple(None if x is None else add(x, 0, level) for x in found)
+            gradients.append(pull(ctx, *given))
+    stacked = _stacked(gradients)
+    return tuple(None if x is None else add(x, 0, level) for x in stacked)
 
 
-def _stacked(rows: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor | None, ...]:
-    return tuple(None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True))  # pyright: ignore[reportArgumentType, reportCallIssue]
+def _stacked(gradients: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor | None, ...]:
+    return tuple(None if column[0] is None else torch.stack(column) for column in zip(*gradients, strict=True))  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 class _Each(torch.autograd.Function):
@@ -91,7 +91,7 @@ class _Each(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         pull, ctx, *cotangents = args
-        rows = [
+        gradients = [
             _Each.apply(
                 pull,
                 ctx,
@@ -99,8 +99,8 @@ class _Each(torch.autograd.Function):
             )
             for k in range(info.batch_size)
         ]
-        found = _stacked(rows)
-        return found, tuple(None if x is None else 0 for x in found)
+        stacked = _stacked(gradients)
+        return stacked, tuple(None if x is None else 0 for x in stacked)
 
 
 def layouts_of(*tensors: Tensor) -> tuple[Tensor | None, ...]:

@@ -14,22 +14,22 @@ def earlier(first, time, w, tau) -> Any:
 
     Spikes first[g] … first[g+1]-1 are those of group g, sorted by time.
     """
-    total = np.zeros_like(w)
+    sums = np.zeros_like(w)
     for g in range(len(first) - 1):
         for k in range(first[g] + 1, first[g + 1]):
             decay = exp((time[k - 1] - time[k]) / tau)
             for c in range(w.shape[1]):
-                total[k, c] = decay * (total[k - 1, c] + w[k - 1, c])
-    return total
+                sums[k, c] = decay * (sums[k - 1, c] + w[k - 1, c])
+    return sums
 
 
 @compiled(**EXACT)
 def later(first, time, w, tau) -> Any:
     """Σ_{l>k} w_l e^{-(t_l-t_k)/τ}, likewise."""
-    total = np.zeros_like(w)
+    sums = np.zeros_like(w)
     for g in range(len(first) - 1):
         for k in range(first[g + 1] - 2, first[g] - 1, -1):
             decay = exp((time[k] - time[k + 1]) / tau)
             for c in range(w.shape[1]):
-                total[k, c] = decay * (total[k + 1, c] + w[k + 1, c])
-    return total
+                sums[k, c] = decay * (sums[k + 1, c] + w[k + 1, c])
+    return sums

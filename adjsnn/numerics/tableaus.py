@@ -89,12 +89,12 @@ def _hermite_with_correction(b: Coefficients, d: Coefficients) -> tuple[Coeffici
     With δ_first and δ_last one for the first and last stage, zero otherwise,
     b_i(σ) = σ b_i + σ(1-σ)[(δ_first - b_i) + σ(2b_i - δ_last - δ_first) + σ(1-σ) d_i].
     """
-    rows = []
+    dense = []
     for i, (b_i, d_i) in enumerate(zip(b, d, strict=True)):
         first, last = float(i == 0), float(i == len(b) - 1)
         turn = 2 * b_i - last - first
-        rows.append((first, b_i - first + turn + d_i, -turn - 2 * d_i, d_i))
-    return tuple(rows)
+        dense.append((first, b_i - first + turn + d_i, -turn - 2 * d_i, d_i))
+    return tuple(dense)
 
 
 DOPRI5 = Tableau(  # Dormand & Prince 1980; continuous extension of Hairer, Nørsett & Wanner's code, order 4
