@@ -86,7 +86,7 @@ def march(
         y0: (B, D).
         u: inputs (T, B, C) held between output times, of which the field is given (B, C), or None.
         control: tolerances and limits.
-        arrive: (which, y, here) → the state after reaching output time `which` (B,) in state y (B, D), where `here` (B,).
+        arrive: (which, y, arrived) → the state after reaching output time `which` (B,) in state y (B, D), where `arrived` (B,).
         by_interval: give the field the number of the interval of each sample, (B,), in place of u.
         system: a system with guards, whose events end steps.
 
@@ -120,7 +120,8 @@ class _Run:
         by_interval: bool,
         system: HybridSystem | None,
     ) -> None:
-        self.tableau, self.field, self.ts, self.u, self.control = tableau, field, ts, u, control
+        self.tableau, self.field, self.control = tableau, field, control
+        self.ts, self.u = ts, u
         self.on_arrival, self.by_interval = arrive, by_interval
         batch, device = len(y0), y0.device
         self.samples = torch.arange(batch, device=device)
@@ -203,23 +204,23 @@ class _Run:
         # A step cut short by an output time says nothing against the longer one proposed before.
         proposed = torch.where(arrived, torch.maximum(proposed, self.h), proposed)
 
-        found = None if self.watch is None else self.watch.look(accepted, Span(self.t, t_end, h), self.y, u, ks)
-        if found is not None:
+        events = None if self.watch is None else self.watch.look(accepted, Span(self.t, t_end, h), self.y, u, ks)
+        if events is not None:
             # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
-            new = torch.where(self._column_mask(found.here), found.plus, new)
-            t_end, h = torch.where(found.here, found.time, t_end), torch.where(found.here, found.length, h)
-            proposed = torch.where(found.here, torch.maximum(proposed, self.h), proposed)
-            arrived = arrived & ~found.here
+            new = torch.where(self._column_mask(events.fires), events.plus, new)
+            t_end, h = torch.where(events.fires, events.time, t_end), torch.where(events.fires, events.length, h)
+            proposed = torch.where(events.fires, torch.maximum(proposed, self.h), proposed)
+            arrived = arrived & ~events.fires
 
-        kept = self._column_mask(accepted)
+        taken = self._column_mask(accepted)
         if self.on_arrival is not None:
             new = self.on_arrival(last, new, arrived)
-        self.y = torch.where(kept, new, self.y)
-        self.first = torch.where(kept, ks[-1], self.first)
+        self.y = torch.where(taken, new, self.y)
+        self.first = torch.where(taken, ks[-1], self.first)
         if self.watch is not None:
-            guard = torch.full_like(last, -1) if found is None else found.guard
+            guard = torch.full_like(last, -1) if events is None else events.guard
             self.fired[self.count, self.samples] = torch.where(accepted, guard, self.fired[self.count, self.samples])
-            self.watch.arrive(accepted, self._column(t_end), self.y, u, found)
+            self.watch.arrive(accepted, self._column(t_end), self.y, u, events)
         self._record(accepted, arrived, last, t_end, h)
         self.t = torch.where(accepted, t_end, self.t)
         self.h = torch.where(moving, proposed, self.h)
@@ -238,8 +239,8 @@ class _Run:
         index = torch.arange(n + 1, device=self.t.device)[:, None]
         times = torch.where(index > self.count, self.t, self.times[: n + 1])
         slots = n // self.stride + 1
-        at = torch.arange(slots, device=self.t.device)[:, None] * self.stride
-        kept = torch.where((at > self.count)[..., None], self.y, self.kept[:slots])
+        kept_rows = torch.arange(slots, device=self.t.device)[:, None] * self.stride
+        kept = torch.where((kept_rows > self.count)[..., None], self.y, self.kept[:slots])
         intervals = torch.where(index[:n] >= self.count, len(self.ts) - 2, self.intervals[:n])
         event = None
         if self.watch is not None:
@@ -257,10 +258,10 @@ class _Run:
         self.times[after, samples] = torch.where(accepted, t_end, self.times[after, samples])
         self.output[after, samples] = torch.where(arrived, last, self.output[after, samples])
         slot = torch.div(after, self.stride, rounding_mode="floor")
-        here = self._column_mask(accepted & (after % self.stride == 0))
-        self.kept[slot, samples] = torch.where(here, self.y, self.kept[slot, samples])
-        mark = self._column_mask(arrived)
-        self.outputs[last, samples] = torch.where(mark, self.y, self.outputs[last, samples])
+        kept = self._column_mask(accepted & (after % self.stride == 0))
+        self.kept[slot, samples] = torch.where(kept, self.y, self.kept[slot, samples])
+        reached = self._column_mask(arrived)
+        self.outputs[last, samples] = torch.where(reached, self.y, self.outputs[last, samples])
         self.rows[last, samples] = torch.where(arrived, after, self.rows[last, samples])
         self.count, self.interval = after, self.interval + arrived
 
@@ -338,12 +339,12 @@ def _norm(x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
     By halving, so that every sum is of two columns: a library's sum over (B, D) may add in another order for another B.
     """
     width = x.shape[1]
-    total = x * x
-    while total.shape[1] > 1:
-        half, odd = total.shape[1] // 2, total.shape[1] % 2
-        folded = total[:, :half] + total[:, half : 2 * half]
-        total = torch.cat([folded, total[:, -1:]], 1) if odd else folded
-    return (total.squeeze(1) / width).sqrt()
+    squares = x * x
+    while squares.shape[1] > 1:
+        half, odd = squares.shape[1] // 2, squares.shape[1] % 2
+        folded = squares[:, :half] + squares[:, half : 2 * half]
+        squares = torch.cat([folded, squares[:, -1:]], 1) if odd else folded
+    return (squares.squeeze(1) / width).sqrt()
 
 
 def _rounded(x: Tensor) -> Tensor:

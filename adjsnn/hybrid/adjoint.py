@@ -5,7 +5,7 @@ A new one is a class with `run_hybrid`, in a file of its own. One with a backwar
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from adjsnn.adjoints import BPTT, DiscreteAdjoint, taken_as
 from adjsnn.errors import ConfigurationError
@@ -55,31 +55,31 @@ COMMON = {DiscreteAdjoint: HybridDiscrete, BPTT: HybridBPTT}
 HybridChoice = HybridAdjoint | TorchdiffeqAdjoint | DiscreteAdjoint | BPTT
 
 
-def hybrid_adjoint(adjoint: Any) -> HybridAdjoint:
+def hybrid_adjoint(adjoint: object) -> HybridAdjoint:
     """The adjoint that a caller chose.
 
     Raises:
         ConfigurationError: it does not run systems that a user wrote.
     """
-    found = taken_as(HybridAdjoint, adjoint, COMMON)
-    if found is None:
+    chosen = taken_as(HybridAdjoint, adjoint, COMMON)
+    if chosen is None:
         raise ConfigurationError(
             f"adjoint={adjoint!r} for a HybridSystem",
             "an adjoint instance of this library, or an object with run_hybrid",
             "adjoint=adjsnn.DiscreteAdjoint()",
         )
-    return found
+    return chosen
 
 
-def torchdiffeq_adjoint(adjoint: Any) -> TorchdiffeqAdjoint:
+def torchdiffeq_adjoint(adjoint: object) -> TorchdiffeqAdjoint:
     """The adjoint that a caller chose where torchdiffeq takes the steps.
 
     Raises:
         ConfigurationError: it does not run with torchdiffeq.
     """
-    found = taken_as(TorchdiffeqAdjoint, adjoint, COMMON)
-    if not isinstance(found, TorchdiffeqAdjoint):
+    chosen = taken_as(TorchdiffeqAdjoint, adjoint, COMMON)
+    if not isinstance(chosen, TorchdiffeqAdjoint):
         raise ConfigurationError(
             f"adjoint={adjoint!r} with a method of torchdiffeq", "BPTT() or Backsolve(), which it has", "adjoint=None"
         )
-    return found
+    return chosen

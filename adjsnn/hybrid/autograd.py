@@ -24,24 +24,25 @@ def attach(problem: HybridProblem, sweep: Sweep, keep: Keep | None = None) -> Hy
         sweep: gradients from what is stored and the cotangents of the output states, (T+1, B, D).
         keep: which step states are stored, by default all.
     """
-    found: list[HybridStats] = []
+    stats: list[HybridStats] = []
     program, read = problem.examined
     known = read.form, read.strangers, read.names
-    y, times, index = _Attached.apply(program, known, sweep, keep, found, problem.u, problem.y0, *read.tensors)
-    return problem.solution(y, times, index, found[0])
+    y, times, index = _Attached.apply(program, known, sweep, keep, stats, problem.u, problem.y0, *read.tensors)
+    return problem.solution(y, times, index, stats[0])
 
 
 class _Attached(FirstOrder):
     """Connects a forward run and an adjoint to torch. Every tensor that the field depends on is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, program, known, sweep, keep, found, u, y0, *tensors):
+    def forward(ctx, program, known, sweep, keep, stats, u, y0, *tensors):
         # Other tensors of the same memory: `x.data = ...` gives x other memory, and torch does not call that a change.
         y0 = y0.detach()
         u, *tensors = (None if x is None else x.detach() for x in (u, *tensors))
         run = run_forward(program, y0, u, keep)
-        found.append(figures(run))
-        ctx.program, ctx.known, ctx.sweep, ctx.thinned, ctx.stats = program, known, sweep, run.thinned, found[0]
+        stats.append(figures(run))
+        ctx.program, ctx.known, ctx.sweep = program, known, sweep
+        ctx.thinned, ctx.stats = run.thinned, stats[0]
         # Saving what the field reads, and what a solution shows, lets torch notice changes in place before the backward pass.
         ctx.save_for_backward(u, y0, run.kept, *columns(run.steps), *tensors)
         ctx.set_materialize_grads(False)
@@ -70,9 +71,9 @@ def _backward(ctx, cotangents, of_event_times, _):
     stored = Stored(ctx.program, steps, kept, ctx.thinned, u, y0, needs_u, leaves, form, fresh, ctx.stats, of_times)
     with form.filled(fresh):
         gradients = ctx.sweep(stored, cotangents)
-    found = dict(zip(chosen, gradients.leaves, strict=True))
-    check_strangers(found, strangers, names)
-    of_tensors = (found[n] if needed else None for n, needed in enumerate(needs))
+    of_chosen = dict(zip(chosen, gradients.leaves, strict=True))
+    check_strangers(of_chosen, strangers, names)
+    of_tensors = (of_chosen[n] if needed else None for n, needed in enumerate(needs))
     arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_tensors)
     return None, None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
 
@@ -82,10 +83,10 @@ def leaves_of(tensors: Sequence[Tensor | None], needs: Sequence[bool]) -> tuple[
     return tuple(None if x is None else x.detach().requires_grad_(n) for x, n in zip(tensors, needs, strict=True))
 
 
-def check_strangers(found: dict[int, Tensor], strangers: frozenset[int], names: tuple[str, ...]) -> None:
+def check_strangers(gradients: dict[int, Tensor], strangers: frozenset[int], names: tuple[str, ...]) -> None:
     """Raise ConfigurationError where something is found to have a gradient that would be missing."""
-    for n in strangers & found.keys():
-        if bool(found[n].any()):
+    for n in strangers & gradients.keys():
+        if bool(gradients[n].any()):
             raise ConfigurationError(
                 f"{names[n]}, an attribute that requires a gradient and is not registered, used first after the start",
                 "such tensors used from the start, or parameters",

@@ -85,14 +85,14 @@ class Backsolve:
             flows: list[Tensor] = []
             rates: list[Tensor] = []
             for i in range(tableau.stages - tableau.first_same_as_last):
-                at = (y if i == 0 else y - h * combine(tableau.a[i], flows)).detach().requires_grad_()
+                state = (y if i == 0 else y - h * combine(tableau.a[i], flows)).detach().requires_grad_()
                 stage = costate if i == 0 else costate + h * combine(tableau.a[i], rates)
                 u = None if stored.u is None else stored.u[interval, samples].detach().requires_grad_(stored.wants_u)
                 with torch.enable_grad():
-                    out = program.field(-stage_time(tableau, i, times), at, u)
+                    out = program.field(-stage_time(tableau, i, times), state, u)
                 flows.append(out.detach())
-                rates.append(pull_field(out, at, None, (), stage, retain=True)[0])
-                _, of_u, of_leaves = pull_field(out, at, u, stored.leaves, (h * tableau.b[i]) * stage)
+                rates.append(pull_field(out, state, None, (), stage, retain=True)[0])
+                _, of_u, of_leaves = pull_field(out, state, u, stored.leaves, (h * tableau.b[i]) * stage)
                 add_leaves(sums, of_leaves)
                 if u_bar is not None and of_u is not None:
                     add_held(u_bar, interval, of_u)
@@ -101,9 +101,9 @@ class Backsolve:
         self._check_start(y, stored.y0, stored.kept[-1])
         return Gradients(costate, u_bar, tuple(sums))
 
-    def _check_start(self, found: Tensor, known: Tensor, last: Tensor) -> None:
+    def _check_start(self, reached: Tensor, known: Tensor, last: Tensor) -> None:
         scale = torch.maximum(known.abs().amax(1), last.abs().amax(1))
-        off = (found - known).abs().amax(1)
+        off = (reached - known).abs().amax(1)
         fine = off <= float(self.tolerance) * scale  # False where it is not a number
         if bool(fine.all()):
             return
@@ -145,7 +145,7 @@ def _backward(ctx, cotangents):
     saved = ctx.saved_tensors  # read, so that torch says which was changed in place
     wanted = [x for x in ctx.fresh if x is not None and x.requires_grad]
     with ctx.form.filled(ctx.fresh[2:]):
-        found = torch.autograd.grad(ctx.y, wanted, cotangents, retain_graph=True, materialize_grads=True, allow_unused=True)
-    gradients = iter(found)
+        of_wanted = torch.autograd.grad(ctx.y, wanted, cotangents, retain_graph=True, materialize_grads=True, allow_unused=True)
+    gradients = iter(of_wanted)
     arguments = tuple(next(gradients) if x is not None and x.requires_grad else None for x in ctx.fresh)
     return None, None, None, *laid_out(arguments, saved)

@@ -44,7 +44,8 @@ def _unrolled(
                 f"the steps of a solution with {len(y0)} samples and {len(program.ts)} output times",
                 "adjoint=BPTT()",
             )
-        steps, rejected, slowest = known, torch.zeros_like(known.accepted), None
+        steps = known
+        rejected, slowest = torch.zeros_like(steps.accepted), None
     elif program.lengths is not None:
         steps = program.fixed_steps(len(y0))
         rejected, slowest = torch.zeros_like(steps.accepted), None

@@ -133,11 +133,11 @@ class _Path:
             out = self.stored.program.field(-s, y, u)
         return held, out, y, u
 
-    def arrive(self, which: Tensor, costate: Tensor, here: Tensor, sums: list[Tensor] | None = None) -> Tensor:
-        """λ after break `which` (B,), for the samples that are `here`: an output time, or an event."""
+    def arrive(self, which: Tensor, costate: Tensor, arrived: Tensor, sums: list[Tensor] | None = None) -> Tensor:
+        """λ after break `which` (B,), for the samples that have `arrived`: an output time, or an event."""
         samples = torch.arange(len(which), device=which.device)
-        kicked = torch.where(here[:, None], costate + self.breaks.kicks[which, samples], costate)
-        step = torch.where(here, self.breaks.events[which, samples], -1)
+        kicked = torch.where(arrived[:, None], costate + self.breaks.kicks[which, samples], costate)
+        step = torch.where(arrived, self.breaks.events[which, samples], -1)
         if self.stored.steps.event is None or not bool((step >= 0).any()):
             return kicked
         return cross_event(self.stored, self.dense, step, kicked, sums)

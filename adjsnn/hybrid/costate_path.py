@@ -80,15 +80,16 @@ class Dense:
         length = self.steps.lengths[k, samples]
         sigma = (t.squeeze(1) - self.steps.times[k, samples]) / torch.where(length > 0.0, length, 1.0)
         sigma = sigma.to(self.starts.dtype).unsqueeze(1)
-        total = torch.zeros_like(self.starts[0])
+        increment = torch.zeros_like(self.starts[0])
         for coefficient in self.coefficients[:, k, samples].flip(0):
-            total = (total + coefficient) * sigma
-        return self.starts[k, samples] + total
+            increment = (increment + coefficient) * sigma
+        return self.starts[k, samples] + increment
 
 
 def dense_output(stored: Stored) -> Dense:
     """Continuous extension of the stored steps: the tableau's own for order 5, else the cubic Hermite polynomial."""
-    program, steps, y, tableau = stored.program, stored.steps, stored.kept, stored.program.tableau
+    program, steps, y = stored.program, stored.steps, stored.kept
+    tableau = program.tableau
     width = max(len(row) for row in tableau.dense) if tableau.first_same_as_last else 3
     coefficients = y.new_empty(width, len(steps), *y.shape[1:])
     ends = y[1:] if steps.event is None else torch.empty_like(y[1:])
@@ -128,8 +129,9 @@ def cross_event(
     """
     program, steps = stored.program, stored.steps
     assert steps.event is not None
-    samples, k, here = torch.arange(len(step), device=step.device), step.clamp(min=0), step >= 0
-    guard = torch.where(here, steps.event[k, samples], -1)
+    samples = torch.arange(len(step), device=step.device)
+    k, fires = step.clamp(min=0), step >= 0
+    guard = torch.where(fires, steps.event[k, samples], -1)
     t = steps.times[k + 1, samples].to(costate.dtype).unsqueeze(1).requires_grad_()
     minus = dense.ends[k, samples].detach().clone().requires_grad_()
     leaves = () if sums is None else stored.leaves
@@ -141,12 +143,12 @@ def cross_event(
     u = None if stored.u is None else stored.u[steps.interval[k, samples], samples]
     flow, flow_plus = (program.field(t.detach(), y.detach(), u) for y in (minus, plus))
     speed = (slope * flow).sum(1, keepdim=True) + slope_t
-    check_speed(here[:, None], guard, speed, t)
-    total = (of_minus * flow).sum(1, keepdim=True) + of_t - (costate * flow_plus).sum(1, keepdim=True)
+    check_speed(fires[:, None], guard, speed, t)
+    of_time = (of_minus * flow).sum(1, keepdim=True) + of_t - (costate * flow_plus).sum(1, keepdim=True)
     if stored.of_times is not None:
-        total = total + stored.of_times[k, samples].unsqueeze(1)
-    ratio = torch.where(here[:, None], total / speed, 0.0)
+        of_time = of_time + stored.of_times[k, samples].unsqueeze(1)
+    ratio = torch.where(fires[:, None], of_time / speed, 0.0)
     if sums is not None:
         add_leaves(sums, of_leaves)
         add_leaves(sums, pull(value, leaves, -ratio.squeeze(1)))
-    return torch.where(here[:, None], of_minus - ratio * slope, costate)
+    return torch.where(fires[:, None], of_minus - ratio * slope, costate)

@@ -47,12 +47,12 @@ class Inside:
     def at(self, sigma: Float[Tensor, "P B"]) -> Float[Tensor, "P B G"]:
         """φ at fractions of the step."""
         s = sigma.to(self.y.dtype).unsqueeze(2)
-        total, weights = torch.zeros_like(s), s.new_zeros(len(self.slopes), 1, 1, 1)
+        increment, weights = torch.zeros_like(s), s.new_zeros(len(self.slopes), 1, 1, 1)
         for coefficients in _powers(self.tableau.dense, s.dtype, s.device):  # of all stages at once, highest power first
             weights = (weights + coefficients) * s
         for weight, k in zip(weights, self.slopes, strict=True):
-            total = total + weight * k
-        y = self.y + column(self.span.length, self.y) * total
+            increment = increment + weight * k
+        y = self.y + column(self.span.length, self.y) * increment
         t = column(self.span.begin, self.y) + s * column(self.span.length, self.y)
         levels = levels_of(self.system, t.flatten(0, 1), y.flatten(0, 1)).unflatten(0, sigma.shape)
         return torch.where(s > 0.0, levels, self.begins)
@@ -65,34 +65,34 @@ class Inside:
         """
         zero = torch.zeros_like(self.span.begin)
         parts = PIECES
-        low, high, found, hidden = self._first_or_hidden(zero, parts)
+        low, high, rises, hidden = self._first_or_hidden(zero, parts)
         for _ in range(FINER):
             if not bool(hidden.any()):
                 break
             parts *= PIECES
             finer = self._first_or_hidden(zero, parts)
-            low, high, found, hidden = (
-                torch.where(hidden, x, before) for x, before in zip(finer, (low, high, found, hidden), strict=True)
+            low, high, rises, hidden = (
+                torch.where(hidden, x, before) for x, before in zip(finer, (low, high, rises, hidden), strict=True)
             )
-        return low, torch.where(found, high, 1.0), found
+        return low, torch.where(rises, high, 1.0), rises
 
     def divide(self, low: Float[Tensor, " B"], high: Float[Tensor, " B"]) -> tuple[Tensor, Tensor, Tensor]:
         """The first of PIECES parts between two fractions in which a guard rises through zero, and whether one does, (B,)."""
         width = (high - low) / PIECES
-        first, found = self._first_of(self._levels(low, width, PIECES))
-        return low + first * width, torch.where(found, low + (first + 1) * width, high), found
+        first, rises = self._first_of(self._levels(low, width, PIECES))
+        return low + first * width, torch.where(rises, low + (first + 1) * width, high), rises
 
     def _first_or_hidden(self, zero: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The first of some parts of the step in which a guard rises, the first part where there is none; whether one does;
         whether one may in a part before."""
         levels, width = self._levels(zero, 1.0 / parts, parts), 1.0 / parts
-        first, found = self._first_of(levels)
+        first, rises = self._first_of(levels)
         low, high = zero + first * width, zero + (first + 1) * width
         hidden = may_exceed(levels).any(2)
         if not bool(hidden.any()):
-            return low, high, found, hidden[0]
-        before = torch.arange(parts, device=zero.device)[:, None] < torch.where(found, first, parts)
-        return low, high, found, (hidden & before).any(0)
+            return low, high, rises, hidden[0]
+        before = torch.arange(parts, device=zero.device)[:, None] < torch.where(rises, first, parts)
+        return low, high, rises, (hidden & before).any(0)
 
     def _levels(self, low: Tensor, width: Tensor | float, parts: int) -> Float[Tensor, "P1 B G"]:
         """φ at the ends of parts of equal width."""

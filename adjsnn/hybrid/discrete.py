@@ -41,12 +41,14 @@ def _pull_step(stored: Stored, k: int, y: Tensor, costate: Tensor, sums: Sequenc
     held = program.held(stored.u, stored.steps, k)
     count = tableau.stages - tableau.first_same_as_last
     u = None if held is None else held.detach().requires_grad_(stored.wants_u)
-    inputs, outputs, values = [], [], []
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    values: list[Tensor] = []
     for i in range(count):
-        at = (y if i == 0 else y + h * combine(tableau.a[i], values)).detach().requires_grad_()
+        state = (y if i == 0 else y + h * combine(tableau.a[i], values)).detach().requires_grad_()
         with torch.enable_grad():
-            out = program.field(stage_time(tableau, i, times), at, u)
-        inputs.append(at)
+            out = program.field(stage_time(tableau, i, times), state, u)
+        inputs.append(state)
         outputs.append(out)
         values.append(out.detach())
     before, of_u = costate, None

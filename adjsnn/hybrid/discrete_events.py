@@ -65,16 +65,17 @@ def pull_hybrid_step(
     Raises:
         EventError: the guard does not rise at an event, D ≤ 0; names sample, guard and time.
     """
-    program, leaves, event = stored.program, stored.leaves, stored.steps.event
+    program, leaves = stored.program, stored.leaves
+    event = stored.steps.event
     assert event is not None
     times, guard = step_times(stored.steps, k, y.dtype), event[k]
     held = program.held(stored.u, stored.steps, k)
     u = None if held is None else held.detach().requires_grad_(stored.wants_u)
-    at, begin, end = (x.detach().clone().requires_grad_() for x in (y, times[0], times[1]))
+    start, begin, end = (x.detach().clone().requires_grad_() for x in (y, times[0], times[1]))
     with torch.enable_grad():
-        minus = taped_step(program, times, at, u, begin, end)
-    here = (guard >= 0)[:, None]
-    if bool(here.any()):
+        minus = taped_step(program, times, start, u, begin, end)
+    fires = (guard >= 0)[:, None]
+    if bool(fires.any()):
         state, when = (x.detach().clone().requires_grad_() for x in (minus, end))
         with torch.enable_grad():
             plus = jump(program.system, when, state, guard, program.guards)
@@ -85,11 +86,11 @@ def pull_hybrid_step(
         (of_flow,) = pull(minus, (end,), costate, retain=True)
         (speed,) = pull(minus, (end,), slope, retain=True)
         speed = speed + slope_t
-        check_speed(here, guard, speed, times[1])
-        gamma = torch.where(here, -(of_flow + of_jump + of_end) / speed, 0.0)
+        check_speed(fires, guard, speed, times[1])
+        gamma = torch.where(fires, -(of_flow + of_jump + of_end) / speed, 0.0)
         costate = costate + gamma * slope
         add_leaves(sums, pull(value, leaves, gamma.squeeze(1)))
-    wanted = (at, begin, *([u] if stored.wants_u and u is not None else []), *leaves)
+    wanted = (start, begin, *([u] if stored.wants_u and u is not None else []), *leaves)
     before, of_begin, *rest = pull(minus, wanted, costate)
     of_u = rest.pop(0) if stored.wants_u and u is not None else None
     add_leaves(sums, rest)

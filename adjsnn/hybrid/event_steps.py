@@ -47,20 +47,22 @@ def unroll_events(
     states, ends = [y0], []
     begin = step_times(steps, 0, y0.dtype)[0]
     for k in range(len(steps)):
-        times, held, guard = step_times(steps, k, y0.dtype), program.held(u, steps, k), steps.event[k]
+        times, guard = step_times(steps, k, y0.dtype), steps.event[k]
+        held = program.held(u, steps, k)
         end = times[1]
         minus = taped_step(program, times, states[-1], held, begin, end)
-        if bool((here := (guard >= 0)[:, None]).any()):
+        fires = (guard >= 0)[:, None]
+        if bool(fires.any()):
             start = (times, states[-1].detach(), held, begin.detach())
             if anew:
                 for _ in range(POLISHES):
                     value, speed = _event_residual(program, *start, end, guard)
-                    end = end - torch.where(here, value / speed, 0.0)
+                    end = end - torch.where(fires, value / speed, 0.0)
                 minus = taped_step(program, times, states[-1], held, begin, end)
-            speed = torch.where(here, _event_residual(program, *start, end, guard)[1], 1.0)
+            speed = torch.where(fires, _event_residual(program, *start, end, guard)[1], 1.0)
             for _ in range(2):
                 value = level(program.system, end, minus, guard)[:, None]
-                end = end - torch.where(here, (value - value.detach()) / speed, 0.0)
+                end = end - torch.where(fires, (value - value.detach()) / speed, 0.0)
                 minus = taped_step(program, times, states[-1], held, begin, end)
         states.append(jump(program.system, end, minus, guard, program.guards))
         ends.append(end)

@@ -24,7 +24,7 @@ class Found:
     """Events that cut steps short.
 
     Attributes:
-        here: which samples, (B,).
+        fires: which samples, (B,).
         guard: which guard, (B,), -1 where none.
         time: of the event, (B,), float64, ms.
         length: of the step up to the event, (B,), float64, ms.
@@ -32,7 +32,7 @@ class Found:
         plus: state after the jump, (B, D).
     """
 
-    here: Bool[Tensor, " B"]
+    fires: Bool[Tensor, " B"]
     guard: Int[Tensor, " B"]
     time: Float[Tensor, " B"]
     length: Float[Tensor, " B"]
@@ -75,41 +75,41 @@ class Watch:
             ks: its stage derivatives, the last of them at its end.
         """
         inside = Inside(self.system, self.tableau, span, y, torch.stack(ks[: len(self.tableau.dense)]), self.levels)
-        low, high, found = inside.first()
+        low, high, rises = inside.first()
         waiting = (self.levels >= 0.0) & ~self.spent
         pending = tried & waiting.any(1)
-        here = pending | (tried & found)
-        if not bool(here.any()):
+        fires = pending | (tried & rises)
+        if not bool(fires.any()):
             return None
         for divided in range(LONGEST):
             # A flight that begins on zero may be any part of the step, and has no chord from its start.
-            if divided >= ROUNDS and not bool((here & ~pending & (low == 0.0) & (self.levels.amax(1) > -TIE)).any()):
+            if divided >= ROUNDS and not bool((fires & ~pending & (low == 0.0) & (self.levels.amax(1) > -TIE)).any()):
                 break
             low, high, _ = inside.divide(low, high)
         guess, guard = inside.cross(low, high)
         guess = torch.where(pending, 0.0, guess)
         guard = torch.where(pending, waiting.to(torch.int8).argmax(1), guard)
-        length, minus = self._polish(here & ~pending, guard, torch.where(here, guess, 1.0) * span.length, span, y, u)
-        guard = torch.where(here, guard, -1)
+        length, minus = self._polish(fires & ~pending, guard, torch.where(fires, guess, 1.0) * span.length, span, y, u)
+        guard = torch.where(fires, guard, -1)
         speed = self._speed(guard, span.begin + length, minus, u)
-        self.slowest = torch.where(here, torch.minimum(self.slowest, speed), self.slowest)
+        self.slowest = torch.where(fires, torch.minimum(self.slowest, speed), self.slowest)
         t_event = torch.minimum(span.begin + length, span.end)
         plus = jump(self.system, column(t_event, y), minus, guard, self.count)
-        self._check(here, guard, column(t_event, y), minus, plus, speed, u)
-        self._count(here, guard, span.begin, length)
-        return Found(here, guard, t_event, length, minus, plus)
+        self._check(fires, guard, column(t_event, y), minus, plus, speed, u)
+        self._count(fires, guard, span.begin, length)
+        return Found(fires, guard, t_event, length, minus, plus)
 
-    def arrive(self, taken: Bool[Tensor, " B"], t: Tensor, y: Tensor, u: Tensor | None, found: Found | None) -> None:
+    def arrive(self, taken: Bool[Tensor, " B"], t: Tensor, y: Tensor, u: Tensor | None, events: Found | None) -> None:
         """Note the guards at the state y from which the next step starts, for the samples whose step was taken.
 
         A guard that its own jump left on zero, to rounding, is below it where it is falling, like that of a ball on the floor;
         where it is not, it has been crossed, and fires again when it has been below.
         """
         levels, spent = levels_of(self.system, t, y), self.spent
-        if found is not None:
-            own = torch.nn.functional.one_hot(found.guard.clamp(min=0), self.count).bool() & found.here[:, None]
-            unmoved = (levels >= -TIE) & (levels == levels_of(self.system, t, found.minus))
-            of_y, of_t = guard_slopes(self.system, t, y, found.guard)
+        if events is not None:
+            own = torch.nn.functional.one_hot(events.guard.clamp(min=0), self.count).bool() & events.fires[:, None]
+            unmoved = (levels >= -TIE) & (levels == levels_of(self.system, t, events.minus))
+            of_y, of_t = guard_slopes(self.system, t, y, events.guard)
             speed = (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1)
             # Not a little below: there events may pile up, which has to be seen.
             reset = (levels >= 0.0) & (levels <= rounding(of_y, y, speed, t).unsqueeze(1))
@@ -123,7 +123,9 @@ class Watch:
         self, wanted: Tensor, guard: Tensor, guess: Tensor, span: Span, y: Tensor, u: Tensor | None
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
         """The length at which the guard of the step itself is zero, by Newton's method, and the state there."""
-        tableau, length, settled, minus = self.tableau, guess, ~wanted, y
+        tableau = self.tableau
+        length, minus = guess, y
+        settled = ~wanted
         for polish in range(POLISHES + 1):
             end = torch.minimum(span.begin + length, span.end)
             now = column(span.begin, y), column(end, y), column(length, y)
@@ -148,9 +150,9 @@ class Watch:
         of_y, of_t = guard_slopes(self.system, column(t, y), y, guard)
         return (of_y * self.field(column(t, y), y, u)).sum(1) + of_t.squeeze(1)
 
-    def _count(self, here: Tensor, guard: Tensor, t: Tensor, length: Tensor) -> None:
+    def _count(self, fires: Tensor, guard: Tensor, t: Tensor, length: Tensor) -> None:
         """Raise EventError where more events than guards follow each other without time passing."""
-        instant = here & (length <= 1e-12 * t.abs().clamp(min=1.0))
+        instant = fires & (length <= 1e-12 * t.abs().clamp(min=1.0))
         self.at_once = torch.where(instant, self.at_once + 1, 0)
         if bool((self.at_once > self.count + 5).any()):
             sample = int(self.at_once.argmax())
@@ -162,16 +164,16 @@ class Watch:
             )
 
     def _check(
-        self, here: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor, speed: Tensor, u: Tensor | None
+        self, fires: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor, speed: Tensor, u: Tensor | None
     ) -> None:
         """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
         before, after = levels_of(self.system, t, minus), levels_of(self.system, t, plus)
-        check_numbers(here, t, before, after)
+        check_numbers(fires, t, before, after)
         own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
         of_y, _ = guard_slopes(self.system, t, minus, guard)
         room = 64.0 * torch.finfo(minus.dtype).eps + rounding(of_y, minus, speed, t)
         off = before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
-        missed = here & ~((off.abs() <= room.clamp(min=TIE)) & (speed > 0.0))
+        missed = fires & ~((off.abs() <= room.clamp(min=TIE)) & (speed > 0.0))
         if bool(missed.any()):
             sample = int(missed.nonzero()[0])
             raise EventError(
@@ -181,7 +183,7 @@ class Watch:
                 "another input or initial state, or stopping before: a grazing event has no gradient",
             )
         tied = ~own & (before >= -TIE)
-        wrong = here[:, None] & (after >= 0.0) & ~tied
+        wrong = fires[:, None] & (after >= 0.0) & ~tied
         if not bool(wrong.any()):
             return
         of_y, of_t = guard_slopes(self.system, t, plus, guard)

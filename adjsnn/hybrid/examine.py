@@ -99,7 +99,9 @@ def examine(program: HybridProgram, trial: Trial) -> tuple[HybridProgram, Read]:
     if inside and recording:
         _check_inside(trial, taped[f"{trial.name}.vector_field"])
     guards = plain.get(f"{trial.name}.guard")
-    system, signal = (Taped(system), None if signal is None else TapedSignal(signal)) if inside else (system, signal)
+    if inside:
+        system = Taped(system)
+        signal = None if signal is None else TapedSignal(signal)
     if guards is not None:
         _check_levels(guards, system, signal, trial)
     count = 0 if guards is None else guards.shape[1]
@@ -111,7 +113,8 @@ def _read(held: Held, state: frozenset[int], used: set[int]) -> Read:
     form = held.form.without(state)
     present = form.numbers()
     unused = {n for n, x in enumerate(held.tensors) if x.requires_grad and n not in held.registered and n not in used}
-    tensors = (None if n not in present else x.detach() if n in unused else x for n, x in enumerate(held.tensors))
+    off_tape = [x.detach() if n in unused else x for n, x in enumerate(held.tensors)]
+    tensors = [x if n in present else None for n, x in enumerate(off_tape)]
     return Read(form, tuple(tensors), frozenset(unused & present), held.names)
 
 
@@ -156,8 +159,9 @@ def _plain(system: HybridSystem, signal: Signal | None, trial: Trial) -> tuple[d
 
 def _results(system: HybridSystem, signal: Signal | None, trial: Trial, *, fire: bool = False) -> dict[str, Tensor]:
     """What the functions return, by name, checked. With `fire` the jump is that of a guard in every sample, else of none."""
-    t, y, u, name = trial.t, trial.y, trial.u, trial.name
-    found: dict[str, Tensor] = {}
+    t, y, u = trial.t, trial.y, trial.u
+    name = trial.name
+    results: dict[str, Tensor] = {}
     levels = system.guard(t, y)
     if levels is not None:
         check_result(f"{name}.guard", levels, (len(y), None), y)
@@ -168,14 +172,14 @@ def _results(system: HybridSystem, signal: Signal | None, trial: Trial, *, fire:
             fired[samples, samples % levels.shape[1]] = True
         after = system.jump(t, y, fired)
         check_result(f"{name}.jump", after, tuple(y.shape), y)
-        found |= {f"{name}.guard": levels, f"{name}.jump": after}
+        results |= {f"{name}.guard": levels, f"{name}.jump": after}
     if signal is not None:
         u = signal(t)
         check_result("inputs(t)", u, (len(y), None), y)
-        found["inputs(t)"] = u
+        results["inputs(t)"] = u
     flow = system.vector_field(t, y, u)
     check_result(f"{name}.vector_field", flow, tuple(y.shape), y)
-    return found | {f"{name}.vector_field": flow}
+    return results | {f"{name}.vector_field": flow}
 
 
 def _check_solvable(trial: Trial) -> None:
@@ -225,10 +229,10 @@ def _used(what: str, out: Tensor, trial: Trial, held: Held, aliases: list[Tensor
     """Numbers of the tensors that a result depends on; raises ConfigurationError for others that require a gradient."""
     numbers = {id(x): n for n, x in enumerate(aliases)}
     arguments = {id(x) for x in (trial.t, trial.y, trial.u)}
-    found = set()
+    used = set()
     for leaf in _leaves(out):
         if id(leaf) in numbers:
-            found.add(numbers[id(leaf)])
+            used.add(numbers[id(leaf)])
         elif id(leaf) not in arguments:
             own = [name for name, x in zip(held.names, held.tensors, strict=True) if x is leaf]
             if own:
@@ -244,7 +248,7 @@ def _used(what: str, out: Tensor, trial: Trial, held: Held, aliases: list[Tensor
                 "every such tensor as a parameter of the module",
                 f"self.name = nn.Parameter(...) in {trial.name}, .detach(), or adjoint=BPTT()",
             )
-    return found
+    return used
 
 
 def check_result(what: str, x: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
@@ -263,15 +267,17 @@ def check_result(what: str, x: Tensor, shape: tuple[int | None, ...], like: Tens
 
 def _leaves(out: Tensor) -> list[Tensor]:
     """The tensors that a tape ends in."""
-    found, seen, todo = [], set(), [out.grad_fn]
     if out.is_leaf and out.requires_grad:
         return [out]
+    leaves: list[Tensor] = []
+    seen = set()
+    todo = [out.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if hasattr(node, "variable"):
-            found.append(node.variable)  # pyright: ignore[reportAttributeAccessIssue]
+            leaves.append(node.variable)  # pyright: ignore[reportAttributeAccessIssue]
         todo.extend(after for after, _ in node.next_functions)
-    return found
+    return leaves

@@ -88,7 +88,7 @@ def _carry(stored: Stored, cotangents: Tensor) -> Gradients:
     samples = torch.arange(batch, device=stored.y0.device)
     directions = stored.y0.new_zeros(count, batch, width)
     directions[n_theta + torch.arange(width), :, torch.arange(width)] = 1.0
-    total = torch.einsum("pbd,bd->pb", directions, at_row(steps, cotangents, 0))
+    of_directions = torch.einsum("pbd,bd->pb", directions, at_row(steps, cotangents, 0))
     for k in range(len(steps)):
         times = step_times(steps, k, stored.y0.dtype)
         held = program.held(u, steps, k)
@@ -123,11 +123,11 @@ def _carry(stored: Stored, cotangents: Tensor) -> Gradients:
                 "operations that it can, and derivatives inside by torch.func.grad",
                 "adjoint=DiscreteAdjoint(), or other operations",
             ) from error
-        total += torch.einsum("pbd,bd->pb", directions, at_row(steps, cotangents, k + 1))
-    of_theta = total[:n_theta].sum(1).split(sizes)
+        of_directions += torch.einsum("pbd,bd->pb", directions, at_row(steps, cotangents, k + 1))
+    of_theta = of_directions[:n_theta].sum(1).split(sizes)
     leaves = tuple(x.reshape(leaf.shape) for x, leaf in zip(of_theta, stored.leaves, strict=True))
-    y_bar = total[n_theta : n_theta + width].T.contiguous()
+    y_bar = of_directions[n_theta : n_theta + width].T.contiguous()
     u_bar = None
     if n_u and u is not None:
-        u_bar = total[n_theta + width :].reshape(u.shape[0], u.shape[2], batch).transpose(1, 2).contiguous()
+        u_bar = of_directions[n_theta + width :].reshape(u.shape[0], u.shape[2], batch).transpose(1, 2).contiguous()
     return Gradients(y_bar, u_bar, leaves)

@@ -24,15 +24,15 @@ def guard_slopes(
     system: HybridSystem, t: Tensor, y: Tensor, guard: Int[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
     """φ_y and φ_t of each sample's guard."""
-    at, when = y.detach().requires_grad_(), t.detach().requires_grad_()
+    state, time = y.detach().requires_grad_(), t.detach().requires_grad_()
     with torch.enable_grad():
-        value = level(system, when, at, guard)
+        value = level(system, time, state, guard)
     if not value.requires_grad:
         return torch.zeros_like(y), torch.zeros_like(t)
-    found = torch.autograd.grad(value, (at, when), torch.ones_like(value), allow_unused=True)
+    slopes = torch.autograd.grad(value, (state, time), torch.ones_like(value), allow_unused=True)
     return (
-        torch.zeros_like(y) if found[0] is None else found[0],
-        torch.zeros_like(t) if found[1] is None else found[1],
+        torch.zeros_like(y) if slopes[0] is None else slopes[0],
+        torch.zeros_like(t) if slopes[1] is None else slopes[1],
     )
 
 
@@ -53,13 +53,13 @@ def leaves_zero(
     return leaving
 
 
-def check_numbers(here: Tensor, t: Tensor, before: Float[Tensor, "B G"], after: Float[Tensor, "B G"]) -> None:
+def check_numbers(fires: Tensor, t: Tensor, before: Float[Tensor, "B G"], after: Float[Tensor, "B G"]) -> None:
     """Raise EventError where a guard is no number, or infinitely far above zero, before or after an event."""
     top = float("inf")
-    if not bool((here[:, None] & ~((before < top) & (after < top))).any()):
+    if not bool((fires[:, None] & ~((before < top) & (after < top))).any()):
         return
     for levels, when in ((before, "at"), (after, "after the jump at")):
-        for sample, guard in (here[:, None] & ~(levels < top)).nonzero().tolist():
+        for sample, guard in (fires[:, None] & ~(levels < top)).nonzero().tolist():
             raise EventError(
                 f"guard {guard} of sample {sample} is {float(levels[sample, guard]):g} {when} t = {float(t[sample]):g} ms",
                 "guards that are numbers",

@@ -34,7 +34,7 @@ class Place:
 
     store: dict[str, Any]
     name: str
-    held: Any
+    held: object
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _numbers(held: Any, depth: int = DEPTH) -> Iterator[int]:
             yield from _numbers(entry, depth - 1)
 
 
-def _is_container(value: Any) -> bool:
+def _is_container(value: object) -> bool:
     return type(value) in CONTAINERS or (isinstance(value, tuple) and hasattr(value, "_fields"))
 
 
@@ -188,7 +188,9 @@ def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
         copy.update((key, function(entry)) for key, entry in value.items())
         return copy
     entries = [function(entry) for entry in value]
-    return entries if isinstance(value, list) else tuple(entries) if type(value) is tuple else type(value)(*entries)
+    if isinstance(value, list):
+        return entries
+    return tuple(entries) if type(value) is tuple else type(value)(*entries)
 
 
 def _same(value: Any, other: Any, depth: int = DEPTH) -> bool:

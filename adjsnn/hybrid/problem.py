@@ -95,17 +95,17 @@ def _readout(system: HybridSystem, y: Tensor) -> Tensor:
     """The readout of states (T+1, B, D), called as promised with rows of D entries."""
     flat = y.flatten(0, 1)
     try:
-        rows = system.readout(flat)
+        values = system.readout(flat)
     except RuntimeError as error:
         try:
-            rows = on_tape(system.readout, flat)
+            values = on_tape(system.readout, flat)
         except RuntimeError:
             raise error from None
-    if not isinstance(rows, Tensor) or rows.dim() < 2 or len(rows) != y.shape[0] * y.shape[1]:
-        seen = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+    if not isinstance(values, Tensor) or values.dim() < 2 or len(values) != y.shape[0] * y.shape[1]:
+        seen = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ConfigurationError(
             f"readout returned {seen} for {y.shape[0] * y.shape[1]} rows",
             "a tensor (rows, C_out)",
             "keeping the first dimension",
         )
-    return rows.unflatten(0, y.shape[:2])
+    return values.unflatten(0, y.shape[:2])

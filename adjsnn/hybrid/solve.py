@@ -72,7 +72,8 @@ def solve_hybrid(
     with _outside_inference_mode(system, inputs, y0) as (signal, start):
         u = check_inputs(signal)
         times, lengths = output_times(dt, ts, u)
-        start = system.initial_state(1 if u is None else u.shape[1]) if start is None else start
+        if start is None:
+            start = system.initial_state(1 if u is None else u.shape[1])
         check_state(start, u, system)
         tableau = RK4 if by_torchdiffeq else TABLEAUS[method]
         adaptive = by_torchdiffeq or tableau.b_error is not None

@@ -133,13 +133,15 @@ def derivatives(
 def stage_time(tableau: Tableau, i: int, times: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """t + c_i h, and exactly the ends where c_i is 0 or 1, so that the last stage of one step can open the next."""
     t, t_end, h = times
-    return t if tableau.c[i] == 0.0 else t_end if tableau.c[i] == 1.0 else t + tableau.c[i] * h
+    if tableau.c[i] == 0.0:
+        return t
+    return t_end if tableau.c[i] == 1.0 else t + tableau.c[i] * h
 
 
 def step_times(steps: Steps, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Begin, end and length of step k in the dtype of the state, each (B, 1)."""
-    rows = (steps.times[k], steps.times[k + 1], steps.lengths[k])
-    begin, end, length = (x.to(dtype).unsqueeze(1) for x in rows)
+    times = (steps.times[k], steps.times[k + 1], steps.lengths[k])
+    begin, end, length = (x.to(dtype).unsqueeze(1) for x in times)
     return begin, end, length
 
 
@@ -171,9 +173,9 @@ def jump(
     system: HybridSystem, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], guard: Int[Tensor, " B"], count: int
 ) -> Float[Tensor, "B D"]:
     """State after the events `guard` (B,), of `count` guards, (B, D); y where that is -1."""
-    here = (guard >= 0)[:, None]
-    fired = torch.nn.functional.one_hot(guard.clamp(min=0), count).bool() & here
-    return torch.where(here, system.jump(t, y, fired), y)
+    fires = (guard >= 0)[:, None]
+    fired = torch.nn.functional.one_hot(guard.clamp(min=0), count).bool() & fires
+    return torch.where(fires, system.jump(t, y, fired), y)
 
 
 def replay(program: HybridProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:
@@ -214,7 +216,8 @@ def run_fixed(
     steps = program.fixed_steps(len(y0))
     m, n = program.substeps, len(steps)
     outputs = y0.new_empty(n // m + 1, *y0.shape)
-    kept = outputs if some is None and m == 1 else y0.new_empty(n + 1 if some is None else 0, *y0.shape)
+    rows = n + 1 if some is None else 0
+    kept = outputs if some is None and m == 1 else y0.new_empty(rows, *y0.shape)
     y = y0
     outputs[0] = y
     kept[:1] = y

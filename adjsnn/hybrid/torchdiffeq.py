@@ -41,15 +41,15 @@ def solve_by_torchdiffeq(
     options = {"method": method, "rtol": program.rtol, "atol": program.atol}
     ts = program.ts.to(y0.dtype)
     spans = [(ts, None)] if u is None else [(ts[n : n + 2], u[n]) for n in range(len(u))]
-    rows = [y0.unsqueeze(0)]
+    states = [y0.unsqueeze(0)]
     for span, held in spans:
         field = _Field(program, held)
         try:
             if leaves is not None:
                 extra = () if held is None or not held.requires_grad else (held,)
-                part = torchdiffeq.odeint_adjoint(field, rows[-1][-1], span, adjoint_params=(*leaves, *extra), **options)
+                part = torchdiffeq.odeint_adjoint(field, states[-1][-1], span, adjoint_params=(*leaves, *extra), **options)
             else:
-                part = torchdiffeq.odeint(field, rows[-1][-1], span, **options)
+                part = torchdiffeq.odeint(field, states[-1][-1], span, **options)
         except ValueError as error:
             raise ConfigurationError(
                 f'method="{PREFIX}{method}", to which torchdiffeq says: {error}', "a method that it has", "torchdiffeq:dopri5"
@@ -60,8 +60,8 @@ def solve_by_torchdiffeq(
                 "a solution that can be followed to this tolerance",
                 "a looser tolerance, or one of this library's methods, which name the sample",
             ) from error
-        rows.append(part[1:])  # pyright: ignore[reportIndexIssue, reportArgumentType, reportCallIssue]
-    return torch.cat(rows)
+        states.append(part[1:])  # pyright: ignore[reportIndexIssue, reportArgumentType, reportCallIssue]
+    return torch.cat(states)
 
 
 class _Field(nn.Module):

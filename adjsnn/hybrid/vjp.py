@@ -14,8 +14,8 @@ from adjsnn.hybrid.steps import Steps, replay
 def at_row(steps: Steps, cotangents: Float[Tensor, "T1 B D"], row: int) -> Float[Tensor, "B D"]:
     """Cotangents (T+1, B, D) that belong to the states of a row, (B, D); zero where a sample has no output there."""
     output = steps.output[row]
-    found = cotangents[output.clamp(min=0), torch.arange(len(output), device=output.device)]
-    return torch.where((output >= 0)[:, None], found, 0.0)
+    cotangent = cotangents[output.clamp(min=0), torch.arange(len(output), device=output.device)]
+    return torch.where((output >= 0)[:, None], cotangent, 0.0)
 
 
 def add_held(u_bar: Tensor, interval: Tensor, of_u: Tensor) -> None:
@@ -48,8 +48,8 @@ def pull(out: Tensor, wanted: Sequence[Tensor], cotangent: Tensor, *, retain: bo
     """Cotangents of `wanted`, zero where `out` does not depend on one."""
     if not out.requires_grad or not wanted:
         return tuple(torch.zeros_like(x) for x in wanted)
-    found = torch.autograd.grad(out, wanted, cotangent, retain_graph=retain, allow_unused=True)
-    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True))
+    gradients = torch.autograd.grad(out, wanted, cotangent, retain_graph=retain, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, wanted, strict=True))
 
 
 def pull_field(
@@ -60,14 +60,14 @@ def pull_field(
     wanted = [y, *([u] if with_u else []), *leaves]
     if not out.requires_grad:
         return torch.zeros_like(y), None, [None] * len(leaves)
-    found = torch.autograd.grad(out, wanted, cotangent, allow_unused=True, retain_graph=retain)
-    of_y = torch.zeros_like(y) if found[0] is None else found[0]
-    return of_y, (found[1] if with_u else None), found[1 + with_u :]
+    gradients = torch.autograd.grad(out, wanted, cotangent, allow_unused=True, retain_graph=retain)
+    of_y = torch.zeros_like(y) if gradients[0] is None else gradients[0]
+    return of_y, (gradients[1] if with_u else None), gradients[1 + with_u :]
 
 
-def check_speed(here: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:
-    """Raise EventError unless dφ/dt (B, 1) is positive where an event is `here` (B, 1)."""
-    wrong = here & ~(speed > 0.0)
+def check_speed(fires: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:
+    """Raise EventError unless dφ/dt (B, 1) is positive where a guard `fires` (B, 1)."""
+    wrong = fires & ~(speed > 0.0)
     if not bool(wrong.any()):
         return
     sample = int(wrong.nonzero()[0, 0])
