@@ -24,85 +24,85 @@ Times: TypeAlias = Sequence[float] | np.ndarray | Tensor
 EPS = float(np.finfo(np.float64).eps)
 
 
-def number(name: str, value: Any, expected: str = "a finite number", remedy: str | None = None) -> float:
+def number(name: str, value: object, expected: str = "a finite number", remedy: str | None = None) -> float:
     """A finite number."""
-    found = _plain(name, value)
-    if found is None or not math.isfinite(found):
+    plain = _plain(name, value)
+    if plain is None or not math.isfinite(plain):
         raise ConfigurationError(f"{name}={value!r}", expected, remedy or f"{name}=0.0")
-    return found
+    return plain
 
 
-def positive(name: str, value: Any, expected: str = "a positive time in ms", remedy: str | None = None) -> float:
+def positive(name: str, value: object, expected: str = "a positive time in ms", remedy: str | None = None) -> float:
     """A positive finite number."""
-    found = _plain(name, value)
-    if found is None or not 0.0 < found < math.inf:
+    plain = _plain(name, value)
+    if plain is None or not 0.0 < plain < math.inf:
         raise ConfigurationError(f"{name}={value!r}", expected, remedy or f"{name}=1.0")
-    return found
+    return plain
 
 
-def duration(name: str, value: Any, expected: str = "a finite time ≥ 0 in ms", remedy: str | None = None) -> float:
+def duration(name: str, value: object, expected: str = "a finite time ≥ 0 in ms", remedy: str | None = None) -> float:
     """A finite number ≥ 0."""
-    found = _plain(name, value)
-    if found is None or not 0.0 <= found < math.inf:
+    plain = _plain(name, value)
+    if plain is None or not 0.0 <= plain < math.inf:
         raise ConfigurationError(f"{name}={value!r}", expected, remedy or f"{name}=60.0")
-    return found
+    return plain
 
 
-def count(name: str, value: Any, least: int = 1, expected: str | None = None, remedy: str | None = None) -> int:
+def count(name: str, value: object, least: int = 1, expected: str | None = None, remedy: str | None = None) -> int:
     """A whole number of an integer type, at least `least`."""
-    found = _item(name, value)
-    if isinstance(found, bool) or not isinstance(found, Integral) or found < least:
+    item = _item(name, value)
+    if isinstance(item, bool) or not isinstance(item, Integral) or item < least:
         raise ConfigurationError(f"{name}={value!r}", expected or f"an integer ≥ {least}", remedy or f"{name}={max(least, 1)}")
-    return int(found)
+    return int(item)
 
 
-def index(name: str, value: Any, n: int) -> int:
+def index(name: str, value: object, n: int) -> int:
     """The place 0 … n-1 of one of n things, counted from the front, or by a negative number from the back."""
     expected, remedy = f"an integer from {-n} to {n - 1}, one of {n}", f"{name}=-1, the last"
-    found = count(name, value, -n, expected, remedy)
-    if found >= n:
+    place = count(name, value, -n, expected, remedy)
+    if place >= n:
         raise ConfigurationError(f"{name}={value!r}", expected, remedy)
-    return found % n
+    return place % n
 
 
-def is_flag(value: Any) -> bool:
+def is_flag(value: object) -> bool:
     """Whether a value is a bool, of Python, numpy or torch."""
     return isinstance(_item("", value), bool)
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """A bool."""
-    found = _item(name, value)
-    if not isinstance(found, bool):
+    item = _item(name, value)
+    if not isinstance(item, bool):
         raise ConfigurationError(f"{name}={value!r}", "True or False", f"{name}=False")
-    return found
+    return item
 
 
-def times(name: str, values: Any, expected: str = "finite times in ms, (T,)", remedy: str | None = None) -> Tensor:
+def times(name: str, values: object, expected: str = "finite times in ms, (T,)", remedy: str | None = None) -> Tensor:
     """A row of finite numbers, (T,), float64, on the device of a tensor that is given; a copy."""
     remedy = remedy or f"{name}=torch.linspace(0.0, 60.0, 61)"
-    found = tensor(name, values, expected, remedy)
-    if found.requires_grad:
+    row = tensor(name, values, expected, remedy)
+    if row.requires_grad:
         raise ConfigurationError(f"{name} that requires a gradient", "times as constants", f"{name}.detach()")
-    if found.dtype == torch.bool or found.is_complex() or found.dim() != 1:
-        raise ConfigurationError(f"{name} of shape {tuple(found.shape)}, {found.dtype}", expected, remedy)
-    found = found.to(torch.float64, copy=True)
-    wrong = ~found.isfinite()
+    if row.dtype == torch.bool or row.is_complex() or row.dim() != 1:
+        raise ConfigurationError(f"{name} of shape {tuple(row.shape)}, {row.dtype}", expected, remedy)
+    row = row.to(torch.float64, copy=True)
+    wrong = ~row.isfinite()
     if bool(wrong.any()):
         n = int(wrong.nonzero()[0])
-        raise ConfigurationError(f"{name}[{n}] = {float(found[n]):g}", "finite times in ms", remedy)
-    return found
+        raise ConfigurationError(f"{name}[{n}] = {float(row[n]):g}", "finite times in ms", remedy)
+    return row
 
 
-def values(name: str, given: Any, dtype: torch.dtype, expected: str, remedy: str) -> Tensor:
+def values(name: str, given: object, dtype: torch.dtype, expected: str, remedy: str) -> Tensor:
     """Numbers of any shape that a parameter starts from, in its dtype, on the CPU: a copy, without gradient."""
-    found = tensor(name, given, expected, remedy)
-    if found.dtype == torch.bool or found.is_complex():
-        raise ConfigurationError(f"{name} of {found.dtype}", expected, remedy)
-    return found.detach().to("cpu", dtype, copy=True)
+    numbers = tensor(name, given, expected, remedy)
+    if numbers.dtype == torch.bool or numbers.is_complex():
+        raise ConfigurationError(f"{name} of {numbers.dtype}", expected, remedy)
+    return numbers.detach().to("cpu", dtype, copy=True)
 
 
-def tensor(name: str, values: Any, expected: str, remedy: str) -> Tensor:
+def tensor(name: str, values: object, expected: str, remedy: str) -> Tensor:
     """Values as a tensor of their own dtype: one that is given as it is, anything else copied to the CPU."""
     if isinstance(values, Tensor):
         if values.is_meta or values.layout != torch.strided:
@@ -139,7 +139,7 @@ def finite(name: str, x: Tensor, expected: str, remedy: str) -> None:
     raise ConfigurationError(f"{name} has entries that are not finite, the first {first}", expected, remedy)
 
 
-def matches(name: str, x: Any, shape: tuple[int, ...], like: Tensor, remedy: str) -> None:
+def matches(name: str, x: object, shape: tuple[int, ...], like: Tensor, remedy: str) -> None:
     """Refuse what is no tensor of that shape and of the dtype and device of `like`."""
     if not isinstance(x, Tensor) or x.shape != shape or x.dtype != like.dtype or x.device != like.device:
         seen = f"{tuple(x.shape)}, {x.dtype}, {x.device}" if isinstance(x, Tensor) else type(x).__name__
@@ -156,22 +156,22 @@ def same_kind(name: str, x: Tensor, like: Tensor, remedy: str) -> None:
         )
 
 
-def real(name: str, given: Any, expected: str, remedy: str) -> Tensor:
+def real(name: str, given: object, expected: str, remedy: str) -> Tensor:
     """Real numbers of any shape as a tensor, see `tensor`; gradients pass."""
-    found = tensor(name, given, expected, remedy)
-    if found.is_complex() or found.dtype == torch.bool:
-        raise ConfigurationError(f"{name} of {found.dtype}", expected, remedy)
-    return found
+    numbers = tensor(name, given, expected, remedy)
+    if numbers.is_complex() or numbers.dtype == torch.bool:
+        raise ConfigurationError(f"{name} of {numbers.dtype}", expected, remedy)
+    return numbers
 
 
-def kind(name: str, value: Any, *kinds: type) -> None:
+def kind(name: str, value: object, *kinds: type) -> None:
     """Refuse what is of none of these classes."""
     if not isinstance(value, kinds):
         known = " or ".join(k.__name__ for k in kinds)
         raise ConfigurationError(f"{name} of type {type(value).__name__}", known, f"another {name}")
 
 
-def float_dtype(dtype: Any) -> None:
+def float_dtype(dtype: object) -> None:
     """Refuse what is no floating-point dtype; None is one."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ConfigurationError(f"dtype={dtype!r}", "a floating-point dtype of torch", "dtype=torch.float64")
@@ -207,31 +207,31 @@ def steps_in(length: float, dt: float, eps: float = EPS) -> tuple[int, bool]:
     return n, length - n * dt <= length * (1.5 * eps + 2.0 * EPS)
 
 
-def rounding(*values: Any) -> float:
+def rounding(*values: object) -> float:
     """The coarsest relative spacing of the dtypes in which numbers or times were given: ε, float64's for Python's numbers."""
-    found = EPS
+    coarsest = EPS
     for value in values:
         if isinstance(value, Tensor) and value.is_floating_point():
-            found = max(found, torch.finfo(value.dtype).eps)
+            coarsest = max(coarsest, torch.finfo(value.dtype).eps)
         elif isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind == "f":
-            found = max(found, float(np.finfo(str(value.dtype)).eps))
+            coarsest = max(coarsest, float(np.finfo(str(value.dtype)).eps))
         elif isinstance(value, Sequence) and len(value) and not isinstance(value, str):
-            found = max(found, rounding(value[-1]))
-    return found
+            coarsest = max(coarsest, rounding(value[-1]))
+    return coarsest
 
 
-def _plain(name: str, value: Any) -> float | None:
+def _plain(name: str, value: object) -> float | None:
     """A real number as a float; None for anything else."""
-    found = _item(name, value)
-    if isinstance(found, bool) or not isinstance(found, Real):
+    item = _item(name, value)
+    if isinstance(item, bool) or not isinstance(item, Real):
         return None
     try:
-        return float(found)
+        return float(item)
     except OverflowError:
         return math.inf
 
 
-def _item(name: str, value: Any) -> Any:
+def _item(name: str, value: object) -> object:
     """The entry of a tensor, array or numpy scalar without dimensions; anything else as it is."""
     if isinstance(value, Tensor):
         if value.requires_grad:
@@ -245,15 +245,15 @@ def _item(name: str, value: Any) -> Any:
 def names(name: str, given: Any, known: Sequence[str], remedy: str = "one of these") -> tuple[str, ...]:
     """Names among those that are known: one, or several."""
     try:
-        found = (given,) if isinstance(given, str) else tuple(given)
+        chosen = (given,) if isinstance(given, str) else tuple(given)
     except TypeError as error:
         raise ConfigurationError(f"{name}={given!r}", f"names among {list(known)}", f"{name}=()") from error
-    if unknown := [x for x in found if not isinstance(x, str) or x not in known]:
+    if unknown := [x for x in chosen if not isinstance(x, str) or x not in known]:
         raise ConfigurationError(f"{name} names {unknown}", f"names among {list(known)}", remedy)
-    return found
+    return chosen
 
 
-def placement(device: Any, generator: Any) -> None:
+def placement(device: Any, generator: object) -> None:
     """Refuse a device that torch does not know or have, and what is no generator of random numbers."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise ConfigurationError(

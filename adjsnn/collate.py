@@ -19,6 +19,6 @@ def collate_spikes(samples: list[Any]) -> Any:
     return collate(samples, collate_fn_map={**default_collate_fn_map, SpikeTrains: _cat})
 
 
-def _cat(trains: list[SpikeTrains], *, collate_fn_map: Any = None) -> SpikeTrains:
+def _cat(trains: list[SpikeTrains], *, collate_fn_map: object = None) -> SpikeTrains:
     del collate_fn_map
     return SpikeTrains.cat(trains)

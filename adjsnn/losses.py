@@ -181,23 +181,25 @@ def van_rossum(
     """
     kind("target", target, SpikeTrains)
     if isinstance(sol, SpikeTrains):
-        found = sol
+        spikes = sol
     else:
         check_face(sol, "spike_count", f"{SPIKING}, or SpikeTrains")
-        found = sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))]
-    if (target.batch, target.n_neurons) != (found.batch, found.n_neurons):
-        raise ConfigurationError(f"{target!r} as a target of {found!r}", "as many samples and neurons", "SpikeTrains.from_list")
+        spikes = sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))]
+    if (target.batch, target.n_neurons) != (spikes.batch, spikes.n_neurons):
+        raise ConfigurationError(
+            f"{target!r} as a target of {spikes!r}", "as many samples and neurons", "SpikeTrains.from_list"
+        )
     tau = positive("tau", tau, remedy="tau=10.0")
-    found.check(ordered=False)
+    spikes.check(ordered=False)
     target.check(ordered=False)
-    columns = [_columns(found, 1.0), _columns(target, -1.0)]
+    columns = [_columns(spikes, 1.0), _columns(target, -1.0)]
     group, time, sign = (torch.cat(x) for x in zip(*columns, strict=True))
     order = time.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]
-    groups = found.batch * found.n_neurons
+    groups = spikes.batch * spikes.n_neurons
     first = torch.cat([group.new_zeros(1), torch.bincount(group, minlength=groups).cumsum(0)])
-    total = pair_sums(time[order].double(), sign[order].double()[:, None], first, tau)
-    return total.view(found.batch, found.n_neurons).sum(1).to(time.dtype)
+    distances = pair_sums(time[order].double(), sign[order].double()[:, None], first, tau)
+    return distances.view(spikes.batch, spikes.n_neurons).sum(1).to(time.dtype)
 
 
 def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,7 +41,8 @@ def new_figure(width: Number, height: Number) -> Figure:
 
 def readout(axes: Axes, sol: ReadoutSolution, target: Tensor, sample: Count = 0) -> None:
     """Readout against target of one sample, in the colours of the channels."""
-    sample, times, few = _sample(sample, target.shape[1]), _numpy(sol.ts), target.shape[2] <= 3
+    sample, times = _sample(sample, target.shape[1]), _numpy(sol.ts)
+    few = target.shape[2] <= 3
     for channel in range(target.shape[2]):
         colour = COLOURS[channel % len(COLOURS)]
         axes.plot(
@@ -52,7 +53,9 @@ def readout(axes: Axes, sol: ReadoutSolution, target: Tensor, sample: Count = 0)
             alpha=0.35,
             label="target" if channel == 0 else None,
         )
-        label = f"readout {channel + 1}" if few else (f"readout, {target.shape[2]} channels" if channel == 0 else None)
+        label = f"readout {channel + 1}" if few else None
+        if channel == 0 and not few:
+            label = f"readout, {target.shape[2]} channels"
         axes.plot(times, _numpy(sol.readout[:, sample, channel]), color=colour, lw=1.0, label=label)
     axes.set(xlabel="time (ms)", ylabel="readout (a.u.)", xlim=(times[0], times[-1]))
     axes.legend(ncols=4, fontsize=7, **ABOVE)
@@ -63,13 +66,13 @@ def raster(axes: Axes, sol: SpikingSolution, sample: Count = 0, order: Tensor | 
     colour."""
     spikes = spikes_of(sol)
     sample = _sample(sample, spikes.batch)
-    here = spikes.idx[sample] >= 0
-    idx, times, sign = (x[sample][here].cpu() for x in (spikes.idx, spikes.time, spikes.sign))
+    spiked = spikes.idx[sample] >= 0
+    idx, times, sign = (x[sample][spiked].cpu() for x in (spikes.idx, spikes.time, spikes.sign))
     rows = idx if order is None else torch.argsort(order.cpu())[idx]
     two_sided = bool((sign < 0).any())
     for value, colour, name in ((1, INK, "at +threshold"), (-1, COLOURS[1], "at -threshold")):
-        at = sign == value
-        axes.scatter(_numpy(times[at]), _numpy(rows[at]), marker="|", s=14, lw=0.8, color=colour, label=name)
+        chosen = sign == value
+        axes.scatter(_numpy(times[chosen]), _numpy(rows[chosen]), marker="|", s=14, lw=0.8, color=colour, label=name)
     duration = spikes.t_max / 1000.0
     rate = len(times) / (spikes.n_neurons * duration)
     axes.set(xlabel="time (ms)", ylabel="neuron", xlim=(0, spikes.t_max), ylim=(-0.8, spikes.n_neurons - 0.2))
@@ -92,16 +95,16 @@ def layers_raster(axes: Axes, trains: dict[str, SpikeTrains], sample: Count = 0)
     for colour, (name, spikes) in zip((COLOURS[2], INK, COLOURS[1], *COLOURS[3:]), trains.items(), strict=False):
         height = max(1.0, 30.0 / spikes.n_neurons)
         sample = _sample(sample, spikes.batch)
-        here = spikes.idx[sample] >= 0
-        rows = base + (spikes.idx[sample][here].cpu() + 0.5) * height
+        spiked = spikes.idx[sample] >= 0
+        rows = base + (spikes.idx[sample][spiked].cpu() + 0.5) * height
         size, width = (14.0, 0.8) if height == 1.0 else (60.0, 1.4)
-        axes.scatter(_numpy(spikes.time[sample][here]), _numpy(rows), marker="|", color=colour, s=size, lw=width)
+        axes.scatter(_numpy(spikes.time[sample][spiked]), _numpy(rows), marker="|", color=colour, s=size, lw=width)
         ticks.append((base + 0.5 * height * spikes.n_neurons, f"{name}\n({spikes.n_neurons})"))
         base += height * spikes.n_neurons
         axes.axhline(base, color=INK, lw=0.4)
         t_max = max(t_max, spikes.t_max)
     axes.set(xlabel="time (ms)", xlim=(-0.01 * t_max, t_max), ylim=(0.0, base))
-    axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
+    axes.set_yticks([middle for middle, _ in ticks], [name for _, name in ticks])
     axes.tick_params(axis="y", length=0)
 
 
@@ -232,10 +235,10 @@ def history(metrics: dict[str, list[float]]) -> Figure:
 
 def _sample(sample: Count, batch: int) -> int:
     """Number of a sample that is there."""
-    found = count("sample", sample, -batch, f"a sample of {batch}", "sample=0")
-    if found >= batch:
-        raise ConfigurationError(f"sample={found}", f"a sample of {batch}", "sample=0")
-    return found
+    number = count("sample", sample, -batch, f"a sample of {batch}", "sample=0")
+    if number >= batch:
+        raise ConfigurationError(f"sample={number}", f"a sample of {batch}", "sample=0")
+    return number
 
 
 def _numpy(x: Tensor) -> np.ndarray:

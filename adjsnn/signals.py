@@ -162,9 +162,9 @@ def load_signal(path: str | Path, signal_dt: Number, dt: Number, *, mean_norm: N
         raise ConfigurationError(f"{path}: {times[-1]:g} ms long", f"at least one step of {dt:g} ms", "a larger signal_dt")
     # The mean over a step is the difference of the integral, which is quadratic between samples.
     integral = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum((values[1:] + values[:-1]) / 2 * signal_dt, axis=0)])
-    at = np.arange(steps + 1) * dt
-    index = np.minimum((at / signal_dt).astype(int), len(values) - 2)
-    rest = (at - times[index])[:, None]
+    edges = np.arange(steps + 1) * dt
+    index = np.minimum((edges / signal_dt).astype(int), len(values) - 2)
+    rest = (edges - times[index])[:, None]
     slope = (values[index + 1] - values[index]) / signal_dt
     resampled = np.diff(integral[index] + rest * values[index] + rest**2 / 2 * slope, axis=0) / dt
     resampled -= resampled.mean(0)

@@ -5,7 +5,7 @@ NotKeptError; what a kind of network does not have is no attribute of its soluti
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -85,7 +85,7 @@ class FirstSpikeSolution(SpikingSolution, Protocol):
         ...
 
 
-def check_face(sol: Any, method: str, example: str) -> None:
+def check_face(sol: object, method: str, example: str) -> None:
     """Refuse what has no such method; it is looked for without computing what a solution computes when asked."""
     if not callable(getattr(type(sol), method, None)):
         raise ConfigurationError(
@@ -93,7 +93,7 @@ def check_face(sol: Any, method: str, example: str) -> None:
         )
 
 
-def target_of(readout: Tensor, target: Any) -> Tensor:
+def target_of(readout: Tensor, target: object) -> Tensor:
     """A target of a readout (T, B, C), of its shape.
 
     Raises:
@@ -109,7 +109,7 @@ def target_of(readout: Tensor, target: Any) -> Tensor:
     return target
 
 
-def summed_errors(readout: Tensor, target: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+def summed_errors(readout: Tensor, target: object) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Σ ‖o - o_d‖² and Σ ‖o_d‖² over times and batch."""
     target = target_of(readout, target)
     return (readout - target).square().sum(), target.square().sum()

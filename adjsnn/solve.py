@@ -128,12 +128,11 @@ def solve(
     )
 
 
-def _check_transforms(system: Any, inputs: Any, options: dict[str, Any]) -> None:
+def _check_transforms(system: object, inputs: object, options: dict[str, Any]) -> None:
     """Refuse tensors of torch.func.grad, vjp, jvp, vmap and what is built of them: a solve reads numbers out of its tensors."""
     y0 = options.get("y0")
-    states = (
-        [y0] if isinstance(y0, Tensor) else [x for part in y0 or () for x in (part if isinstance(part, tuple) else (part,))]
-    )
+    parts = (y0,) if isinstance(y0, Tensor) else y0 or ()  # a state, or one for each layer
+    states = [x for part in parts for x in (part if isinstance(part, tuple) else (part,))]
     time = inputs.time if isinstance(inputs, SpikeTrains) else None
     tensors = [*system.parameters(), *system.buffers()] if isinstance(system, nn.Module) else []
     seen = [x for x in (*tensors, inputs, time, options.get("currents"), *states) if isinstance(x, Tensor)]
@@ -147,7 +146,7 @@ def _check_transforms(system: Any, inputs: Any, options: dict[str, Any]) -> None
         )
 
 
-def _check_options(options: dict[str, Any], entry: Callable[..., Any], what: str) -> None:
+def _check_options(options: dict[str, Any], entry: Callable[..., object], what: str) -> None:
     known = _options_of(entry)
     for name in options:
         if name not in known:
@@ -157,6 +156,6 @@ def _check_options(options: dict[str, Any], entry: Callable[..., Any], what: str
 
 
 @cache
-def _options_of(entry: Callable[..., Any]) -> tuple[str, ...]:
+def _options_of(entry: Callable[..., object]) -> tuple[str, ...]:
     """The keywords of a family's entry."""
     return tuple(x.name for x in inspect.signature(entry).parameters.values() if x.kind is x.KEYWORD_ONLY)

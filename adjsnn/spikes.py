@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf, isclose
-from typing import Any
 
 import numpy as np
 import torch
@@ -110,17 +109,17 @@ class SpikeTrains:
         float_dtype(dtype)
         placement(device, None)
         try:
-            rows = [sorted((plain_event(event) for event in row), key=lambda event: event[0]) for row in events]
+            samples = [sorted((plain_event(event) for event in row), key=lambda event: event[0]) for row in events]
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"events that are no lists of (time, neuron): {error}",
                 "one list of (time in ms, neuron) for each sample",
                 "SpikeTrains.from_list([[(1.5, 0)]], n_neurons=1, t_max=10.0)",
             ) from error
-        width = max((len(row) for row in rows), default=0)
-        idx = torch.full((len(rows), width), -1, dtype=torch.long)
-        time = torch.full((len(rows), width), float("inf"), dtype=dtype or torch.get_default_dtype())
-        for sample, row in enumerate(rows):
+        width = max((len(row) for row in samples), default=0)
+        idx = torch.full((len(samples), width), -1, dtype=torch.long)
+        time = torch.full((len(samples), width), float("inf"), dtype=dtype or torch.get_default_dtype())
+        for sample, row in enumerate(samples):
             for k, (t, neuron) in enumerate(row):
                 idx[sample, k], time[sample, k] = neuron, t
         return cls(idx.to(device), time.to(device), n_neurons, t_max)
@@ -156,13 +155,13 @@ class SpikeTrains:
         counts = torch.bincount(sample, minlength=batch)
         place = torch.arange(len(sample), device=sample.device) - (counts.cumsum(0) - counts)[sample]
         shape = (batch, int(counts.max()) if len(sample) else 0)
-        at = (sample, place)
+        entries = (sample, place)
         return cls(
-            neuron.new_full(shape, -1).index_put(at, neuron),
-            time.new_full(shape, float("inf")).index_put(at, time),
+            neuron.new_full(shape, -1).index_put(entries, neuron),
+            time.new_full(shape, float("inf")).index_put(entries, time),
             n_neurons,
             t_max,
-            torch.zeros(shape, dtype=torch.int8, device=sample.device).index_put(at, sign.to(torch.int8)),
+            torch.zeros(shape, dtype=torch.int8, device=sample.device).index_put(entries, sign.to(torch.int8)),
         )
 
     @classmethod
@@ -306,12 +305,12 @@ class SpikeTrains:
             raise ConfigurationError(
                 f"[{start!r}, {stop!r})", f"0 ≤ start ≤ stop ≤ t_max = {self.t_max:g}", "times within the trial"
             )
-        kept = (self.idx >= 0) & (self.time >= start) & ((self.time < stop) | (stop == self.t_max))
+        inside = (self.idx >= 0) & (self.time >= start) & ((self.time < stop) | (stop == self.t_max))
         length = stop - start
         time = self.time - start
         time = time - (time.detach() - length).clamp(min=0.0)  # a spike at the end stays at it, past the difference's rounding
-        time, order = torch.where(kept, time, float("inf")).sort(dim=1, stable=True)
-        idx, sign = torch.where(kept, self.idx, -1).gather(1, order), torch.where(kept, self.sign, 0).gather(1, order)
+        time, order = torch.where(inside, time, float("inf")).sort(dim=1, stable=True)
+        idx, sign = torch.where(inside, self.idx, -1).gather(1, order), torch.where(inside, self.sign, 0).gather(1, order)
         return self._trimmed(idx, time, sign, length)
 
     @untraced
@@ -321,7 +320,7 @@ class SpikeTrains:
         return SpikeTrains(self.idx[which], self.time[which], self.n_neurons, self.t_max, self.sign[which])
 
     @untraced
-    def __getitem__(self, which: Any) -> "SpikeTrains":
+    def __getitem__(self, which: object) -> "SpikeTrains":
         """Some of the samples, padded no more than they need: a number, a slice, indices, or a bool for each.
 
         Raises:
@@ -330,22 +329,22 @@ class SpikeTrains:
         which = self._rows(which)
         return self._trimmed(self.idx[which], self.time[which], self.sign[which], self.t_max)
 
-    def _rows(self, which: Any) -> Tensor | slice:
+    def _rows(self, which: object) -> Tensor | slice:
         """Samples that are there, as torch's indexing takes them."""
-        if not isinstance(which, slice):
-            seen, wanted = f"samples {which!r}", f"a number, a slice, or indices, of {self.batch} samples"
-            rows = tensor("which", None if isinstance(which, tuple) else which, wanted, "x[0], x[2:4]")
-            rows = rows.long() if rows.numel() == 0 or rows.dtype == torch.uint8 else rows
-            if rows.dtype == torch.bool:
-                there = rows.shape == (self.batch,)
-            else:
-                there = not (rows.is_floating_point() or rows.is_complex()) and rows.dim() < 2
-                there = there and bool(((rows >= -self.batch) & (rows < self.batch)).all())
-            if not there:
-                raise ConfigurationError(seen, wanted, "x[0], x[2:4]")
-            rows = rows if rows.dtype == torch.bool else rows.long()
-            which = torch.atleast_1d(rows).to(self.idx.device)
-        return which
+        if isinstance(which, slice):
+            return which
+        seen, wanted = f"samples {which!r}", f"a number, a slice, or indices, of {self.batch} samples"
+        indices = tensor("which", None if isinstance(which, tuple) else which, wanted, "x[0], x[2:4]")
+        indices = indices.long() if indices.numel() == 0 or indices.dtype == torch.uint8 else indices
+        if indices.dtype == torch.bool:
+            there = indices.shape == (self.batch,)
+        else:
+            there = not (indices.is_floating_point() or indices.is_complex()) and indices.dim() < 2
+            there = there and bool(((indices >= -self.batch) & (indices < self.batch)).all())
+        if not there:
+            raise ConfigurationError(seen, wanted, "x[0], x[2:4]")
+        indices = indices if indices.dtype == torch.bool else indices.long()
+        return torch.atleast_1d(indices).to(self.idx.device)
 
     def __iter__(self) -> Iterator["SpikeTrains"]:
         """The samples, one by one, each a batch of one."""
@@ -441,9 +440,9 @@ class SpikeTrains:
         whole, filled = steps_in(self.t_max, dt, eps)
         steps = max(1, whole if filled else whole + 1)
         sample, k = (self.idx >= 0).nonzero(as_tuple=True)
-        at = (bins(self.time[sample, k], dt, eps).clamp_(max=steps - 1), sample, self.idx[sample, k])
+        cells = (bins(self.time[sample, k], dt, eps).clamp_(max=steps - 1), sample, self.idx[sample, k])
         dense = self.time.new_zeros(steps, self.idx.shape[0], self.n_neurons)
-        return dense.index_put_(at, self.sign[sample, k].to(dense.dtype), accumulate=True)
+        return dense.index_put_(cells, self.sign[sample, k].to(dense.dtype), accumulate=True)
 
     @untraced
     def counts(self) -> Int[Tensor, "B N"]:

@@ -90,17 +90,17 @@ def _complain(idx: Tensor, time: Tensor, sign: Tensor, n_neurons: int, t_max: fl
     )
 
 
-def event_columns(**columns: Any) -> tuple[Tensor, ...]:
+def event_columns(**columns: object) -> tuple[Tensor, ...]:
     """Columns of events, of integers but for the times, and of one length."""
-    found = {name: real(name, x, "one number for each spike, (S,)", f"torch.as_tensor({name})") for name, x in columns.items()}
-    shapes = {name: tuple(x.shape) for name, x in found.items()}
-    if len(set(shapes.values())) > 1 or found["time"].dim() != 1:
+    events = {name: real(name, x, "one number for each spike, (S,)", f"torch.as_tensor({name})") for name, x in columns.items()}
+    shapes = {name: tuple(x.shape) for name, x in events.items()}
+    if len(set(shapes.values())) > 1 or events["time"].dim() != 1:
         raise ConfigurationError(f"columns of shapes {shapes}", "one length, (S,)", "one entry per spike in each")
-    if wrong := [name for name, x in found.items() if x.is_floating_point() != (name == "time")]:
+    if wrong := [name for name, x in events.items() if x.is_floating_point() != (name == "time")]:
         raise ConfigurationError(
-            f"{wrong[0]} of {found[wrong[0]].dtype}", "integers, and floating-point times", f"{wrong[0]}.long()"
+            f"{wrong[0]} of {events[wrong[0]].dtype}", "integers, and floating-point times", f"{wrong[0]}.long()"
         )
-    return tuple(x if x.is_floating_point() else x.long() for x in found.values())
+    return tuple(x if x.is_floating_point() else x.long() for x in events.values())
 
 
 def plain_event(event: Any) -> tuple[float, int]:

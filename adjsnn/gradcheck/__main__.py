@@ -80,11 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.picture and not options.convergence:
         parser.error("--picture goes with --convergence")
     if options.convergence:
-        found = convergences(options.seed)
+        reports = convergences(options.seed)
         print("leaky network of 6 units, tau 10 ms, 40 ms, float64; reference dopri5 at 1e-12")
-        print("\n\n".join(str(one) for one in found))
+        print("\n\n".join(str(one) for one in reports))
         if options.picture:
-            picture(found, options.picture)
+            picture(reports, options.picture)
         return 0
     try:
         (check_lif if options.family == "lif" else check_gated)(options)

@@ -83,7 +83,8 @@ def gradcheck(
         bptt = None if own is None or judged is None else relative(own[name], judged[name], floor)
         forward = None if carried is None else relative(gradient, carried[name], floor)
         plain = None if other is None else relative(gradient, other[name], floor)
-        difference, probed, skipped = None, 0, 0
+        difference: float | None = None
+        probed, skipped = 0, 0
         if "finite_difference" in against:
             difference, probed, skipped = probe.finite_difference(name, gradient, entries, generator, floor)
         size = float(gradient.norm())
@@ -101,13 +102,14 @@ def gradcheck(
     return report
 
 
-def _judges(system: Any, against: Sequence[str] | None, method: Any) -> Sequence[str]:
+def _judges(system: object, against: Sequence[str] | None, method: object) -> Sequence[str]:
     """The judges to ask, checked."""
     smooth, lif = isinstance(system, HybridSystem), isinstance(system, LIFNetwork)
     # What is in no tableau is torchdiffeq's, or refused by solve.
     foreign = smooth and method is not None and method not in TABLEAUS
     if against is None:
-        return ("bptt",) if foreign else ("plain" if lif else "bptt", "finite_difference")
+        own = "plain" if lif else "bptt"
+        return (own,) if foreign else (own, "finite_difference")
     if unknown := [judge for judge in against if judge not in JUDGES]:
         raise ConfigurationError(f"against={unknown}", f"judges among {list(JUDGES)}", 'against=("finite_difference",)')
     if lif and (unfit := [judge for judge in against if judge in ("bptt", "forward")]):
@@ -129,7 +131,7 @@ def _judges(system: Any, against: Sequence[str] | None, method: Any) -> Sequence
     return against
 
 
-def _probe(system: Any, inputs: Any, loss: Loss, solve_kwargs: dict[str, Any]) -> "Probe":
+def _probe(system: object, inputs: Any, loss: Loss, solve_kwargs: dict[str, Any]) -> "Probe":
     if isinstance(system, HybridSystem):
         from adjsnn.gradcheck.hybrid import HybridProbe  # noqa: PLC0415  what one kind of system needs
 

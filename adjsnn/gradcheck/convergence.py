@@ -13,6 +13,7 @@ from adjsnn.checks import Times, positive, times
 from adjsnn.colours import COLOURS, INK
 from adjsnn.errors import ConfigurationError
 from adjsnn.gradcheck.hybrid import HybridProbe
+from adjsnn.hybrid.adjoint import HybridChoice
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import TABLEAUS
 
@@ -74,7 +75,7 @@ def convergence(
     inputs: Any,
     loss: Callable[[Any], Tensor],
     *,
-    adjoint: Any,
+    adjoint: HybridChoice,
     reference: Mapping[str, Any] | None = None,
     dts: Times | None = None,
     tolerances: Times | None = None,
@@ -159,7 +160,7 @@ def picture(found: Sequence[Convergence], path: str | Path) -> None:
     figure.savefig(path, dpi=160)
 
 
-def _evaluate(probe: HybridProbe, adjoint: Any, options: dict[str, Any]) -> tuple[float, Tensor]:
+def _evaluate(probe: HybridProbe, adjoint: HybridChoice | None, options: dict[str, Any]) -> tuple[float, Tensor]:
     """The loss, and the gradient of all leaves as one vector."""
     adjoint = options.pop("adjoint", adjoint)
     value, _, gradients = probe.gradients(adjoint, **options)

@@ -1,13 +1,13 @@
 """What is checked of a HybridSystem."""
 
-from typing import Any
-
 from torch import Tensor
 
 from adjsnn.adjoints import BPTT
 from adjsnn.errors import ConfigurationError
 from adjsnn.gradcheck.probe import Gradients, Probe
+from adjsnn.hybrid.adjoint import HybridChoice
 from adjsnn.hybrid.forward import ForwardSensitivity
+from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.system import HybridSystem
 
 
@@ -16,7 +16,7 @@ class HybridProbe(Probe):
 
     system: HybridSystem
 
-    def _initial(self, y0: Any) -> Tensor:
+    def _initial(self, y0: Tensor | None) -> Tensor:
         batch = self.inputs.shape[1] if isinstance(self.inputs, Tensor) and self.inputs.dim() == 3 else 1
         y0 = self.system.initial_state(batch) if y0 is None else y0
         if not isinstance(y0, Tensor):
@@ -25,18 +25,18 @@ class HybridProbe(Probe):
         self.leaves["y0"] = state
         return state
 
-    def _spikes(self, sol: Any) -> int:
+    def _spikes(self, sol: HybridSolution) -> int:
         return int((sol.event_index >= 0).sum())
 
-    def _note(self, sol: Any) -> None:
+    def _note(self, sol: HybridSolution) -> None:
         if self.judged is None and sol.stats is not None:
             self.judged = BPTT(sol.stats.taken)
 
-    def on_the_same_states(self, adjoint: Any) -> tuple[Gradients, Gradients]:
+    def on_the_same_states(self, adjoint: HybridChoice | None) -> tuple[Gradients, Gradients]:
         return self.gradients(adjoint)[2], self.gradients(BPTT())[2]
 
     def by_forward_sensitivities(self) -> Gradients:
         return self.gradients(ForwardSensitivity())[2]
 
-    def _branches(self, sol: Any) -> None:
+    def _branches(self, sol: HybridSolution) -> None:
         del sol

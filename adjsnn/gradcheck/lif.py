@@ -1,6 +1,6 @@
 """What is checked of a LIF network, its input spike times among it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adjsnn.gradcheck.probe import Gradients, Probe
 from adjsnn.lif.network import LIFNetwork, LIFState
+from adjsnn.lif.solution import LIFSolution
 from adjsnn.spikes import SpikeTrains
 
 
@@ -45,17 +46,17 @@ class LIFProbe(Probe):
         other = "fused" if self.solve_kwargs.get("kernels") == "plain" else "plain"
         return self.gradients(None, kernels=other)[2]
 
-    def _initial(self, y0: Any) -> list[LIFState]:
+    def _initial(self, y0: Sequence[LIFState] | None) -> list[LIFState]:
         batch = self.inputs.batch if isinstance(self.inputs, SpikeTrains) else self.inputs.shape[1]
         y0 = self.system.initial_state(batch) if y0 is None else y0
         states = [LIFState(*(x.detach().double().clone().requires_grad_() for x in state)) for state in y0]
         self.leaves |= {f"y0[{k}].{name}": x for k, state in enumerate(states) for name, x in state._asdict().items()}
         return states
 
-    def _branches(self, sol: Any) -> Tensor:
+    def _branches(self, sol: LIFSolution) -> Tensor:
         """The neuron of every spike of every layer, in order."""
-        rows = [x.idx for x in sol.layer_spikes]
-        return torch.cat([part for idx in rows for part in (idx.new_tensor(idx.shape), idx.flatten())])
+        neurons = [x.idx for x in sol.layer_spikes]
+        return torch.cat([part for idx in neurons for part in (idx.new_tensor(idx.shape), idx.flatten())])
 
-    def _spikes(self, sol: Any) -> int:
+    def _spikes(self, sol: LIFSolution) -> int:
         return sum(sol.stats.spikes)

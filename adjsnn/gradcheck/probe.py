@@ -83,8 +83,8 @@ class Probe:
         """The loss, the number of spikes, and the gradient of every leaf."""
         value, sol = self.solve(adjoint, **changed)
         self._note(sol)
-        found = torch.autograd.grad(value, list(self.leaves.values()), allow_unused=True, materialize_grads=True)
-        return float(value.detach()), self._spikes(sol), dict(zip(self.leaves, found, strict=True))
+        gradients = torch.autograd.grad(value, list(self.leaves.values()), allow_unused=True, materialize_grads=True)
+        return float(value.detach()), self._spikes(sol), dict(zip(self.leaves, gradients, strict=True))
 
     def finite_difference(
         self, name: str, gradient: Tensor, entries: int, generator: torch.Generator, floor: float
@@ -98,17 +98,17 @@ class Probe:
         chosen += torch.randperm(len(flat), generator=generator)[: entries - 1].tolist()
         size = max(floor, float(flat.abs().max()))
         slopes = {k: self._slope(name, _unit(flat, k), size) for k in dict.fromkeys(chosen)}
-        found = {k: slope for k, slope in slopes.items() if slope is not None}
-        skipped = len(slopes) - len(found)
-        if not found:
+        judged = {k: slope for k, slope in slopes.items() if slope is not None}
+        skipped = len(slopes) - len(judged)
+        if not judged:
             return None, 0, skipped
-        expected = flat.new_tensor(list(found.values()))
-        error = relative(flat[list(found)], expected, size)
-        if not flat.any() and len(found) < len(flat):
+        expected = flat.new_tensor(list(judged.values()))
+        error = relative(flat[list(judged)], expected, size)
+        if not flat.any() and len(judged) < len(flat):
             signs = torch.randint(0, 2, (len(flat),), generator=generator).to(flat) * 2.0 - 1.0
             along = self._slope(name, signs, size)
             error = max(error, 0.0 if along is None else relative(flat[:1], flat.new_tensor([along]), size))
-        return error, len(found), skipped
+        return error, len(judged), skipped
 
     def _slope(self, name: str, direction: Tensor, size: float) -> float | None:
         """Fourth-order central difference along a direction, once two steps ten times apart agree on it.

@@ -41,7 +41,7 @@ class GradcheckRow:
 
     def failures(self) -> list[str]:
         """What is above its tolerance, or was asked of central differences and could not be judged at all, in words."""
-        found = (
+        verdicts = (
             ("BPTT", self.bptt, BPTT_TOLERANCE),
             ("forward sensitivities", self.forward, FORWARD_TOLERANCE),
             ("the other engine", self.plain, PLAIN_TOLERANCE),
@@ -50,7 +50,7 @@ class GradcheckRow:
         unjudged = [f"{self.name}: none of {self.skipped} entries could be judged by central differences"]
         return (unjudged if self.skipped and not self.probed else []) + [
             f"{self.name}: {error:.1e} from {judge}, allowed {tolerance:.0e}"
-            for judge, error, tolerance in found
+            for judge, error, tolerance in verdicts
             if error is not None and not error <= tolerance
         ]
 

@@ -1,5 +1,6 @@
 """Batches: nested tuples of tensors and spike trains. Moving them, and taking some of their samples."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def samples_of(batch: Any, samples: slice | Tensor) -> Any:
     return _mapped(batch, lambda part: samples_of(part, samples))
 
 
-def size_of(batch: Any) -> int:
+def size_of(batch: object) -> int:
     """Number of samples of a batch.
 
     Raises:
@@ -68,7 +69,7 @@ def share_of(batch: Any, rank: int, processes: int) -> Any:
     return samples_of(batch, slice(rank * part, (rank + 1) * part))
 
 
-def _mapped(batch: Any, function: Any) -> Any:
+def _mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
     if not isinstance(batch, tuple):
         return batch
     parts = [function(part) for part in batch]

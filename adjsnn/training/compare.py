@@ -4,13 +4,16 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from adjsnn.colours import COLOURS
 from adjsnn.errors import ConfigurationError
-from adjsnn.training.files import digest_of, read_about, read_metrics, read_summary
+from adjsnn.training.files import State, digest_of, read_about, read_metrics, read_summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 APART = ("seed", "runs", "resume", "threads", "tensorboard")  # settings that make no other experiment
 
@@ -19,8 +22,8 @@ class Finished(NamedTuple):
     """A finished run: its folder, config.json and summary.json."""
 
     path: Path
-    about: dict[str, Any]
-    summary: dict[str, Any]
+    about: State
+    summary: State
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -49,14 +52,14 @@ def finished(paths: Iterable[Path]) -> list[Finished]:
     Raises:
         ConfigurationError: a folder without a run, or none finished.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     for path in paths:
         inside = [path] if (path / "config.json").exists() else sorted(p.parent for p in path.glob("**/config.json"))
         if not inside:
             raise ConfigurationError(f"{path}: no run in it", "a run folder or a folder of runs", "runs/predictive_coding")
-        found += [run for run in inside if run.resolve() not in {other.resolve() for other in found}]
+        folders += [run for run in inside if run.resolve() not in {other.resolve() for other in folders}]
     done, damaged = [], 0
-    for path in found:
+    for path in folders:
         if not (path / "summary.json").exists():
             continue
         try:
@@ -66,7 +69,7 @@ def finished(paths: Iterable[Path]) -> list[Finished]:
             leave_out(path, error)
     if not done:
         raise ConfigurationError(
-            f"{len(found)} runs, none of them finished{f' and whole, {damaged} damaged' if damaged else ''}",
+            f"{len(folders)} runs, none of them finished{f' and whole, {damaged} damaged' if damaged else ''}",
             "a finished run",
             "--resume to finish one",
         )
@@ -106,7 +109,7 @@ def same_numbers(one: Finished, other: Finished) -> bool:
 
 
 def _one_of_each_seed(label: str, runs: Sequence[Finished]) -> Group:
-    seeds: dict[Any, list[Finished]] = {}
+    seeds: dict[int, list[Finished]] = {}
     for run in sorted(runs, key=lambda run: (run.about["config"].get("seed", 0), run.about.get("started", ""), run.path)):
         seeds.setdefault(run.about["config"].get("seed", 0), []).append(run)
     for seed, (*again, last) in seeds.items():
@@ -159,7 +162,7 @@ def compare(paths: Sequence[Path], figure: Path | None = None) -> None:
         print(f"\ncurves: {figure}")
 
 
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure in the format that the file's name tells.
 
     Raises:
@@ -172,7 +175,7 @@ def save_figure(figure: Any, path: Path) -> None:
         raise ConfigurationError(f"{path}: {error}", "a picture", f"{path.with_suffix('.png')}") from error
 
 
-def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
+def draw(groups: Sequence[Group], names: Sequence[str]) -> "Figure":
     """Validation curves: thin lines for runs, a thick one for the mean of each group; at most four numbers."""
     from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
 
@@ -182,11 +185,11 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> Any:
             metrics[run.path] = _curves_of(run)
         except ConfigurationError as error:
             leave_out(run.path / "metrics.csv", error)
-    names = [name for name in names if name != "seconds" and all(name in found for found in metrics.values())][:4]
+    names = [name for name in names if name != "seconds" and all(name in columns for columns in metrics.values())][:4]
     names = names or ["train_cost"]
     figure = plotting.new_figure(3.2 * len(names), 2.8)
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
-        positive = all(min(found[name]) > 0.0 for found in metrics.values())
+        positive = all(min(columns[name]) > 0.0 for columns in metrics.values())
         for number, group in enumerate(groups):
             colour = COLOURS[number % len(COLOURS)]
             curves = [metrics[run.path] for run in group.runs if run.path in metrics]
@@ -211,14 +214,14 @@ def _curves_of(run: Finished) -> dict[str, list[float]]:
     Raises:
         ConfigurationError: none, or a damaged one.
     """
-    found = read_metrics(run.path)
-    kept = run.summary.get("files", {}).get("metrics.csv")  # runs of earlier versions do not tell
-    if not found.get("iteration") or "train_cost" not in found or kept not in (None, digest_of(run.path / "metrics.csv")):
+    metrics = read_metrics(run.path)
+    digest = run.summary.get("files", {}).get("metrics.csv")  # runs of earlier versions do not tell
+    if not metrics.get("iteration") or "train_cost" not in metrics or digest not in (None, digest_of(run.path / "metrics.csv")):
         raise ConfigurationError(
             "it is not what was written", "the rows of the training", f"--resume {run.path}, which writes them again"
         )
-    return found
+    return metrics
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,15 +1,18 @@
 """Curves of trained networks: a number against a condition, of runs and of groups of runs, in one picture."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adjsnn.colours import COLOURS
 from adjsnn.training.experiment import Curve
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def draw(groups: Mapping[str, Sequence[Curve]]) -> Any:
+
+def draw(groups: Mapping[str, Sequence[Curve]]) -> "Figure":
     """Curves of trained networks: thin lines for runs, a thick one for the mean of each group, which have x in common.
 
     The range of a single group is shaded; of several, its points are full and those outside hollow.

@@ -32,13 +32,13 @@ def read_sealed(path: Path, parts: tuple[str, ...]) -> State:
         OSError: there is no such file, or it cannot be read.
         ValueError: no JSON, a part missing, or other content than was written.
     """
-    found = json.loads(path.read_text())
-    if not isinstance(found, dict) or not set(parts) <= found.keys():
-        raise ValueError(f"it lacks {', '.join(sorted(set(parts) - set(found)))}")
-    digest = found.pop("sha256", None)
-    if digest is not None and digest != _digest_of(found):
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or not set(parts) <= content.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(set(parts) - set(content)))}")
+    digest = content.pop("sha256", None)
+    if digest is not None and digest != _digest_of(content):
         raise ValueError("its content is not what was written")
-    return found
+    return content
 
 
 def packed(net: nn.Module) -> bytes:
@@ -60,17 +60,17 @@ def unpacked(data: bytes) -> dict[str, Tensor]:
     """
     try:
         written = _header(data)["__metadata__"]["sha256"]
-        whole = written == _digest_of_tensors(data)
+        intact = written == _digest_of_tensors(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("it is no file of weights that carries its SHA-256") from error
-    if not whole:
+    if not intact:
         raise ValueError("its weights are not what was written")
     return load(data)
 
 
 def checkpoints(path: Path) -> list[Path]:
     """Checkpoint folders of a run, the earliest first."""
-    return sorted(found for found in (path / "checkpoints").glob("*") if found.name.isdigit())
+    return sorted(folder for folder in (path / "checkpoints").glob("*") if folder.name.isdigit())
 
 
 def load_checkpoint(path: Path, weights: Mapping[str, nn.Module]) -> State:
@@ -79,14 +79,14 @@ def load_checkpoint(path: Path, weights: Mapping[str, nn.Module]) -> State:
     Raises:
         ConfigurationError: there is none, or a file of it is missing or changed.
     """
-    found = checkpoints(path)
-    if not found:
+    saved = checkpoints(path)
+    if not saved:
         raise ConfigurationError(f"{path}: no checkpoint", "a run that saved at least one", "starting the run again")
     names = [f"{name}.safetensors" for name in weights]
-    check_manifest(found[-1], [*names, "state.pt"])
+    check_manifest(saved[-1], [*names, "state.pt"])
     for file, net in zip(names, weights.values(), strict=True):
-        net.load_state_dict(load((found[-1] / file).read_bytes()))
-    return torch.load(found[-1] / "state.pt", weights_only=True)
+        net.load_state_dict(load((saved[-1] / file).read_bytes()))
+    return torch.load(saved[-1] / "state.pt", weights_only=True)
 
 
 def check_manifest(path: Path, names: list[str]) -> None:
@@ -130,9 +130,9 @@ def read_summary(path: Path) -> State:
         ConfigurationError: there is none, or it is damaged.
     """
     try:
-        found = read_sealed(path / "summary.json", SUMMARY)
-        numbers = {**found["held_out"], **found["training"], "seconds": found["training"]["seconds"]}
-        for name, (_, form) in found["columns"].items():
+        summary = read_sealed(path / "summary.json", SUMMARY)
+        numbers = {**summary["held_out"], **summary["training"], "seconds": summary["training"]["seconds"]}
+        for name, (_, form) in summary["columns"].items():
             format(numbers.get(name, 0.0), form)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(
@@ -140,7 +140,7 @@ def read_summary(path: Path) -> State:
             "that of a finished run",
             f"--resume {path}, which finishes it or judges it again",
         ) from error
-    return found
+    return summary
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
@@ -173,8 +173,8 @@ def lost_files(path: Path) -> list[str]:
         summary = read_summary(path)
     except ConfigurationError:
         return ["summary.json"]
-    kept = summary.get("files", {})  # runs of earlier versions tell of none
-    lost = [name for name, digest in kept.items() if digest_of(path / name) != digest]
+    digests = summary.get("files", {})  # runs of earlier versions tell of none
+    lost = [name for name, digest in digests.items() if digest_of(path / name) != digest]
     report = path / "report.html"
     if not report.exists() or not report.read_bytes().endswith(END.encode()):
         lost.append("report.html")
@@ -204,5 +204,5 @@ def _digest_of_tensors(data: bytes) -> str:
     return sha256(json.dumps(header, sort_keys=True).encode() + data[start:]).hexdigest()
 
 
-def _header(data: bytes) -> dict[str, Any]:
+def _header(data: bytes) -> State:
     return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

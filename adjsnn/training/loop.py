@@ -31,11 +31,11 @@ class _CostOf(nn.Module):
         super().__init__()
         self.net = net
         self._experiment = experiment
-        self.found: Cost | None = None
+        self.last: Cost | None = None
 
     def forward(self, batch: Any) -> Tensor:
-        self.found = self._experiment.cost(self.net, batch)
-        return self.found.value
+        self.last = self._experiment.cost(self.net, batch)
+        return self.last.value
 
 
 @dataclass
@@ -206,14 +206,14 @@ def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, co
     if not overflow:
         with one_torch_thread():
             optimiser.step()
-        assert costs.found is not None
+        assert costs.last is not None
         with torch.no_grad():
-            experiment.after_step(training.net, batch, costs.found, optimiser.param_groups[0]["lr"])
+            experiment.after_step(training.net, batch, costs.last, optimiser.param_groups[0]["lr"])
     if training.average is not None:
         training.average.update_parameters(training.net)
     training.done += 1
-    found = {"steps": 1.0, "cost": cost, "skipped": float(overflow), "norm": 0.0 if overflow else norm}
-    for name, number in found.items():
+    added = {"steps": 1.0, "cost": cost, "skipped": float(overflow), "norm": 0.0 if overflow else norm}
+    for name, number in added.items():
         training.sums[name] = training.sums.get(name, 0.0) + number
 
 
@@ -225,13 +225,13 @@ def _judge(
     The slowest spike is that of the last batch in all processes, as the network was when it was solved.
     """
     sums, training.sums = training.sums, {}
-    speed = math.nan if costs.found is None else team.least(slowest(costs.found.sol))
+    speed = math.nan if costs.last is None else team.least(slowest(costs.last.sol))
     if run is None:
         return
-    found, training.start = training.start, None
-    if found is None:
+    numbers, training.start = training.start, None
+    if numbers is None:
         with torch.no_grad():
-            found = experiment.evaluate(training.judged, "validation")
+            numbers = experiment.evaluate(training.judged, "validation")
     steps = sums.get("steps", math.nan)
     row = {
         "iteration": training.done,
@@ -240,9 +240,9 @@ def _judge(
         "gradient_norm": sums.get("norm", math.nan) / (steps - sums.get("skipped", 0.0) or math.nan),
         "skipped_steps": sums.get("skipped", 0.0),
         "min_speed_at_spike": speed,
-        **found,
+        **numbers,
     }
-    objective = experiment.objective(found)
+    objective = experiment.objective(numbers)
     if objective < training.best or training.done == 0:
         training.best = objective
         run.save_best(training.judged)
@@ -255,7 +255,7 @@ def _save(training: Training, run: RunFolder | None) -> None:
         run.save_checkpoint(training.done, training.weights, training.state())
 
 
-def slowest(sol: Any) -> float:
+def slowest(sol: object) -> float:
     """Smallest |dv/dt| at a spike of a solution, 1/ms; nan where it has none to tell."""
     return float(getattr(getattr(sol, "stats", None), "min_speed_at_spike", math.nan))
 
@@ -264,7 +264,8 @@ class _Writer:
     """Rows to a progress line on a terminal, as lines elsewhere, to log.txt, and to TensorBoard if asked for."""
 
     def __init__(self, experiment: Experiment[Any], run: RunFolder | None, done: int) -> None:
-        self._run, self._columns, self._board, self._bar = run, experiment.columns, None, None
+        self._run, self._columns = run, experiment.columns
+        self._board, self._bar = None, None
         if run is None:
             return
         if experiment.config.tensorboard:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import tyro
@@ -16,13 +16,16 @@ import tyro
 from adjsnn.errors import AdjsnnError, ConfigurationError
 from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve, Experiment, TrainingConfig
-from adjsnn.training.files import checkpoints, digest_of, digests_of, lost_files, read_about, read_summary, sealed
+from adjsnn.training.files import State, checkpoints, digest_of, digests_of, lost_files, read_about, read_summary, sealed
 from adjsnn.training.loop import Training, new_training, rehearse, train
 from adjsnn.training.processes import Processes, processes
 from adjsnn.training.ranges import check_ranges
 from adjsnn.training.report import write_report
 from adjsnn.training.runs import RunFolder, settings_of, versions
 from adjsnn.training.stopping import Stop, stopping
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Kind = type[Experiment[Any]]
 
@@ -112,24 +115,22 @@ def _finish(experiment: Experiment[Any], training: Training, run: RunFolder, tea
     print(f"trained in {training.seconds:.0f} s; report with all figures:\n  {run.path / 'report.html'}")
 
 
-def _earlier_summary(path: Path) -> dict[str, Any] | None:
+def _earlier_summary(path: Path) -> State | None:
     """summary.json of a finished run that has lost other files than its best network."""
     try:
-        found = read_summary(path)
+        summary = read_summary(path)
     except ConfigurationError:
         return None
-    return found if found.get("files", {}).get("best.safetensors") == digest_of(path / "best.safetensors") else None
+    return summary if summary.get("files", {}).get("best.safetensors") == digest_of(path / "best.safetensors") else None
 
 
-def _judged(
-    experiment: Experiment[Any], training: Training, team: Processes, metrics: dict[str, list[float]]
-) -> dict[str, Any]:
+def _judged(experiment: Experiment[Any], training: Training, team: Processes, metrics: dict[str, list[float]]) -> State:
     """The summary of a finished training, whose network is the one that is kept."""
-    found = experiment.evaluate(training.net, "held_out")
+    held_out = experiment.evaluate(training.net, "held_out")
     return {
         "experiment": experiment.name(),
         "title": experiment.title,
-        "held_out": found,
+        "held_out": held_out,
         "training": {
             "iterations": training.done,
             "seconds": training.seconds,
@@ -137,17 +138,17 @@ def _judged(
             "peak_mb": peak_mb(experiment.device),
             **experiment.summary(metrics),
         },
-        "columns": experiment.columns or {name: (name.replace("_", " "), ".4g") for name in found},
+        "columns": experiment.columns or {name: (name.replace("_", " "), ".4g") for name in held_out},
         "curves": {name: curve._asdict() for name, curve in experiment.curves(training.net).items()},
         "versions": versions(),
     }
 
 
-def _drawn_curves(curves: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _drawn_curves(curves: dict[str, State]) -> "dict[str, Figure]":
     return {name: draw({"": [Curve(**curve)]}) for name, curve in curves.items()}
 
 
-def _history(metrics: dict[str, list[float]]) -> dict[str, Any]:
+def _history(metrics: dict[str, list[float]]) -> "dict[str, Figure]":
     from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
 
     return {"history": plotting.history(metrics)}
@@ -161,7 +162,7 @@ def _chosen(kinds: Sequence[Kind], arguments: Sequence[str]) -> Kind:
     return next((kind for kind in kinds if network_of(kind) == name), kinds[0])
 
 
-def network_of(kind: Kind) -> Any:
+def network_of(kind: Kind) -> object:
     """Default of the field `network` of its configuration; None without one."""
     return next((field.default for field in fields(kind.config_type) if field.name == "network"), None)
 

@@ -1,6 +1,6 @@
 """Adam with a size of step for each entry of a parameter."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,16 +23,16 @@ class SizedAdam(torch.optim.Adam):
         self.sizes = dict(sizes)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; gradients are scaled for it and left scaled."""
         before = {p: p.clone() for p in self.sizes}
         for p, size in self.sizes.items():
             if p.grad is not None:
                 p.grad.mul_(size)
-        found = super().step(closure)
+        loss = super().step(closure)
         for p, size in self.sizes.items():
             p.copy_(before[p] + size * (p - before[p]))
-        return found
+        return loss
 
 
 def scaled_norm(sizes: Mapping[nn.Parameter, float | Tensor]) -> float:

@@ -36,17 +36,17 @@ class Processes:
         """The largest of the processes' numbers."""
         if self.count == 1:
             return value
-        found = torch.tensor([value], device=self.device)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found)
+        largest = torch.tensor([value], device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def least(self, value: float) -> float:
         """The smallest of the processes' numbers; nan where one has none."""
         if self.count == 1:
             return value
-        found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value)
-        return math.nan if any(math.isnan(x) for x in found) else min(found)
+        values = [math.nan] * self.count
+        dist.all_gather_object(values, value)
+        return math.nan if any(math.isnan(x) for x in values) else min(values)
 
     def told(self, text: str) -> str:
         """The text that the first process gives."""
@@ -92,9 +92,9 @@ def mean_over_processes(x: Tensor) -> Tensor:
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
+        summed = x.clone()
+        dist.all_reduce(summed)
+        return summed
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Tensor:  # type: ignore[override]

@@ -64,7 +64,7 @@ def check_ranges(config: Any) -> None:
             )
 
 
-def _numbers(value: Any, hint: Any) -> Iterator[tuple[float, Range | None]]:
+def _numbers(value: object, hint: object) -> Iterator[tuple[float, Range | None]]:
     """Numbers in the value of a field of that type, and the range of each."""
     if isinstance(value, tuple):
         inner = get_args(hint) if get_origin(hint) is tuple else ()
@@ -76,7 +76,7 @@ def _numbers(value: Any, hint: Any) -> Iterator[tuple[float, Range | None]]:
         yield value, next((part for part in parts if isinstance(part, Range)), None)
 
 
-def _flagged(default: Any, allowed: Range | None) -> str:
+def _flagged(default: object, allowed: Range | None) -> str:
     if default is dataclasses.MISSING:
         return f"{allowed.low:g}" if allowed else "1"
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.training.compare import Finished, Group, finished, grouped, same_numbers, shown_columns, spread, table
 from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve
+from adjsnn.training.files import State
 
 FAMILIES = {"gated": "gated synapses", "lif": "LIF with jumps"}
 
@@ -54,7 +54,7 @@ def _file_name(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def kept(run: Finished) -> dict[str, Any]:
+def kept(run: Finished) -> State:
     """What a record keeps of a run: nothing about where it lay."""
     config = {name: value for name, value in run.about["config"].items() if name not in ("runs", "resume")}
     command = re.sub(r" --(seed|runs)[ =]\S+", "", run.about["command"])
@@ -68,35 +68,35 @@ def write_page(page: Path) -> None:
     records = [_record(path) for path in sorted(page.with_suffix("").glob("*.json"))]
     overview, sections = {}, []
     curves: dict[str, dict[str, list[Curve]]] = {}
-    for found in records:
-        if "text" in found:  # a section that a script wrote
-            sections.append(f"## {found['title']}\n\n{found['text']}\n")
+    for entry in records:
+        if "text" in entry:  # a section that a script wrote
+            sections.append(f"## {entry['title']}\n\n{entry['text']}\n")
             continue
-        runs = [Finished(Path(), run["about"], run["summary"]) for run in found["runs"]]
-        overview[found["title"]] = _line(runs)
-        sections.append(_section(found["title"], runs))
+        runs = [Finished(Path(), run["about"], run["summary"]) for run in entry["runs"]]
+        overview[entry["title"]] = _line(runs)
+        sections.append(_section(entry["title"], runs))
         for name, each in _curves(runs).items():
-            curves.setdefault(name, {})[found["title"]] = each
+            curves.setdefault(name, {})[entry["title"]] = each
     sections += [_curve_section(page, name, groups) for name, groups in curves.items()]
     top = table(overview, "task", ["network", "adjoint", "seeds", "reached (mean ± sd)", "spikes/s", "training s", "hardware"])
     head = "# Results\n\nOn held-out trials. Written by `python -m adjsnn.training results`."
     page.write_text("\n\n".join([head, top, "\n".join(sections)]))
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _record(path: Path) -> State:
     """A record of a page: a group of runs, or a section that a script wrote.
 
     Raises:
         ConfigurationError: it is damaged.
     """
     try:
-        found = json.loads(path.read_text())
-        whole = "title" in found and ("text" in found or all({"about", "summary"} <= run.keys() for run in found["runs"]))
+        entry = json.loads(path.read_text())
+        complete = "title" in entry and ("text" in entry or all({"about", "summary"} <= run.keys() for run in entry["runs"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error!r}", "a record of a page", "removing it") from error
-    if not whole:
+    if not complete:
         raise ConfigurationError(f"{path} lacks its title or its runs", "a record of a page", "removing it")
-    return found
+    return entry
 
 
 def _line(runs: Sequence[Finished]) -> list[str]:
@@ -174,7 +174,7 @@ def _shaded(curve: Curve) -> str:
     return f" ({curve.shaded_label} {curve.shaded[0]:g} to {curve.shaded[1]:g})" if curve.shaded else ""
 
 
-def _adjoint(config: dict[str, Any]) -> str:
+def _adjoint(config: State) -> str:
     default = "event" if config.get("network") == "lif" else "discrete"
     return default if config["adjoint"] == "default" else config["adjoint"]
 

@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import sha256
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -38,6 +38,9 @@ from adjsnn.training.files import (
     sealed_weights,
     unpacked,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KEPT_CHECKPOINTS = 2
 TOGETHER = "ADJSNN_RUNS_AT_A_TIME"  # set by a sweep: times of runs beside others are not those of a run alone
@@ -203,19 +206,19 @@ class RunFolder:
             (self.path / "metrics.csv").unlink(missing_ok=True)
             self._rows = b""
             return
-        kept = checkpoints(self.path)[-1]
-        if not (kept / "metrics.csv").exists():  # of an earlier version
+        checkpoint = checkpoints(self.path)[-1]
+        if not (checkpoint / "metrics.csv").exists():  # of an earlier version
             self._keep_rows_up_to(step)
         else:
-            rows, place = (kept / "metrics.csv").read_bytes(), self.path / "metrics.csv"
+            rows, place = (checkpoint / "metrics.csv").read_bytes(), self.path / "metrics.csv"
             if not place.exists() or not place.read_bytes().startswith(rows):
                 self.tell(f"{place} was damaged; it is written again from the checkpoint of step {step}")
             with self._replacing("metrics.csv") as beside:
                 beside.write_bytes(rows)
             self._rows = rows
         place = self.path / "best.safetensors"
-        if (kept / "best.safetensors").exists():
-            self._best = (kept / "best.safetensors").read_bytes()
+        if (checkpoint / "best.safetensors").exists():
+            self._best = (checkpoint / "best.safetensors").read_bytes()
             try:
                 unpacked(place.read_bytes())
             except (OSError, ValueError) as error:
@@ -320,7 +323,7 @@ class RunFolder:
         with self._replacing(name) as path:
             path.write_text(content)
 
-    def save_figure(self, name: str, figure: Any) -> Path:
+    def save_figure(self, name: str, figure: "Figure") -> Path:
         """Write figures/<name>.png."""
         with self._replacing(f"figures/{name}.png") as path:
             figure.savefig(path, format="png")

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import tyro
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.training.compare import compare, leave_out
-from adjsnn.training.files import checkpoints, lost_files, read_about, read_sealed, sealed
+from adjsnn.training.files import State, checkpoints, lost_files, read_about, read_sealed, sealed
 from adjsnn.training.runs import TOGETHER
 from adjsnn.training.stopping import PARENT
 
@@ -135,7 +134,7 @@ def _locked(root: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def _carry_out(root: Path, plan: dict[str, Any], lock: int) -> int:
+def _carry_out(root: Path, plan: State, lock: int) -> int:
     """Run the jobs of a plan that are not finished, or no longer whole, and compare all that are."""
     runs = {tuple(about["arguments"]): run for run, about in _runs_in(root)}
     left = []
@@ -161,15 +160,15 @@ def _carry_out(root: Path, plan: dict[str, Any], lock: int) -> int:
     return 1 if failed else 0
 
 
-def _runs_in(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+def _runs_in(root: Path) -> list[tuple[Path, State]]:
     """Run folders of a sweep in order of their start, each with its config.json; a damaged one is told and left out."""
-    found = []
+    runs = []
     for path in sorted(root.glob("*/*/config.json")):
         try:
-            found.append((path.parent, read_about(path.parent)))
+            runs.append((path.parent, read_about(path.parent)))
         except ConfigurationError as error:
             leave_out(path.parent, error)
-    return found
+    return runs
 
 
 class _Pool:
@@ -177,7 +176,9 @@ class _Pool:
 
     def __init__(self, root: Path, together: int, lock: int) -> None:
         self._together, self._lock_of_all = str(together), lock
-        self._root, self._running, self._lock, self._stopped = root, set[subprocess.Popen[bytes]](), Lock(), 0
+        self._root = root
+        self._running, self._stopped = set[subprocess.Popen[bytes]](), 0
+        self._lock = Lock()
 
     def run(self, number: int, job: list[str]) -> int:
         """Run one job to its end; its exit status."""
