@@ -248,7 +248,9 @@ def read_only(tmp_path):
     """A copy of the library beside which nothing can be kept, whoever is the user."""
     package = tmp_path / "site" / "adjsnn"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "lif" / "cpu" / "__pycache__").touch()
+    for loops in package.rglob("cpu"):
+        (loops / "__pycache__").touch()
+    (package / "numerics" / "__pycache__").touch()
     return package
 
 
