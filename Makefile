@@ -9,6 +9,7 @@ demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
 
 test: $(VENV)/ready
+	$(BIN)/python tests/compile_loops.py
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: $(VENV)/ready
