@@ -356,11 +356,26 @@ def parting(a: Found, b: Found, sample: int) -> float:
     return earliest
 
 
+def grazing(p: Problem, judge: Found, sample: int) -> float:
+    """The first spike of a sample so slow that rounding of v moves it by more than FLOOR t_end; inf if there is none.
+
+    Nudges keep what is tied. With v_th = b they do not see that v_th - v is rounded: its exponential crosses 0 at any speed.
+    """
+    sol, earliest = judge.sol, float("inf")
+    for k, trains in enumerate(sol.layer_spikes):
+        rows, size = trains.to_list(), float((p.net.v_th[k].detach().abs() + p.net.bias[k].detach().abs()).max())
+        first = sum(len(row) for row in rows[:sample])
+        speeds = sol.spike_speeds(k)[first : first + len(rows[sample])]
+        slow = [t for (t, _), speed in zip(rows[sample], speeds, strict=True) if speed * FLOOR * sol.t_end < 2.0**-50 * size]
+        earliest = min([earliest, *slow])
+    return earliest
+
+
 def same_spikes(p: Problem, judge: Found, other: Found, nudges: list[Found]) -> int:
     """Assert that spikes and recorded states agree until the nudged runs part; returns in how many samples they do."""
     parted, dt = 0, MILDEST
     for b in range(len(judge.spikes[0])):
-        until = min(parting(judge, n, b) for n in nudges)
+        until = min(grazing(p, judge, b), *(parting(judge, n, b) for n in nudges))
         parted += until < float("inf")
         for k, layer in enumerate(judge.spikes):
             for n, times in enumerate(layer[b]):
