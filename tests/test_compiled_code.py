@@ -157,7 +157,7 @@ def test_every_source_of_a_loop_counts(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
         seen.add(cache._sources("adjsnn.gated.cpu"))
     assert len(seen) == 4
-    monkeypatch.setattr(cache, "EXACT", cache.EXACT | {"nogil": False})
+    monkeypatch.setattr(cache, "OPTIONS", (cache.EXACT | {"nogil": False}, *cache.OPTIONS[1:]))
     assert cache._sources("adjsnn.gated.cpu") not in seen
 
 
@@ -230,6 +230,18 @@ def run_loops(package, **environment):
         [sys.executable, "-c", LOOPS, str(package)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known | environment,
     )  # fmt: skip
+
+
+def test_the_folder_of_kept_code_is_the_same_in_every_process():
+    """The order of a set of names is another in each."""
+    code = "import adjsnn.lif.cpu.flow; from adjsnn.numerics.compiled import folders; print(*folders('adjsnn.lif.cpu'))"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2", "3", "4", "5")
+    }
+    assert len(found) == 1
 
 
 @pytest.mark.slow

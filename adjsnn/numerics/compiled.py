@@ -36,8 +36,12 @@ STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 # Of loops in which rounding must stay what it is written as: sums are not reordered, products and sums may be fused.
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
+REORDERED: dict[str, Any] = EXACT_INLINE | {"fastmath": {"contract", "reassoc"}}  # of sums, which vectors take at once
 EXACT_BARE: dict[str, Any] = EXACT | {"_nrt": False}  # allocates nothing: references to arrays are not counted
+# The same without a call: one with the arrays of a network for arguments takes as long as a loop over a hundred neurons.
+EXACT_BARE_INLINE: dict[str, Any] = EXACT_BARE | {"forceinline": True}
 EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
+OPTIONS = (EXACT, EXACT_INLINE, REORDERED, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
 _IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
@@ -141,7 +145,7 @@ def folders(package: str) -> list[Path]:
 def _sources(package: str) -> str | None:
     """A hash of every source that a loop of the package can come from; None in an installation without sources."""
     files = sorted((x for x in resources.files(package).iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
-    digest = hashlib.sha256(repr((EXACT, EXACT_INLINE, EXACT_BARE, EXACT_PIECE)).encode())
+    digest = hashlib.sha256(repr([_in_order(options) for options in OPTIONS]).encode())
     outside: set[str] = set()
     for file in files:
         source = file.read_bytes()
@@ -151,6 +155,11 @@ def _sources(package: str) -> str | None:
         if module.rpartition(".")[0] != package:
             digest.update(module.encode() + hashlib.sha256(_source(module)).digest())
     return digest.hexdigest() if files else None
+
+
+def _in_order(options: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The options in an order that is that of every process, as that of a set of names is not."""
+    return sorted((name, sorted(value) if isinstance(value, set) else value) for name, value in options.items())
 
 
 def _source(module: str) -> bytes:

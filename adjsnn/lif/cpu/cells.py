@@ -1,50 +1,81 @@
-"""The neurons of a recurrent layer on their way through a sample: carried to a time, and their next spikes foreseen."""
+"""The neurons of a recurrent layer on their way through a sample: carried to a time, and their next spikes foreseen.
+
+Where every arrival reaches all neurons, all of them stand at one time nearly always. They are carried and examined in groups
+of equal time constants, whose exponentials are computed once, by loops over arrays that have no branch. The few that had an
+event of their own since are ahead, each at its own time, and move alone.
+"""
 
 from math import exp, inf
 from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.flow import alike, decay, first_crossing, may_reach, moved, nearness, voltage
-from adjsnn.numerics.compiled import EXACT_BARE, EXACT_INLINE, EXACT_PIECE, compiled
+from adjsnn.lif.cpu.flow import bounding, decay, first_crossing, may_reach, moved, nearness, quick_bound, voltage
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
+
+ACTIVE, AHEAD = range(2)  # places in Cells.size
+NOW, WAIT = range(2)  # places in Cells.clock
+SHORTEST = 2.0**-6  # of the time to the horizon, an interval that is looked at
 
 
 class Cells(NamedTuple):
-    """The neurons of a sample on their way, each (N,).
+    """The neurons of a sample on their way; (N,) unless said otherwise.
 
     Attributes:
         v: membrane voltage.
         i: synaptic current.
-        at: the time that both are of, ms.
-        release: when a neuron that is held at its reset is released, or inf, ms.
-        upcoming: when it spikes next, as far as foreseen, or inf, ms.
+        at: for neurons that are ahead, the time that v and i are of, ms.
+        own: when its next event of its own comes, as far as foreseen: the release of a neuron that is held, or else its next
+            spike, ms; read of active neurons only.
         bias: b and the present step of the drive together, (2.16).
+        held: 1 where the neuron is held at its reset, else 0.
         spike_of: the last spike of each that is held, counted in the group of samples.
         fired: spikes so far.
+        active: the neurons that may have an event of their own to come, in any order.
+        listed: 1 where the neuron is among them.
+        ahead: the neurons that are later than the others, in any order.
+        place: where in `ahead` a neuron stands, or -1.
+        saved: v and i of those that are ahead, (2, N), while the others move.
+        look: the neurons to look at in detail.
+        marks: 1 where a bound says that a neuron must be looked at.
+        end: v at the end of the interval that is looked at.
+        size: (2,), how many are active and ahead.
+        clock: (2,), the time of the neurons that are not ahead; and about how long the next spike is waited for, ms.
     """
 
     v: np.ndarray
     i: np.ndarray
     at: np.ndarray
-    release: np.ndarray
-    upcoming: np.ndarray
+    own: np.ndarray
     bias: np.ndarray
+    held: np.ndarray
     spike_of: np.ndarray
     fired: np.ndarray
+    active: np.ndarray
+    listed: np.ndarray
+    ahead: np.ndarray
+    place: np.ndarray
+    saved: np.ndarray
+    look: np.ndarray
+    marks: np.ndarray
+    end: np.ndarray
+    size: np.ndarray
+    clock: np.ndarray
 
 
 class Kind(NamedTuple):
     """What the neurons of a layer have in common.
 
     Attributes:
-        same: (N,), whether a neuron has the time constants of the one before it.
+        groups: (G+1,), neurons groups[g] … groups[g+1]-1 have equal time constants. Unsigned, since of other numbers numba asks
+            at every array whether they count from the end, and no vector instructions remain.
         broadcast: whether every spike arrives at all neurons at once.
         instant: whether the layer's own spikes do so without delay.
         w_in_t: (M, N), a row per source.
         w_rec_t: (N, N), a row per source.
     """
 
-    same: np.ndarray
+    groups: np.ndarray
     broadcast: bool
     instant: bool
     w_in_t: np.ndarray
@@ -55,8 +86,11 @@ class Kind(NamedTuple):
 def kind_of(layer):
     """Kind of a layer."""
     broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
+    new = np.ones(len(layer.bias) + 1, np.bool_)
+    for n in range(1, len(layer.bias)):
+        new[n] = layer.tau_mem[n] != layer.tau_mem[n - 1] or layer.tau_syn[n] != layer.tau_syn[n - 1]
     return Kind(
-        alike(layer.tau_mem, layer.tau_syn),
+        np.flatnonzero(new).astype(np.uint64),
         broadcast,
         broadcast and not layer.rec_delays.any(),
         np.ascontiguousarray(layer.w_in.T),
@@ -73,91 +107,30 @@ def memory_of(n):
         np.empty(n),
         np.empty(n),
         np.empty(n),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty((2, n)),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
         np.empty(n),
-        np.empty(n, np.int64),
-        np.empty(n, np.int64),
+        np.empty(2, np.int64),
+        np.empty(2),
     )
 
 
 @compiled(**EXACT_BARE)
-def predict(layer, cells, n, horizon):
-    """When neuron n spikes next, if it does by the horizon."""
-    cells.upcoming[n] = inf
-    span = horizon - cells.at[n]
-    if cells.release[n] < inf or span < 0.0:
-        return
-    v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
-    end = voltage(span, v, i, c, tau_mem, tau_syn)[0]
-    wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], span, end)
-    if wait < inf:
-        cells.upcoming[n] = min(cells.at[n] + wait, horizon)
-
-
-@compiled(**EXACT_BARE)
-def _bounding(span, tau_mem, tau_syn):
-    """What the bound asks of an interval: e^{-t/τ_m}, e^{-t/τ_s}, K/τ_m and t/τ_m. Neurons that are alike share them."""
-    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
-    return e_mem, e_syn, conv / tau_mem, span / tau_mem
-
-
-@compiled(**EXACT_BARE)
-def foresee(layer, kind, cells, t, horizon):
-    """`predict` for all neurons, all of them at time t: a bound from both ends of the interval first.
-
-    With `kind.instant` the first spike reaches all neurons at once, and later ones need not be foreseen: the bound is asked up
-    to the earliest crossing found so far, and few neurons are left to look at in detail. These are looked at over the interval,
-    since a crossing is rounded differently with another end, and neurons that are alike must cross in the same instant; for
-    the same reason the bound has room for the rounding of v.
-    """
-    tau_mem, tau_syn, v_th = layer.tau_mem, layer.tau_syn, layer.v_th
-    whole = horizon - t
-    span = whole
-    e_mem, e_syn, gain, share = _bounding(span, tau_mem[0], tau_syn[0])
-    for n in range(len(tau_mem)):
-        v, i, c = cells.v[n], cells.i[n], cells.bias[n]
-        cells.upcoming[n] = inf
-        if not kind.same[n]:
-            e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
-        if cells.release[n] < inf:
-            continue
-        v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, v_th[n])
-        if may_reach(v, i, v_after, i * e_syn, c, tau_mem[n], tau_syn[n], v_th[n] - near, share, near):
-            end = voltage(whole, v, i, c, tau_mem[n], tau_syn[n])[0]
-            wait = first_crossing(v, i, c, tau_mem[n], tau_syn[n], v_th[n], whole, end)
-            if wait < inf:
-                cells.upcoming[n] = min(t + wait, horizon)
-                if kind.instant and wait < span:
-                    span = wait
-                    e_mem, e_syn, gain, share = _bounding(span, tau_mem[n], tau_syn[n])
-
-
-@compiled(**EXACT_INLINE)
-def advance(tau_mem, tau_syn, cells, n, t):
-    """Carry neuron n to time t; one that is held keeps its voltage."""
-    span = t - cells.at[n]
-    if cells.release[n] < inf:
-        cells.i[n] *= exp(-span / tau_syn[n])
-    else:
-        e_mem, e_syn, conv = decay(span, tau_mem[n], tau_syn[n])
-        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem[n], e_mem, e_syn, conv)
-    cells.at[n] = t
-
-
-@compiled(**EXACT_BARE)
-def advance_all(tau_mem, tau_syn, same, cells, t):
-    """Carry every neuron to time t, by the same exponentials where neighbours start together and are alike."""
-    since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
-    for n in range(len(same)):
-        if not same[n]:
-            since = -1.0
-        if cells.release[n] < inf:
-            advance(tau_mem, tau_syn, cells, n, t)
-            continue
-        if cells.at[n] != since:
-            since = cells.at[n]
-            e_mem, e_syn, conv = decay(t - since, tau_mem[n], tau_syn[n])
-        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem[n], e_mem, e_syn, conv)
-        cells.at[n] = t
+def begin(cells, v, i):
+    """All neurons at time 0, in the states v and i (N,)."""
+    for n in range(len(v)):
+        cells.v[n], cells.i[n] = v[n], i[n]
+        cells.held[n], cells.fired[n], cells.listed[n], cells.place[n] = 0, 0, 0, -1
+    cells.size[ACTIVE], cells.size[AHEAD] = 0, 0
+    cells.clock[NOW], cells.clock[WAIT] = 0.0, inf
 
 
 @compiled(**EXACT_BARE)
@@ -165,3 +138,170 @@ def set_bias(bias, drive, step, b, c):
     """c ← b and the drive of a step in sample b together, (2.16)."""
     for n in range(len(c)):
         c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
+
+
+@compiled(**EXACT_INLINE)
+def advance(layer, cells, n, t):
+    """Carry neuron n alone to time t; one that is held keeps its voltage."""
+    span = t - (cells.at[n] if cells.place[n] >= 0 else cells.clock[NOW])
+    if cells.held[n]:
+        cells.i[n] *= exp(-span / layer.tau_syn[n])
+    elif span > 0.0:
+        tau_mem = layer.tau_mem[n]
+        e_mem, e_syn, conv = decay(span, tau_mem, layer.tau_syn[n])
+        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem, e_mem, e_syn, conv)
+    cells.at[n] = t
+    if cells.place[n] < 0 and t > cells.clock[NOW]:
+        cells.place[n] = cells.size[AHEAD]
+        cells.ahead[cells.size[AHEAD]] = n
+        cells.size[AHEAD] += 1
+
+
+@compiled(**EXACT_BARE_INLINE)
+def advance_all(layer, kind, cells, t):
+    """Carry every neuron to time t."""
+    span, ahead = t - cells.clock[NOW], cells.size[AHEAD]
+    if span == 0.0 and ahead == 0:
+        return
+    for k in range(ahead):
+        n = cells.ahead[k]
+        advance(layer, cells, n, t)
+        cells.saved[0, k], cells.saved[1, k] = cells.v[n], cells.i[n]
+    for g in range(len(kind.groups) - 1):
+        first, last = kind.groups[g], kind.groups[g + 1]
+        e_mem, e_syn, gain, _ = bounding(span, layer.tau_mem[first], layer.tau_syn[first])
+        v, i, bias = cells.v, cells.i, cells.bias
+        for n in range(first, last):
+            v[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
+            i[n] *= e_syn
+    for k in range(cells.size[ACTIVE]):
+        n = cells.active[k]
+        if cells.held[n]:
+            cells.v[n] = layer.v_reset[n]
+    for k in range(ahead):
+        n = cells.ahead[k]
+        cells.v[n], cells.i[n], cells.place[n] = cells.saved[0, k], cells.saved[1, k], -1
+    cells.size[AHEAD], cells.clock[NOW] = 0, t
+
+
+@compiled(**EXACT_BARE_INLINE)
+def earliest(cells):
+    """The neuron whose own event comes first, or -1, and its time; of equal times spikes first, then the first neuron."""
+    best, soonest = np.int64(-1), inf
+    for k in range(cells.size[ACTIVE]):
+        n = cells.active[k]
+        t = cells.own[n]
+        if t < soonest:
+            best, soonest = n, t
+        elif t == soonest and t < inf and (cells.held[n], n) < (cells.held[best], best):
+            best = n
+    return best, soonest
+
+
+@compiled(**EXACT_INLINE)
+def predict(layer, cells, n, t, horizon):
+    """When neuron n, which is at time t, spikes next, if it does by the horizon."""
+    v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
+    end = voltage(horizon - t, v, i, c, tau_mem, tau_syn)[0]
+    wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], horizon - t, end)
+    return min(t + wait, horizon) if wait < inf else inf
+
+
+@compiled(**EXACT_INLINE)
+def schedule(cells, n, t):
+    """Neuron n has its next event of its own at time t; inf for none."""
+    cells.own[n] = t
+    if t < inf and not cells.listed[n]:
+        cells.active[cells.size[ACTIVE]], cells.listed[n] = n, 1
+        cells.size[ACTIVE] += 1
+
+
+@compiled(**EXACT_BARE_INLINE)
+def foresee(layer, kind, cells, horizon):
+    """The next spikes of all neurons, all of them at the present time, by the horizon.
+
+    A bound from both ends of an interval first, then in detail the few that it leaves. With `kind.instant` the first spike
+    reaches all neurons at once, and later ones need not be foreseen: the interval is about as long as the next spike is waited
+    for, longer if there is none in it, and ends at the earliest crossing found so far.
+    """
+    size = np.int64(0)
+    for k in range(cells.size[ACTIVE]):  # those that are held stay
+        n = cells.active[k]
+        cells.listed[n] = cells.held[n]
+        if cells.held[n]:
+            cells.active[size] = n
+            size += 1
+    cells.size[ACTIVE] = size
+    now = cells.clock[NOW]
+    whole = horizon - now
+    span = min(whole, max(2.0 * cells.clock[WAIT], SHORTEST * whole)) if kind.instant else whole
+    while True:
+        count = _candidates(layer, kind, cells, span)
+        if count > 0:
+            _search(layer, kind, cells, count, span, horizon)
+        if cells.size[ACTIVE] > size or not span < whole:
+            return
+        span = min(whole, 4.0 * span)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _candidates(layer, kind, cells, span):
+    """Put the neurons in `cells.look` that a bound cannot rule out over the next `span`; returns their number."""
+    some, v, i, bias, v_th, marks, end = np.int64(0), cells.v, cells.i, cells.bias, layer.v_th, cells.marks, cells.end
+    for g in range(len(kind.groups) - 1):
+        first, last = kind.groups[g], kind.groups[g + 1]
+        e_mem, _, gain, share = bounding(span, layer.tau_mem[first], layer.tau_syn[first])
+        for n in range(first, last):
+            near = nearness(v[n], i[n], bias[n], v_th[n])
+            v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
+            mark = quick_bound(v[n], i[n], v_after, bias[n], v_th[n] - near, share, near)
+            marks[n], end[n] = mark, v_after
+            some |= mark
+    count = np.int64(0)
+    if some:
+        for k in range(cells.size[ACTIVE]):
+            cells.marks[cells.active[k]] = 0  # they are held, or foreseen already
+        for n in range(len(cells.marks)):
+            cells.look[count] = n
+            count += cells.marks[n]
+    return count
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _put_first(layer, cells, count):
+    """Put the neuron in front that would be the first if all went on as they do now: few others are then left to search."""
+    first, least = np.int64(0), inf
+    for k in range(count):
+        n = cells.look[k]
+        rise = cells.i[n] + cells.bias[n] - cells.v[n]
+        if rise * least > (layer.v_th[n] - cells.v[n]) * layer.tau_mem[n]:
+            first, least = k, (layer.v_th[n] - cells.v[n]) * layer.tau_mem[n] / rise
+    cells.look[0], cells.look[first] = cells.look[first], cells.look[0]
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _search(layer, kind, cells, count, span, horizon):
+    """Look at the first `count` of `cells.look` in detail over the next `span`.
+
+    Crossings are located over the whole interval, since one is rounded differently with another end, and neurons that are
+    alike must cross in the same instant; for the same reason the bound has room for the rounding of v.
+    """
+    if kind.instant:
+        _put_first(layer, cells, count)
+    now, until, asked, of = cells.clock[NOW], span, -1.0, np.int64(-1)
+    e_mem, e_syn, gain, share = 1.0, 1.0, 0.0, 0.0
+    for k in range(count):
+        n = cells.look[k]
+        v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
+        if until != asked or tau_mem != layer.tau_mem[of] or tau_syn != layer.tau_syn[of]:
+            e_mem, e_syn, gain, share = bounding(until, tau_mem, tau_syn)
+            asked, of = until, n
+        v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
+        if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
+            wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], span, cells.end[n])
+            if wait < inf:
+                schedule(cells, n, min(now + wait, horizon))
+                if kind.instant:
+                    until = min(until, wait)
+    if until < span:
+        cells.clock[WAIT] = until if cells.clock[WAIT] == inf else 0.75 * cells.clock[WAIT] + 0.25 * until

@@ -5,7 +5,17 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.feedforward import Walk, walk_memory, walk_of
-from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, equal, moved, release_shift, speed, tau_gradients
+from adjsnn.lif.cpu.flow import (
+    arrival_shift,
+    costate_back,
+    decay,
+    equal,
+    moved,
+    release_shift,
+    speed,
+    tau_gradients,
+    tau_weights,
+)
 from adjsnn.lif.layer import FINE, GRAZING
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
@@ -180,7 +190,7 @@ def _sweep(layer, inputs, trial, marks, walk, spikes, own, states, cotangents, b
             if len(states) > 0:
                 move -= 1
                 v, i = states[move, 0], states[move, 1]
-                d_mem, d_syn = tau_gradients(t - until, v, i, lam_v, lam_i, now, tm, ts, e_mem, e_syn, conv)
+                d_mem, d_syn = tau_gradients(v, i, lam_v, lam_i, now, tau_weights(t - until, tm, ts, e_mem, e_syn, conv))
                 d_tau_mem[n] += d_mem
                 d_tau_syn[n] += d_syn
             before = lam_v

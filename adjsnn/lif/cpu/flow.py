@@ -4,7 +4,7 @@ The same formulas as in `lif/flow.py`, one number at a time. Rounding must stay 
 reordered; products and sums may be fused.
 """
 
-from math import exp, expm1, inf, log1p
+from math import exp, expm1, inf, log1p, sqrt
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,20 @@ def nearness(v, i, bias, v_th):
 
 
 @compiled(**EXACT_INLINE)
+def bounding(span, tau_mem, tau_syn):
+    """What the bound asks of an interval: e^{-t/τ_m}, e^{-t/τ_s}, K/τ_m and t/τ_m. Neurons that are alike share them."""
+    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
+    return e_mem, e_syn, conv / tau_mem, span / tau_mem
+
+
+@compiled(**EXACT_INLINE)
+def quick_bound(v, i, v_after, bias, v_th, span, near):
+    """What `may_reach` asks first, and nearly always last: 1 or 0, without a branch."""
+    tangent = v + max(i + bias - v, 0.0) * span
+    return (1 if tangent >= v_th - near * (1.0 + span) else 0) | (1 if v_after >= v_th else 0)
+
+
+@compiled(**EXACT_INLINE)
 def may_reach(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, span, near):
     """`may_cross` for loops that know t/τ_m, span, and `nearness` already."""
     rise, reach = i + bias - v, v_th - near * (1.0 + span)
@@ -136,6 +150,22 @@ def bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon):
     return (falls if rise < 0.0 else 0.0), horizon
 
 
+@compiled(**EXACT_INLINE)
+def passage(way, rise, i, tau_mem, tau_syn):
+    """How long v takes for a way, by its first three derivatives.
+
+    Where i > 0 and v climbs, these alternate in sign, so the time is too short, as it is by the first alone.
+    """
+    speed = rise / tau_mem
+    slowing = (i / tau_syn + speed) / tau_mem
+    left = speed * speed - 2.0 * slowing * way
+    if left <= 0.0:
+        return way / speed
+    mean = slowing - (i / (tau_syn * tau_syn) + slowing) / tau_mem * (2.0 / 3.0) * way / (speed + sqrt(left))
+    left = speed * speed - 2.0 * mean * way
+    return 2.0 * way / (speed + sqrt(left)) if left > 0.0 else way / speed
+
+
 @compiled(**EXACT)
 def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
     """Time of the first upward crossing of v_th in [0, horizon], or inf (2.4); see `lif/flow.py`.
@@ -146,21 +176,30 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
     rise = i + bias - v
     if v >= v_th and rise > 0.0:
         return 0.0
-    low, high, at = 0.0, horizon, v
-    if not (i > 0.0 and v < v_th < end):  # or else it climbs through v_th once, from 0 on
+    low, high, at, t = 0.0, horizon, v, 0.0
+    if i > 0.0 and v < v_th < end:  # it climbs through v_th once, from 0 on
+        t = passage(v_th - v, rise, i, tau_mem, tau_syn)
+        t = t if 0.0 < t < high else high
+        at, rise = voltage(t, v, i, bias, tau_mem, tau_syn)
+    else:
         low, high = bracket(v, i, bias, tau_mem, tau_syn, v_th, horizon)
         if not low < high or (high == horizon and end < v_th):
             return inf
-        if low > 0.0:
-            at, rise = voltage(low, v, i, bias, tau_mem, tau_syn)
+        t = low
+        if i > 0.0:
+            t = passage(v_th - v, rise, i, tau_mem, tau_syn)
+            t = t if 0.0 < t < high else high
+        if t > 0.0:
+            at, rise = voltage(t, v, i, bias, tau_mem, tau_syn)
     rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
-    t = low
     for _ in range(200):
         gap = at - v_th
         if gap < 0.0:
             low = t
         else:
             high = t
+        if 0.0 <= gap <= rounding:
+            return t
         new = t - gap * tau_mem / rise if rise > 0.0 else inf
         if abs(gap) <= rounding or high - low <= 2.0**-52 * high:
             t = min(max(new, low), high)
@@ -193,12 +232,22 @@ def double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k):
 
 
 @compiled(**EXACT_INLINE)
-def tau_gradients(t, v, i, lam_v, lam_i, bias, tau_mem, tau_syn, e_mem, e_syn, k):
-    """What an interval that starts at (v, i) and ends with the costate (λ_v, λ_i) adds to dC/dτ_m and dC/dτ_s (2.8)."""
+def tau_weights(t, tau_mem, tau_syn, e_mem, e_syn, k):
+    """What neurons that are alike share in `tau_gradients`: the weights of λ_v (b - v) and λ_v i, and of λ_i i and λ_v i."""
     j_mem, j_syn = double_kernels(t, tau_mem, tau_syn, e_mem, e_syn, k)
-    d_mem = -lam_v * ((bias - v) * t * e_mem + i * (k - j_mem / tau_mem)) / (tau_mem * tau_mem)
-    d_syn = i * (lam_i * t * e_syn + lam_v / tau_mem * j_syn) / (tau_syn * tau_syn)
-    return d_mem, d_syn
+    m, s = tau_mem * tau_mem, tau_syn * tau_syn
+    return -t * e_mem / m, -(k - j_mem / tau_mem) / m, t * e_syn / s, j_syn / (tau_mem * s)
+
+
+@compiled(**EXACT_INLINE)
+def tau_gradients(v, i, lam_v, lam_i, bias, weights):
+    """What an interval that starts at (v, i) and ends with the costate (λ_v, λ_i) adds to dC/dτ_m and dC/dτ_s (2.8).
+
+    Args:
+        weights: from `tau_weights`.
+    """
+    leak, fed, fading, feeding = weights
+    return lam_v * ((bias - v) * leak + i * fed), i * (lam_i * fading + lam_v * feeding)
 
 
 @compiled(**EXACT)
@@ -209,18 +258,6 @@ def grown(x, size) -> Any:
     longer = np.empty(max(size, 2 * len(x)), x.dtype)
     longer[: len(x)] = x
     return longer
-
-
-@compiled(**EXACT)
-def alike(x, y) -> Any:
-    """For each neuron whether x and y, its time constants, are those of the neuron before; true for the first.
-
-    Where they are, and the interval is the same, the exponentials need not be computed again.
-    """
-    same = np.ones(len(x), np.bool_)
-    for n in range(1, len(x)):
-        same[n] = x[n] == x[n - 1] and y[n] == y[n - 1]
-    return same
 
 
 @compiled(**EXACT)

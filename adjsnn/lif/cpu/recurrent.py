@@ -1,9 +1,9 @@
 """A recurrent LIF layer in one fused loop: each sample event by event, with a queue of the arrivals to come.
 
 The order of events is that of `lif/plain.py`: at equal times spikes, releases, arrivals, changes of the drive, then
-probes. Every neuron carries its own time, and the time of its next spike as far as it is foreseen. Where every arrival reaches
-all neurons, that is up to the next arrival, or the next spike where it arrives at once, for then all are looked at again; where
-delays differ from synapse to synapse it is up to the end. Nowhere is it beyond the present step of the drive.
+probes. Of every neuron the time of its next spike is known as far as it is foreseen. Where every arrival reaches all neurons,
+that is up to the next arrival, or the next spike where it arrives at once, for then all are looked at again; where delays
+differ from synapse to synapse it is up to the end. Nowhere is it beyond the present step of the drive.
 """
 
 from math import inf
@@ -11,7 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.cells import advance, advance_all, foresee, kind_of, memory_of, predict, set_bias
+from adjsnn.lif.cpu.cells import (
+    advance,
+    advance_all,
+    begin,
+    earliest,
+    foresee,
+    kind_of,
+    memory_of,
+    predict,
+    schedule,
+    set_bias,
+)
 from adjsnn.lif.cpu.flow import grown
 from adjsnn.lif.cpu.queue import inputs_of, pop, push, queue_of, roomier
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RUNAWAY, SPIKE
@@ -59,7 +70,7 @@ class Progress(NamedTuple):
         coming: the next arrival from outside.
         queued: arrivals that wait in the queue.
         pushed: those that ever did, their order at equal times.
-        begin: number of spikes of the samples before.
+        first: number of spikes of the samples before.
         total: with those of this one.
         logged: entries of the log.
     """
@@ -69,7 +80,7 @@ class Progress(NamedTuple):
     coming: np.int64
     queued: np.int64
     pushed: np.int64
-    begin: np.int64
+    first: np.int64
     total: np.int64
     logged: np.int64
 
@@ -121,46 +132,45 @@ def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, pro
         Progress; FINE at the end of the trial, FULL where memory must be longer before it can go on, or RUNAWAY; a neuron that
         spikes more often than it may, and when.
     """
-    step, probe, coming, queued, pushed, begin, total, logged = progress
+    step, probe, coming, queued, pushed, first, total, logged = progress
     most = len(log.time) - len(trial.probes) - 2, len(queue.time) - len(layer.rec_delays)
     while True:
         if total == len(spikes.time) or logged >= most[0] or queued > most[1]:
-            return Progress(step, probe, coming, queued, pushed, begin, total, logged), FULL, step, 0.0
-        spiking, releasing = _earliest(cells.upcoming), _earliest(cells.release)
+            return Progress(step, probe, coming, queued, pushed, first, total, logged), FULL, step, 0.0
+        n, soonest = earliest(cells)
         arriving = _next_arrival(external, coming, queue, queued)
         ends = trial.edges[step] if step < len(trial.edges) else inf  # of the step of the drive
-        t = min(cells.upcoming[spiking], cells.release[releasing], arriving, ends)
+        t = min(soonest, arriving, ends)
         while probe < len(trial.probes) and trial.probes[probe] < t:
             _record(layer, kind, cells, trial.probes[probe], probe, b, states)
             logged = _write(log, logged, trial.probes[probe], PROBE, probe, ALL)
             probe += 1
         if t > trial.t_end:
-            return Progress(step, probe, coming, queued, pushed, begin, total, logged), FINE, step, t
+            return Progress(step, probe, coming, queued, pushed, first, total, logged), FINE, step, t
         ends = min(ends, trial.t_end)
-        if cells.upcoming[spiking] == t:
-            n = spiking
+        if soonest == t and not cells.held[n]:
             if cells.fired[n] == trial.limit:
-                return Progress(step, probe, coming, queued, pushed, begin, total, logged), RUNAWAY, n, t
-            _spike(layer, cells, spikes, total, n, t)
-            logged = _write(log, logged, t, SPIKE, total - begin, n)
-            queued, pushed = _send(layer, queue, queued, pushed, total - begin, n, t, trial.t_end)
+                return Progress(step, probe, coming, queued, pushed, first, total, logged), RUNAWAY, n, t
+            _spike(layer, kind, cells, spikes, total, n, t)
+            logged = _write(log, logged, t, SPIKE, total - first, n)
+            queued, pushed = _send(layer, queue, queued, pushed, total - first, n, t, trial.t_end)
             total += 1
-        elif cells.release[releasing] == t:
-            n = releasing
+        elif soonest == t:
             _release(layer, cells, spikes, n, t)
-            logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - begin, n)
-            predict(layer, cells, n, min(arriving, ends) if kind.broadcast else ends)
+            logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - first, n)
+            horizon = min(arriving, ends) if kind.broadcast else ends
+            schedule(cells, n, predict(layer, cells, n, t, horizon) if horizon > t else inf)
         elif arriving > t:
             step += 1
-            advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
+            advance_all(layer, kind, cells, t)
             logged = _write(log, logged, t, DRIVE, step, ALL)
             set_bias(layer.bias, trial.drive, step, b, cells.bias)
             ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
-            foresee(layer, kind, cells, t, min(arriving, ends) if kind.broadcast else ends)
+            foresee(layer, kind, cells, min(arriving, ends) if kind.broadcast else ends)
         else:
             what, ref, target, coming, queued = _take(external, coming, queue, queued, t)
             logged = _write(log, logged, t, what, ref, target)
-            weights = kind.w_in_t[inputs.neuron[ref]] if what == ARRIVAL else kind.w_rec_t[spikes.neuron[begin + ref]]
+            weights = kind.w_in_t[inputs.neuron[ref]] if what == ARRIVAL else kind.w_rec_t[spikes.neuron[first + ref]]
             horizon = min(_next_arrival(external, coming, queue, queued), ends) if kind.broadcast else ends
             _arrive(layer, kind, cells, weights, target, t, horizon)
 
@@ -168,21 +178,11 @@ def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, pro
 @compiled(**EXACT_PIECE)
 def _begin(layer, kind, cells, start, trial, external, b):
     """Sample b at time 0."""
-    cells.v[:], cells.i[:], cells.at[:], cells.release[:], cells.fired[:] = start.v[b], start.i[b], 0.0, inf, 0
+    begin(cells, start.v[b], start.i[b])
     set_bias(layer.bias, trial.drive, np.int64(0), b, cells.bias)
     ends = min(trial.edges[0], trial.t_end) if len(trial.edges) > 0 else trial.t_end
     horizon = min(external.time[0], ends) if kind.broadcast and len(external.time) > 0 else ends
-    foresee(layer, kind, cells, 0.0, horizon)
-
-
-@compiled(**EXACT_PIECE)
-def _earliest(times):
-    """The first neuron whose time is the earliest."""
-    earliest = np.int64(0)
-    for n in range(len(times)):
-        if times[n] < times[earliest]:
-            earliest = n
-    return earliest
+    foresee(layer, kind, cells, horizon)
 
 
 @compiled(**EXACT_PIECE)
@@ -228,18 +228,21 @@ def _take(external, coming, queue, queued, t):
 @compiled(**EXACT_PIECE)
 def _record(layer, kind, cells, t, probe, b, states):
     """v and i of sample b at a probe."""
-    advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
+    advance_all(layer, kind, cells, t)
     for n in range(len(cells.v)):
         states.v[probe, b, n], states.i[probe, b, n] = cells.v[n], cells.i[n]
 
 
 @compiled(**EXACT_PIECE)
-def _spike(layer, cells, spikes, total, n, t):
+def _spike(layer, kind, cells, spikes, total, n, t):
     """Neuron n spikes: it is held at its reset from now on."""
-    advance(layer.tau_mem, layer.tau_syn, cells, n, t)
+    if kind.instant:
+        advance_all(layer, kind, cells, t)  # as the arrival at once will ask
+    else:
+        advance(layer, cells, n, t)
     spikes.time[total], spikes.neuron[total] = t, n
     spikes.current[total], spikes.released[total] = cells.i[n] + (cells.bias[n] - layer.bias[n]), np.nan
-    cells.v[n], cells.release[n], cells.upcoming[n] = layer.v_reset[n], t + layer.refractory[n], inf
+    cells.v[n], cells.held[n], cells.own[n] = layer.v_reset[n], 1, t + layer.refractory[n]
     cells.spike_of[n] = total
     cells.fired[n] += 1
 
@@ -263,19 +266,20 @@ def _send(layer, queue, queued, pushed, spike, n, t, t_end):
 @compiled(**EXACT_PIECE)
 def _release(layer, cells, spikes, n, t):
     """Neuron n moves again, from its reset."""
-    advance(layer.tau_mem, layer.tau_syn, cells, n, t)
-    spikes.released[cells.spike_of[n]], cells.release[n] = cells.i[n] + (cells.bias[n] - layer.bias[n]), inf
+    advance(layer, cells, n, t)
+    spikes.released[cells.spike_of[n]], cells.held[n] = cells.i[n] + (cells.bias[n] - layer.bias[n]), 0
 
 
 @compiled(**EXACT_PIECE)
 def _arrive(layer, kind, cells, weights, target, t, horizon):
     """A spike arrives at its target or at all; their next spikes are foreseen again, up to the horizon."""
     if target == ALL:
-        advance_all(layer.tau_mem, layer.tau_syn, kind.same, cells, t)
+        advance_all(layer, kind, cells, t)
         for n in range(len(weights)):
             cells.i[n] += weights[n]
-        foresee(layer, kind, cells, t, horizon)
+        foresee(layer, kind, cells, horizon)
     else:
-        advance(layer.tau_mem, layer.tau_syn, cells, target, t)
+        advance(layer, cells, target, t)
         cells.i[target] += weights[target]
-        predict(layer, cells, target, horizon)
+        if not cells.held[target] and horizon >= t:
+            schedule(cells, target, predict(layer, cells, target, t, horizon))

@@ -1,15 +1,14 @@
 """The adjoint (2.5)-(2.10) of a recurrent LIF layer in one fused loop, back through the log of its forward run."""
 
-from math import inf
 from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.cells import Cells, advance_all, kind_of, set_bias
-from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, release_shift, speed, tau_gradients
+from adjsnn.lif.cpu.cells import advance, advance_all, begin, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.cpu.recurrent import Log, Spikes
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
 
 
 class History(NamedTuple):
@@ -34,9 +33,14 @@ class Costates(NamedTuple):
     Attributes:
         lam_v: λ_v.
         lam_i: λ_i.
-        at: the time that both are of, ms.
+        at: for neurons that are ahead, further back than the others, the time that both are of, ms.
         held: whether the neuron is at its reset.
         bias: b and the present step of the drive together, (2.16).
+        ahead: those neurons, in any order.
+        place: where in `ahead` a neuron stands, or -1.
+        saved: λ_v and λ_i of those that are ahead, (2, N), while the others move.
+        size: (1,), how many are ahead.
+        now: (1,), the time of the others, ms.
     """
 
     lam_v: np.ndarray
@@ -44,6 +48,11 @@ class Costates(NamedTuple):
     at: np.ndarray
     held: np.ndarray
     bias: np.ndarray
+    ahead: np.ndarray
+    place: np.ndarray
+    saved: np.ndarray
+    size: np.ndarray
+    now: np.ndarray
 
 
 class Sums(NamedTuple):
@@ -67,38 +76,38 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
     """
     neurons, kind = len(layer.bias), kind_of(layer)
     sums = Sums(np.zeros_like(kind.w_in_t), np.zeros_like(kind.w_rec_t))
-    costates = Costates(np.empty(neurons), np.empty(neurons), np.empty(neurons), np.empty(neurons, np.bool_), np.empty(neurons))
-    states, spikes, log = np.empty((0, 2)), history.spikes, history.log
-    everyone = (np.int64(0), neurons)  # a bare 0 is a type of its own to numba
+    costates, cells = _costates_of(neurons), memory_of(neurons)
+    states, spikes, log = np.empty((2, 0)), history.spikes, history.log
     for b in range(first, last):
-        begin, log_begin, log_end = history.first[b], history.log_first[b], history.log_first[b + 1]
+        first_spike, log_begin, log_end = history.first[b], history.log_first[b], history.log_first[b + 1]
         rows = neurons
         for e in range(log_begin, log_end):
             rows += neurons if log.target[e] == ALL else 1
         if want_tau:
-            if rows > len(states):
-                states = np.empty((2 * rows, 2))
-            _replay(layer, kind, inputs, start, trial.drive, history, b, states)
-        replayed = states[:rows] if want_tau else states[:0]
-        error = cotangents.time[begin : history.first[b + 1]].copy()
+            if rows > states.shape[1]:
+                states = np.empty((2, 2 * rows))
+            _replay(layer, kind, inputs, start, trial.drive, history, b, cells, states)
+        error = cotangents.time[first_spike : history.first[b + 1]].copy()
         _begin(layer, costates, trial, history, b)
         step = len(trial.edges)
         for e in range(log_end - 1, log_begin - 1, -1):
             what, ref, n = log.kind[e], log.ref[e], log.target[e]
-            low, high = everyone if n == ALL else (np.int64(n), n + 1)
-            who, until = (low, high), log.time[e]
-            rows -= high - low
-            _back(layer, kind.same, costates, who, until, replayed[rows:], into, step, b)
+            until = log.time[e]
+            rows -= neurons if n == ALL else 1
+            if n == ALL:
+                _all_back(layer, kind, costates, until, states, rows, into, step, b)
+            else:
+                _back(layer, costates, n, until, states, rows, into, step, b)
             if what == ARRIVAL:
                 source = inputs.neuron[ref]
-                into.time[ref] += _arrival(layer, costates, who, source, kind.w_in_t, sums.w_in_t, into.layer.delays)
+                into.time[ref] += _arrival(layer, kind, costates, n, source, kind.w_in_t, sums.w_in_t, into.layer.delays)
             elif what == RECURRENT:
-                source = spikes.neuron[begin + ref]
-                error[ref] += _arrival(layer, costates, who, source, kind.w_rec_t, sums.w_rec_t, into.layer.rec_delays)
+                source = spikes.neuron[first_spike + ref]
+                error[ref] += _arrival(layer, kind, costates, n, source, kind.w_rec_t, sums.w_rec_t, into.layer.rec_delays)
             elif what == RELEASE:
-                error[ref] += _release(layer, costates, spikes.released[begin + ref], n, into.layer)
+                error[ref] += _release(layer, costates, spikes.released[first_spike + ref], n, into.layer)
             elif what == SPIKE:
-                slope = speed(spikes.current[begin + ref], layer.bias[n], layer.v_th[n], layer.tau_mem[n])
+                slope = speed(spikes.current[first_spike + ref], layer.bias[n], layer.v_th[n], layer.tau_mem[n])
                 if error[ref] != 0.0 and not slope > 0.0:
                     return (GRAZING, b, n), until
                 _spike(costates, error[ref], slope, n, into.layer)
@@ -107,7 +116,7 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
                 set_bias(layer.bias, trial.drive, step, b, costates.bias)
             elif what == PROBE:
                 _read(costates, cotangents.v[ref, b], cotangents.i[ref, b], into.layer)
-        _back(layer, kind.same, costates, everyone, 0.0, replayed, into, step, b)
+        _all_back(layer, kind, costates, 0.0, states, np.int64(0), into, step, b)
         into.v[b], into.i[b] = costates.lam_v, costates.lam_i
     into.layer.w_in[:] += sums.w_in_t.T
     into.layer.w_rec[:] += sums.w_rec_t.T
@@ -118,71 +127,154 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
 def _begin(layer, costates, trial, history, b):
     """The costate of sample b at t_end: zero; neurons that are not released by then are held."""
     set_bias(layer.bias, trial.drive, len(trial.edges), b, costates.bias)
-    costates.lam_v[:], costates.lam_i[:], costates.at[:], costates.held[:] = 0.0, 0.0, trial.t_end, False
+    costates.lam_v[:], costates.lam_i[:], costates.held[:], costates.place[:] = 0.0, 0.0, False, -1
+    costates.size[0], costates.now[0] = 0, trial.t_end
     for s in range(history.first[b], history.first[b + 1]):
         costates.held[history.spikes.neuron[s]] = np.isnan(history.spikes.released[s])
 
 
+@compiled(**EXACT_PIECE)
+def _costates_of(n):
+    """Memory for n neurons."""
+    return Costates(
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n, np.bool_),
+        np.empty(n),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty((2, n)),
+        np.empty(1, np.int64),
+        np.empty(1),
+    )
+
+
 @compiled(**EXACT)
-def _replay(layer, kind, inputs, start, drive, history, b, states):
-    """(v, i) of the targets of each log entry of sample b just after it, in the order of the log, after those at the start."""
+def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
+    """v and i of the targets of each log entry of sample b just after it, in the order of the log, after those at the start.
+
+    Args:
+        states: memory for both, (2, rows).
+    """
     neurons, log, fired = len(layer.bias), history.log, history.spikes.neuron[history.first[b] :]
-    v, i, at, release = start.v[b].copy(), start.i[b].copy(), np.zeros(neurons), np.full(neurons, inf)
-    states[:neurons, 0], states[:neurons, 1] = v, i
-    row, c, unused = neurons, np.empty(neurons), np.empty(0, np.int64)
-    set_bias(layer.bias, drive, np.int64(0), b, c)
+    v, i, row = cells.v, cells.i, len(layer.bias)
+    begin(cells, start.v[b], start.i[b])
+    states[0, :neurons], states[1, :neurons] = v, i
+    set_bias(layer.bias, drive, np.int64(0), b, cells.bias)
     for e in range(history.log_first[b], history.log_first[b + 1]):
         what, ref, n = log.kind[e], log.ref[e], log.target[e]
-        first, last = (0, neurons) if n == ALL else (n, n + 1)
-        who = slice(first, last)
-        part = Cells(v[who], i[who], at[who], release[who], v[:0], c[who], unused, unused)
-        advance_all(layer.tau_mem[who], layer.tau_syn[who], kind.same[who], part, log.time[e])
+        low, high = (0, neurons) if n == ALL else (n, n + 1)
+        if n == ALL:
+            advance_all(layer, kind, cells, log.time[e])
+        else:
+            advance(layer, cells, n, log.time[e])
         if what == ARRIVAL:
-            i[who] += kind.w_in_t[inputs.neuron[ref]][who]
+            i[low:high] += kind.w_in_t[inputs.neuron[ref]][low:high]
         elif what == RECURRENT:
-            i[who] += kind.w_rec_t[fired[ref]][who]
+            i[low:high] += kind.w_rec_t[fired[ref]][low:high]
         elif what == SPIKE:
-            v[n], release[n] = layer.v_reset[n], 0.0
+            v[n], cells.held[n] = layer.v_reset[n], 1
+            schedule(cells, n, 0.0)  # one of those that are looked at
         elif what == RELEASE:
-            release[n] = inf
+            cells.held[n] = 0
         elif what == DRIVE:
-            set_bias(layer.bias, drive, ref, b, c)
-        states[row : row + last - first, 0], states[row : row + last - first, 1] = v[who], i[who]
-        row += last - first
+            set_bias(layer.bias, drive, ref, b, cells.bias)
+        states[0, row : row + high - low], states[1, row : row + high - low] = v[low:high], i[low:high]
+        row += high - low
 
 
-@compiled(**EXACT_BARE)
-def _back(layer, same, costates, who, t, states, into, step, b):
-    """The costate of neurons who[0] … who[1]-1 back to time t, where their states were the first of `states`, if it has any."""
-    lam_v, lam_i, at = costates.lam_v, costates.lam_i, costates.at
-    since, e_mem, e_syn, conv = -1.0, 1.0, 1.0, 0.0
-    for n in range(who[0], who[1]):
-        tm, ts, span = layer.tau_mem[n], layer.tau_syn[n], at[n] - t
-        if not same[n] or at[n] != since:
-            since = at[n]
-            e_mem, e_syn, conv = decay(span, tm, ts)
-        if len(states) > 0:
-            v, i = states[n - who[0], 0], states[n - who[0], 1]
-            d_mem, d_syn = tau_gradients(span, v, i, lam_v[n], lam_i[n], costates.bias[n], tm, ts, e_mem, e_syn, conv)
-            into.layer.tau_mem[n] += d_mem
-            into.layer.tau_syn[n] += d_syn
-        before = lam_v[n]
-        lam_v[n], lam_i[n] = costate_back(before, lam_i[n], tm, e_mem, e_syn, conv)
-        at[n] = t
-        into.layer.bias[n] += before - lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
+@compiled(**EXACT_BARE_INLINE)
+def _back(layer, costates, n, t, states, row, into, step, b):
+    """The costate of neuron n alone back to time t, where its state was that of `row`, if there are any."""
+    span = (costates.at[n] if costates.place[n] >= 0 else costates.now[0]) - t
+    if span == 0.0:
+        return
+    tau_mem, tau_syn, lam_v, lam_i = layer.tau_mem[n], layer.tau_syn[n], costates.lam_v[n], costates.lam_i[n]
+    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
+    if states.shape[1] > 0:
+        weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, conv)
+        d_mem, d_syn = tau_gradients(states[0, row], states[1, row], lam_v, lam_i, costates.bias[n], weights)
+        into.layer.tau_mem[n] += d_mem
+        into.layer.tau_syn[n] += d_syn
+    costates.lam_v[n], costates.lam_i[n] = costate_back(lam_v, lam_i, tau_mem, e_mem, e_syn, conv)
+    into.layer.bias[n] += lam_v - costates.lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
+    if len(into.drive) > 0:
+        into.drive[step, b, n] += lam_v - costates.lam_v[n]
+    costates.at[n] = t
+    if costates.place[n] < 0:
+        costates.place[n], costates.ahead[costates.size[0]] = costates.size[0], n
+        costates.size[0] += 1
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _all_back(layer, kind, costates, t, states, row, into, step, b):
+    """The costates of all neurons back to time t, where their states were those from `row` on."""
+    span, ahead = costates.now[0] - t, costates.size[0]
+    if span == 0.0 and ahead == 0:
+        return
+    lam_v, lam_i, d_bias = costates.lam_v, costates.lam_i, into.layer.bias
+    d_mem, d_syn = into.layer.tau_mem, into.layer.tau_syn
+    for k in range(ahead):  # what is ahead goes alone, and the loop over all finds nothing there
+        n = costates.ahead[k]
+        _back(layer, costates, n, t, states, row + n, into, step, b)
+        costates.saved[0, k], costates.saved[1, k] = lam_v[n], lam_i[n]
+        lam_v[n], lam_i[n] = 0.0, 0.0
+    for g in range(len(kind.groups) - 1):
+        first, last = kind.groups[g], kind.groups[g + 1]
+        tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
+        e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
+        gain = conv / tau_mem
+        if states.shape[1] > 0:
+            weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, conv)
+            v, i, bias = states[0, row:], states[1, row:], costates.bias
+            for n in range(first, last):
+                for_mem, for_syn = tau_gradients(v[n], i[n], lam_v[n], lam_i[n], bias[n], weights)
+                d_mem[n] += for_mem
+                d_syn[n] += for_syn
         if len(into.drive) > 0:
-            into.drive[step, b, n] += before - lam_v[n]
+            d_drive = into.drive[step, b]
+            for n in range(first, last):
+                d_drive[n] += lam_v[n] - lam_v[n] * e_mem
+        for n in range(first, last):
+            before = lam_v[n]
+            after = before * e_mem
+            lam_v[n], lam_i[n] = after, lam_i[n] * e_syn + before * gain
+            d_bias[n] += before - after  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
+    for k in range(ahead):
+        n = costates.ahead[k]
+        lam_v[n], lam_i[n], costates.place[n] = costates.saved[0, k], costates.saved[1, k], -1
+    costates.size[0], costates.now[0] = 0, t
 
 
-@compiled(**EXACT_BARE)
-def _arrival(layer, costates, who, source, w_t, d_w_t, d_delays):
-    """Equation (2.6) at neurons who[0] … who[1]-1; returns Σ dC/dt_a."""
-    total, shared = 0.0, len(d_delays) == 1
-    for n in range(who[0], who[1]):
-        shift = arrival_shift(w_t[source, n], costates.lam_v[n], costates.lam_i[n], layer.tau_mem[n], layer.tau_syn[n])
-        d_w_t[source, n] += costates.lam_i[n]
+@compiled(**REORDERED)
+def _products(w, x, y, first, last):
+    """Σ w x and Σ w y from `first` to before `last`."""
+    of_x, of_y = 0.0, 0.0
+    for n in range(first, last):
+        of_x += w[n] * x[n]
+        of_y += w[n] * y[n]
+    return of_x, of_y
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
+    """Equation (2.6) at the target, or at all neurons; returns Σ dC/dt_a."""
+    lam_v, lam_i, shared = costates.lam_v, costates.lam_i, len(d_delays) == 1
+    if target != ALL:
+        n = target
+        shift = arrival_shift(w_t[source, n], lam_v[n], lam_i[n], layer.tau_mem[n], layer.tau_syn[n])
+        d_w_t[source, n] += lam_i[n]
         d_delays[0 if shared else n, source] += shift
-        total += shift
+        return shift
+    w, d_w, total = w_t[source], d_w_t[source], 0.0
+    for g in range(len(kind.groups) - 1):
+        first, last = kind.groups[g], kind.groups[g + 1]
+        of_v, of_i = _products(w, lam_v, lam_i, first, last)
+        total += of_i / layer.tau_syn[first] - of_v / layer.tau_mem[first]
+    for n in range(len(w)):
+        d_w[n] += lam_i[n]
+    d_delays[0, source] += total
     return total
 
 
