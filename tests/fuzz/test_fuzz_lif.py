@@ -1,10 +1,24 @@
 """Random LIF networks: both bodies find the same, a batch is its samples, nothing is NaN, nothing hangs."""
 
+from math import inf
+
 import pytest
 import torch
 from fuzzing import fuzz, gradients_agree, time_limit
 from hypothesis import event, given
-from lif_cases import Found, LIFCase, Problem, build, find, lif_cases, nudged_problem, same_spikes, sound, time_rounding
+from lif_cases import (
+    Found,
+    LIFCase,
+    Problem,
+    build,
+    find,
+    grazing,
+    lif_cases,
+    nudged_problem,
+    same_spikes,
+    sound,
+    time_rounding,
+)
 
 import adjsnn
 
@@ -74,3 +88,20 @@ def test_bodies_agree_and_a_batch_is_its_samples(way):
             check(case)
 
     examples()
+
+
+def test_a_spike_that_rounding_of_the_voltage_moves_ends_the_comparison():
+    """The case that showed it: v_th = b, so nudges, which keep what is tied, move the second spike less than rounding may."""
+    case = LIFCase(
+        seed=2645466, n_in=1, layers=(1,), recurrent=False, batch=3, t_end=1000.0, taus="equal", bias="near", weights="usual",
+        rec_weights="zero", delays="none", refractory="long", times="none", y0="random", currents="none", probes="random",
+        alike=False,
+    )  # fmt: skip
+    p = build(case)
+    plain, fused = find(p, "plain"), find(p, "fused")
+    speeds = plain.sol.spike_speeds(0).tolist()
+    assert speeds[0] > 1e-2
+    assert speeds[1] < 1e-8
+    assert grazing(p, plain, 0) == plain.spikes[0][0][0][1]
+    assert [grazing(p, plain, b) for b in (1, 2)] == [inf, inf]
+    assert same_spikes(p, plain, fused, [find(nudged_problem(p, seed), "plain") for seed in range(2)]) >= 1
