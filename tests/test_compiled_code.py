@@ -239,7 +239,7 @@ def test_the_folder_of_kept_code_is_the_same_in_every_process():
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed}
         ).stdout
-        for seed in ("1", "2", "3", "4", "5")
+        for seed in ("1", "2")
     }
     assert len(found) == 1
 

@@ -22,6 +22,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
             module.sovle  # noqa: B018
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     "first",
     [

@@ -66,7 +66,7 @@ def test_voltage_maximum_is_that_of_a_dense_record(ratio, recurrent):
     assert torch.equal(found[~silent], lif.v_th[-1].expand_as(found)[~silent])
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_voltage_maximum_has_the_gradient_of_differences(ratio, recurrent):
