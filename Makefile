@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Containers set it to write nothing; but without bytecode each of the many processes below compiles all of torch's Python.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow fuzz check format bench findings clean
 
