@@ -40,7 +40,7 @@ def scanned(kind: str, ratio: float) -> list:
     )
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(21)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_spikes_are_those_of_a_dense_scan(kind, ratio, lif_kernels):

@@ -139,11 +139,11 @@ def test_a_neuron_that_fires_by_its_bias_alone_keeps_its_period(lif_kernels):
 def test_falling_inhibition_lets_a_biased_neuron_cross_once_it_has_turned(lif_kernels):
     """i < 0 and b > v_th: v first falls, then climbs; the crossing is after the minimum."""
     lif = one_layer([[-6.0]], bias=1.2)
-    sol = adjsnn.solve(lif, spikes((10.0, 0)), t_end=100.0, ts=torch.linspace(0.0, 100.0, 100001), kernels=lif_kernels)
+    sol = adjsnn.solve(lif, spikes((10.0, 0)), t_end=100.0, ts=torch.linspace(0.0, 100.0, 20001), kernels=lif_kernels)
     first = sol.first_spike_times()[0, 0].item()
     v = sol.v[0][:, 0, 0].detach()
     assert v.min().item() < -0.2
-    assert int((v.diff() < -0.9).nonzero()[0]) * 0.001 == pytest.approx(first, abs=0.001)
+    assert int((v.diff() < -0.9).nonzero()[0]) * 0.005 == pytest.approx(first, abs=0.005)
 
 
 def test_the_voltage_is_held_for_the_refractory_time(lif_kernels):
