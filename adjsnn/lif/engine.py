@@ -7,6 +7,7 @@ from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
 from adjsnn.lif.cpu import loops
+from adjsnn.lif.cuda import loops as cuda_loops
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
 from adjsnn.lif.network import LIFLayer, LIFState
 
@@ -48,29 +49,32 @@ class Body(NamedTuple):
     Attributes:
         name: as in `kernels=`.
         obstacle: why the body cannot solve a network's layers, or None where it can.
-        forward: the solve of a layer, of float64 tensors on the network's device.
+        forward: the solve of a layer, of tensors on the network's device, of its dtype or float64.
         backward: its adjoint.
+        device: the type of device whose networks "auto" gives to the body; None for any.
     """
 
     name: str
     obstacle: Callable[[Sequence[LIFLayer]], str | None]
     forward: Forward
     backward: Backward
+    device: str | None = None
 
 
-# The readable truth, and loops compiled by numba.
+# The readable truth, and loops compiled by numba; those of arrays solve a network on a GPU on the host.
 PLAIN = Body("plain", lambda layers: None, on_the_host(plain.forward), on_the_host(plain_adjoint.backward))
 CPU = Body("fused", loops.obstacle, on_the_host(loops.forward), on_the_host(loops.backward))
-BODIES = {body.name: body for body in (CPU, PLAIN)}  # "auto" takes the first without an obstacle; plain code has none
+CUDA = Body("cuda", cuda_loops.obstacle, cuda_loops.forward, cuda_loops.backward, device="cuda")
+BODIES = {body.name: body for body in (CUDA, CPU, PLAIN)}  # "auto" takes the first without an obstacle; plain code has none
 KERNELS = ("auto", *BODIES)
-Kernels = Literal["auto", "fused", "plain"]  # the same for type checkers
+Kernels = Literal["auto", "cuda", "fused", "plain"]  # the same for type checkers
 
 
 def choose(kernels: str, layers: Sequence[LIFLayer]) -> tuple[Body, Ran]:
     """The body that solves the layers, and why this one.
 
     Args:
-        kernels: the name of a body, which must run; or "auto", the first of BODIES that can.
+        kernels: the name of a body, which must run; or "auto", the first of BODIES that is for the network's device and can.
         layers: of the network.
 
     Raises:
@@ -79,11 +83,16 @@ def choose(kernels: str, layers: Sequence[LIFLayer]) -> tuple[Body, Ran]:
     if not isinstance(kernels, str) or kernels not in KERNELS:
         raise ConfigurationError(f"kernels={kernels!r}", f"one of {list(KERNELS)}", 'kernels="auto"')
     if kernels == "auto":
-        reason = ""
+        device, reason, passed = layers[0].w_in.device.type, "", ""
         for body in BODIES.values():
+            if body.device not in (None, device):
+                continue
             if (why := body.obstacle(layers)) is None:
-                return body, Ran(body.name, reason if body.name == "plain" else f"the {body.name} loops cover this network")
+                covers = f"the {body.name} loops cover this network"
+                return body, Ran(body.name, reason if body.name == "plain" else covers + passed)
             reason = why
+            if body.device is not None:  # the next solve it on another machine, which is worth a word
+                passed = f", on the host: {why}"
     body = BODIES[kernels]
     if (why := body.obstacle(layers)) is not None:
         raise ConfigurationError(f'kernels="{kernels}", but {why}', "a network that these loops cover", 'kernels="auto"')

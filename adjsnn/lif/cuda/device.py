@@ -1,0 +1,73 @@
+"""The one place where tensors, numba's GPU code and torch's stream meet; under numba's simulator tensors are the CPU's."""
+
+import warnings
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numba
+import torch
+from numba.core.errors import NumbaPerformanceWarning
+from torch import Tensor
+
+cuda: Any = import_module("numba.cuda")  # type checkers misread it
+_CONFIG: Any = numba.config  # its attributes come from the environment
+SIMULATED = bool(_CONFIG.ENABLE_CUDASIM)
+THREADS = 128  # of a block: a multiple of 32, and few enough for some 100 registers each
+
+
+@lru_cache(maxsize=1)
+def unusable() -> str | None:
+    """Why numba cannot run code on the machine's GPU, or None where it can; asked of the driver once."""
+    if SIMULATED:
+        return None
+    if find_spec("numba_cuda") is None:
+        kind = (torch.version.cuda or "13").partition(".")[0]
+        return f'numba-cuda is not installed (pip install "numba-cuda[cu{kind}]", or "adjsnn[cuda]" for CUDA 13)'
+    if not cuda.is_available():
+        return "numba-cuda finds no GPU that it can use"
+    return None
+
+
+def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any) -> None:
+    """Run a kernel after what stands on torch's current stream of the device, without waiting for it.
+
+    Args:
+        kernel: made by `cuda.jit`.
+        threads: how many of it.
+        device: of all tensors.
+        arguments: numbers and contiguous tensors, in named tuples or alone; tensors are passed on without a copy.
+    """
+    if not threads:
+        return
+    blocks = (threads + THREADS - 1) // THREADS
+    if SIMULATED:  # a thread of the host each, so none in vain
+        width = min(threads, THREADS)
+        kernel[(threads + width - 1) // width, width](*map(_host, arguments))
+        return
+    with torch.cuda.device(device), cuda.gpus[torch.cuda.current_device()]:
+        stream = torch.cuda.current_stream(device).cuda_stream
+        with warnings.catch_warnings():  # a small network fills no GPU, and knows
+            warnings.simplefilter("ignore", NumbaPerformanceWarning)
+            configured = kernel[blocks, THREADS, cuda.external_stream(stream) if stream else 0]
+        configured(*map(_on_device, arguments))
+
+
+def _on_device(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return cuda.as_cuda_array(_something(x), sync=False)  # on torch's stream already
+    return type(x)(*map(_on_device, x)) if isinstance(x, tuple) else x
+
+
+def _host(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return _something(x).numpy()
+    return type(x)(*map(_host, x)) if isinstance(x, tuple) else x
+
+
+def _something(x: Tensor) -> Tensor:
+    """x, or what a kernel never reads in its place where it is empty: there is no address of nothing."""
+    if not x.is_contiguous():
+        raise AssertionError(f"a tensor of strides {x.stride()}, which no kernel takes")
+    return x if x.numel() else x.new_zeros([max(1, n) for n in x.shape])
