@@ -1,11 +1,15 @@
 """Shapes and dtypes of the inner layers are checked while the tests run; the doors raise the library's own errors."""
 
+import os
+
 import matplotlib as mpl
 import pytest
 import torch
 from jaxtyping import config, install_import_hook
 
 mpl.use("Agg")
+if not torch.cuda.is_available():  # loops for a GPU run in numba's simulator then; numba reads this when it is imported
+    os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 torch.set_num_threads(1)  # the arrays here are too small to share out, and other work may hold the second core
 CHECKED = pytest.StashKey[bool]()
 INNER = (

@@ -18,6 +18,8 @@ GROUND = {
 FAMILIES = {"gated", "lif", "hybrid"}
 ABOVE = ("charge_form", "losses", "solve", "gradcheck", "plotting", "training")
 BODIES = ("cpu", "cuda")
+# The mathematics of a neuron, one number at a time, which stand once: numba compiles them for either machine.
+SCALARS = {"adjsnn.lif.cpu.flow"}
 MODULES = {
     ".".join(["adjsnn", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
@@ -65,6 +67,7 @@ def test_bodies_are_known_to_their_engine_alone():
             family, body, *_ = [*imported.split(".")[1:], "", ""]
             if family in FAMILIES and body in BODIES:
                 inside = name.startswith(f"adjsnn.{family}.{body}")
+                inside |= imported in SCALARS and name.startswith(f"adjsnn.{family}.cuda")
                 assert inside or name == f"adjsnn.{family}.engine", f"{name} imports {imported}"
 
 
@@ -83,8 +86,13 @@ def functions() -> list[tuple[str, ast.FunctionDef]]:
 
 def test_compiled_loops_take_few_arguments():
     """By name, in tuples: among many positions two arrays of one shape are exchanged unseen."""
-    loops = [(name, node) for name, node in functions() if any("compiled(" in ast.unparse(x) for x in node.decorator_list)]
+
+    def is_loop(node: ast.FunctionDef) -> bool:
+        return any(word in ast.unparse(x) for x in node.decorator_list for word in ("compiled(", "cuda.jit"))
+
+    loops = [(name, node) for name, node in functions() if is_loop(node)]
     assert len(loops) > 50
+    assert {f"adjsnn.lif.{x}.feedforward.forward" for x in BODIES} <= {name for name, _ in loops}
     assert {name: len(node.args.args) for name, node in loops if len(node.args.args) > 12} == {}
 
 

@@ -15,7 +15,7 @@ from adjsnn.lif.network import LIFLayer, LIFState
 
 ROOM = 16  # spikes of a neuron that the first pass has room for; if one has more, a second has room for exactly those of each
 PART = 2**28  # bytes that samples swept at once may take, beside what is there anyway; one sample at least
-COUNTERS = 6  # fields of Into that sum over a neuron's way: bias … refractory
+COUNTERS = ("bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory")  # what each neuron sums on its way
 
 
 def obstacle(layers: Sequence[LIFLayer]) -> str | None:
@@ -23,8 +23,10 @@ def obstacle(layers: Sequence[LIFLayer]) -> str | None:
     device = layers[0].w_in.device
     if device.type not in ("cuda", "cpu"):
         return f"the network is on the device {device}, not on a CUDA device"
-    from adjsnn.lif.cuda import device as machine  # noqa: PLC0415  loads the compiler
-
+    try:
+        from adjsnn.lif.cuda import device as machine  # noqa: PLC0415  loads the compiler
+    except ImportError as error:
+        return f"numba.cuda cannot be imported ({error})"
     if device.type == "cpu" and not machine.SIMULATED:
         return "the network is on the CPU, not on a CUDA device"
     if any(layer.w_rec is not None for layer in layers):
@@ -74,14 +76,15 @@ def backward(
     d_states = State(*[nothing if x is None else _plain(x) for x in (cotangents.v, cotangents.i)])
     fired = adjoint.Fired(run.spikes.time, run.current, _plain(cotangents.time))
     own, tau = run.record, int(bool(wanted & {"tau_mem", "tau_syn"}))
-    sums, by_source = like.new_zeros((COUNTERS, like.shape[1])), like.new_zeros((2, *neurons.w.shape))
+    sums, by_source = like.new_zeros((len(COUNTERS), like.shape[1])), like.new_zeros((2, *neurons.w.shape))
     time, drive = like.new_zeros(inputs.time.shape), like.new_zeros(trial.drive.shape)
     d_v, d_i, grazes = torch.zeros_like(like), torch.zeros_like(like), torch.full_like(like, adjoint.FINE).flatten()
     for part, samples, spikes in _parts(inputs, own.place, len(stops.mark), like, tau):
-        counters = like.new_zeros((COUNTERS, samples.stop - samples.start, like.shape[1]))
+        counters = like.new_zeros((len(COUNTERS), samples.stop - samples.start, like.shape[1]))
         lam, shift = like.new_zeros((2, spikes.stop - spikes.start, like.shape[1]))
         threads = slice(samples.start * like.shape[1], samples.stop * like.shape[1])
-        into = adjoint.Into(lam, shift, *counters, d_v, d_i, drive, grazes[threads])
+        by_neuron = dict(zip(COUNTERS, counters, strict=True))
+        into = adjoint.Into(lam=lam, shift=shift, **by_neuron, v=d_v, i=d_i, drive=drive, grazes=grazes[threads])
         _launch(adjoint.backward, len(into.grazes), like, neurons, stops, state, own, fired, d_states, part, into)
         sums += counters.sum(1)
         source = inputs.neuron[spikes]
@@ -150,7 +153,7 @@ def _run(spikes: Any, room: Tensor, counts: Tensor, total: int, states: State) -
     order = order[(by // size)[order].argsort(stable=True)]
     rank = torch.empty_like(order)
     rank[order] = each
-    events = Events(place[:: size][: batch + 1].clone(), spikes.time[order], (by % size)[order])
+    events = Events(place[::size][: batch + 1].clone(), spikes.time[order], (by % size)[order])
     record = Own(place, rank, spikes.released, spikes.at, spikes.free)
     return LayerRun(events, spikes.current[order], states, record)
 
@@ -182,9 +185,13 @@ def _parts(inputs: Events, place: Tensor, marks: int, like: Tensor, tau: int) ->
 def _gradients(by_source: Tensor, sums: Tensor, rows: int) -> Layer:
     """Sums over samples and spikes in the shapes of the layer; of delays as many rows as there are."""
     weights, delays = by_source
-    nothing = sums.new_zeros((1, 0))
-    d_delays = delays.t() if rows > 1 else delays.sum(1)[None]
-    return Layer(weights.t(), nothing.expand(sums.shape[1], 0), *sums, d_delays, nothing)
+    return Layer(
+        w_in=weights.t(),
+        w_rec=sums.new_zeros((sums.shape[1], 0)),
+        **dict(zip(COUNTERS, sums, strict=True)),
+        delays=delays.t() if rows > 1 else delays.sum(1)[None],
+        rec_delays=sums.new_zeros((1, 0)),
+    )
 
 
 def _starts(counts: Tensor) -> Tensor:
