@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Containers set it to write nothing; but without bytecode each of the many processes below compiles all of torch's Python.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow fuzz check format bench findings clean
+.PHONY: demo test test-slow ptx fuzz check format bench findings clean
 
 demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
@@ -16,6 +16,11 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
+
+# GPU kernels as machine code, with registers and spills, without a GPU: some 300 MB of NVIDIA's compiler join the environment.
+ptx: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt numba-cuda nvidia-nvvm nvidia-cuda-nvcc
+	$(BIN)/python -m pytest -rP tests/lif/test_cuda_ptx.py
 
 fuzz: $(VENV)/ready
 	ADJSNN_FUZZ=10000 $(BIN)/python -m pytest -n auto tests/fuzz --hypothesis-show-statistics

@@ -7,7 +7,7 @@ class Ran(NamedTuple):
     """What ran.
 
     Attributes:
-        kernel: "fused", compiled loops, or "plain", torch or numpy operations.
+        kernel: "fused", compiled loops; "cuda", loops compiled for a GPU; or "plain", torch or numpy operations.
         reason: in words, why this one.
     """
 

@@ -31,7 +31,8 @@ class LIFStats:
         min_speed_at_spike: smallest dv/dt at a spike, 1/ms; inf without spikes.
         grazing: (layer, sample, neuron) of spikes slower than GRAZING_SPEED, whose gradient is not to be trusted.
         stored_bytes: memory held between forward and backward pass.
-        kernel: which body of code solved it: "fused", compiled loops, or "plain", an event queue in numpy.
+        kernel: which body of code solved it: "fused", compiled loops; "cuda", loops compiled for a GPU; or "plain", an event
+            queue in numpy.
         kernel_reason: why this one.
     """
 

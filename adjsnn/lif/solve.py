@@ -69,7 +69,9 @@ def solve_lif(
         y0: initial state of each layer, each field (B, N_l); default all zero. No neuron is refractory then, and no spike
             on its way.
         max_spikes: the most spikes of one neuron in one sample; default 1000 + 10 per ms.
-        kernels: "auto", compiled loops; "plain", the same in plain numpy, event by event, slow and readable.
+        kernels: "auto", compiled loops, of a network on a GPU where it is (`adjsnn[cuda]`), if they cover it, else on the host,
+            of which `stats.kernel_reason` tells; "fused" or "cuda", an error where those on the host or on a GPU cannot run;
+            "plain", the same in plain numpy, event by event, slow and readable.
 
     Returns:
         LIFSolution. Gradients reach the network's parameters, input spike times, currents and y0, as far as they require one.

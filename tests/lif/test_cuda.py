@@ -110,7 +110,7 @@ def test_room_grows_until_every_spike_has_one():
 
 @pytest.mark.parametrize("room", [1, 2])
 def test_no_spike_is_lost_at_the_edge_of_a_room(room, monkeypatch):
-    """A release of the first spike that has no room is not written over that of the last one that has."""
+    """What has no room in the first pass is written nowhere in it, behind the room of the last neuron neither."""
     lif, x = network("per_axon"), random_spikes(5)
     expected = results(lif, x, "cuda")
     monkeypatch.setattr(loops, "ROOM", room)

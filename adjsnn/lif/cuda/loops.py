@@ -5,6 +5,7 @@ first room, 16 for each arrival at each row of delays, and three times that whil
 """
 
 from collections.abc import Sequence
+from math import inf, nan
 from typing import Any
 
 import torch
@@ -132,11 +133,11 @@ def _walk(neurons: Any, stops: Any, start: State, limit: int, room: Tensor, size
     """Spikes with room for `size` of them, the number of spikes of each neuron, and when each runs away."""
     from adjsnn.lif.cuda import feedforward  # noqa: PLC0415  loads the compiler
 
-    nan, like = float("nan"), start.v
+    like = start.v
     floats = like.new_full((3, size), nan).unbind()
     integers = torch.full((2, size), -1, dtype=torch.int32, device=like.device).unbind()
     spikes = feedforward.Spikes(*floats, *integers)
-    counts, ran_away = torch.zeros(like.numel(), dtype=torch.int64, device=like.device), like.new_zeros(like.numel())
+    counts, ran_away = torch.zeros_like(like, dtype=torch.int64).flatten(), torch.full_like(like, inf).flatten()
     _launch(feedforward.forward, len(counts), like, neurons, stops, start, limit, room, spikes, states, counts, ran_away)
     return spikes, counts, ran_away
 

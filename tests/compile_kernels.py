@@ -1,0 +1,96 @@
+"""Compiles every GPU kernel to PTX for the GPUs of the command line, such as `80 90`, on a machine without one.
+
+What a real solve and backward pass would launch is compiled for the types that it would be launched with, and not run. Three
+questions of numba-cuda are answered in a GPU's place: which one it is, which ones NVRTC knows (NVVM alone compiles here), and
+where NVRTC is. For each kernel and GPU a line: its name, the GPU, and what `ptxas` says of it where there is one, in the wheel
+nvidia-cuda-nvcc or on the PATH, or dashes: registers, bytes of the stack, bytes spilled, bytes of shared memory.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+os.environ["NUMBA_ENABLE_CUDASIM"] = "0"
+
+import numba
+import torch
+from lif_networks import random_lif, random_spikes
+from numba import cuda
+
+import adjsnn
+from adjsnn.lif.cuda import device
+
+ASSEMBLERS = ("cu13/bin/ptxas", "cuda_nvcc/bin/ptxas")  # in wheels of CUDA 13 and 12
+
+
+def typeof(x: Any) -> Any:
+    """The type that a kernel is compiled for where it is given x."""
+    if isinstance(x, torch.Tensor):
+        return numba.typeof(device._something(x).numpy())
+    if isinstance(x, tuple):
+        return numba.types.NamedTuple([typeof(y) for y in x], type(x))
+    return numba.typeof(x)
+
+
+def launches() -> dict[str, tuple[Any, Any]]:
+    """The Python function of every kernel that a solve with everything and its backward pass launch, and its types."""
+    met: dict[str, tuple[Any, Any]] = {}
+
+    def launch(kernel: Any, threads: int, where: torch.device, *arguments: Any) -> None:
+        name = f"{kernel.py_func.__module__.removeprefix('adjsnn.lif.cuda.')}.{kernel.py_func.__name__}"
+        signature = numba.types.void(*map(typeof, arguments))
+        assert met.setdefault(name, (kernel.py_func, signature))[1] == signature, f"{name} is launched with other types"
+
+    device.launch, device.SIMULATED, device.unusable = launch, True, lambda: None
+    u = torch.zeros(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    for per_synapse in (False, True):
+        for options in ({}, {"currents": u, "dt": 10.0}):
+            lif = random_lif(5, recurrent=False, per_synapse=per_synapse)
+            sol = adjsnn.solve(lif, random_spikes(5), ts=[5.0], kernels="cuda", **options)
+            sum(v.nan_to_num().sum() for v in sol.v).backward()
+    return met
+
+
+def ptx_of(function: Any, signature: Any, capability: tuple[int, int]) -> str:
+    """PTX for one kind of GPU."""
+    from numba.cuda import cuda_paths, dispatcher  # noqa: PLC0415
+    from numba.cuda.cudadrv import nvrtc  # noqa: PLC0415
+
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    nvrtc.get_supported_ccs = lambda: (capability,)
+    cuda_paths._get_nvrtc_path = lambda: None
+    return cuda.compile_ptx(function, signature, cc=capability)[0]
+
+
+def assembler() -> str | None:
+    spec = importlib.util.find_spec("nvidia")
+    places = [Path(root) / name for root in (spec.submodule_search_locations if spec else []) or [] for name in ASSEMBLERS]
+    return next((str(place) for place in places if place.exists()), shutil.which("ptxas"))
+
+
+def assembled(ptx: str, architecture: str) -> str:
+    """Registers, stack, spills and shared memory."""
+    if (program := assembler()) is None:
+        return "- - - -"
+    command = [program, "-v", f"-arch=sm_{architecture}", "-o", os.devnull, "/dev/stdin"]
+    done = subprocess.run(command, input=ptx, capture_output=True, text=True, check=False)
+    if done.returncode and "Unsupported .version" in done.stderr:  # older than NVVM
+        return "- - - -"
+    assert done.returncode == 0, done.stderr
+    patterns = (r"Used (\d+) registers", r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
+    return " ".join(found[1] if (found := re.search(pattern, done.stderr)) else "0" for pattern in patterns)
+
+
+if __name__ == "__main__":
+    for name, (function, signature) in launches().items():
+        for architecture in sys.argv[1:]:
+            ptx = ptx_of(function, signature, (int(architecture[:-1]), int(architecture[-1])))
+            assert f".target sm_{architecture}" in ptx
+            assert ptx.count(".entry") == 1
+            print(name, architecture, assembled(ptx, architecture), flush=True)

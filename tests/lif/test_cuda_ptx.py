@@ -1,0 +1,34 @@
+"""Every GPU kernel as the machine code of two kinds of GPU, without one: what the simulator accepts the compiler need not."""
+
+import ast
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import adjsnn
+
+TESTS = Path(__file__).parents[1]
+KERNELS = {
+    f"{path.stem}.{node.name}"
+    for path in (Path(adjsnn.__file__).parent / "lif" / "cuda").glob("*.py")
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.FunctionDef) and any(ast.unparse(x) == "cuda.jit" for x in node.decorator_list)
+}
+MISSING = [name for name in ("numba_cuda", "nvidia") if find_spec(name) is None]
+
+
+@pytest.mark.skipif(bool(MISSING), reason="needs the packages numba-cuda and nvidia-nvvm: make ptx")
+def test_every_kernel_compiles_for_two_kinds_of_gpu():
+    command = [sys.executable, str(TESTS / "compile_kernels.py"), "80", "90"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert {(name, gpu) for name, gpu, *_ in rows} == {(name, gpu) for name in KERNELS for gpu in ("80", "90")}
+    for name, _, registers, _, spilled, _ in rows:
+        if registers != "-":  # there is an assembler
+            assert int(registers) <= 255, name
+            assert int(spilled) == 0, name
