@@ -30,7 +30,7 @@ def unusable() -> str | None:
     return None
 
 
-def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any) -> None:
+def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any, width: int | None = None) -> None:
     """Run a kernel after what stands on torch's current stream of the device, without waiting for it.
 
     Args:
@@ -38,19 +38,20 @@ def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any) -> 
         threads: how many of it.
         device: of all tensors.
         arguments: numbers and contiguous tensors, in named tuples or alone; tensors are passed on without a copy.
+        width: threads of a block, of which there are then only whole ones; None where it does not matter.
     """
     if not threads:
         return
-    blocks = (threads + THREADS - 1) // THREADS
     if SIMULATED:  # a thread of the host each, so none in vain
-        width = min(threads, THREADS)
+        width = width or min(threads, THREADS)
         kernel[(threads + width - 1) // width, width](*map(_host, arguments))
         return
+    width = width or THREADS
     with torch.cuda.device(device), cuda.gpus[torch.cuda.current_device()]:
         stream = torch.cuda.current_stream(device).cuda_stream
         with warnings.catch_warnings():  # a small network fills no GPU, and knows
             warnings.simplefilter("ignore", NumbaPerformanceWarning)
-            configured = kernel[blocks, THREADS, cuda.external_stream(stream) if stream else 0]
+            configured = kernel[(threads + width - 1) // width, width, cuda.external_stream(stream) if stream else 0]
         configured(*map(_on_device, arguments))
 
 

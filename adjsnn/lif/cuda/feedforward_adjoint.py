@@ -72,8 +72,12 @@ class Into(NamedTuple):
     Attributes:
         lam: (S_p, N), λ_i of each neuron where a spike arrives, which is dC/dw.
         shift: (S_p, N), dC/dt_a.
-        bias: (Bp, N), and so are those of the other parameters.
-        tau_mem, tau_syn, v_th, v_reset, refractory: likewise.
+        bias: (Bp, N).
+        tau_mem: (Bp, N).
+        tau_syn: (Bp, N).
+        v_th: (Bp, N).
+        v_reset: (Bp, N).
+        refractory: (Bp, N).
         v: (B, N), dC/dv(0).
         i: (B, N), dC/di(0).
         drive: (T, B, N).
