@@ -24,7 +24,7 @@ from lif_networks import random_lif, random_spikes
 from numba import cuda
 
 import adjsnn
-from adjsnn.lif.cuda import device
+from adjsnn.lif.cuda import device, feedforward_run, recurrent_run, tensors
 
 ASSEMBLERS = ("cu13/bin/ptxas", "cuda_nvcc/bin/ptxas")  # in wheels of CUDA 13 and 12
 
@@ -42,16 +42,18 @@ def launches() -> dict[str, tuple[Any, Any]]:
     """The Python function of every kernel that a solve with everything and its backward pass launch, and its types."""
     met: dict[str, tuple[Any, Any]] = {}
 
-    def launch(kernel: Any, threads: int, where: torch.device, *arguments: Any) -> None:
+    def launch(kernel: Any, threads: int, where: torch.device, *arguments: Any, width: int | None = None) -> None:
         name = f"{kernel.py_func.__module__.removeprefix('adjsnn.lif.cuda.')}.{kernel.py_func.__name__}"
         signature = numba.types.void(*map(typeof, arguments))
         assert met.setdefault(name, (kernel.py_func, signature))[1] == signature, f"{name} is launched with other types"
 
-    device.launch, device.SIMULATED, device.unusable = launch, True, lambda: None
+    device.SIMULATED, device.unusable = True, lambda: None
+    for module in (feedforward_run, recurrent_run, tensors):
+        module.launch = launch
     u = torch.zeros(4, 3, 5, dtype=torch.float64, requires_grad=True)
-    for per_synapse in (False, True):
+    for recurrent, per_synapse in ((False, False), (False, True), (True, False)):
         for options in ({}, {"currents": u, "dt": 10.0}):
-            lif = random_lif(5, recurrent=False, per_synapse=per_synapse)
+            lif = random_lif(5, recurrent=recurrent, per_synapse=per_synapse)
             sol = adjsnn.solve(lif, random_spikes(5), ts=[5.0], kernels="cuda", **options)
             sum(v.nan_to_num().sum() for v in sol.v).backward()
     return met

@@ -20,6 +20,7 @@ KERNELS = {
 MISSING = [name for name in ("numba_cuda", "nvidia") if find_spec(name) is None]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason="needs the packages numba-cuda and nvidia-nvvm: make ptx")
 def test_every_kernel_compiles_for_two_kinds_of_gpu():
     command = [sys.executable, str(TESTS / "compile_kernels.py"), "80", "90"]

@@ -93,8 +93,14 @@ class Log(NamedTuple):
 
 
 class Done(NamedTuple):
-    """Of each sample, (B,): the number of its spikes, NOBODY where there was no room for them; of its entries in the log; and a
-    neuron that spikes more often than it may, or NOBODY, and when."""
+    """What became of each sample, (B,).
+
+    Attributes:
+        spikes: their number, or NOBODY where there was no room for them.
+        entries: their number in the log.
+        stray: 1 + a neuron that spikes more often than it may, or 0.
+        time: when it does, ms.
+    """
 
     spikes: Any
     entries: Any
@@ -164,7 +170,7 @@ def forward(neurons, echo, stops, start, limit, cells, spikes, log, states, done
                 _delivered(echo, cells, spikes, b, source, which)
     if thread == 0:
         done.spikes[b], done.entries[b] = (NOBODY if kind == SPIKE else count), entry
-        done.stray[b], done.time[b] = (which if kind == STRAY else NOBODY), t
+        done.stray[b], done.time[b] = (which + 1 if kind == STRAY else 0), t
 
 
 @cuda.jit(device=True)
