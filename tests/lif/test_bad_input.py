@@ -56,7 +56,7 @@ def test_networks_that_cannot_be(options, message):
         ({"ts": [-1.0]}, "-1"),
         ({"ts": [NAN]}, "ts"),
         ({"adjoint": adjsnn.DiscreteAdjoint()}, "EventAdjoint"),
-        ({"kernels": "cuda"}, "kernels='cuda'"),
+        ({"kernels": "gpu"}, "kernels='gpu'"),
         ({"max_spikes": 0}, "max_spikes=0"),
         ({"max_spikes": 2.0}, "max_spikes=2.0"),
         ({"y0": []}, "LIFState for each layer"),

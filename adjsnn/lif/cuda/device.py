@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from numba.core import config
-from numba.core.errors import NumbaPerformanceWarning
 from torch import Tensor
 
 cuda: Any = import_module("numba.cuda")  # type checkers misread it
@@ -50,7 +49,7 @@ def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any, wid
     with torch.cuda.device(device), cuda.gpus[torch.cuda.current_device()]:
         stream = torch.cuda.current_stream(device).cuda_stream
         with warnings.catch_warnings():  # a small network fills no GPU, and knows
-            warnings.simplefilter("ignore", NumbaPerformanceWarning)
+            warnings.filterwarnings("ignore", message="Grid size")  # numba and numba-cuda have a class of their own each
             configured = kernel[(threads + width - 1) // width, width, cuda.external_stream(stream) if stream else 0]
         configured(*map(_on_device, arguments))
 
