@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Containers set it to write nothing; but without bytecode each of the many processes below compiles all of torch's Python.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow ptx fuzz check format bench findings clean
+.PHONY: demo test test-slow ptx simulate fuzz check format bench findings clean
 
 demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
@@ -16,6 +16,10 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
+
+# What is asked of all bodies of LIF networks, of the loops for a GPU in numba's simulator.
+simulate: $(VENV)/ready
+	ADJSNN_LIF_KERNELS=cuda $(BIN)/python -m pytest -n auto -m "not slow" -k cuda -rs tests/lif
 
 # GPU kernels as machine code, with registers and spills, without a GPU: some 300 MB of NVIDIA's compiler join the environment.
 ptx: $(VENV)/ready

@@ -1,6 +1,7 @@
 """Shapes and dtypes of the inner layers are checked while the tests run; the doors raise the library's own errors."""
 
 import os
+import sys
 
 import matplotlib as mpl
 import pytest
@@ -99,7 +100,32 @@ def kernels(request):
     return request.param
 
 
-@pytest.fixture(params=["fused", "plain"])
-def lif_kernels(request):
-    """The option of `solve` of LIF networks: the compiled loops, and the plain event queue."""
+@pytest.fixture
+def simulator(monkeypatch):
+    """In the simulator threads of a block wait for each other actively: few, with several neurons each, and short turns."""
+    if torch.cuda.is_available():
+        yield
+        return
+    from adjsnn.lif.cuda import recurrent_run  # noqa: PLC0415  after what is said above of numba
+
+    monkeypatch.setattr(recurrent_run, "WIDTH", 2)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.fixture(params=os.environ.get("ADJSNN_LIF_KERNELS", "fused plain").split())
+def lif_kernels(request, monkeypatch):
+    """The option of `solve` of LIF networks: compiled loops, and the plain event queue; or what `make simulate` asks for."""
+    if request.param == "cuda":
+        from adjsnn.lif.engine import BODIES  # noqa: PLC0415
+
+        def obstacle(layers):
+            if (why := body.obstacle(layers)) is not None:
+                pytest.skip(why)
+
+        request.getfixturevalue("simulator")
+        body = BODIES["cuda"]
+        monkeypatch.setitem(BODIES, "cuda", body._replace(obstacle=obstacle))
     return request.param

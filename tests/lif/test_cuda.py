@@ -1,6 +1,5 @@
 """Loops for a GPU give what the plain code gives: on the machine's GPU where there is one, else in numba's simulator."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +12,7 @@ from adjsnn import ConfigurationError, EventError, SpikeTrains
 from adjsnn.lif import engine
 from adjsnn.lif.cuda import device, feedforward_run, recurrent_run, tensors
 
+pytestmark = pytest.mark.usefixtures("simulator")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS, DT = 6, 5.0
 PROBES = [0.0, 5.0, 18.0, 30.0]  # one of them where a step of the currents begins, and both ends
@@ -20,19 +20,6 @@ FEEDFORWARD, RECURRENT = ["per_axon", "per_synapse", "no_delay"], ["recurrent", 
 KINDS = FEEDFORWARD + RECURRENT
 # Both bodies compute in float64 with the same formulas and round in other order; slow crossings amplify that.
 ROUNDING = 1e-12
-
-
-@pytest.fixture(autouse=True)
-def narrow(monkeypatch):
-    """In the simulator threads of a block wait for each other actively: few of them, and short turns."""
-    if DEVICE == "cuda":
-        yield
-        return
-    monkeypatch.setattr(recurrent_run, "WIDTH", 2)  # so that each has several neurons, too
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def network(kind: str, ratio: float = 4.0, **options) -> adjsnn.LIFNetwork:

@@ -139,15 +139,7 @@ def forward(neurons, echo, stops, start, limit, cells, spikes, log, states, done
         if kind in (END, STRAY) or (kind == SPIKE and count == spikes.time.shape[1]):
             break
         if thread == 0:
-            _note(
-                log,
-                b,
-                entry,
-                t,
-                kind,
-                (cells.latest[b, which] if kind == RELEASE else (count if kind == SPIKE else which)),
-                which,
-            )
+            _note(cells, log, b, entry, count, t, kind, which)
         entry += 1
         if kind == ARRIVAL:
             place += 1
@@ -336,6 +328,9 @@ def _delivered(echo, cells, spikes, b, n, spike):
 
 
 @cuda.jit(device=True)
-def _note(log, b, entry, t, kind, ref, which):
-    target = which if kind in (SPIKE, RELEASE) else ALL
+def _note(cells, log, b, entry, count, t, kind, which):
+    """An entry of the log, after `count` spikes."""
+    target, ref = ALL, which
+    if kind in (SPIKE, RELEASE):
+        target, ref = which, (count if kind == SPIKE else cells.latest[b, which])
     log.time[b, entry], log.kind[b, entry], log.ref[b, entry], log.target[b, entry] = t, kind, ref, target
