@@ -254,6 +254,24 @@ def test_a_spike_without_speed_has_no_derivative(kind):
         sol.spike_times(0).sum().backward()
 
 
+@pytest.mark.parametrize("kind", ["per_axon", "recurrent"])
+def test_a_sweep_changes_nothing_that_it_is_given(kind, monkeypatch):
+    """Errors of spikes grow in a copy of their cotangents."""
+    met, body = [], engine.BODIES["cuda"]
+
+    def backward(*given):
+        before = given[5].time.clone()
+        met.append((before, given[5].time))
+        return body.backward(*given)
+
+    monkeypatch.setitem(engine.BODIES, "cuda", body._replace(backward=backward))
+    sol = adjsnn.solve(on_device(network(kind), "cuda"), random_spikes(5, batch=1).to(DEVICE), t_end=20.0, kernels="cuda")
+    sol.spike_times(0).sum().backward()
+    ((before, after),) = met
+    assert len(before) > 5
+    assert torch.equal(before, after)
+
+
 def test_what_is_kept_of_a_spike_is_small():
     """Beside it a number for each sample and neuron; of a recurrent layer also a log, with three entries of 24 bytes for it."""
     for kind in ("per_axon", "recurrent"):
@@ -314,8 +332,9 @@ def test_a_network_on_the_cpu_is_not_solved_in_a_simulator_unasked():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
-def test_the_same_bits_every_time_on_any_stream():
-    lif, x = network("per_synapse", layers=(60, 40)), random_spikes(5, batch=50)
+@pytest.mark.parametrize(("kind", "layers"), [("per_synapse", (60, 40)), ("recurrent", (300, 40))])
+def test_the_same_bits_every_time_on_any_stream(kind, layers):
+    lif, x = network(kind, layers=layers), random_spikes(5, batch=50)
     first = results(lif, x, "cuda")
     with torch.cuda.stream(torch.cuda.Stream()):
         again = results(lif, x, "cuda")

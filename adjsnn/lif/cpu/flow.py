@@ -1,7 +1,7 @@
 """Scalar pieces of the LIF loops, compiled by numba: flow, crossing and costate of one neuron between events (2.3)-(2.10).
 
 The same formulas as in `lif/flow.py`, one number at a time. Rounding must stay what it is written as, so sums are not
-reordered; products and sums may be fused.
+reordered; products and sums may be fused. `lif/cuda/` compiles them for a GPU, where nothing can be allocated.
 """
 
 from math import exp, expm1, inf, log1p, sqrt
