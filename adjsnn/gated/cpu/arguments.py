@@ -6,6 +6,7 @@ import numpy as np
 
 NIF, LIF, QIF = range(3)  # membranes
 RECTANGULAR, RAISED_COSINE = range(2)  # gates
+TOGETHER = 4  # samples, and rows of a matrix, that Euler steps multiply at a time
 
 
 class Network(NamedTuple):
@@ -17,11 +18,14 @@ class Network(NamedTuple):
         two_sided: whether the zone is mirrored and G odd.
         zone: (1/Δ, 1 - θ/Δ).
         h: the step, ms.
-        constants: (2, N), 1/τ and v_r of each neuron; zeros where the membrane has none.
+        constants: (2, N), 1/τ and v_r of each neuron; zeros where the membrane has none. In Euler steps (2, S·N), once for
+            each sample of a tile.
         w_rec_t: (N, N), a row per presynaptic neuron.
+        w_rec: (N, N), a row per postsynaptic neuron.
         w_in_t: (C, N), a row per channel.
-        bias: (N,).
-        w_out: (C_out, N) forward, and its transpose (N, C_out) backward, so that what is read together lies together.
+        bias: (N,), in Euler steps (S·N,).
+        w_out: (C_out, N).
+        w_out_t: (N, C_out).
     """
 
     membrane: int
@@ -31,9 +35,11 @@ class Network(NamedTuple):
     h: Any
     constants: np.ndarray
     w_rec_t: np.ndarray
+    w_rec: np.ndarray
     w_in_t: np.ndarray
     bias: np.ndarray
     w_out: np.ndarray
+    w_out_t: np.ndarray
 
 
 class Synapses(NamedTuple):
@@ -206,12 +212,12 @@ class Sums(NamedTuple):
 
 
 class EulerMemory(NamedTuple):
-    """Vectors (N,) of one thread, in the order of their use, and indices (N+1,) of neurons.
+    """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise, in the order of their use.
 
     Attributes:
-        active: neurons that release charge.
+        active: (N+1,), indices of neurons that release charge.
         turns: thresholds crossed.
-        q: zone coordinate, then the charge released.
+        q: zone coordinate, then the charge released, then q/τ_f.
         charge: G(v⁺).
         weight: q/τ_f of the active neurons.
     """
@@ -224,47 +230,72 @@ class EulerMemory(NamedTuple):
 
 
 class EulerAdjointMemory(NamedTuple):
-    """Vectors (N,) of one thread, and indices (N+1,) of neurons.
+    """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise. Those from v0 to q_slow are of the neurons
+    that matter: the few in the zone of one sample, or all of some samples.
 
     Attributes:
-        active: neurons in the zone before or after the step.
-        x0: zone coordinate before.
-        x1: zone coordinate after.
-        g0: g before.
-        g1: g after.
-        m: of (4.1), the cotangent of the charge.
+        active: (S·N+1,), indices of neurons in the zone before or after the step, those of each sample one after the other.
+        ends: (S,), where those of each sample end.
+        size: (1,), neurons of the tile.
+        marked: 1 for neurons in the zone after the step.
+        m: not 0 for neurons in the zone before or after, or through it.
+        to_now: m g(v) of (4.1).
+        to_after: m g(v⁺).
+        v0: v.
+        v1: v⁺.
+        crossed: thresholds crossed.
+        x: zone coordinate.
+        g0: g(v), then its product with m.
+        g1: g(v⁺), likewise.
+        level0: G(v).
+        level1: G(v⁺).
+        projected: W_recᵀ ζ.
+        slow: W_outᵀ η.
+        own: λ_f/τ_f + λ_s/τ_s of a loss that reads a_f or a_s itself.
+        counted: cotangent of the number of spikes.
+        chosen: m of (4.1), the cotangent of the charge.
+        q_fast: q/τ_f.
+        q_slow: q/τ_s.
         mu: cotangent of ṽ.
         w: cotangent of I.
         push: h ∂_I f.
         pull: 1 + h ∂_v f.
-        projected: W_recᵀ ζ at the active neurons.
-        q_fast: their q/τ_f.
-        q_slow: their q/τ_s.
-        drive: W_in u + b.
-        y0: x0 of the active neurons, gathered, so that G is a loop without branches.
-        y1: x1 of them.
-        level0: G of y0.
-        level1: G of y1.
+        d_bias: gradients of b for each sample.
+        d_c0: of τ_m or τ_v.
+        d_c1: of v_r.
+        d_out: (C_out, N), of W_out, of steps in which all neurons of some samples mattered.
     """
 
     active: np.ndarray
-    x0: np.ndarray
-    x1: np.ndarray
+    ends: np.ndarray
+    size: np.ndarray
+    marked: np.ndarray
+    m: np.ndarray
+    to_now: np.ndarray
+    to_after: np.ndarray
+    v0: np.ndarray
+    v1: np.ndarray
+    crossed: np.ndarray
+    x: np.ndarray
     g0: np.ndarray
     g1: np.ndarray
-    m: np.ndarray
+    level0: np.ndarray
+    level1: np.ndarray
+    projected: np.ndarray
+    slow: np.ndarray
+    own: np.ndarray
+    counted: np.ndarray
+    chosen: np.ndarray
+    q_fast: np.ndarray
+    q_slow: np.ndarray
     mu: np.ndarray
     w: np.ndarray
     push: np.ndarray
     pull: np.ndarray
-    projected: np.ndarray
-    q_fast: np.ndarray
-    q_slow: np.ndarray
-    drive: np.ndarray
-    y0: np.ndarray
-    y1: np.ndarray
-    level0: np.ndarray
-    level1: np.ndarray
+    d_bias: np.ndarray
+    d_c0: np.ndarray
+    d_c1: np.ndarray
+    d_out: np.ndarray
 
 
 class StageMemory(NamedTuple):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adjsnn.gated.cpu import arguments
 from adjsnn.gated.cpu.arguments import (
+    TOGETHER,
     Carry,
     Costate,
     Cotangents,
@@ -39,6 +40,7 @@ MEMBRANES: dict[type, int] = {NIF: arguments.NIF, LIF: arguments.LIF, QIF: argum
 CONSTANTS: dict[type, tuple[str, ...]] = {NIF: (), LIF: ("tau_mem", "v_reset"), QIF: ("tau_v",)}
 GATES: dict[type, int] = {RectangularGate: arguments.RECTANGULAR, RaisedCosineGate: arguments.RAISED_COSINE}
 MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
+TILE = 512  # neurons of some samples that Euler steps treat together: their vectors stay in a core's nearest cache
 NEURON_STEPS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
 
 
@@ -141,6 +143,8 @@ class FusedGated:
         self.program, self.tensors = program, tensors
         self.neuron, self.gate, self.dt = program.neuron, program.gate, program.dt
         self.tableau = FusedTableau.of(program) if isinstance(program, GatedRungeKutta) else None
+        # Samples in a tile: a multiple of those that are multiplied together.
+        self.tile = 1 if self.tableau else TOGETHER * max(1, TILE // (TOGETHER * len(tensors.w_rec)))
 
     def unit_length(self, n_steps: int, batch: int) -> int:
         """Steps per call of a compiled loop, also the unit of checkpointing."""
@@ -185,8 +189,8 @@ class FusedGated:
         dtype, n_hidden = _array(v).dtype.type, v.shape[2]
         self._products(t.w_out, a_slow[0], _array(readout[0]))
         channels = np.arange(len(t.w_out))
-        network, scheme = self.network(_array(t.w_out)), self.scheme(dtype)
-        whole = Path(*(_array(x) for x in (u, v, a_fast, a_slow, readout, current, crossings)))
+        network, scheme = self.network(dtype), self.scheme(dtype)
+        whole, carry = self.path(u, v, a_fast, a_slow, readout, current, crossings), Carry(*(self.rows(x, 1) for x in carry))
         length = block_length(v[0].numel())
         groups = groups_of(u.shape[1], n_hidden * min(len(u), length), n_hidden)
         outcomes = [Outcome(np.full(2, -1, np.int64), np.zeros(2, np.int64)) for _ in groups]
@@ -218,22 +222,36 @@ class FusedGated:
             from adjsnn.gated.cpu import runge_kutta_adjoint as adjoint  # noqa: PLC0415
         return forward.forward if direction == "forward" else adjoint.backward
 
-    def network(self, w_out: np.ndarray) -> Network:
-        """The network as the loops take it, with W_out or its transpose."""
+    def network(self, dtype: Any) -> Network:
+        """The network as the loops take it."""
         t, width = self.tensors, self.gate.width
-        dtype = w_out.dtype.type
+        repeats = self.tile if self.tableau is None else 1
         return Network(
             membrane=MEMBRANES[type(self.neuron)],
             gate=GATES[type(self.gate)],
             two_sided=self.neuron.two_sided,
             zone=(dtype(1.0 / width), dtype(1.0 - self.neuron.threshold / width)),
             h=dtype(self.dt),
-            constants=self._constants(),
+            constants=np.tile(self._constants(), repeats),
             w_rec_t=_array(t.w_rec.T),
+            w_rec=_array(t.w_rec),
             w_in_t=_array(t.w_in.T),
-            bias=_array(t.bias),
-            w_out=w_out,
+            bias=np.tile(_array(t.bias), repeats),
+            w_out=_array(t.w_out),
+            w_out_t=_array(t.w_out.T),
         )
+
+    def path(self, *arrays: Tensor) -> Path:
+        """What is stored of a trajectory, u to crossings, as the loops take it."""
+        whole = Path(*(_array(x) for x in arrays))
+        per_neuron = {name: self.rows(getattr(whole, name), 2) for name in ("v", "a_fast", "a_slow", "current", "crossings")}
+        return whole._replace(**per_neuron)
+
+    def rows(self, x: np.ndarray, dimensions: int) -> np.ndarray:
+        """An array (…, B, N) as the loops take it: where samples are solved in tiles, (…, B·N) of so many dimensions."""
+        if self.tableau is not None:
+            return x
+        return x.reshape(-1) if dimensions == 1 else x.reshape(len(x), x.shape[1] * x.shape[2])
 
     def scheme(self, dtype: Any) -> Synapses | RungeKutta:
         """How a step is taken."""
@@ -246,7 +264,7 @@ class FusedGated:
         """What a thread of the forward loop writes to."""
         index = np.empty(n_hidden + 1, np.int64)
         if self.tableau is None:
-            return (EulerMemory._make([index, *np.empty((len(EulerMemory._fields) - 1, n_hidden), dtype)]),)
+            return (EulerMemory._make([index, *np.empty((len(EulerMemory._fields) - 1, self.tile * n_hidden), dtype)]),)
         s = len(self.tableau.b)
         blocks, vectors = np.empty((5, s + 1, n_hidden), dtype), np.empty((4, n_hidden), dtype)
         return (StageMemory._make([index, *blocks, *vectors, np.empty(s)]),)
@@ -254,8 +272,10 @@ class FusedGated:
     def _adjoint_memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the backward loop writes to."""
         if self.tableau is None:
-            index = np.empty(n_hidden + 1, np.int64)
-            return (EulerAdjointMemory._make([index, *np.empty((len(EulerAdjointMemory._fields) - 1, n_hidden), dtype)]),)
+            width = self.tile * n_hidden
+            vectors = np.empty((len(EulerAdjointMemory._fields) - 4, width), dtype)
+            indices = (np.empty(width + 1, np.int64), np.empty(self.tile, np.int64), np.empty(1, np.int64))
+            return (EulerAdjointMemory._make([*indices, *vectors, np.empty(self.tensors.w_out.shape, dtype)]),)
         s = len(self.tableau.b)
         blocks, vectors = np.empty((6, s + 1, n_hidden), dtype), np.empty((9, n_hidden), dtype)
         return *self._memory(n_hidden, dtype), StageAdjointMemory._make([*blocks, *vectors, np.empty(s)])
@@ -301,7 +321,7 @@ class FusedSweep:
         n_steps, batch, n_hidden = shape
         self.kernel, self.wanted, self.length = kernel, wanted, block_length(batch * n_hidden)
         self.dtype = _array(t.w_rec).dtype.type
-        self.network, self.scheme = kernel.network(_array(t.w_out.T)), kernel.scheme(self.dtype)
+        self.network, self.scheme = kernel.network(self.dtype), kernel.scheme(self.dtype)
         names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
         self.want = Want._make([*(name in wanted for name in names), last[2] is not None, last[3] is not None])
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
@@ -328,20 +348,23 @@ class FusedSweep:
             cotangents: of readout, v, a_fast, a_slow; the rows of the unit's T times before each step are read.
             d_u: memory for the gradient of u.
         """
-        tr, loop = trajectory, self.kernel._loop("backward")
-        whole = Path(*(_array(x) for x in (u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)))
+        tr, t, loop = trajectory, self.kernel.tensors, self.kernel._loop("backward")
+        whole = self.kernel.path(u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)
         losses = [_EMPTY[self.dtype] if x is None else _array(x) for x in cotangents]
+        losses[1:] = [self.kernel.rows(x, 2) for x in losses[1:]]
         filled = None if d_u is None else d_u.contiguous()  # a loop would be compiled for another layout, and be slower
         whole_d_u = _EMPTY[self.dtype] if filled is None else filled.numpy()
+        of_neurons = {name: self.kernel.rows(getattr(self.state, name), 1) for name in ("lam_v", "zeta", "fast", "slow")}
+        state = self.state._replace(**of_neurons)
         for start, stop in reversed(_blocks(len(u), self.length)):
             block = _part(whole, start, stop)
-            asked = Cotangents._make([*(c[start:stop] for c in losses), self.c_charge])
+            asked = Cotangents._make([*(c[start:stop] for c in losses), self.kernel.rows(self.c_charge, 1)])
 
             def work(k: int, first: int, last: int, block=block, asked=asked, d_input=whole_d_u[start:stop]) -> None:
                 sums = [np.zeros(size, self.dtype) for size in self.shapes]  # short sums, so that float32 keeps its digits
-                memory = self.kernel._adjoint_memory(block.v.shape[2], self.dtype)
+                memory = self.kernel._adjoint_memory(len(t.w_rec), self.dtype)
                 into = Sums._make([d_input, *sums, self.d_tau[k]])
-                loop(self.network, self.scheme, block, asked, self.want, self.state, first, last, *memory, into)
+                loop(self.network, self.scheme, block, asked, self.want, state, first, last, *memory, into)
                 for whole, part in zip(self.total[k], sums, strict=True):
                     whole += part
 

@@ -171,7 +171,7 @@ def _released_back(network, scheme, want, costate, memory, back, sums, row, b):
         back.density[row],
         back.omega[row],
         costate.eta[b],
-        network.w_out,
+        network.w_out_t,
     )
     for n in range(x.shape[0]):
         x[n] = back.g0[n] + density[n] + abs(charge[n])

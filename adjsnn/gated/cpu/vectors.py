@@ -82,6 +82,16 @@ def zone(v, shape, two_sided, x):
 
 
 @compiled(**OPTIONS)
+def inside(v, shape, two_sided, marks):
+    """1 in the zone, edges included, and 0 outside; arguments as of `zone`."""
+    zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
+    slope, offset = shape[0], shape[1]
+    for n in range(v.shape[0]):
+        y = (abs(v[n]) if two_sided else v[n]) * slope + offset
+        marks[n] = one if (y >= zero) & (y <= one) else zero
+
+
+@compiled(**OPTIONS)
 def integral(gate, x, charge):
     """G of the zone coordinate: x, or x - sin(2πx)/2π."""
     if gate == RECTANGULAR:
@@ -168,6 +178,91 @@ def dot_rows(matrix, index, count, row, out):
         for n in range(row.shape[0]):
             p += a[n] * row[n]
         out[k] = p
+
+
+@compiled(**OPTIONS)
+def number(marks):
+    """Number of entries that are not zero."""
+    count = np.int32(0)
+    for n in range(marks.shape[0]):
+        count += marks[n] != 0
+    return count
+
+
+@compiled(**OPTIONS)
+def total(a, b, out):
+    """out = a + b, of the first entries of b."""
+    for n in range(a.shape[0]):
+        out[n] = a[n] + b[n]
+
+
+@compiled(**OPTIONS)
+def scaled(factor, x):
+    """x *= factor."""
+    for n in range(x.shape[0]):
+        x[n] *= factor
+
+
+@compiled(**OPTIONS)
+def add_products(matrix, weight, total):
+    """total[s] += Σ_n weight[s, n] matrix[n] for the four s of TOGETHER, both flat: four rows at a time, each read once."""
+    rows, length = matrix.shape
+    w0, w1, w2, w3 = weight[:rows], weight[rows : 2 * rows], weight[2 * rows : 3 * rows], weight[3 * rows :]
+    t0, t1, t2, t3 = total[:length], total[length : 2 * length], total[2 * length : 3 * length], total[3 * length :]
+    whole = rows - rows % 4
+    for n in range(0, whole, 4):
+        a, b, c, d = matrix[n], matrix[n + 1], matrix[n + 2], matrix[n + 3]
+        p0, q0, r0, s0 = w0[n], w0[n + 1], w0[n + 2], w0[n + 3]
+        p1, q1, r1, s1 = w1[n], w1[n + 1], w1[n + 2], w1[n + 3]
+        p2, q2, r2, s2 = w2[n], w2[n + 1], w2[n + 2], w2[n + 3]
+        p3, q3, r3, s3 = w3[n], w3[n + 1], w3[n + 2], w3[n + 3]
+        for m in range(length):
+            t0[m] += (p0 * a[m] + q0 * b[m]) + (r0 * c[m] + s0 * d[m])
+            t1[m] += (p1 * a[m] + q1 * b[m]) + (r1 * c[m] + s1 * d[m])
+            t2[m] += (p2 * a[m] + q2 * b[m]) + (r2 * c[m] + s2 * d[m])
+            t3[m] += (p3 * a[m] + q3 * b[m]) + (r3 * c[m] + s3 * d[m])
+    for n in range(whole, rows):
+        a = matrix[n]
+        for m in range(length):
+            t0[m] += w0[n] * a[m]
+            t1[m] += w1[n] * a[m]
+            t2[m] += w2[n] * a[m]
+            t3[m] += w3[n] * a[m]
+
+
+@compiled(**OPTIONS)
+def add_outer_products(weight, rows, total):
+    """total[n] += Σ_s weight[s, n] rows[s] over the four s of TOGETHER, weight and rows flat: four n at a time."""
+    size, length = total.shape
+    w0, w1, w2, w3 = weight[:size], weight[size : 2 * size], weight[2 * size : 3 * size], weight[3 * size :]
+    a, b, c, d = rows[:length], rows[length : 2 * length], rows[2 * length : 3 * length], rows[3 * length :]
+    whole = size - size % 4
+    for n in range(0, whole, 4):
+        four = total[n : n + 4]  # so the compiler sees that its rows lie one after the other
+        t0, t1, t2, t3 = four[0], four[1], four[2], four[3]
+        p0, q0, r0, s0 = w0[n], w1[n], w2[n], w3[n]
+        p1, q1, r1, s1 = w0[n + 1], w1[n + 1], w2[n + 1], w3[n + 1]
+        p2, q2, r2, s2 = w0[n + 2], w1[n + 2], w2[n + 2], w3[n + 2]
+        p3, q3, r3, s3 = w0[n + 3], w1[n + 3], w2[n + 3], w3[n + 3]
+        for m in range(length):
+            t0[m] += (p0 * a[m] + q0 * b[m]) + (r0 * c[m] + s0 * d[m])
+            t1[m] += (p1 * a[m] + q1 * b[m]) + (r1 * c[m] + s1 * d[m])
+            t2[m] += (p2 * a[m] + q2 * b[m]) + (r2 * c[m] + s2 * d[m])
+            t3[m] += (p3 * a[m] + q3 * b[m]) + (r3 * c[m] + s3 * d[m])
+    for n in range(whole, size):
+        row = total[n]
+        for m in range(length):
+            row[m] += (w0[n] * a[m] + w1[n] * b[m]) + (w2[n] * c[m] + w3[n] * d[m])
+
+
+@compiled(**OPTIONS)
+def combined(matrix, weight, out):
+    """out = Σ_c weight[c] matrix[c]."""
+    fill(out, weight.dtype.type(0.0))
+    for c in range(matrix.shape[0]):
+        row, x = matrix[c], weight[c]
+        for n in range(out.shape[0]):
+            out[n] += x * row[n]
 
 
 @compiled(**OPTIONS)
