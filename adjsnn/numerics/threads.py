@@ -4,12 +4,40 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
 MANY_NEURONS = 256  # above, one group for each thread: every group has a gradient of the weights of its own
 SHARE = 1 << 14  # neuron-steps a group of samples must have to be worth a call
 GROUPS_PER_THREAD = 4  # so that a thread whose core is busy otherwise does not hold the others up
+_OF_LOOPS: ContextVar[int | None] = ContextVar("threads of the loops", default=None)
+
+
+def loop_threads() -> int:
+    """Threads of the compiled loops: as many as torch's, if nothing else was asked for with `loops_alone`."""
+    return _OF_LOOPS.get() or torch.get_num_threads()
+
+
+@contextmanager
+def loops_alone(threads: int) -> Iterator[Callable[[], None]]:
+    """The compiled loops inside take `threads` threads, torch's own operations one.
+
+    A training is loops and, between them, small operations that gain nothing from a second thread. Shared out all the same,
+    they leave workers behind that spin on the cores which the loops want, and wait for workers whose core is busy with
+    something else: two threads could be slower than one.
+
+    Yields:
+        a function that gives torch the threads too, for networks that no compiled loop covers.
+    """
+    before = torch.get_num_threads()
+    token = _OF_LOOPS.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield lambda: torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(before)
+        _OF_LOOPS.reset(token)
 
 
 @contextmanager
@@ -29,7 +57,7 @@ def one_torch_thread() -> Iterator[None]:
 
 def groups_of(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int, int]]:
     """Samples (first, last) of each call. The gradient's sums are taken group by group, so their order is always the same."""
-    threads = torch.get_num_threads()
+    threads = loop_threads()
     most = threads * GROUPS_PER_THREAD if n_hidden <= MANY_NEURONS else threads  # each group has a dW_rec of its own
     count = max(1, min(most, batch, batch * work_per_sample // SHARE))
     edges = [batch * k // count for k in range(count + 1)]
@@ -37,7 +65,7 @@ def groups_of(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int
 
 
 def run_groups(work: Callable[[int, int, int], None], groups: list[tuple[int, int]]) -> None:
-    """work(k, first, last) for each group, in as many threads as torch uses; the loops release the interpreter."""
+    """work(k, first, last) for each group, in `loop_threads` threads; the loops release the interpreter."""
     failures: list[BaseException] = []
     order = itertools.count()
 
@@ -48,7 +76,7 @@ def run_groups(work: Callable[[int, int, int], None], groups: list[tuple[int, in
         except BaseException as error:
             failures.append(error)
 
-    others = [threading.Thread(target=share) for _ in range(min(torch.get_num_threads(), len(groups)) - 1)]
+    others = [threading.Thread(target=share) for _ in range(min(loop_threads(), len(groups)) - 1)]
     for thread in others:
         thread.start()
     share()

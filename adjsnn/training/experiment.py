@@ -57,7 +57,7 @@ class TrainingConfig:
     """auto: cuda where there is one"""
     dtype: Literal["float32", "float64"] = "float32"
     threads: Threads = 1
-    """torch threads, also those of the compiled loops; the arrays of one step are mostly too small to share out"""
+    """threads of the compiled loops; of torch's own operations where no compiled loop covers the network"""
     tensorboard: bool = False
     """write TensorBoard events beside metrics.csv"""
     runs: Path = Path("runs")

@@ -120,18 +120,22 @@ def new_training(experiment: Experiment[Any]) -> Training:
     return Training(experiment, net, average, experiment.optimiser(net), experiment.generator())
 
 
-def rehearse(experiment: Experiment[Any], training: Training, team: Processes) -> None:
+def rehearse(experiment: Experiment[Any], training: Training, team: Processes) -> str:
     """Solve and differentiate the next batch once, and judge a start, without a trace in the training.
 
     Done before there is a folder: what a configuration cannot do is met here, by its own error. And compiled loops are ready
     when time is taken.
+
+    Returns:
+        which body of code solved it, as `sol.stats.kernel`; "plain" where the solution does not say.
     """
     state = torch.get_rng_state()
     buffers = {name: buffer.clone() for name, buffer in training.net.named_buffers()}
     generator = torch.Generator().manual_seed(0)
     generator.set_state(training.generator.get_state())
     batch = share_of(experiment.place(experiment.batch(generator, training.done)), team.rank, team.count)
-    experiment.cost(training.net, batch).value.backward()
+    cost = experiment.cost(training.net, batch)
+    cost.value.backward()
     training.optimiser.zero_grad()
     with torch.no_grad():
         for name, buffer in training.net.named_buffers():
@@ -139,6 +143,7 @@ def rehearse(experiment: Experiment[Any], training: Training, team: Processes) -
         torch.set_rng_state(state)
         if team.first and training.done == 0:
             training.start = experiment.evaluate(training.judged, "validation")
+    return getattr(getattr(cost.sol, "stats", None), "kernel", "plain")
 
 
 def train(experiment: Experiment[Any], training: Training, run: RunFolder | None, team: Processes, stop: Stop) -> None:

@@ -14,6 +14,7 @@ import torch
 import tyro
 
 from adjsnn.errors import AdjsnnError, ConfigurationError
+from adjsnn.numerics.threads import loops_alone
 from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve, Experiment, TrainingConfig
 from adjsnn.training.files import State, checkpoints, digest_of, digests_of, lost_files, read_about, read_summary, sealed
@@ -50,15 +51,14 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
         if resumed is not None:
             kind, config = _earlier(kinds, resumed, arguments)
         check(config)
-        torch.set_num_threads(config.threads)
         experiment = kind(config)
-        with processes(experiment.device) as team, stopping() as stop:
+        with loops_alone(config.threads) as share, processes(experiment.device) as team, stopping() as stop:
             experiment.device = team.device
             training = new_training(experiment)
             if resumed is not None:
                 run = _opened(kind, resumed, training, team)
-            if training.done < config.iterations:
-                rehearse(experiment, training, team)
+            if training.done < config.iterations and rehearse(experiment, training, team) == "plain":
+                share()
             if resumed is None and team.first:
                 run = RunFolder.new(config.runs, kind.name(), config, command=f"python {_script(kind)}", arguments=arguments)
             return _run(experiment, training, run, team, stop)

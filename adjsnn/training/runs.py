@@ -27,6 +27,7 @@ from torch import nn
 
 import adjsnn
 from adjsnn.errors import ConfigurationError
+from adjsnn.numerics.threads import loop_threads
 from adjsnn.training.files import (
     State,
     checkpoints,
@@ -370,7 +371,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": processor(),
         "gpu": gpu,
-        "threads": str(torch.get_num_threads()),
+        "threads": str(loop_threads()),
         "runs at a time": os.environ.get(TOGETHER, "1"),
     }
 

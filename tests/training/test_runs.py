@@ -423,3 +423,11 @@ def test_the_report_opens_offline(script, tmp_path):
     widths = re.search(r"<title>([\d,]+)</title>", found.stdout)[1].split(",")
     assert len(widths) == len(list((run / "figures").glob("*.png")))
     assert min(map(int, widths)) > 100
+
+
+def test_torch_keeps_its_threads_and_a_run_says_those_of_the_loops(script, tmp_path):
+    before = torch.get_num_threads()
+    status, _, err = _here(script, "--runs", str(tmp_path), "--iterations", "1", "--threads", "3")
+    assert status == 0, err
+    assert torch.get_num_threads() == before
+    assert read_about(_only(tmp_path))["versions"]["threads"] == "3"

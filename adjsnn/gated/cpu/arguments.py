@@ -195,9 +195,10 @@ class Sums(NamedTuple):
         w_rec_t: (N, N).
         w_in_t: (C, N).
         w_out_t: (N, C_out).
-        bias: (N,).
-        c0: (N,), of τ_m or τ_v.
-        c1: (N,), of v_r.
+        bias: (N,), in Euler steps (S·N,), for each sample of a tile.
+        c0: likewise, of τ_m or τ_v.
+        c1: likewise, of v_r.
+        w_out: (C_out, N), to be added to w_out_t; of Euler steps alone.
         tau: (2,), float64, of τ_f and τ_s.
     """
 
@@ -208,6 +209,7 @@ class Sums(NamedTuple):
     bias: np.ndarray
     c0: np.ndarray
     c1: np.ndarray
+    w_out: np.ndarray
     tau: np.ndarray
 
 
@@ -230,25 +232,21 @@ class EulerMemory(NamedTuple):
 
 
 class EulerAdjointMemory(NamedTuple):
-    """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise. Those from v0 to q_slow are of the neurons
-    that matter: the few in the zone of one sample, or all of some samples.
+    """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise. Those from v to q_slow are of the neurons that
+    matter: those of some samples in the zone, or all of them. The first four are (2·S·N,), before and after the step.
 
     Attributes:
         active: (S·N+1,), indices of neurons in the zone before or after the step, those of each sample one after the other.
         ends: (S,), where those of each sample end.
-        size: (1,), neurons of the tile.
         marked: 1 for neurons in the zone after the step.
         m: not 0 for neurons in the zone before or after, or through it.
         to_now: m g(v) of (4.1).
         to_after: m g(v⁺).
-        v0: v.
-        v1: v⁺.
-        crossed: thresholds crossed.
+        v: v, v⁺.
         x: zone coordinate.
-        g0: g(v), then its product with m.
-        g1: g(v⁺), likewise.
-        level0: G(v).
-        level1: G(v⁺).
+        g: g, then its product with m.
+        level: G.
+        crossed: thresholds crossed.
         projected: W_recᵀ ζ.
         slow: W_outᵀ η.
         own: λ_f/τ_f + λ_s/τ_s of a loss that reads a_f or a_s itself.
@@ -260,27 +258,19 @@ class EulerAdjointMemory(NamedTuple):
         w: cotangent of I.
         push: h ∂_I f.
         pull: 1 + h ∂_v f.
-        d_bias: gradients of b for each sample.
-        d_c0: of τ_m or τ_v.
-        d_c1: of v_r.
-        d_out: (C_out, N), of W_out, of steps in which all neurons of some samples mattered.
     """
 
     active: np.ndarray
     ends: np.ndarray
-    size: np.ndarray
     marked: np.ndarray
     m: np.ndarray
     to_now: np.ndarray
     to_after: np.ndarray
-    v0: np.ndarray
-    v1: np.ndarray
-    crossed: np.ndarray
+    v: np.ndarray
     x: np.ndarray
-    g0: np.ndarray
-    g1: np.ndarray
-    level0: np.ndarray
-    level1: np.ndarray
+    g: np.ndarray
+    level: np.ndarray
+    crossed: np.ndarray
     projected: np.ndarray
     slow: np.ndarray
     own: np.ndarray
@@ -292,10 +282,6 @@ class EulerAdjointMemory(NamedTuple):
     w: np.ndarray
     push: np.ndarray
     pull: np.ndarray
-    d_bias: np.ndarray
-    d_c0: np.ndarray
-    d_c1: np.ndarray
-    d_out: np.ndarray
 
 
 class StageMemory(NamedTuple):

@@ -85,7 +85,12 @@ def _step(network, keep, gain, path, carry, memory, t, start, stop):
     """Step t of a tile. Returns whether its state is sound, and its smallest and largest number of crossings."""
     n_hidden = network.w_rec_t.shape[0]
     here, to = start * n_hidden, stop * n_hidden
-    v, current, crossings, after = path.v[t, here:to], path.current[t, here:to], path.crossings[t, here:to], path.v[t + 1, here:to]
+    v, current, crossings, after = (
+        path.v[t, here:to],
+        path.current[t, here:to],
+        path.crossings[t, here:to],
+        path.v[t + 1, here:to],
+    )
     recurrent, level = carry.recurrent[here:to], carry.level[here:to]
     turns, q, charge = memory.turns[: to - here], memory.q[: to - here], memory.charge[: to - here]
     total(recurrent, network.bias, current)

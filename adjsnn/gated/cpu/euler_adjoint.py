@@ -6,6 +6,7 @@ from adjsnn.gated.cpu.arguments import LIF, QIF, TOGETHER
 from adjsnn.gated.cpu.euler import add_input
 from adjsnn.gated.cpu.membranes import reset_back, step_partials
 from adjsnn.gated.cpu.vectors import (
+    CALLED,
     OPTIONS,
     PIECE,
     add,
@@ -48,7 +49,7 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
         first: of the samples.
         last: one past the last of them.
         memory: EulerAdjointMemory.
-        sums: Sums.
+        sums: Sums; of bias, c0 and c1 for each sample of a tile.
     """
     one, h, n_hidden = path.v.dtype.type(1.0), network.h, network.w_rec_t.shape[0]
     keep = (one - h / synapses.tau_fast, one - h / synapses.tau_slow)
@@ -59,10 +60,6 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
         stop = min(start + tile, last)
         here, to = start * n_hidden, stop * n_hidden
         inside(path.v[steps, here:to], network.zone, network.two_sided, memory.marked[: to - here])
-        for x in (memory.d_bias, memory.d_c0, memory.d_c1):
-            fill(x, path.v.dtype.type(0.0))
-        for row in memory.d_out:
-            fill(row, path.v.dtype.type(0.0))
         for t in range(steps - 1, -1, -1):
             for_fast, for_slow = _released_back(network, gain, path, cotangents, want, costate, memory, sums, t, start, stop)
             d_tau_fast -= for_fast
@@ -71,17 +68,13 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
                 for_fast, for_slow = _tau_back(network, gain, path, want, costate, memory, t, start, stop)
                 d_tau_fast += for_fast
                 d_tau_slow += for_slow
-            _back(network, keep[0], path, costate, memory, t, here, to)
+            _back(network, keep[0], path, costate, memory, sums, t, here, to)
             _inputs_back(network, path, want, memory, sums, t, start, stop)
-            _read_back(keep, gain, cotangents, want, costate, t, start, stop, n_hidden)
-        for b in range(stop - start):
-            at, end = b * n_hidden, (b + 1) * n_hidden
-            add(memory.d_bias[at:end], sums.bias)
-            add(memory.d_c0[at:end], sums.c0)
-            add(memory.d_c1[at:end], sums.c1)
-        for c in range(memory.d_out.shape[0]):
-            for n in range(n_hidden):
-                sums.w_out_t[n, c] += memory.d_out[c, n]
+            if len(cotangents.readout) > 0:
+                for b in range(start, stop):
+                    decay(costate.eta[b], keep[1], one, cotangents.readout[t, b])
+            if (len(cotangents.v) > 0) | want.reads_fast | want.reads_slow:
+                _read_back(keep, gain, cotangents, want, costate, t, here, to)
     sums.tau[0] += d_tau_fast
     sums.tau[1] += d_tau_slow
 
@@ -97,7 +90,6 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
     """
     n_hidden = network.w_rec_t.shape[0]
     here, size = start * n_hidden, (stop - start) * n_hidden
-    memory.size[0] = size
     v, crossings = path.v[t, here : here + size], path.crossings[t, here : here + size]
     m, marks, marked = memory.m[:size], memory.x[:size], memory.marked[:size]
     inside(v, network.zone, network.two_sided, marks)
@@ -109,108 +101,128 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
     for_fast = for_slow = 0.0
     for done in range(0, size, TOGETHER * n_hidden):
         some = min(TOGETHER * n_hidden, size - done)
-        if some == TOGETHER * n_hidden and 2 * number(m[done : done + some]) > some:
-            fast, slow = _all_back(network, gain, path, cotangents, want, costate, memory, sums, t, here, done)
+        whole = (some == TOGETHER * n_hidden) & (2 * number(m[done : done + some]) > some)
+        if whole:
+            count = some
+            _all_chosen(network, path, costate, memory, t, here + done, some)
         else:
-            fast, slow = _some_back(network, gain, path, cotangents, want, costate, memory, sums, t, here, done)
+            count = _some_chosen(network, path, costate, memory, t, here, done, some)
+        if want.reads_fast | want.reads_slow | (cotangents.charge.shape[0] > 0):
+            _asked(want, cotangents, costate, memory, here + done, whole, some // n_hidden, n_hidden)
+        fast, slow = _charge_back(network, gain, cotangents, want, memory, count)
         for_fast += fast
         for_slow += slow
+        if whole:
+            _all_back(want, costate, memory, sums, here, done, some, n_hidden)
+        else:
+            _some_back(want, costate, memory, sums, here, done, some, n_hidden)
     return for_fast, for_slow
 
 
 @compiled(**PIECE)
-def _some_back(network, gain, path, cotangents, want, costate, memory, sums, t, here, done):
-    """`_released_back` for up to TOGETHER samples, over the neurons that are marked in m."""
-    n_hidden, active, ends, zero = network.w_rec_t.shape[0], memory.active, memory.ends, path.v.dtype.type(0.0)
-    v0, v1, crossed, projected, slow = memory.v0, memory.v1, memory.crossed, memory.projected, memory.slow
-    samples = min(TOGETHER, (memory.size[0] - done) // n_hidden)
+def _all_chosen(network, path, costate, memory, t, at, size):
+    """Voltages, crossings, W_recᵀ ζ and W_outᵀ η of all neurons of TOGETHER samples."""
+    n_hidden, crossings, crossed = network.w_rec_t.shape[0], path.crossings[t, at : at + size], memory.crossed
+    copy(path.v[t, at : at + size], memory.v)
+    copy(path.v[t + 1, at : at + size], memory.v[size:])
+    for n in range(size):
+        crossed[n] = crossings[n]
+    fill(memory.projected[:size], path.v.dtype.type(0.0))
+    add_products(network.w_rec, costate.zeta[at : at + size], memory.projected[:size])
+    for b in range(TOGETHER):
+        combined(network.w_out, costate.eta[at // n_hidden + b], memory.slow[b * n_hidden : (b + 1) * n_hidden])
+
+
+@compiled(**PIECE)
+def _some_chosen(network, path, costate, memory, t, here, done, size):
+    """The same of the neurons that are marked in m, of up to TOGETHER samples. Returns their number, as it is filled up."""
+    n_hidden, active, v, crossed = network.w_rec_t.shape[0], memory.active, memory.v, memory.crossed
     count = 0
-    for b in range(samples):
-        at, begin = here + done + b * n_hidden, count
-        mine = active[begin:]
+    for b in range(size // n_hidden):
+        at, mine = here + done + b * n_hidden, active[count:]
         found = select(memory.m[at - here : at - here + n_hidden], mine)
         for k in range(found):
-            n = at + mine[k]
-            v0[begin + k], v1[begin + k], crossed[begin + k] = path.v[t, n], path.v[t + 1, n], path.crossings[t, n]
-        dot_rows(network.w_rec_t, mine, found, costate.zeta[at : at + n_hidden], projected[begin:])
-        dot_rows(network.w_out_t, mine, found, costate.eta[at // n_hidden], slow[begin:])
-        if want.reads_fast | want.reads_slow | (cotangents.charge.shape[0] > 0):
-            for k in range(found):
-                _asked(want, cotangents, costate, memory, begin + k, at + mine[k])
+            crossed[count + k] = path.crossings[t, at + mine[k]]
+        dot_rows(network.w_rec_t, mine, found, costate.zeta[at : at + n_hidden], memory.projected[count:])
+        dot_rows(network.w_out_t, mine, found, costate.eta[at // n_hidden], memory.slow[count:])
         count += found
-        ends[b] = count
-    filled = min((count + PADDED - 1) // PADDED * PADDED, v0.shape[0])  # neurons that do nothing, so that no loop has a rest
-    for x in (v0, v1, crossed, projected, slow, memory.own, memory.counted):
-        fill(x[count:filled], zero)
-    totals = _charge_back(network, gain, cotangents, want, memory, filled)
+        memory.ends[b] = count
+    # Filled up by neurons that do nothing, so that no loop has a rest.
+    filled = min((count + PADDED - 1) // PADDED * PADDED, crossed.shape[0])
+    for k in range(count, filled):
+        v[k] = v[filled + k] = crossed[k] = memory.projected[k] = memory.slow[k] = path.v.dtype.type(0.0)
+    for b in range(size // n_hidden):
+        at, begin = here + done + b * n_hidden, 0 if b == 0 else memory.ends[b - 1]
+        for k in range(begin, memory.ends[b]):
+            v[k], v[filled + k] = path.v[t, at + active[k]], path.v[t + 1, at + active[k]]
+    return filled
+
+
+@compiled(**PIECE)
+def _all_back(want, costate, memory, sums, here, done, size, n_hidden):
+    """Of all neurons of TOGETHER samples: what goes on to the voltages, and the gradients of W_rec and W_out."""
+    at = here + done
+    if want.w_rec:
+        add_outer_products(memory.q_fast, costate.zeta[at : at + size], sums.w_rec_t)
+    if want.w_out:
+        for b in range(TOGETHER):
+            add_outer(costate.eta[at // n_hidden + b], memory.q_slow[b * n_hidden : (b + 1) * n_hidden], sums.w_out)
+    copy(memory.g[:size], memory.to_now[done : done + size])
+    copy(memory.g[size : 2 * size], memory.to_after[done : done + size])
+
+
+@compiled(**PIECE)
+def _some_back(want, costate, memory, sums, here, done, size, n_hidden):
+    """The same of the neurons that are marked in m, of up to TOGETHER samples."""
+    samples = size // n_hidden
+    filled = min((memory.ends[samples - 1] + PADDED - 1) // PADDED * PADDED, memory.crossed.shape[0])
     begin = 0
     for b in range(samples):
-        at, end = here + done + b * n_hidden, ends[b]
-        mine, found = active[begin:end], end - begin
+        at, end = here + done + b * n_hidden, memory.ends[b]
+        mine, found = memory.active[begin:end], end - begin
         if want.w_rec:
             add_to_rows(sums.w_rec_t, mine, memory.q_fast[begin:end], found, costate.zeta[at : at + n_hidden])
         if want.w_out:
             add_to_rows(sums.w_out_t, mine, memory.q_slow[begin:end], found, costate.eta[at // n_hidden])
         for k in range(found):
             n = at - here + mine[k]
-            memory.to_now[n], memory.to_after[n] = memory.g0[begin + k], memory.g1[begin + k]
+            memory.to_now[n], memory.to_after[n] = memory.g[begin + k], memory.g[filled + begin + k]
         begin = end
-    return totals
 
 
-@compiled(**PIECE)
-def _all_back(network, gain, path, cotangents, want, costate, memory, sums, t, here, done):
-    """`_released_back` for the samples of TOGETHER, over all neurons."""
-    n_hidden = network.w_rec_t.shape[0]
-    at, size = here + done, TOGETHER * n_hidden
-    zeta, projected, zero = costate.zeta[at : at + size], memory.projected[:size], path.v.dtype.type(0.0)
-    copy(path.v[t, at : at + size], memory.v0)
-    copy(path.v[t + 1, at : at + size], memory.v1)
-    crossings, crossed = path.crossings[t, at : at + size], memory.crossed
-    for n in range(size):
-        crossed[n] = crossings[n]
-    fill(projected, zero)
-    add_products(network.w_rec, zeta, projected)
-    for b in range(TOGETHER):
-        combined(network.w_out, costate.eta[at // n_hidden + b], memory.slow[b * n_hidden : (b + 1) * n_hidden])
-    if want.reads_fast | want.reads_slow | (cotangents.charge.shape[0] > 0):
-        for n in range(size):
-            _asked(want, cotangents, costate, memory, n, at + n)
-    totals = _charge_back(network, gain, cotangents, want, memory, size)
-    if want.w_rec:
-        add_outer_products(memory.q_fast, zeta, sums.w_rec_t)
-    if want.w_out:
-        for b in range(TOGETHER):
-            add_outer(costate.eta[at // n_hidden + b], memory.q_slow[b * n_hidden : (b + 1) * n_hidden], memory.d_out)
-    copy(memory.g0[:size], memory.to_now[done : done + size])
-    copy(memory.g1[:size], memory.to_after[done : done + size])
-    return totals
-
-
-@compiled(**PIECE)
-def _asked(want, cotangents, costate, memory, k, n):
-    """What a loss reads of neuron n itself, as the k-th of those chosen."""
-    if want.reads_fast | want.reads_slow:
-        own = memory.own.dtype.type(0.0)
-        if want.reads_fast:
-            own += costate.fast[n]
-        if want.reads_slow:
-            own += costate.slow[n]
-        memory.own[k] = own
-    if cotangents.charge.shape[0] > 0:
-        memory.counted[k] = cotangents.charge[n]
+@compiled(**CALLED)
+def _asked(want, cotangents, costate, memory, at, whole, samples, n_hidden):
+    """What a loss reads of the chosen neurons themselves, λ_f/τ_f + λ_s/τ_s, and its cotangent of their numbers of spikes."""
+    begin = 0
+    for b in range(samples):
+        end = begin + n_hidden if whole else memory.ends[b]
+        for k in range(begin, end):
+            n = at + b * n_hidden + (k - begin if whole else memory.active[k])
+            own = memory.own.dtype.type(0.0)
+            if want.reads_fast:
+                own += costate.fast[n]
+            if want.reads_slow:
+                own += costate.slow[n]
+            memory.own[k] = own
+            if cotangents.charge.shape[0] > 0:
+                memory.counted[k] = cotangents.charge[n]
+        begin = end
 
 
 @compiled(**PIECE)
 def _charge_back(network, gain, cotangents, want, memory, count):
-    """Of the chosen neurons: m g(v) into g0, m g(v⁺) into g1, their q/τ_f into q_fast and q/τ_s into q_slow."""
-    g0, g1, m = memory.g0[:count], memory.g1[:count], memory.chosen[:count]
+    """Of the chosen neurons: m g(v) and m g(v⁺) into g, one after the other; q/τ_f into q_fast and q/τ_s into q_slow."""
+    v, x, g, level = memory.v[: 2 * count], memory.x[: 2 * count], memory.g[: 2 * count], memory.level[: 2 * count]
+    m, q, q_fast = memory.chosen[:count], memory.q_slow[:count], memory.q_fast[:count]
     projected, slow, crossed = memory.projected[:count], memory.slow[:count], memory.crossed[:count]
-    q, level0, level1 = memory.q_slow[:count], memory.level0[:count], memory.level1[:count]
-    _gate(network, memory.v0[:count], memory.x[:count], g0, level0)
-    _gate(network, memory.v1[:count], memory.x[:count], g1, level1)
+    zone(v, network.zone, network.two_sided, x)
+    slope(network.gate, v, x, network.zone, network.two_sided, g)
+    integral(network.gate, x, level)
+    if network.two_sided:
+        mirrored(v, level)
+    before, after, now, later = level[:count], level[count:], g[:count], g[count:]
     for k in range(count):  # the numbers of `forward` again
-        q[k] = level1[k] - level0[k] + crossed[k]
+        q[k] = after[k] - before[k] + crossed[k]
     for k in range(count):
         m[k] = gain[0] * projected[k] + gain[1] * slow[k]
     if want.reads_fast | want.reads_slow:
@@ -221,39 +233,28 @@ def _charge_back(network, gain, cotangents, want, memory, count):
             if q[k] != 0:
                 m[k] += np.copysign(counted[k], q[k] * counted[k])
     for k in range(count):
-        g0[k] *= m[k]
-        g1[k] *= m[k]
+        now[k] *= m[k]
+        later[k] *= m[k]
     for_fast, for_slow = dot(projected, q) * gain[0] * gain[0], dot(slow, q) * gain[1] * gain[1]
-    q_fast = memory.q_fast[:count]
     for k in range(count):
         q_fast[k] = gain[0] * q[k]
     scaled(gain[1], q)
     return for_fast, for_slow
 
 
-@compiled(**OPTIONS)
-def _gate(network, v, x, density, level):
-    """g(v) and G(v)."""
-    zone(v, network.zone, network.two_sided, x)
-    slope(network.gate, v, x, network.zone, network.two_sided, density)
-    integral(network.gate, x, level)
-    if network.two_sided:
-        mirrored(v, level)
-
-
 @compiled(**PIECE)
-def _back(network, keep, path, costate, memory, t, here, to):
+def _back(network, keep, path, costate, memory, sums, t, here, to):
     """(4.1) and the ζ of (4.3) for one step of a tile; w is left behind."""
     size = to - here
     v, current, c, h = path.v[t, here:to], path.current[t, here:to], network.constants, network.h
     to_now, to_after, mu, w = memory.to_now[:size], memory.to_after[:size], memory.mu[:size], memory.w[:size]
-    push, pull, d_c0 = memory.push[:size], memory.pull[:size], memory.d_c0
+    push, pull, d_c0 = memory.push[:size], memory.pull[:size], sums.c0
     lam, zeta = costate.lam_v[here:to], costate.zeta[here:to]
     step_partials(network.membrane, v, current, c, h, push, pull)
     total(lam, to_after, mu)
     fill(w, v.dtype.type(0.0))
     if network.membrane == LIF:
-        reset_back(v, current, c, h, path.crossings[t, here:to], w, mu, memory.d_c1)
+        reset_back(v, current, c, h, path.crossings[t, here:to], w, mu, sums.c1)
         for n in range(size):
             d_c0[n] += mu[n] * push[n] * c[0, n] * (v[n] - current[n])
     elif network.membrane == QIF:
@@ -265,7 +266,7 @@ def _back(network, keep, path, costate, memory, t, here, to):
         lam[n] = pull[n] * mu[n] - to_now[n]
     for n in range(size):
         zeta[n] = keep * zeta[n] + w[n]
-    add(w, memory.d_bias)
+    add(w, sums.bias)
 
 
 @compiled(**PIECE)
@@ -281,9 +282,9 @@ def _inputs_back(network, path, want, memory, sums, t, start, stop):
                 sums.u[t, b, j] = dot(network.w_in_t[j], w)
 
 
-@compiled(**PIECE)
+@compiled(**CALLED)
 def _tau_back(network, gain, path, want, costate, memory, t, start, stop):
-    """What the decay of one step of a tile adds to the gradients of τ_f and τ_s, and what a loss that reads a_f and a_s does."""
+    """What the decay of a step of a tile adds to the gradients of τ_f and τ_s, and a loss that reads a_f and a_s does."""
     n_hidden, h = network.w_rec_t.shape[0], network.h
     here, to = start * n_hidden, stop * n_hidden
     drive, for_fast, for_slow = memory.mu[: to - here], 0.0, 0.0
@@ -302,13 +303,10 @@ def _tau_back(network, gain, path, want, costate, memory, t, start, stop):
     return for_fast, for_slow
 
 
-@compiled(**PIECE)
-def _read_back(keep, gain, cotangents, want, costate, t, start, stop, n_hidden):
-    """What the loss reads at the row before a step, and the decay of what it read later."""
-    one, here, to = costate.lam_v.dtype.type(1.0), start * n_hidden, stop * n_hidden
-    if len(cotangents.readout) > 0:
-        for b in range(start, stop):
-            decay(costate.eta[b], keep[1], one, cotangents.readout[t, b])
+@compiled(**CALLED)
+def _read_back(keep, gain, cotangents, want, costate, t, here, to):
+    """What the loss reads of v, a_f and a_s at the row before a step, and the decay of what it read later."""
+    one = costate.lam_v.dtype.type(1.0)
     if len(cotangents.v) > 0:
         add(cotangents.v[t, here:to], costate.lam_v[here:to])
     if want.reads_fast:

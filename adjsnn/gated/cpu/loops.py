@@ -272,10 +272,10 @@ class FusedGated:
     def _adjoint_memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the backward loop writes to."""
         if self.tableau is None:
-            width = self.tile * n_hidden
-            vectors = np.empty((len(EulerAdjointMemory._fields) - 4, width), dtype)
-            indices = (np.empty(width + 1, np.int64), np.empty(self.tile, np.int64), np.empty(1, np.int64))
-            return (EulerAdjointMemory._make([*indices, *vectors, np.empty(self.tensors.w_out.shape, dtype)]),)
+            width, twice = self.tile * n_hidden, ("v", "x", "g", "level")
+            found = {name: np.empty(2 * width if name in twice else width, dtype) for name in EulerAdjointMemory._fields}
+            indices = {"active": np.empty(width + 1, np.int64), "ends": np.empty(self.tile, np.int64)}
+            return (EulerAdjointMemory(**found | indices),)
         s = len(self.tableau.b)
         blocks, vectors = np.empty((6, s + 1, n_hidden), dtype), np.empty((9, n_hidden), dtype)
         return *self._memory(n_hidden, dtype), StageAdjointMemory._make([*blocks, *vectors, np.empty(s)])
@@ -290,8 +290,9 @@ class FusedGated:
         return rows
 
     def _by_name(self, sums: list[Tensor], d_tau: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        d_rec_t, d_in_t, d_out_t, d_bias, d_c0, d_c1 = sums
-        found = {"w_rec": d_rec_t.T, "w_in": d_in_t.T, "w_out": d_out_t.T, "bias": d_bias, "tau_mem": d_c0, "tau_v": d_c0}
+        d_rec_t, d_in_t, d_out_t, *per_neuron, d_out = sums
+        d_bias, d_c0, d_c1 = (x.view(self.tile, -1).sum(0) for x in per_neuron)
+        found = {"w_rec": d_rec_t.T, "w_in": d_in_t.T, "w_out": d_out_t.T + d_out, "bias": d_bias, "tau_mem": d_c0, "tau_v": d_c0}
         found["v_reset"] = d_c1
         found["tau_fast"], found["tau_slow"] = d_tau.to(d_bias.dtype)
         shapes = dict(zip(self.tensors.names(), (x.shape for x in self.tensors.flat()), strict=True))
@@ -335,7 +336,8 @@ class FusedSweep:
         self.state = Costate(lam_v, np.zeros_like(lam_v), eta, fast, slow)
         self.c_charge = np.zeros((0, 0), self.dtype) if c_charge is None else _array(c_charge)
         self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
-        self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *((n_hidden,),) * 3)
+        per_neuron = ((kernel.tile * n_hidden,),) * 3
+        self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *per_neuron, t.w_out.shape)
         self.total = [[np.zeros(size, self.dtype) for size in self.shapes] for _ in self.groups]
         self.d_tau = np.zeros((len(self.groups), 2))
 

@@ -22,6 +22,7 @@ OPTIONS: dict[str, Any] = {
     "forceinline": True,
     "_nrt": False,  # the loops allocate nothing; counting references to views would take as long as the arithmetic
 }
+CALLED = OPTIONS | {"forceinline": False}  # long or seldom needed: code of its own, so that the loop around it stays small
 PIECE = OPTIONS | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
 
 # sin(πw)/w in powers of w², by Taylor's series, cut where for |w| ≤ ½ the next term is below rounding.
@@ -203,7 +204,7 @@ def scaled(factor, x):
         x[n] *= factor
 
 
-@compiled(**OPTIONS)
+@compiled(**CALLED)
 def add_products(matrix, weight, total):
     """total[s] += Σ_n weight[s, n] matrix[n] for the four s of TOGETHER, both flat: four rows at a time, each read once."""
     rows, length = matrix.shape
@@ -230,7 +231,7 @@ def add_products(matrix, weight, total):
             t3[m] += w3[n] * a[m]
 
 
-@compiled(**OPTIONS)
+@compiled(**CALLED)
 def add_outer_products(weight, rows, total):
     """total[n] += Σ_s weight[s, n] rows[s] over the four s of TOGETHER, weight and rows flat: four n at a time."""
     size, length = total.shape
