@@ -39,11 +39,12 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/ready
-	$(BIN)/python benchmarks/gated_gradient.py --write
+	$(BIN)/python benchmarks/gated_gradient.py --widths --write
 	$(BIN)/python benchmarks/gated_gradient.py --method heun --rounds 3 --repeats 3 --write
 	$(BIN)/python benchmarks/gated_gradient.py --method rk4 --rounds 3 --repeats 3 --write
 	$(BIN)/python benchmarks/long_trial.py --write
 	$(BIN)/python benchmarks/lif_gradient.py --write
+	$(BIN)/python benchmarks/roofline.py --write
 
 # What other libraries do (findings/README.md): each script installs what it needs in a temporary folder.
 findings:

@@ -9,6 +9,8 @@ torchdiffeq.odeint_adjoint, and the three bare matrix products per step that no 
 Recurrent gain, bias and input weights (1, 1 to 1.4, 0.3) are in units of 1/τ_v, which puts the rates near 90 spikes/s, about
 23 steps per cycle. In units of 1/ms the same numbers fire a neuron at 400 spikes/s and more, several turns in some steps.
 
+The wider the gate, the more neurons release charge at every step, at width 1 all of them always: --widths measures that too.
+
 With --method heun or rk4 both adjsnn and torchdiffeq take steps of that method (torchdiffeq's "heun2" and "rk4"); BPTT is then
 that of adjsnn's own program on torch's tape.
 
@@ -50,6 +52,8 @@ LABELS = {
 RESULTS = Path(__file__).parent / "results"
 SCHEMES = {"euler": "euler", "heun": "heun2", "rk4": "rk4"}  # adjsnn's name: torchdiffeq's name
 TITLES = {"euler": "Euler", "heun": "Heun", "rk4": "RK4"}
+WIDER = (0.3, 0.6, 1.0)
+COMPARED = ("adjsnn", "bptt", "products")  # at the wider gates
 scheme = "euler"  # set once by main
 
 
@@ -175,30 +179,37 @@ def agreement() -> dict[str, float]:
 
 
 def main() -> None:
+    global scheme, WIDTH
     parser = argparse.ArgumentParser(description="Time and memory of one gradient, four ways.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each method in each round")
     parser.add_argument("--method", choices=SCHEMES, default="euler")
+    parser.add_argument("--width", type=float, default=WIDTH, help="of the gate")
+    parser.add_argument("--widths", action="store_true", help=f"rows for the gates of widths {WIDER} too")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
     parser.add_argument("--one", choices=METHODS, help="measure one method and print JSON; used by the rounds")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    global scheme  # noqa: PLW0603 - one process measures one scheme
-    scheme = options.method
+    scheme, WIDTH = options.method, options.width
     if options.one:
         print(json.dumps(measure(options.one, options.repeats)))
         return
-    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
-    peak: dict[str, list[float]] = {method: [] for method in METHODS}
+    cases = [(method, options.width) for method in METHODS]
+    cases += [(method, width) for width in WIDER for method in COMPARED] if options.widths else []
+    seconds: dict[tuple[str, float], list[float]] = {case: [] for case in cases}
+    peak: dict[tuple[str, float], list[float]] = {case: [] for case in cases}
     for _ in range(options.rounds):
-        for method in METHODS:
-            command = [sys.executable, __file__, "--one", method, "--threads", str(options.threads)]
+        for method, width in cases:
+            command = [sys.executable, __file__, "--one", method, "--threads", str(options.threads), "--width", str(width)]
             command += ["--repeats", str(options.repeats), "--method", scheme]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            seconds[method] += found["seconds"]
-            peak[method].append(found["peak_mb"])
-    table = report(seconds, peak, agreement(), options.threads)
+            seconds[method, width] += found["seconds"]
+            peak[method, width].append(found["peak_mb"])
+    first = {method: seconds[method, options.width] for method in METHODS}
+    table = report(first, {method: peak[method, options.width] for method in METHODS}, agreement(), options.threads)
+    if options.widths:
+        table += by_width(seconds)
     print(table)
     if options.write:
         (RESULTS / ("gated_gradient.md" if scheme == "euler" else f"gated_gradient_{scheme}.md")).write_text(table)
@@ -233,6 +244,19 @@ def report(seconds: dict[str, list[float]], peak: dict[str, list[float]], agree:
         "",
     ]
     return "\n".join(lines)
+
+
+def by_width(seconds: dict[tuple[str, float], list[float]]) -> str:
+    lines = [
+        "## Wider gates",
+        "",
+        "| gate width | adjsnn, median s | BPTT, median s | bare products, median s | BPTT / adjsnn | adjsnn / products |",
+        "|---|---|---|---|---|---|",
+    ]
+    for width in sorted({width for _, width in seconds}):
+        ours, bptt, products = (statistics.median(seconds[method, width]) for method in COMPARED)
+        lines.append(f"| {width} | {ours:.3f} | {bptt:.3f} | {products:.3f} | {bptt / ours:.1f} | {ours / products:.2f} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -232,8 +232,8 @@ class EulerMemory(NamedTuple):
 
 
 class EulerAdjointMemory(NamedTuple):
-    """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise. Those from v to q_slow are of the neurons that
-    matter: those of some samples in the zone, or all of them. The first four are (2·S·N,), before and after the step.
+    """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise. Those from v to q_slow are of the neurons
+    that matter: those of some samples in the zone, or all of them. The first four are (2·S·N,), before and after the step.
 
     Attributes:
         active: (S·N+1,), indices of neurons in the zone before or after the step, those of each sample one after the other.

@@ -292,7 +292,14 @@ class FusedGated:
     def _by_name(self, sums: list[Tensor], d_tau: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
         d_rec_t, d_in_t, d_out_t, *per_neuron, d_out = sums
         d_bias, d_c0, d_c1 = (x.view(self.tile, -1).sum(0) for x in per_neuron)
-        found = {"w_rec": d_rec_t.T, "w_in": d_in_t.T, "w_out": d_out_t.T + d_out, "bias": d_bias, "tau_mem": d_c0, "tau_v": d_c0}
+        found = {
+            "w_rec": d_rec_t.T,
+            "w_in": d_in_t.T,
+            "w_out": d_out_t.T + d_out,
+            "bias": d_bias,
+            "tau_mem": d_c0,
+            "tau_v": d_c0,
+        }
         found["v_reset"] = d_c1
         found["tau_fast"], found["tau_slow"] = d_tau.to(d_bias.dtype)
         shapes = dict(zip(self.tensors.names(), (x.shape for x in self.tensors.flat()), strict=True))
