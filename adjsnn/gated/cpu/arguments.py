@@ -238,7 +238,6 @@ class EulerAdjointMemory(NamedTuple):
     Attributes:
         active: (S·N+1,), indices of neurons in the zone before or after the step, those of each sample one after the other.
         ends: (S,), where those of each sample end.
-        marked: 1 for neurons in the zone after the step.
         m: not 0 for neurons in the zone before or after, or through it.
         to_now: m g(v) of (4.1).
         to_after: m g(v⁺).
@@ -262,7 +261,6 @@ class EulerAdjointMemory(NamedTuple):
 
     active: np.ndarray
     ends: np.ndarray
-    marked: np.ndarray
     m: np.ndarray
     to_now: np.ndarray
     to_after: np.ndarray

@@ -15,7 +15,7 @@ charge as well: dW_rec = Σ ζ qᵀ/τ_f, dW_out = Σ η qᵀ/τ_s. What is left
 
 A few samples, a tile, are solved together: their neurons lie one after the other, so that the element-wise loops are long, and
 where most neurons are in their zone, as in wide ones, W_rec is multiplied as it is by the charges of all of them, each of its
-rows read once for four samples. Tiles are solved one after the other, so that what a tile writes to stays in a core's cache.
+rows read once for four samples.
 
 Numbers agree with the plain program to rounding. Samples are independent and shared out over threads.
 """
@@ -64,18 +64,17 @@ def forward(network, synapses, path, carry, first, last, memory, channels, outco
     keep = (one - network.h / synapses.tau_fast, one - network.h / synapses.tau_slow)
     gain = (one / synapses.tau_fast, one / synapses.tau_slow)
     lowest, highest, steps, tile = np.int8(0), np.int8(0), len(path.current), memory.q.shape[0] // n_hidden
-    for start in range(first, last, tile):
-        stop = min(start + tile, last)
-        for t in range(steps):
+    for t in range(steps):
+        for start in range(first, last, tile):
+            stop = min(start + tile, last)
             fine, low, high = _step(network, keep, gain, path, carry, memory, t, start, stop)
             lowest, highest = min(lowest, low), max(highest, high)
             for b in range(start, stop):
                 a_slow = path.a_slow[t + 1, b * n_hidden : (b + 1) * n_hidden]
                 dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
-            if not fine:  # no other tile goes further than the first step that broke anywhere
+            if not fine:
                 outcome.broken[0], outcome.broken[1] = t, start
-                steps = t + 1
-                break
+                return
     # Written once: a cache line that several threads write to is slow.
     outcome.extremes[0], outcome.extremes[1] = min(outcome.extremes[0], lowest), max(outcome.extremes[1], highest)
 

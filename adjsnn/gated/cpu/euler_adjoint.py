@@ -56,11 +56,10 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
     gain = (one / synapses.tau_fast, one / synapses.tau_slow)
     d_tau_fast = d_tau_slow = 0.0
     steps, tile = len(path.current), memory.m.shape[0] // n_hidden
-    for start in range(first, last, tile):
-        stop = min(start + tile, last)
-        here, to = start * n_hidden, stop * n_hidden
-        inside(path.v[steps, here:to], network.zone, network.two_sided, memory.marked[: to - here])
-        for t in range(steps - 1, -1, -1):
+    for t in range(steps - 1, -1, -1):
+        for start in range(first, last, tile):
+            stop = min(start + tile, last)
+            here, to = start * n_hidden, stop * n_hidden
             for_fast, for_slow = _released_back(network, gain, path, cotangents, want, costate, memory, sums, t, start, stop)
             d_tau_fast -= for_fast
             d_tau_slow -= for_slow
@@ -91,11 +90,11 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
     n_hidden = network.w_rec_t.shape[0]
     here, size = start * n_hidden, (stop - start) * n_hidden
     v, crossings = path.v[t, here : here + size], path.crossings[t, here : here + size]
-    m, marks, marked = memory.m[:size], memory.x[:size], memory.marked[:size]
+    m, marks = memory.m[:size], memory.x[:size]
     inside(v, network.zone, network.two_sided, marks)
+    inside(path.v[t + 1, here : here + size], network.zone, network.two_sided, m)
     for n in range(size):  # in the zone before or after, or once through it
-        m[n] = marks[n] + marked[n] + abs(crossings[n])
-    copy(marks, marked)
+        m[n] += marks[n] + abs(crossings[n])
     fill(memory.to_now[:size], v.dtype.type(0.0))
     fill(memory.to_after[:size], v.dtype.type(0.0))
     for_fast = for_slow = 0.0
