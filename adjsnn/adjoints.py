@@ -20,7 +20,8 @@ class DiscreteAdjoint:
         checkpoints: None, every step state is stored; "sqrt", at most √n states for n steps of a gated network and 2√n for a
             HybridSystem; or the number of states that there may be at a time.
         memory_mb: instead, the memory to stay within, MB: everything is stored where it fits, else as many states as fit are
-            kept. The times of adaptive steps, whose number is not known, come on top.
+            kept. The times of adaptive steps, whose number is not known, come on top, and for a HybridSystem the block of
+            steps, up to some tens of megabytes, that a backward pass works on.
 
     Raises:
         ConfigurationError: another kind of value, or both.

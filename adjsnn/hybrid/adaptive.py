@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import IntegrationError
+from adjsnn.hybrid.arrays import arrays_for, stages, weighted
 from adjsnn.hybrid.crossings import Span
-from adjsnn.hybrid.events import Watch
-from adjsnn.hybrid.steps import Field, Steps, combine, derivatives, stage_time
+from adjsnn.hybrid.events import Found, Watch
+from adjsnn.hybrid.steps import Field, Steps
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
 
@@ -97,16 +99,20 @@ def march(
     ts = ts if ts.dim() == 2 else ts.unsqueeze(1).expand(-1, len(y0))
     run = _Run(tableau, field, ts, y0, u, control, arrive, by_interval, system)
     every = ASK_EVERY.get(y0.device.type, 16)
-    for attempt in range(control.max_steps):
-        if attempt % every == 0 and run.finished():
-            break
-        run.make_room(every)
-        run.attempt()
+    with np.errstate(all="ignore"):
+        for attempt in range(control.max_steps):
+            if attempt % every == 0 and run.finished():
+                break
+            run.make_room(every)
+            run.attempt()
     return run.result()
 
 
 class _Run:
-    """State of an adaptive run; every field of the control is a (B,) tensor, so that samples differ by masks only."""
+    """State of an adaptive run; every field of the control is a (B,) array, so that samples differ by masks only.
+
+    Arrays are those of `arrays_for`; what is stored, and what the system's functions are given, are tensors.
+    """
 
     def __init__(
         self,
@@ -121,6 +127,7 @@ class _Run:
         system: HybridSystem | None,
     ) -> None:
         self.tableau, self.field, self.control = tableau, field, control
+        self.arrays = arrays_for(y0)
         self.ts, self.u = ts, u
         self.on_arrival, self.by_interval = arrive, by_interval
         batch, device = len(y0), y0.device
@@ -144,8 +151,14 @@ class _Run:
         self.fired = zeros.new_empty(0, batch)
         self.make_room(1)
         self.times[0], self.kept[0], self.output[0] = self.t, y0, 0
-        self.first = self._field(self._column(self.t), y0)
+        # The first derivative is that which ended the step before, unless the field has jumped since.
+        self.jumps = u is not None or by_interval or arrive is not None or self.watch is not None
+        self.first = field(self._column(self.t), y0, self._input(zeros))
         self.h = self._first_length()
+        for name in ("t", "h", "ts", "samples", "interval", "count", "rejected", "stuck", "after_rejection"):
+            setattr(self, name, self.arrays.array(getattr(self, name)))
+        atol = control.atol
+        self.atol = self.arrays.array(atol) if isinstance(atol, Tensor) else atol
 
     def finished(self) -> bool:
         """Whether every sample has arrived. Waits for the device."""
@@ -176,64 +189,74 @@ class _Run:
 
     def attempt(self) -> None:
         """Try one step of every sample that has not arrived; the others stay where they are."""
-        tableau, control = self.tableau, self.control
+        xp, tensor, control = self.arrays.xp, self.arrays.tensor, self.control
         moving = (self.interval < len(self.ts) - 1) & ~self.stuck
-        last = (self.interval + 1).clamp(max=len(self.ts) - 1)
+        last = xp.clip(self.interval + 1, 0, len(self.ts) - 1)
         target = self.ts[last, self.samples]
         left = target - self.t
         reaches = self.h * STRETCH >= left
-        h = torch.where(moving, torch.where(reaches, left, self.h), 0.0)
-        t_end = torch.where(moving & ~reaches, self.t + h, torch.where(moving, target, self.t))
+        h = xp.where(moving, xp.where(reaches, left, self.h), 0.0)
+        t_end = xp.where(moving & ~reaches, self.t + h, xp.where(moving, target, self.t))
 
-        times = self._column(self.t), self._column(t_end), self._column(h)
-        u = self._input()
-        ks = self._derivatives(times, u)
-        new = self.y + times[2] * combine(tableau.b, ks)
-        ks.append(self.field(stage_time(tableau, tableau.stages - 1, times), new, u))
-        error = times[2] * combine(tableau.b_error or (), ks)
-        size = _norm(error / (control.atol + control.rtol * torch.maximum(self.y.abs(), new.abs()))).to(h.dtype)
-        fine = size.isfinite() & new.isfinite().all(1)
+        u = self._input(tensor(self.interval))
+        ks, new, error = self._stages(t_end, h, u)
+        y, reached = self.arrays.array(self.y), self.arrays.array(new)
+        error = error / (self.atol + control.rtol * xp.maximum(abs(y), abs(reached)))
+        size = self.arrays.cast(_norm(error, xp), torch.float64)
+        fine = xp.isfinite(size) & xp.isfinite(reached).all(1)
         accepted = moving & fine & (size <= 1.0)
         arrived = accepted & reaches
 
         # A size of zero asks for the largest growth, and one that is not a number for the largest reduction.
-        factor = (SAFETY * size.pow(-1.0 / 5.0)).clamp(SHRINK, GROW)
-        factor = torch.where(fine, factor, SHRINK)
-        factor = torch.where(self.after_rejection | ~accepted, factor.clamp(max=1.0), factor)
+        factor = xp.clip(SAFETY * size ** (-1.0 / 5.0), SHRINK, GROW)
+        factor = xp.where(fine, factor, SHRINK)
+        factor = xp.where(self.after_rejection | ~accepted, xp.clip(factor, None, 1.0), factor)
         proposed = _rounded(h * factor)
         # A step cut short by an output time says nothing against the longer one proposed before.
-        proposed = torch.where(arrived, torch.maximum(proposed, self.h), proposed)
+        proposed = xp.where(arrived, xp.maximum(proposed, self.h), proposed)
 
-        events = None if self.watch is None else self.watch.look(accepted, Span(self.t, t_end, h), self.y, u, ks)
+        events = None
+        if self.watch is not None:
+            events = self.watch.look(tensor(accepted), Span(tensor(self.t), tensor(t_end), tensor(h)), self.y, u, ks)
         if events is not None:
             # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
-            new = torch.where(self._column_mask(events.fires), events.plus, new)
-            t_end, h = torch.where(events.fires, events.time, t_end), torch.where(events.fires, events.length, h)
-            proposed = torch.where(events.fires, torch.maximum(proposed, self.h), proposed)
-            arrived = arrived & ~events.fires
+            new = torch.where(events.fires.unsqueeze(1), events.plus, new)
+            fires, time, length = (self.arrays.array(x) for x in (events.fires, events.time, events.length))
+            t_end, h = xp.where(fires, time, t_end), xp.where(fires, length, h)
+            proposed = xp.where(fires, xp.maximum(proposed, self.h), proposed)
+            arrived = arrived & ~fires
 
-        taken = self._column_mask(accepted)
+        taken = tensor(accepted).unsqueeze(1)
         if self.on_arrival is not None:
-            new = self.on_arrival(last, new, arrived)
+            new = self.on_arrival(tensor(last), new, tensor(arrived))
         self.y = torch.where(taken, new, self.y)
-        self.first = torch.where(taken, ks[-1], self.first)
+        if not self.jumps:
+            self.first = torch.where(taken, ks[-1], self.first)
         if self.watch is not None:
-            guard = torch.full_like(last, -1) if events is None else events.guard
-            self.fired[self.count, self.samples] = torch.where(accepted, guard, self.fired[self.count, self.samples])
-            self.watch.arrive(accepted, self._column(t_end), self.y, u, events)
-        self._record(accepted, arrived, last, t_end, h)
-        self.t = torch.where(accepted, t_end, self.t)
-        self.h = torch.where(moving, proposed, self.h)
+            self.watch.arrive(tensor(accepted), self._column(tensor(t_end)), self.y, u, events)
+        self._record(accepted, arrived, last, t_end, h, events)
+        self.t = xp.where(accepted, t_end, self.t)
+        self.h = xp.where(moving, proposed, self.h)
         self.after_rejection = moving & ~accepted
         self.rejected = self.rejected + self.after_rejection
         # A step that is refused and of a length that rounding swallows cannot be made shorter.
-        smallest = 16 * torch.finfo(torch.float64).eps * torch.maximum(self.t.abs(), target.abs())
+        smallest = 16 * torch.finfo(torch.float64).eps * xp.maximum(abs(self.t), abs(target))
         self.stuck = self.stuck | (self.after_rejection & (self.h <= smallest))
+
+    def _stages(self, t_end: Any, h: Any, u: Tensor | None) -> tuple[list[Tensor], Tensor, Any]:
+        """Derivatives at all stages, the last at the new state; the new state; and the estimate of its error, an array."""
+        tableau, arrays = self.tableau, self.arrays
+        begin, end, length = (arrays.cast(x, self.y.dtype)[:, None] for x in (self.t, t_end, h))
+        first = None if self.jumps else self.first
+        ks, slopes, new = stages(arrays, tableau, self.field, (begin, end, length), self.y, u, tableau.stages, first)
+        return ks, new, length * weighted(tableau.b_error or (), slopes)
 
     def result(self) -> AdaptiveRun:
         """What was taken, trimmed."""
         if not self.finished():
             self._refuse_count()
+        for name in ("t", "count", "rejected"):
+            setattr(self, name, self.arrays.tensor(getattr(self, name)))
         n = self.most_taken
         # Padding: the state and time after the last step, so that a step of length zero begins at a real state.
         index = torch.arange(n + 1, device=self.t.device)[:, None]
@@ -249,51 +272,46 @@ class _Run:
         slowest = None if self.watch is None else self.watch.slowest
         return AdaptiveRun(steps, self.outputs, kept, self.stride, self.rejected, slowest)
 
-    def _record(self, accepted: Tensor, arrived: Tensor, last: Tensor, t_end: Tensor, h: Tensor) -> None:
+    def _record(self, accepted: Any, arrived: Any, last: Any, t_end: Any, h: Any, events: Found | None) -> None:
         """Write an accepted step at each sample's own row; others write again what is there."""
+        xp, array = self.arrays.xp, self.arrays.array
         row, samples = self.count, self.samples
         after = row + accepted
-        self.lengths[row, samples] = torch.where(accepted, h, self.lengths[row, samples])
-        self.intervals[row, samples] = torch.where(accepted, self.interval, self.intervals[row, samples])
-        self.times[after, samples] = torch.where(accepted, t_end, self.times[after, samples])
-        self.output[after, samples] = torch.where(arrived, last, self.output[after, samples])
-        slot = torch.div(after, self.stride, rounding_mode="floor")
-        kept = self._column_mask(accepted & (after % self.stride == 0))
-        self.kept[slot, samples] = torch.where(kept, self.y, self.kept[slot, samples])
-        reached = self._column_mask(arrived)
-        self.outputs[last, samples] = torch.where(reached, self.y, self.outputs[last, samples])
-        self.rows[last, samples] = torch.where(arrived, after, self.rows[last, samples])
+
+        def write(into: Tensor, place: Any, chosen: Any, value: Any) -> None:
+            values = array(into)
+            values[place, samples] = xp.where(chosen, value, values[place, samples])
+
+        write(self.lengths, row, accepted, h)
+        write(self.intervals, row, accepted, self.interval)
+        write(self.times, after, accepted, t_end)
+        write(self.output, after, arrived, last)
+        if events is not None:
+            write(self.fired, row, accepted, array(events.guard))
+        y = array(self.y)
+        write(self.kept, after // self.stride, (accepted & (after % self.stride == 0))[:, None], y)
+        write(self.outputs, last, arrived[:, None], y)
+        write(self.rows, last, arrived, after)
         self.count, self.interval = after, self.interval + arrived
 
-    def _derivatives(self, times: tuple[Tensor, Tensor, Tensor], u: Tensor | None) -> list[Tensor]:
-        """All stages but the last; the first one is that which ended the step before, unless the field has jumped since."""
-        jumps = self.u is not None or self.by_interval or self.on_arrival is not None or self.watch is not None
-        if jumps:
-            return derivatives(self.tableau, self.field, times, self.y, u, self.tableau.stages - 1)
-        ks = [self.first]
-        for i in range(1, self.tableau.stages - 1):
-            y = self.y + times[2] * combine(self.tableau.a[i], ks)
-            ks.append(self.field(stage_time(self.tableau, i, times), y, u))
-        return ks
-
-    def _input(self) -> Tensor | None:
-        interval = self.interval.clamp(max=len(self.ts) - 2)
-        if self.by_interval:
+    def _input(self, interval: Tensor) -> Tensor | None:
+        if self.u is None and not self.by_interval:
+            return None
+        interval = interval.clamp(max=len(self.ts) - 2)
+        if self.u is None:
             return interval
-        return None if self.u is None else self.u[interval, self.samples]
-
-    def _field(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.field(t, y, self._input())
+        return self.u[interval, torch.arange(len(interval), device=interval.device)]
 
     def _first_length(self) -> Tensor:
         """First step to try, (B,), from the size of f and of its change (Hairer, Nørsett & Wanner, II.4)."""
         scale = self.control.atol + self.control.rtol * self.y.abs()
-        d0, d1 = _norm(self.y / scale).double(), _norm(self.first / scale).double()
+        d0, d1 = _norm(self.y / scale, torch).double(), _norm(self.first / scale, torch).double()
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         first = self.ts[1] - self.ts[0]
         h0 = torch.minimum(_rounded(h0), torch.where(first > 0.0, first, self.ts[-1] - self.ts[0]))
-        ahead = self._field(self._column(self.t + h0), self.y + self._column(h0) * self.first)
-        d2 = _norm((ahead - self.first) / scale).double() / h0
+        t, y = self._column(self.t + h0), self.y + self._column(h0) * self.first
+        ahead = self.field(t, y, self._input(self.interval))
+        d2 = _norm((ahead - self.first) / scale, torch).double() / h0
         largest = torch.maximum(d1, d2)
         h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest).pow(1.0 / 5.0))
         h = torch.minimum(100.0 * h0, _rounded(h1))
@@ -303,11 +321,11 @@ class _Run:
     def _column(self, x: Tensor) -> Tensor:
         return x.to(self.y.dtype).unsqueeze(1)
 
-    def _column_mask(self, mask: Tensor) -> Tensor:
-        return mask.unsqueeze(1)
+    def _first_of(self, mask: Any) -> int:
+        return int(self.arrays.tensor(mask).nonzero()[0])
 
     def _refuse_stuck(self) -> None:
-        sample = int(self.stuck.nonzero()[0])
+        sample = self._first_of(self.stuck)
         raise IntegrationError(
             f"the step of sample {sample} shrank to {float(self.h[sample]):.3g} ms at t = {float(self.t[sample]):g} ms, "
             f"too short to advance the time, after {int(self.count[sample])} accepted and {int(self.rejected[sample])} "
@@ -318,7 +336,7 @@ class _Run:
         )
 
     def _refuse_count(self) -> None:
-        sample = int((self.interval < len(self.ts) - 1).nonzero()[0])
+        sample = self._first_of(self.interval < len(self.ts) - 1)
         raise IntegrationError(
             f"sample {sample} reached t = {float(self.t[sample]):g} of {float(self.ts[-1, sample]):g} ms in "
             f"max_steps={self.control.max_steps} attempts, {int(self.count[sample])} of them accepted; the next step would "
@@ -333,8 +351,8 @@ class _Run:
         return f"rtol={self.control.rtol:g}, atol={float(atol[sample, 0] if isinstance(atol, Tensor) else atol):g}"
 
 
-def _norm(x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
-    """Root mean square over the D entries of each sample, (B,).
+def _norm(x: Any, xp: Any) -> Any:
+    """Root mean square over the D entries of each sample, (B, D) to (B,).
 
     By halving, so that every sum is of two columns: a library's sum over (B, D) may add in another order for another B.
     """
@@ -343,11 +361,11 @@ def _norm(x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
     while squares.shape[1] > 1:
         half, odd = squares.shape[1] // 2, squares.shape[1] % 2
         folded = squares[:, :half] + squares[:, half : 2 * half]
-        squares = torch.cat([folded, squares[:, -1:]], 1) if odd else folded
-    return (squares.squeeze(1) / width).sqrt()
+        squares = xp.concatenate([folded, squares[:, -1:]], 1) if odd else folded
+    return xp.sqrt(squares[:, 0] / width)
 
 
-def _rounded(x: Tensor) -> Tensor:
+def _rounded(x: Any) -> Any:
     """x to KEPT_BITS bits.
 
     A power may differ in its last bit with the place of an entry in its vector; rounded, a step length does not, and a sample

@@ -26,7 +26,7 @@ def attach(problem: HybridProblem, sweep: Sweep, keep: Keep | None = None) -> Hy
     """
     stats: list[HybridStats] = []
     program, read = problem.examined
-    known = read.form, read.strangers, read.names
+    known = read.form, read.strangers, read.names, read.pure
     y, times, index = _Attached.apply(program, known, sweep, keep, stats, problem.u, problem.y0, *read.tensors)
     return problem.solution(y, times, index, stats[0])
 
@@ -60,7 +60,7 @@ def _backward(ctx, cotangents, of_event_times, _):
     u, y0, kept, times, lengths, interval, output, rows, event, *tensors = ctx.saved_tensors
     # Of the tape itself where it is the output; a field that differentiates inside must not meet that.
     kept, steps = kept.detach(), Steps(times, lengths, interval, output, rows, event)
-    form, strangers, names = ctx.known
+    form, strangers, names, pure = ctx.known
     if cotangents is None:
         cotangents = y0.new_zeros(len(rows), *y0.shape)
     needs_u, needs_y0, *needs = ctx.needs_input_grad[5:]
@@ -68,7 +68,7 @@ def _backward(ctx, cotangents, of_event_times, _):
     chosen = {n: x for n, x in enumerate(fresh) if x is not None and x.requires_grad}
     of_times = None if of_event_times is None else _by_step(steps, of_event_times)
     leaves = tuple(chosen.values())
-    stored = Stored(ctx.program, steps, kept, ctx.thinned, u, y0, needs_u, leaves, form, fresh, ctx.stats, of_times)
+    stored = Stored(ctx.program, steps, kept, ctx.thinned, u, y0, needs_u, leaves, form, fresh, ctx.stats, of_times, pure)
     with form.filled(fresh):
         gradients = ctx.sweep(stored, cotangents)
     of_chosen = dict(zip(chosen, gradients.leaves, strict=True))

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from adjsnn.checks import Number, flag, positive
 from adjsnn.errors import IntegrationError
+from adjsnn.hybrid.arrays import stage_time
 from adjsnn.hybrid.autograd import attach, leaves_of
 from adjsnn.hybrid.keep import Keep
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import Gradients, Stored
 from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.steps import check_finite, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.steps import check_finite, combine, reversed_steps, step_times
 from adjsnn.hybrid.torchdiffeq import solve_by_torchdiffeq
 from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, pull_field
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out

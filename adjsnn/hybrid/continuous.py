@@ -8,12 +8,13 @@ from torch import Tensor
 from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.adaptive import Control, march
+from adjsnn.hybrid.arrays import stage_time
 from adjsnn.hybrid.autograd import attach
 from adjsnn.hybrid.costate_path import Breaks, Dense, breaks_of, cross_event, dense_output
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import Gradients, Stored
 from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.steps import HybridProgram, Steps, combine, reversed_steps, stage_time, step_times
+from adjsnn.hybrid.steps import HybridProgram, Steps, combine, reversed_steps, step_times
 from adjsnn.hybrid.vjp import add_held, add_leaves, pull_field
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 

@@ -1,7 +1,8 @@
 """Where guards rise through zero along a step, on its continuous extension: free of evaluations of the field."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.hybrid.excursions import may_exceed
+from adjsnn.hybrid.excursions import far_below, may_exceed
 from adjsnn.hybrid.guards import levels_of
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
@@ -33,7 +34,7 @@ class Inside:
     Attributes:
         span: of the step.
         y: state before the step, (B, D).
-        slopes: stage derivatives, (S, B, D).
+        slopes: stage derivatives, (B, D) each.
         begins: φ at the start of the step, (B, G).
     """
 
@@ -41,36 +42,46 @@ class Inside:
     tableau: Tableau
     span: Span
     y: Float[Tensor, "B D"]
-    slopes: Float[Tensor, "S B D"]
+    slopes: Sequence[Float[Tensor, "B D"]]
     begins: Float[Tensor, "B G"]
+
+    @cached_property
+    def powers(self) -> tuple[Float[Tensor, "B D"], ...]:
+        """Coefficients of the powers of σ in y(t + σh) - y, the highest first."""
+        weights = _powers(self.tableau.dense, self.y.dtype, self.y.device)
+        total = weights[0] * self.slopes[0]
+        for weight, k in zip(weights[1:], self.slopes[1:], strict=True):
+            total = total + weight * k
+        return (column(self.span.length, self.y) * total).unbind()
 
     def at(self, sigma: Float[Tensor, "P B"]) -> Float[Tensor, "P B G"]:
         """φ at fractions of the step."""
         s = sigma.to(self.y.dtype).unsqueeze(2)
-        increment, weights = torch.zeros_like(s), s.new_zeros(len(self.slopes), 1, 1, 1)
-        for coefficients in _powers(self.tableau.dense, s.dtype, s.device):  # of all stages at once, highest power first
-            weights = (weights + coefficients) * s
-        for weight, k in zip(weights, self.slopes, strict=True):
-            increment = increment + weight * k
-        y = self.y + column(self.span.length, self.y) * increment
+        first, *others = self.powers
+        increment = first * s
+        for power in others:
+            increment = (increment + power) * s
         t = column(self.span.begin, self.y) + s * column(self.span.length, self.y)
-        levels = levels_of(self.system, t.flatten(0, 1), y.flatten(0, 1)).unflatten(0, sigma.shape)
+        levels = levels_of(self.system, t.flatten(0, 1), (self.y + increment).flatten(0, 1)).unflatten(0, sigma.shape)
         return torch.where(s > 0.0, levels, self.begins)
 
-    def first(self) -> tuple[Tensor, Tensor, Tensor]:
+    def first(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """The first part of the step in which a guard rises through zero: where it begins and ends, and whether there is one.
 
         A guard that is below zero at both ends of a part, but bends so that it may have been above in between, is looked at
-        more closely, in the samples where that comes before a crossing.
+        more closely, in the samples where that comes before a crossing. None where no guard of any sample comes near zero.
         """
         zero = torch.zeros_like(self.span.begin)
         parts = PIECES
-        low, high, rises, hidden = self._first_or_hidden(zero, parts)
+        levels = self._levels(zero, 1.0 / parts, parts)
+        if far_below(levels):
+            return None
+        low, high, rises, hidden = self._first_or_hidden(zero, levels)
         for _ in range(FINER):
             if not bool(hidden.any()):
                 break
             parts *= PIECES
-            finer = self._first_or_hidden(zero, parts)
+            finer = self._first_or_hidden(zero, self._levels(zero, 1.0 / parts, parts))
             low, high, rises, hidden = (
                 torch.where(hidden, x, before) for x, before in zip(finer, (low, high, rises, hidden), strict=True)
             )
@@ -82,10 +93,11 @@ class Inside:
         first, rises = self._first_of(self._levels(low, width, PIECES))
         return low + first * width, torch.where(rises, low + (first + 1) * width, high), rises
 
-    def _first_or_hidden(self, zero: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _first_or_hidden(self, zero: Tensor, levels: Float[Tensor, "P1 B G"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The first of some parts of the step in which a guard rises, the first part where there is none; whether one does;
         whether one may in a part before."""
-        levels, width = self._levels(zero, 1.0 / parts, parts), 1.0 / parts
+        parts = len(levels) - 1
+        width = 1.0 / parts
         first, rises = self._first_of(levels)
         low, high = zero + first * width, zero + (first + 1) * width
         hidden = may_exceed(levels).any(2)
@@ -118,10 +130,10 @@ class Inside:
 
 
 @lru_cache(maxsize=32)
-def _powers(dense: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "Q S 1 1 1"]:
-    """Coefficients of the dense output by power, highest first."""
+def _powers(dense: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """Coefficients of each stage in the dense output by power, highest first, (Q, 1, 1) each."""
     by_power = tuple(zip_longest(*dense, fillvalue=0.0))
-    return torch.tensor(by_power[::-1], dtype=dtype, device=device)[:, :, None, None, None]
+    return torch.tensor(by_power[::-1], dtype=dtype, device=device).T[:, :, None, None].unbind()
 
 
 def column(x: Float[Tensor, " B"], like: Tensor) -> Float[Tensor, "B 1"]:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from adjsnn.hybrid.arrays import stage_time
+from adjsnn.hybrid.blocks import NotSideBySide, block_size, blocks_backward, refusals
+from adjsnn.hybrid.discrete_blocks import product_for, pull_block
 from adjsnn.hybrid.run import Gradients, Stored
-from adjsnn.hybrid.steps import combine, stage_time, step_times
-from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, pull_field, states_backward
+from adjsnn.hybrid.steps import combine, step_times
+from adjsnn.hybrid.vjp import add_held, add_inputs, add_leaves, at_row, at_rows, pull_field
 
 
 def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
@@ -25,11 +28,26 @@ def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     costate = torch.zeros_like(stored.y0)
     sums = [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
-    for k, y in states_backward(stored):
-        costate = costate + at_row(steps, cotangents, k + 1)
-        costate, of_u = _pull_step(stored, k, y, costate, sums)
-        if u_bar is not None and of_u is not None:
-            add_held(u_bar, steps.interval[k], of_u)
+    side_by_side, product = block_size(stored) > 1, None
+    for block in blocks_backward(stored):
+        kicks = at_rows(steps, cotangents, block.first + 1, block.stop + 1)
+        if side_by_side:
+            try:
+                with refusals():
+                    if block.stop == len(steps):
+                        product = product_for(stored, block)
+                    costate, of_inputs, of_leaves = pull_block(stored, block, costate, kicks, product)
+            except NotSideBySide:
+                side_by_side = False
+            else:
+                add_leaves(sums, of_leaves)
+                if u_bar is not None and of_inputs is not None:
+                    add_inputs(u_bar, steps.interval[block.first : block.stop], of_inputs)
+                continue
+        for k, y in block.backward():
+            costate, of_u = _pull_step(stored, k, y, costate + kicks[k - block.first], sums)
+            if u_bar is not None and of_u is not None:
+                add_held(u_bar, steps.interval[k], of_u)
     return Gradients(costate + at_row(steps, cotangents, 0), u_bar, tuple(sums))
 
 

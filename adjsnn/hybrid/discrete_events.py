@@ -6,11 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adjsnn.hybrid.blocks import NotSideBySide, block_size, blocks_backward, refusals
+from adjsnn.hybrid.discrete_blocks import BY_MATRIX
+from adjsnn.hybrid.event_blocks import pull_event_block
 from adjsnn.hybrid.event_steps import taped_step
 from adjsnn.hybrid.guards import level
 from adjsnn.hybrid.run import Gradients, Stored
 from adjsnn.hybrid.steps import jump, step_times
-from adjsnn.hybrid.vjp import add_held, add_leaves, at_row, check_speed, pull, states_backward
+from adjsnn.hybrid.vjp import add_held, add_inputs, add_leaves, at_row, at_rows, check_speed, pull
 
 
 def hybrid_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
@@ -26,13 +29,31 @@ def hybrid_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     costate, sums = torch.zeros_like(stored.y0), [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
     of_end = torch.zeros_like(stored.y0[:, :1])
-    for k, y in states_backward(stored):
-        costate = costate + at_row(steps, cotangents, k + 1)
-        if stored.of_times is not None:
-            of_end = of_end + stored.of_times[k].unsqueeze(1)
-        costate, of_u, of_end = pull_hybrid_step(stored, k, y, costate, of_end, sums)
-        if u_bar is not None and of_u is not None:
-            add_held(u_bar, steps.interval[k], of_u)
+    side_by_side = block_size(stored) > 1 and stored.y0.shape[1] <= BY_MATRIX
+    for block in blocks_backward(stored):
+        part = slice(block.first, block.stop)
+        kicks = at_rows(steps, cotangents, block.first + 1, block.stop + 1)
+        if stored.of_times is None:
+            kicks_of_end = kicks.new_zeros(len(block), len(of_end), 1)
+        else:
+            kicks_of_end = stored.of_times[part].unsqueeze(2)
+        if side_by_side:
+            try:
+                with refusals():
+                    pulled = pull_event_block(stored, block, (costate, of_end), (kicks, kicks_of_end))
+            except NotSideBySide:
+                side_by_side = False
+            else:
+                costate, of_end, of_inputs, of_leaves = pulled
+                add_leaves(sums, of_leaves)
+                if u_bar is not None and of_inputs is not None:
+                    add_inputs(u_bar, steps.interval[part], of_inputs)
+                continue
+        for k, y in block.backward():
+            costate, of_end = costate + kicks[k - block.first], of_end + kicks_of_end[k - block.first]
+            costate, of_u, of_end = pull_hybrid_step(stored, k, y, costate, of_end, sums)
+            if u_bar is not None and of_u is not None:
+                add_held(u_bar, steps.interval[k], of_u)
     return Gradients(costate + at_row(steps, cotangents, 0), u_bar, tuple(sums))
 
 

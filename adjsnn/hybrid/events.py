@@ -7,15 +7,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adjsnn.errors import EventError
+from adjsnn.hybrid.arrays import arrays_for, stage_time, stages, weighted
 from adjsnn.hybrid.crossings import Inside, Span, column
 from adjsnn.hybrid.event_steps import POLISHES
 from adjsnn.hybrid.guards import check_numbers, guard_slopes, level, levels_of, rounding
-from adjsnn.hybrid.steps import Field, combine, derivatives, jump, stage_time
+from adjsnn.hybrid.steps import Field, jump
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
 
 ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
 LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
+STRAIGHT = 1e-5  # part of the step over which a guard has one speed, for Newton's method
 TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 
 
@@ -58,6 +60,7 @@ class Watch:
         # What is on zero at the start is leaving it.
         self.levels = torch.where(levels >= 0.0, _below(levels), levels)
         self.count = levels.shape[1]
+        self.arrays = arrays_for(levels)
         self.spent = torch.zeros_like(levels, dtype=torch.bool)  # fired, and not below zero since
         self.at_once = torch.zeros(len(levels), dtype=torch.long, device=levels.device)
         self.slowest = levels.new_full((len(levels),), float("inf"))
@@ -74,8 +77,11 @@ class Watch:
             u: held input, (B, C), or None.
             ks: its stage derivatives, the last of them at its end.
         """
-        inside = Inside(self.system, self.tableau, span, y, torch.stack(ks[: len(self.tableau.dense)]), self.levels)
-        low, high, rises = inside.first()
+        inside = Inside(self.system, self.tableau, span, y, ks[: len(self.tableau.dense)], self.levels)
+        found = inside.first()
+        if found is None:
+            return None
+        low, high, rises = found
         waiting = (self.levels >= 0.0) & ~self.spent
         pending = tried & waiting.any(1)
         fires = pending | (tried & rises)
@@ -91,11 +97,13 @@ class Watch:
         guard = torch.where(pending, waiting.to(torch.int8).argmax(1), guard)
         length, minus = self._polish(fires & ~pending, guard, torch.where(fires, guess, 1.0) * span.length, span, y, u)
         guard = torch.where(fires, guard, -1)
-        speed = self._speed(guard, span.begin + length, minus, u)
-        self.slowest = torch.where(fires, torch.minimum(self.slowest, speed), self.slowest)
         t_event = torch.minimum(span.begin + length, span.end)
-        plus = jump(self.system, column(t_event, y), minus, guard, self.count)
-        self._check(fires, guard, column(t_event, y), minus, plus, speed, u)
+        t = column(t_event, y)
+        of_y, of_t = guard_slopes(self.system, t, minus, guard)
+        speed = (of_y * self.field(t, minus, u)).sum(1) + of_t.squeeze(1)
+        self.slowest = torch.where(fires, torch.minimum(self.slowest, speed), self.slowest)
+        plus = jump(self.system, t, minus, guard, self.count)
+        self._check(fires, guard, t, minus, plus, speed, of_y, u)
         self._count(fires, guard, span.begin, length)
         return Found(fires, guard, t_event, length, minus, plus)
 
@@ -106,8 +114,11 @@ class Watch:
         where it is not, it has been crossed, and fires again when it has been below.
         """
         levels, spent = levels_of(self.system, t, y), self.spent
+        own = torch.zeros_like(spent)
         if events is not None:
             own = torch.nn.functional.one_hot(events.guard.clamp(min=0), self.count).bool() & events.fires[:, None]
+            spent = spent & ~own
+        if events is not None and bool((own & (levels >= -TIE)).any()):
             unmoved = (levels >= -TIE) & (levels == levels_of(self.system, t, events.minus))
             of_y, of_t = guard_slopes(self.system, t, y, events.guard)
             speed = (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1)
@@ -115,7 +126,7 @@ class Watch:
             reset = (levels >= 0.0) & (levels <= rounding(of_y, y, speed, t).unsqueeze(1))
             on_zero = own & (unmoved | reset)
             levels = torch.where(on_zero, torch.where(speed.unsqueeze(1) < 0.0, _below(levels), 0.0), levels)
-            spent = torch.where(own, on_zero, spent)
+            spent = spent | on_zero
         self.levels = torch.where(taken[:, None], levels, self.levels)
         self.spent = torch.where(taken[:, None], spent & (levels >= 0.0), self.spent)
 
@@ -124,31 +135,32 @@ class Watch:
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
         """The length at which the guard of the step itself is zero, by Newton's method, and the state there."""
         tableau = self.tableau
-        length, minus = guess, y
+        length, minus, speed = guess, y, None
         settled = ~wanted
+        if not bool(wanted.any()):
+            return length, minus
         for polish in range(POLISHES + 1):
             end = torch.minimum(span.begin + length, span.end)
             now = column(span.begin, y), column(end, y), column(length, y)
-            ks = derivatives(tableau, self.field, now, y, u, tableau.stages - 1)
-            minus = y + now[2] * combine(tableau.b, ks)
+            times = self.arrays.array(now[0]), self.arrays.array(now[1]), self.arrays.array(now[2])
+            slopes = stages(self.arrays, tableau, self.field, times, y, u, tableau.stages - 1)[1]
+            minus = self.arrays.moved(self.arrays.array(y), times[2], weighted(tableau.b, slopes))
             if polish == POLISHES or bool(settled.all()):
                 break
-            flow = self.field(stage_time(tableau, tableau.stages - 1, now), minus, u)
-            of_y, of_t = guard_slopes(self.system, now[1], minus, guard)
-            speed = (of_y * flow).sum(1) + of_t.squeeze(1)
+            if speed is None:
+                flow = self.field(stage_time(tableau, tableau.stages - 1, now), minus, u)
+                of_y, of_t = guard_slopes(self.system, now[1], minus, guard)
+                speed = (of_y * flow).sum(1) + of_t.squeeze(1)
             change = (level(self.system, now[1], minus, guard) / speed).double()
             change = torch.where(change.isfinite(), change, 0.0)
             moved = torch.minimum((length - change).clamp(min=0.0), span.length)
             length = torch.where(settled, length, moved)
-            # What is left after a small change is its square.
+            # What is left after a small change is its square, or with a speed from before its product with the change before.
             small = 4.0 * torch.finfo(y.dtype).eps * (span.begin.abs() + span.length)
             settled = settled | (change.abs() <= small)
+            if not bool((settled | (change.abs() <= STRAIGHT * span.length)).all()):
+                speed = None
         return length, minus
-
-    def _speed(self, guard: Tensor, t: Tensor, y: Tensor, u: Tensor | None) -> Float[Tensor, " B"]:
-        """dφ/dt along the flow."""
-        of_y, of_t = guard_slopes(self.system, column(t, y), y, guard)
-        return (of_y * self.field(column(t, y), y, u)).sum(1) + of_t.squeeze(1)
 
     def _count(self, fires: Tensor, guard: Tensor, t: Tensor, length: Tensor) -> None:
         """Raise EventError where more events than guards follow each other without time passing."""
@@ -164,13 +176,20 @@ class Watch:
             )
 
     def _check(
-        self, fires: Tensor, guard: Tensor, t: Tensor, minus: Tensor, plus: Tensor, speed: Tensor, u: Tensor | None
+        self,
+        fires: Tensor,
+        guard: Tensor,
+        t: Tensor,
+        minus: Tensor,
+        plus: Tensor,
+        speed: Tensor,
+        of_y: Tensor,
+        u: Tensor | None,
     ) -> None:
         """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
         before, after = levels_of(self.system, t, minus), levels_of(self.system, t, plus)
         check_numbers(fires, t, before, after)
         own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
-        of_y, _ = guard_slopes(self.system, t, minus, guard)
         room = 64.0 * torch.finfo(minus.dtype).eps + rounding(of_y, minus, speed, t)
         off = before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
         missed = fires & ~((off.abs() <= room.clamp(min=TIE)) & (speed > 0.0))

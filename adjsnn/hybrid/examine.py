@@ -92,10 +92,9 @@ def examine(program: HybridProgram, trial: Trial) -> tuple[HybridProgram, Read]:
                     f"computing {name!r} in each call, or before the solve",
                 )
         state = held.form.changed(aliases, versions)
-    if wanted:
-        for store, names in zip(stores, known, strict=True):
-            for name in set(store) - names:
-                del store[name]
+    added = [(store, name) for store, names in zip(stores, known, strict=True) for name in set(store) - names]
+    for store, name in added if wanted else ():
+        del store[name]
     if inside and recording:
         _check_inside(trial, taped[f"{trial.name}.vector_field"])
     guards = plain.get(f"{trial.name}.guard")
@@ -105,17 +104,19 @@ def examine(program: HybridProgram, trial: Trial) -> tuple[HybridProgram, Read]:
     if guards is not None:
         _check_levels(guards, system, signal, trial)
     count = 0 if guards is None else guards.shape[1]
-    return replace(program, system=system, signal=signal, guards=count), _read(held, state, used)
+    return replace(program, system=system, signal=signal, guards=count), _read(
+        held, state, used, pure=not (state or added or inside)
+    )
 
 
-def _read(held: Held, state: frozenset[int], used: set[int]) -> Read:
+def _read(held: Held, state: frozenset[int], used: set[int], *, pure: bool) -> Read:
     """What is held, without the places that an evaluation changes, and off the tape what it did not use."""
     form = held.form.without(state)
     present = form.numbers()
     unused = {n for n, x in enumerate(held.tensors) if x.requires_grad and n not in held.registered and n not in used}
     off_tape = [x.detach() if n in unused else x for n, x in enumerate(held.tensors)]
     tensors = [x if n in present else None for n, x in enumerate(off_tape)]
-    return Read(form, tuple(tensors), frozenset(unused & present), held.names)
+    return Read(form, tuple(tensors), frozenset(unused & present), held.names, pure)
 
 
 def _keep_cached(module: nn.Module) -> None:

@@ -5,6 +5,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
+def far_below(levels: Float[Tensor, "P1 B G"]) -> bool:
+    """Whether functions are below zero at all points, and so that none of the lines of `may_exceed` reaches zero."""
+    twice = 2.0 * levels[1:-1]
+    highest = torch.stack([levels.amax(), (twice - levels[:-2]).amax(), (twice - levels[2:]).amax()])
+    return bool((highest < 0.0).all())  # what is no number is not below
+
+
 def may_exceed(levels: Float[Tensor, "P1 B G"]) -> Bool[Tensor, "P B G"]:
     """For each part between neighbouring points whether a function, below zero at both ends, may rise above zero inside.
 

@@ -72,6 +72,7 @@ class Stored:
         form: of the system's attributes; `form.filled(tensors)` is in force in a sweep.
         tensors: of the system's attributes.
         of_times: dC/dt of the event that ends each step, (K, B); None where the loss reads no event times.
+        pure: whether the system's functions leave no trace in its modules, so that they may be evaluated fewer times.
     """
 
     program: HybridProgram
@@ -86,6 +87,7 @@ class Stored:
     tensors: tuple[Tensor | None, ...]
     stats: HybridStats
     of_times: Float[Tensor, "K B"] | None = None
+    pure: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,12 +178,14 @@ class Read:
         tensors: those that stand there, by number, None for a number without a place.
         strangers: numbers of tensors off the tape that must turn out to have no gradient.
         names: of the tensors.
+        pure: whether the evaluation changed nothing there.
     """
 
     form: Form = NOTHING
     tensors: tuple[Tensor | None, ...] = ()
     strangers: frozenset[int] = frozenset()
     names: tuple[str, ...] = ()
+    pure: bool = False
 
     @property
     def wanted(self) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.errors import IntegrationError
+from adjsnn.hybrid.arrays import stage_time
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
 
@@ -130,19 +131,18 @@ def derivatives(
     return ks
 
 
-def stage_time(tableau: Tableau, i: int, times: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """t + c_i h, and exactly the ends where c_i is 0 or 1, so that the last stage of one step can open the next."""
-    t, t_end, h = times
-    if tableau.c[i] == 0.0:
-        return t
-    return t_end if tableau.c[i] == 1.0 else t + tableau.c[i] * h
-
-
 def step_times(steps: Steps, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Begin, end and length of step k in the dtype of the state, each (B, 1)."""
     times = (steps.times[k], steps.times[k + 1], steps.lengths[k])
     begin, end, length = (x.to(dtype).unsqueeze(1) for x in times)
     return begin, end, length
+
+
+def times_of_steps(steps: Steps, dtype: torch.dtype, start: int, stop: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """`step_times` of steps start … stop-1, in fewer operations."""
+    times = steps.times[start : stop + 1].to(dtype).unsqueeze(2).unbind()
+    lengths = steps.lengths[start:stop].to(dtype).unsqueeze(2).unbind()
+    return list(zip(times[:-1], times[1:], lengths, strict=True))
 
 
 def combine(weights: Sequence[float], ks: Sequence[Tensor]) -> Tensor:
@@ -158,15 +158,23 @@ def combine(weights: Sequence[float], ks: Sequence[Tensor]) -> Tensor:
     return torch.zeros_like(ks[0]) if total is None else total
 
 
-def step(program: HybridProgram, steps: Steps, k: int, y: Float[Tensor, "B D"], u: Tensor | None) -> Tensor:
+def step(
+    program: HybridProgram,
+    steps: Steps,
+    k: int,
+    y: Float[Tensor, "B D"],
+    u: Tensor | None,
+    times: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
     """State after step k and the jump that ends it, (B, D), from the state before it and held inputs u (T, B, C).
 
-    Zero-length steps return y.
+    Zero-length steps return y. `times` are those of `step_times`, where they are known.
     """
-    ks = stage_derivatives(program.tableau, program.field, steps, k, y, program.held(u, steps, k))
-    _, t_end, h = step_times(steps, k, y.dtype)
-    y = y + h * combine(program.tableau.b, ks)
-    return y if steps.event is None else jump(program.system, t_end, y, steps.event[k], program.guards)
+    tableau, times = program.tableau, step_times(steps, k, y.dtype) if times is None else times
+    count = tableau.stages - tableau.first_same_as_last
+    ks = derivatives(tableau, program.field, times, y, program.held(u, steps, k), count)
+    y = y + times[2] * combine(tableau.b, ks)
+    return y if steps.event is None else jump(program.system, times[1], y, steps.event[k], program.guards)
 
 
 def jump(
@@ -180,16 +188,16 @@ def jump(
 
 def replay(program: HybridProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:
     """State after step stop-1, (B, D), from the one before step `start`, by taking the same steps again."""
-    for k in range(start, stop):
-        y = step(program, steps, k, y, u)
+    for k, times in enumerate(times_of_steps(steps, y.dtype, start, stop), start):
+        y = step(program, steps, k, y, u, times)
     return y
 
 
 def unroll(program: HybridProgram, steps: Steps, y0: Tensor, u: Tensor | None) -> Tensor:
     """States at the output times, (T+1, B, D), as plain operations on autograd's tape; step lengths are constants."""
     states = [y0]
-    for k in range(len(steps)):
-        states.append(step(program, steps, k, states[-1], u))
+    for k, times in enumerate(times_of_steps(steps, y0.dtype, 0, len(steps))):
+        states.append(step(program, steps, k, states[-1], u, times))
     return at_outputs(torch.stack(states), steps)
 
 
@@ -221,14 +229,15 @@ def run_fixed(
     y = y0
     outputs[0] = y
     kept[:1] = y
-    for k in range(n):
-        y = step(program, steps, k, y, u)
+    for k, times in enumerate(times_of_steps(steps, y.dtype, 0, n)):
+        y = step(program, steps, k, y, u, times)
         if (k + 1) % m == 0:
             outputs[(k + 1) // m] = y
-        if some is None:
+        if some is not None:
+            if k + 1 in some:
+                some[k + 1] = y
+        elif kept is not outputs:
             kept[k + 1] = y
-        elif k + 1 in some:
-            some[k + 1] = y
     check_finite(outputs, program.ts)
     return steps, outputs, kept
 

@@ -18,9 +18,22 @@ def at_row(steps: Steps, cotangents: Float[Tensor, "T1 B D"], row: int) -> Float
     return torch.where((output >= 0)[:, None], cotangent, 0.0)
 
 
+def at_rows(steps: Steps, cotangents: Float[Tensor, "T1 B D"], start: int, stop: int) -> Float[Tensor, "K B D"]:
+    """The same of rows start … stop-1."""
+    output = steps.output[start:stop]
+    cotangent = cotangents[output.clamp(min=0), torch.arange(output.shape[1], device=output.device)]
+    return torch.where((output >= 0).unsqueeze(2), cotangent, 0.0)
+
+
 def add_held(u_bar: Tensor, interval: Tensor, of_u: Tensor) -> None:
     """Add each sample's gradient (B, C) to the interval (B,) of dC/du (T, B, C) that its step was in."""
     u_bar[interval, torch.arange(len(interval), device=interval.device)] += of_u
+
+
+def add_inputs(u_bar: Tensor, interval: Tensor, of_u: Tensor) -> None:
+    """The same of a block of steps, (K, B) and (K, B, C), the last step first, so that sums are formed in one order."""
+    for k in reversed(range(len(of_u))):
+        add_held(u_bar, interval[k], of_u[k])
 
 
 def add_leaves(sums: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
@@ -63,6 +76,15 @@ def pull_field(
     gradients = torch.autograd.grad(out, wanted, cotangent, allow_unused=True, retain_graph=retain)
     of_y = torch.zeros_like(y) if gradients[0] is None else gradients[0]
     return of_y, (gradients[1] if with_u else None), gradients[1 + with_u :]
+
+
+def pull_all(outs: Sequence[Tensor], wanted: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor | None]:
+    """Sums over several results of the cotangents of `wanted`; None where none of them depends on one."""
+    pairs = [(out, cotangent) for out, cotangent in zip(outs, cotangents, strict=True) if out.requires_grad]
+    if not pairs or not wanted:
+        return [None] * len(wanted)
+    chosen, given = zip(*pairs, strict=True)
+    return list(torch.autograd.grad(chosen, wanted, given, allow_unused=True))
 
 
 def check_speed(fires: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:

@@ -12,8 +12,7 @@ import adjsnn
 from adjsnn import BPTT, ConfigurationError, ContinuousAdjoint, DiscreteAdjoint, GradientCheckError
 from adjsnn.gradcheck import Convergence, convergence
 from adjsnn.gradcheck.__main__ import main
-from adjsnn.hybrid import discrete as smooth_discrete
-from adjsnn.hybrid import discrete_events as hybrid_discrete
+from adjsnn.hybrid import discrete_blocks, event_blocks
 
 TOLERANCES = {"rtol": 1e-6, "atol": 1e-6}
 
@@ -76,8 +75,8 @@ def test_events_are_judged_on_the_same_steps():
 @pytest.mark.slow
 def test_a_wrong_slope_of_the_guard_is_caught(monkeypatch):
     """As that of the threshold, which a library once dropped: the adjoint is told another guard than the events have."""
-    true = hybrid_discrete.level
-    monkeypatch.setattr(hybrid_discrete, "level", lambda system, t, y, guard: true(system, t, y, guard) + 0.3 * y[:, 0])
+    true = event_blocks.level
+    monkeypatch.setattr(event_blocks, "level", lambda system, t, y, guard: true(system, t, y, guard) + 0.3 * y[:, 0])
     net, y0 = Pair(), torch.full((2, 4), 0.3, dtype=torch.float64)
     ts = torch.tensor([0.0, 12.0, 20.0])
     with pytest.raises(adjsnn.GradientCheckError, match="central differences"):
@@ -94,13 +93,8 @@ def test_checkpoints_and_float32(capsys):
 
 
 def test_a_wrong_vector_jacobian_product_of_the_adjoint_is_caught(monkeypatch):
-    right = smooth_discrete.pull_field
-
-    def slightly_wrong(*arguments, **options):
-        of_y, of_u, of_leaves = right(*arguments, **options)
-        return of_y * (1.0 + 1e-5), of_u, of_leaves
-
-    monkeypatch.setattr(smooth_discrete, "pull_field", slightly_wrong)
+    right = discrete_blocks.transposed
+    monkeypatch.setattr(discrete_blocks, "transposed", lambda *given: [x * (1.0 + 1e-5) for x in right(*given)])
     for judge, words in (("bptt", "BPTT, allowed 1e-10"), ("forward", "forward sensitivities, allowed 1e-09")):
         with pytest.raises(GradientCheckError, match=f"from {words}"):
             _check(against=(judge,))
@@ -210,14 +204,9 @@ def test_the_error_follows_the_tolerance():
 
 @pytest.mark.slow
 def test_a_wrong_adjoint_does_not_converge(monkeypatch):
-    right = smooth_discrete.pull_field
-
-    def wrong(*arguments, **options):
-        of_y, of_u, of_leaves = right(*arguments, **options)
-        return 0.9 * of_y, of_u, of_leaves
-
+    right = discrete_blocks.transposed
     reference = _converge(dts=(0.1, 0.05))
-    monkeypatch.setattr(smooth_discrete, "pull_field", wrong)
+    monkeypatch.setattr(discrete_blocks, "transposed", lambda *given: [0.9 * x for x in right(*given)])
     found = _converge(dts=(0.1, 0.05), reference={"method": "rk4", "substeps": 100, "adjoint": BPTT()})
     assert reference.slope > 3.0
     assert abs(found.slope) < 0.5

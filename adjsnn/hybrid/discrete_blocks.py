@@ -1,0 +1,163 @@
+"""The discrete adjoint of a block of steps without events: the system evaluated once for all of them."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adjsnn.hybrid.arrays import stage_time
+from adjsnn.hybrid.blocks import Block, agree, side_by_side, taped_block
+from adjsnn.hybrid.products import Points, Product, record
+from adjsnn.hybrid.run import Stored
+from adjsnn.hybrid.steps import combine
+from adjsnn.hybrid.vjp import pull, pull_all
+from adjsnn.numerics.tableaus import Tableau
+
+BY_MATRIX = 8  # most entries of a state for which the matrices of the steps are formed
+
+
+def pull_block(
+    stored: Stored, block: Block, costate: Float[Tensor, "B D"], kicks: Float[Tensor, "K B D"], product: Product | None
+) -> tuple[Float[Tensor, "B D"], Tensor | None, Sequence[Tensor | None]]:
+    """Costate before a block of steps from the one after it, dC/du in each of them, (K, B, C), and dC/dθ.
+
+    Args:
+        costate: without the cotangents of the state after the last step.
+        kicks: cotangents of the states after each step.
+        product: of the field; None where the matrices of the steps are formed.
+
+    Raises:
+        NotSideBySide: the steps have to be pulled one by one.
+    """
+    wants_u = stored.wants_u and block.u is not None
+    u = None if block.u is None else block.u.detach().requires_grad_(wants_u)
+    if product is None:
+        return _by_matrices(stored, block, costate, kicks, u)
+    return _by_products(stored, block, costate, kicks, u, product)
+
+
+def product_for(stored: Stored, block: Block) -> Product | None:
+    """The product of the field, recorded at the last step of a block; None for states of few entries.
+
+    Raises:
+        NotSideBySide: it cannot be recorded.
+    """
+    if stored.y0.shape[1] <= BY_MATRIX:
+        return None
+    t, y, u = block.times[0], block.y, block.u
+    product = record(stored.program.field, t[-1], y[-1], None if u is None else u[-1])
+    return product.placed(_evaluated(stored, t, y.detach().requires_grad_(), u)[1])
+
+
+def _evaluated(stored: Stored, t: Tensor, y: Tensor, u: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    """The field of the steps of a block on the tape, (K, B, D), and what autograd saved of it."""
+    saved: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        saved.append(x.detach())  # a tensor of the tape itself would keep the tape alive
+        return saved[-1]
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        return side_by_side(stored.program.field, t, y, u), saved
+
+
+def transposed(end: Float[Tensor, "K B D"], wanted: Sequence[Tensor]) -> list[Tensor]:
+    """Derivatives of every entry of `end`, on the tape, by each of `wanted`, (K, B, E): each (K, B, D, E)."""
+    rows = []
+    for d in range(end.shape[2]):
+        cotangent = torch.zeros_like(end)
+        cotangent[..., d] = 1.0
+        rows.append(pull(end, wanted, cotangent, retain=True))
+    return [torch.stack(x, 2) for x in zip(*rows, strict=True)]
+
+
+def backward_through(
+    matrices: Float[Tensor, "K B E E"], after: Float[Tensor, "B E"], kicks: Float[Tensor, "K B E"]
+) -> tuple[Float[Tensor, "K B E"], Float[Tensor, "B E"]]:
+    """Rows carried back through a matrix for each step: with its kick, at the end of each step; and before the first."""
+    arriving: list[Tensor] = []
+    before = after
+    for kick, matrix in zip(reversed(kicks.unbind()), reversed(matrices.unbind()), strict=True):
+        arriving.append(before + kick)
+        before = summed(arriving[-1].unsqueeze(2) * matrix, 1)
+    return torch.stack(arriving[::-1]), before
+
+
+def summed(x: Tensor, dim: int) -> Tensor:
+    """The sum over a dimension of a few entries, in their order: a library's may depend on the size of the batch."""
+    first, *others = x.unbind(dim)
+    for other in others:
+        first = first + other
+    return first
+
+
+def _by_matrices(
+    stored: Stored, block: Block, costate: Tensor, kicks: Tensor, u: Tensor | None
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
+    """λ = Φ_yᵀ λ⁺ step by step, with Φ_y of all steps at once, and then all the rest: θ̄ = Σ_k Φ_θᵀ λ⁺."""
+    y = block.y.detach().requires_grad_()
+    with torch.enable_grad():
+        end = taped_block(stored.program, block.times, y, u)
+    block.check(end.detach())
+    (matrices,) = transposed(end, (y,))
+    bars, costate = backward_through(matrices, costate, kicks)
+    wanted = [*([u] if u is not None and u.requires_grad else []), *stored.leaves]
+    gradients = pull_all([end], wanted, [bars])
+    of_u = gradients[0] if len(wanted) > len(stored.leaves) else None
+    return costate, of_u, gradients[len(wanted) - len(stored.leaves) :]
+
+
+def _by_products(
+    stored: Stored, block: Block, costate: Tensor, kicks: Tensor, u: Tensor | None, product: Product
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
+    """The equations of `discrete_sweep` with every s̄_i = f_yᵀ k̄_i by the recorded product, and θ̄, for all steps at once.
+
+    The product of all steps at once, which θ̄ needs anyway, says whether the recorded one was right.
+    """
+    tableau = stored.program.tableau
+    count, h = tableau.stages - tableau.first_same_as_last, block.times[2]
+    states: list[Tensor] = []
+    outputs: list[Tensor] = []
+    points: list[Points] = []
+    for i in range(count):
+        moved = block.y if i == 0 else block.y + h * combine(tableau.a[i], [x.detach() for x in outputs])
+        t = stage_time(tableau, i, block.times)
+        states.append(moved.detach().requires_grad_())
+        out, saved = _evaluated(stored, t, states[i], u)
+        outputs.append(out)
+        points.append(product.points(t, moved, None if u is None else u.detach(), saved))
+    block.check(block.y + h * combine(tableau.b, [x.detach() for x in outputs]))
+    costate, k_bars, s_bars = _stage_by_stage(tableau, product, points, costate, kicks, h)
+    wanted = [*([u] if u is not None and u.requires_grad else []), *stored.leaves]
+    gradients = pull_all(outputs, [*states, *wanted], k_bars)
+    for of_state, bars in zip(gradients[:count], s_bars, strict=True):
+        # The same operations, of which a matrix product may round differently.
+        agree(bars, torch.zeros_like(bars) if of_state is None else of_state, 1024.0 * torch.finfo(bars.dtype).eps)
+    rest = gradients[count:]
+    of_u = rest[0] if len(wanted) > len(stored.leaves) else None
+    return costate, of_u, rest[len(wanted) - len(stored.leaves) :]
+
+
+def _stage_by_stage(
+    tableau: Tableau, product: Product, points: Sequence[Points], costate: Tensor, kicks: Tensor, h: Tensor
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """λ before the steps of a block, and of every stage k̄ and s̄, (K, B, D)."""
+    count = len(points)
+    k_bars = [torch.empty_like(kicks) for _ in points]
+    s_bars: list[list[Tensor]] = [[] for _ in points]
+    into = [x.unbind() for x in k_bars]
+    weights = [[(j, tableau.a[j][i]) for j in range(i + 1, count) if tableau.a[j][i]] for i in range(count)]
+    stages: list[Tensor] = [costate] * count
+    kicks_of, lengths = kicks.unbind(), h.unbind()
+    for k in reversed(range(len(kicks))):
+        after = before = costate + kicks_of[k]
+        for i in reversed(range(count)):
+            k_bar = torch.mul(after, tableau.b[i], out=into[i][k])
+            for j, weight in weights[i]:
+                k_bar.add_(stages[j], alpha=weight)
+            stages[i] = product.pull(points[i][k], k_bar.mul_(lengths[k]))
+            before = before + stages[i]
+            s_bars[i].append(stages[i])
+        costate = before
+    return costate, k_bars, [torch.stack(x[::-1]) for x in s_bars]
