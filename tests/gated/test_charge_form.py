@@ -70,6 +70,7 @@ def test_the_general_adjoint_agrees_with_the_hand_written_one(method):
         assert relative(x, y) <= 1e-10
 
 
+@pytest.mark.slow
 def test_forward_sensitivities_agree():
     net, u = _net(4), _u(40).requires_grad_()
 
@@ -220,7 +221,7 @@ def test_discrete_equals_backpropagation_through_resets(neuron):
         assert relative(found[name], judge[name]) <= 1e-10, name
 
 
-@pytest.mark.every(2)
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("neuron", ["lif", "nif"])
 def test_both_adjoints_reach_the_network_stepped_finely(neuron):

@@ -154,6 +154,7 @@ def test_what_has_no_room_in_a_first_pass_is_written_nowhere(kind, room, monkeyp
     assert all(torch.equal(found[name], y) for name, y in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["per_synapse", "recurrent"])
 def test_samples_are_swept_together_or_apart(kind, monkeypatch):
     lif, x = network(kind), random_spikes(5, batch=2)
@@ -168,6 +169,7 @@ def test_samples_are_swept_together_or_apart(kind, monkeypatch):
     assert torch.equal(found["d time"], expected["d time"])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", ["per_axon", "recurrent"])
 def test_a_batch_is_its_samples(kind):
     lif, x = network(kind), random_spikes(5, batch=2)

@@ -56,7 +56,7 @@ def test_spikes_are_those_of_a_dense_scan(kind, ratio, lif_kernels):
     assert min(sol.stats.spikes) > 5
 
 
-@pytest.mark.every(9)
+@pytest.mark.every(13)
 @pytest.mark.parametrize("analog_only", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_central_differences(kind, analog_only, lif_kernels, unchecked_shapes):

@@ -256,6 +256,7 @@ def test_random_neurons_spike_as_often_as_in_extended_precision(kind):
     assert differing([trial(rng, kind, n) for n in alike]) == 0
 
 
+@pytest.mark.slow
 def test_the_plain_body_spikes_as_often_as_in_extended_precision():
     rng = np.random.default_rng(7)
     for kind in KINDS:
