@@ -1,6 +1,7 @@
 """What `import adjsnn` loads, and what it loads later."""
 
 import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -22,11 +23,21 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
             module.sovle  # noqa: B018
 
 
+def test_a_name_that_is_loaded_late_is_that_of_no_module_which_would_take_its_place():
+    code = "from adjsnn.gradcheck import Convergence, convergence, ThresholdBracket, threshold_bracket; "
+    code += "print(callable(convergence), callable(threshold_bracket))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+    for package in (adjsnn, sys.modules["adjsnn.gradcheck"]):
+        modules = {x.name for x in pkgutil.iter_modules(package.__path__)}
+        assert modules & set(package._HOME) == set()
+
+
 @pytest.mark.every(2)
 @pytest.mark.parametrize(
     "first",
     [
-        "import adjsnn.gradcheck.convergence",
+        "import adjsnn.gradcheck.orders",
         "from adjsnn import *",
         "import adjsnn.gradcheck, adjsnn.solve",
         "import adjsnn.losses",

@@ -13,7 +13,7 @@ from adjsnn.gradcheck.check import gradcheck
 from adjsnn.gradcheck.report import GradcheckReport, GradcheckRow
 
 if TYPE_CHECKING:
-    from adjsnn.gradcheck.convergence import Convergence, convergence
+    from adjsnn.gradcheck.orders import Convergence, convergence
     from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
 
 __all__ = [
@@ -25,9 +25,10 @@ __all__ = [
     "gradcheck",
     "threshold_bracket",
 ]
+# No module here has the name of something that is loaded from it: once loaded it would stand in its place.
 _HOME = {
-    "Convergence": "convergence",
-    "convergence": "convergence",
+    "Convergence": "orders",
+    "convergence": "orders",
     "ThresholdBracket": "threshold",
     "threshold_bracket": "threshold",
 }

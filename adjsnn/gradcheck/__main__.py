@@ -15,7 +15,7 @@ from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.gated.solution import GatedSolution
 from adjsnn.gradcheck import convergence, gradcheck
 from adjsnn.gradcheck.built_in import LeakyNetwork, initial_states, lif_problem
-from adjsnn.gradcheck.convergence import Convergence, picture
+from adjsnn.gradcheck.orders import Convergence, picture
 from adjsnn.hybrid.continuous import ContinuousAdjoint
 from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.lif.solution import LIFSolution
