@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from adjsnn.numerics.tableaus import Tableau
 
 SMALL = 2**12  # numbers of a state
+DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 class TorchArrays:
@@ -46,7 +47,6 @@ class NumpyArrays(TorchArrays):
     """Numpy's views of tensors."""
 
     xp: Any = np
-    DTYPES = {torch.float32: np.float32, torch.float64: np.float64}  # noqa: RUF012
 
     @staticmethod
     def array(x: Tensor) -> Any:
@@ -58,7 +58,7 @@ class NumpyArrays(TorchArrays):
 
     @staticmethod
     def cast(x: Any, dtype: torch.dtype) -> Any:
-        return x.astype(NumpyArrays.DTYPES[dtype], copy=False)
+        return x.astype(DTYPES[dtype], copy=False)
 
     @staticmethod
     def moved(y: Any, h: Any, slope: Any) -> Tensor:

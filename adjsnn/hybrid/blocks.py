@@ -63,11 +63,12 @@ class Block:
 def refusals() -> Iterator[None]:
     """Raise NotSideBySide for whatever torch or a system says to being evaluated for many steps at once.
 
-    An error that has another reason comes again when the steps are evaluated one by one.
+    An error that has another reason comes again when the steps are evaluated one by one. Not so what comes from outside: a
+    limit of time that ran out (TimeoutError) and other errors of the machine pass.
     """
     try:
         yield
-    except AdjsnnError:
+    except (AdjsnnError, OSError):
         raise
     except Exception as error:
         raise NotSideBySide from error

@@ -32,7 +32,7 @@ EXAMPLES = int(os.environ.get("ADJSNN_FUZZ", "0"))
 SHRINK = os.environ.get("ADJSNN_FUZZ_SHRINK", "1") != "0"  # what fails is small already; a smaller one may take minutes
 
 
-class Hang(AssertionError):
+class Hang(TimeoutError):
     """An example took longer than LIMIT."""
 
 

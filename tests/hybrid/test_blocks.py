@@ -278,3 +278,16 @@ def test_a_batch_and_its_samples_have_the_same_bits():
     for b in range(2):
         alone = adjsnn.solve(net, None, ts=TIMES, y0=y0[b : b + 1]).y.square().sum()
         assert torch.equal(torch.autograd.grad(alone, y0)[0][b], whole[b])
+
+
+@pytest.mark.parametrize("error", [TimeoutError, adjsnn.ConfigurationError])
+def test_a_limit_of_time_and_an_error_of_the_library_lead_to_no_single_steps(error):
+    raised = error("seen", "expected", "try")
+    with pytest.raises(error), blocks.refusals():
+        raise raised
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, NotImplementedError])
+def test_what_torch_refuses_leads_to_single_steps(error):
+    with pytest.raises(blocks.NotSideBySide), blocks.refusals():
+        raise error
