@@ -94,7 +94,7 @@ def gated_cases(draw: st.DrawFn, *, method: str) -> GatedCase:
         width=draw(st.sampled_from((0.2, 0.1, 0.02, 0.5, 1.0))),
         n_in=draw(st.integers(0, 3)),
         n_hidden=draw(st.integers(1, 9)),
-        batch=draw(st.integers(1, 4)),
+        batch=draw(st.integers(1, 6)),  # from four on, wide zones multiply samples together
         steps=draw(st.integers(1, 30)),
         dt=draw(st.sampled_from((0.5, 0.1, 1.0, 2.0))),
         method=method,

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from networks import GATES, MEMBRANES, gradients, random_network, random_trial, relative
+from networks import DT, GATES, MEMBRANES, gradients, random_network, random_trial, relative
 
 import adjsnn
 from adjsnn import GatedState
@@ -36,6 +36,32 @@ def test_fused_loops_compute_what_plain_operations_do(neuron, gate, method):
     for name, value in expected.items():
         assert relative(found[name], value) <= 1e-11, name  # 40 steps of float64 rounding; terms of the loss partly cancel
     assert not torch.equal(expected["w_rec"], found["w_rec"])  # they are two computations
+
+
+@pytest.mark.parametrize("n_hidden", [1, 6, 37, 200])  # with rows left over from four at a time, and without
+@pytest.mark.parametrize("gate", ["rectangular", "raised_cosine"])
+@pytest.mark.parametrize("neuron", MEMBRANES)
+def test_samples_multiplied_together_are_what_plain_operations_compute(neuron, gate, n_hidden):
+    """In a zone as wide as the threshold most neurons are inside, so that Euler steps multiply W_rec as it is.
+
+    Nine samples are two times four and one left over; some of them are far below the zone, and make mixed tiles.
+    """
+    wide = {"rectangular": adjsnn.RectangularGate, "raised_cosine": adjsnn.RaisedCosineGate}[gate](1.0)
+    net = random_network(MEMBRANES[neuron], wide, seed=7, n_hidden=n_hidden)
+    with torch.no_grad():
+        net.bias.mul_(2.0)
+        net.w_rec.mul_(0.2)
+        net.w_in.mul_(0.2)
+    u, y0 = random_trial(net, seed=7, steps=40, batch=9)
+    if neuron == "lif":
+        y0 = GatedState((y0.v.detach() - 5.0 * (torch.arange(9) > 6)[:, None]).requires_grad_(), *y0[1:])
+    expected, found = (gradients(net, u, y0, None, kernels=kernels) for kernels in ("plain", "fused"))
+    for name, value in expected.items():
+        assert relative(found[name], value) <= 1e-11, name
+    x = adjsnn.solve(net, u, dt=DT, y0=y0).v.detach()
+    x = x.abs() if net.neuron.two_sided else x
+    inside = ((x > 0.0) & (x < 1.0))[:, :4].double().mean((1, 2))  # of the first four samples
+    assert float((inside > 0.5).double().mean()) > 0.8
 
 
 @pytest.mark.every(5)
@@ -107,15 +133,17 @@ def test_loops_stay_within_their_arrays():
     code = """
 import torch, adjsnn
 torch.manual_seed(0)
+cases = [(method, 0.1, 2) for method in ("euler", "heun", "rk4")] + [("euler", 0.1, 5), ("euler", 1.0, 5)]
 for neuron in (adjsnn.NIF(), adjsnn.LIF(tau_mem=20.0, v_reset=-0.3), adjsnn.QIF()):
-    for method in ("euler", "heun", "rk4"):
+    for method, width, batch in cases:
         net = adjsnn.GatedSynapseNetwork(2, 3, 2, neuron=neuron, dtype=torch.float64, tau_fast=5.0,
+                                         gate=adjsnn.RaisedCosineGate(width),
                                          learn=("weights", "bias", "tau_fast", "tau_slow", *neuron.constants))
         with torch.no_grad():
             net.bias.fill_({"NIF": 0.3, "LIF": 6.0, "QIF": 0.3}[type(neuron).__name__])
             net.w_in.mul_(0.1)
             net.w_rec.mul_(0.1)
-        u = torch.randn(12, 2, 2, dtype=torch.float64, requires_grad=True)
+        u = torch.randn(12, batch, 2, dtype=torch.float64, requires_grad=True)
         sol = adjsnn.solve(net, u, dt=0.5, method=method, kernels="fused")
         assert sol.stats.spikes > 0
         (sol.readout.sum() + sol.a_fast.sum() + sol.charge.abs().sum() + sol.v.sum()).backward()
