@@ -17,6 +17,8 @@ from adjsnn.hybrid.vjp import states_backward
 NUMBERS = 2**16  # of the states of a block, at most: what is made of them stays in a core's cache
 MOST = 128  # steps of a block
 FEWEST = 4  # steps that such a block could have, for it to be worth it
+WORKING = 2**23  # bytes that autograd saves of the stages of a block, at most; a sweep takes a small multiple of it
+MUCH = 2**17  # bytes saved of one stage of one step: from here on its arithmetic, no longer its calls, is what takes time
 
 
 class NotSideBySide(Exception):
@@ -111,15 +113,45 @@ def taped_block(
     return y + times[2] * combine(tableau.b, ks)
 
 
+def evaluated(stored: Stored, t: Tensor, y: Tensor, u: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    """The field of the steps of a block on the tape, (K, B, D), and what autograd saved of it.
+
+    To be called where `refusals` are seen to.
+    """
+    saved: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        saved.append(x.detach())  # a tensor of the tape itself would keep the tape alive
+        return saved[-1]
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        return side_by_side(stored.program.field, t, y, u), saved
+
+
 def block_size(stored: Stored) -> int:
-    """Steps of a block, the same for every number of steps and of checkpoints; 1 where they are not evaluated side by side."""
+    """Steps of a block, the same for every number of steps and of checkpoints; 1 where they are not evaluated side by side.
+
+    A field may save far more than its state, as one with a wide hidden layer does: one evaluation tells.
+    """
     size = min(NUMBERS // stored.y0.numel(), MOST)
-    return size if stored.pure and size >= FEWEST else 1
+    if not stored.pure or size < FEWEST:
+        return 1
+    steps, first = stored.steps, slice(0, 1)
+    t, y = steps.times[first].to(stored.y0.dtype).unsqueeze(2), stored.y0[None].detach().requires_grad_()
+    try:
+        with refusals():
+            _, saved = evaluated(stored, t, y, _held(stored.u, steps, first))
+    except NotSideBySide:
+        return 1
+    own = {x.data_ptr() for x in stored.tensors if x is not None}
+    each = sum({x.data_ptr(): x.nbytes for x in saved if x.data_ptr() not in own}.values())
+    size = min(size, WORKING // max(1, each * stored.program.tableau.stages))
+    return size if size >= FEWEST and each <= MUCH else 1
 
 
-def blocks_backward(stored: Stored) -> Iterator[Block]:
-    """The blocks of a run, the last first, with the states before their steps: kept, or made again."""
-    n, size = len(stored.steps), block_size(stored)
+def blocks_backward(stored: Stored, size: int) -> Iterator[Block]:
+    """The blocks of a run, of `size` steps, the last first, with the states before their steps: kept, or made again."""
+    n = len(stored.steps)
     begins, ends, lengths = (
         x.to(stored.y0.dtype).unsqueeze(2) for x in (stored.steps.times[:-1], stored.steps.times[1:], stored.steps.lengths)
     )

@@ -28,8 +28,9 @@ def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     costate = torch.zeros_like(stored.y0)
     sums = [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
-    side_by_side, product = block_size(stored) > 1, None
-    for block in blocks_backward(stored):
+    size = block_size(stored)
+    side_by_side, product = size > 1, None
+    for block in blocks_backward(stored, size):
         kicks = at_rows(steps, cotangents, block.first + 1, block.stop + 1)
         if side_by_side:
             try:

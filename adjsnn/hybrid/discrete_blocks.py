@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.hybrid.arrays import stage_time
-from adjsnn.hybrid.blocks import Block, agree, side_by_side, taped_block
+from adjsnn.hybrid.blocks import Block, agree, evaluated, taped_block
 from adjsnn.hybrid.products import Points, Product, record
 from adjsnn.hybrid.run import Stored
 from adjsnn.hybrid.steps import combine
@@ -47,19 +47,7 @@ def product_for(stored: Stored, block: Block) -> Product | None:
         return None
     t, y, u = block.times[0], block.y, block.u
     product = record(stored.program.field, t[-1], y[-1], None if u is None else u[-1])
-    return product.placed(_evaluated(stored, t, y.detach().requires_grad_(), u)[1])
-
-
-def _evaluated(stored: Stored, t: Tensor, y: Tensor, u: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-    """The field of the steps of a block on the tape, (K, B, D), and what autograd saved of it."""
-    saved: list[Tensor] = []
-
-    def keep(x: Tensor) -> Tensor:
-        saved.append(x.detach())  # a tensor of the tape itself would keep the tape alive
-        return saved[-1]
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        return side_by_side(stored.program.field, t, y, u), saved
+    return product.placed(evaluated(stored, t, y.detach().requires_grad_(), u)[1])
 
 
 def transposed(end: Float[Tensor, "K B D"], wanted: Sequence[Tensor]) -> list[Tensor]:
@@ -124,7 +112,7 @@ def _by_products(
         moved = block.y if i == 0 else block.y + h * combine(tableau.a[i], [x.detach() for x in outputs])
         t = stage_time(tableau, i, block.times)
         states.append(moved.detach().requires_grad_())
-        out, saved = _evaluated(stored, t, states[i], u)
+        out, saved = evaluated(stored, t, states[i], u)
         outputs.append(out)
         points.append(product.points(t, moved, None if u is None else u.detach(), saved))
     block.check(block.y + h * combine(tableau.b, [x.detach() for x in outputs]))

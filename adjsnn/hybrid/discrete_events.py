@@ -29,8 +29,9 @@ def hybrid_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     costate, sums = torch.zeros_like(stored.y0), [torch.zeros_like(x) for x in stored.leaves]
     u_bar = torch.zeros_like(u) if stored.wants_u and u is not None else None
     of_end = torch.zeros_like(stored.y0[:, :1])
-    side_by_side = block_size(stored) > 1 and stored.y0.shape[1] <= BY_MATRIX
-    for block in blocks_backward(stored):
+    size = block_size(stored)
+    side_by_side = size > 1 and stored.y0.shape[1] <= BY_MATRIX
+    for block in blocks_backward(stored, size):
         part = slice(block.first, block.stop)
         kicks = at_rows(steps, cotangents, block.first + 1, block.stop + 1)
         if stored.of_times is None:

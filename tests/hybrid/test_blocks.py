@@ -7,7 +7,7 @@ from torch import nn
 
 import adjsnn
 from adjsnn import BPTT, HybridSystem
-from adjsnn.hybrid import arrays, blocks, products
+from adjsnn.hybrid import arrays, blocks, discrete, products
 from hybrid.test_as_seen import Decay
 from hybrid.test_events import Pair
 
@@ -48,7 +48,7 @@ def _gradients(net, inputs, y0, ts=TIMES, **options):
         wanted |= {f"signal.{name}": x for name, x in inputs.named_parameters()}
     CALLS.clear()
     if inputs is None:
-        del wanted["v"]
+        wanted.pop("v", None)
     found = torch.autograd.grad(cost(sol.y), list(wanted.values()))
     return sol, dict(zip(wanted, found, strict=True)), len(CALLS)
 
@@ -216,6 +216,35 @@ def test_a_product_reads_what_autograd_saved_or_computes_it(saved, monkeypatch):
     sol, found, calls = _gradients(*trial, **options_for("dopri5"))
     assert calls < 6 * sol.stats.steps
     assert relative(found, _gradients(*trial, adjoint=BPTT(), **options_for("dopri5"))[1]) < 1e-12
+
+
+class Deep(HybridSystem):
+    """A field that saves `hidden` numbers for the three of its state."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.f = nn.Sequential(nn.Linear(3, hidden), nn.Tanh(), nn.Linear(hidden, 3)).double()
+
+    def vector_field(self, t, y, u):
+        CALLS.append(len(y))
+        return self.f(y)
+
+
+@pytest.mark.parametrize(("hidden", "fewest", "most"), [(8, 50, 128), (2000, 8, 49), (6000, 1, 1)])
+def test_a_block_is_shorter_where_a_field_saves_much_more_than_its_state(hidden, fewest, most, monkeypatch):
+    torch.manual_seed(0)
+    net, sizes = Deep(hidden), []
+    of_blocks = blocks.blocks_backward
+    monkeypatch.setattr(discrete, "blocks_backward", lambda stored, size: (sizes.append(size), of_blocks(stored, size))[1])
+    y0 = torch.randn(4, 3, dtype=F64, requires_grad=True)
+    times = torch.linspace(0.0, 2.0, 201, dtype=F64)
+    _, found, calls = _gradients(net, None, y0, ts=times, method="rk4")
+    assert fewest <= sizes[-1] <= most
+    assert calls < 200 if sizes[-1] > 1 else calls >= 4 * 200
+    _one_by_one(monkeypatch)
+    _, expected, _ = _gradients(net, None, y0, ts=times, method="rk4")
+    assert sizes[-1] == 1
+    assert relative(found, expected) < 1e-12
 
 
 def test_long_runs_in_many_blocks(monkeypatch):
