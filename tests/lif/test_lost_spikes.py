@@ -13,7 +13,9 @@ from numba import njit
 
 import adjsnn
 from adjsnn.lif import flow as lif_flow
-from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross
+from adjsnn.lif.cpu.elementary import decays, rates_of
+from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross, nearness, quick_bound
+from adjsnn.lif.cpu.lanes import Column, column_memory, search
 
 BODIES = ("fused", "plain")
 
@@ -84,6 +86,20 @@ def _decisions(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
         wait[n] = first_crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], v_th[n], t[n], v_after)
 
 
+@njit
+def _decisions_in_lanes(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
+    """What the loops for many neurons at a time decide; each interval is alone in a column, since its time constants are."""
+    column = column_memory(1)
+    for n in range(len(v)):
+        e_mem, e_syn, gain = decays(t[n], rates_of(tau_mem[n], tau_syn[n]))
+        column.lane[0], column.v[0], column.i[0], column.bias[0], column.v_th[0] = n, v[n], i[n], bias[n], v_th[n]
+        column.begin[0], column.until[0], column.span[0] = 0.0, t[n], t[n]
+        column.v_end[0], column.i_end[0] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain, i[n] * e_syn
+        near = nearness(v[n], i[n], bias[n], v_th[n])
+        may[n] = quick_bound(v[n], i[n], column.v_end[0], bias[n], v_th[n], t[n] / tau_mem[n], near) > 0
+        wait[n] = column.wait[0] if search(column, 1, tau_mem[n], tau_syn[n]) else np.inf
+
+
 class Intervals:
     """Random intervals of one neuron's flow, and whether v crosses v_th there in extended precision.
 
@@ -124,11 +140,12 @@ class Intervals:
         self.clear = (np.abs((top - v_th).astype(float)) > 5e-14 * size) & (np.abs(v - v_th) > 5e-14 * size)
 
 
+@pytest.mark.parametrize("decisions", [_decisions, _decisions_in_lanes])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_bound_that_spares_searches_passes_over_no_crossing(seed):
+def test_the_bound_that_spares_searches_passes_over_no_crossing(seed, decisions):
     case = Intervals(seed, 100_000)
     may, wait = np.zeros(100_000, bool), np.zeros(100_000)
-    _decisions(*case.arguments, may, wait)
+    decisions(*case.arguments, may, wait)
     asked = case.clear & ~case.above
     assert (asked & case.crosses).sum() > 10_000
     assert (asked & ~case.crosses).sum() > 10_000
@@ -160,12 +177,40 @@ def test_the_bound_spares_most_searches_of_ordinary_intervals():
     assert may[silent].mean() < 0.04
 
 
-def random_neurons(rng: np.random.Generator, n: int, recurrent: bool) -> Neurons:
+def test_neurons_at_a_time_cross_when_one_does():
+    """Within the times that rounding of v leaves open."""
+    rng, n, (tau_mem, tau_syn) = np.random.default_rng(3), 20_000, (20.0, 5.0)
+    v, i, b = rng.uniform(-0.5, 0.99, n), rng.uniform(0.0, 12.0, n), rng.uniform(-0.5, 0.5, n)
+    t = 10.0 ** rng.uniform(-2, 1.5, n)
+    same = np.full(n, tau_mem), np.full(n, tau_syn), np.ones(n)
+    may, wait, alone = np.zeros(n, bool), np.zeros(n), np.zeros(n)
+    _decisions(v, i, b, *same, t, may, alone)
+    e_mem, e_syn = np.exp(-t / tau_mem), np.exp(-t / tau_syn)
+    end = b + (v - b) * e_mem + i * (e_mem - e_syn) / (tau_mem / tau_syn - 1.0)
+    column = Column(*(np.empty(n, np.int64 if name in ("lane", "known") else float) for name in Column._fields))
+    values = {"lane": np.arange(n), "v": v, "i": i, "bias": b, "v_th": 1.0, "begin": 0.0, "until": t, "span": t, "v_end": end}
+    for name, x in (values | {"i_end": i * e_syn}).items():
+        getattr(column, name)[:] = x
+    found = search(column, n, tau_mem, tau_syn)
+    wait = np.full(n, np.inf)
+    wait[column.lane[:found]] = column.wait[:found]
+    crosses = alone < np.inf
+    np.testing.assert_array_equal(wait < np.inf, crosses)
+    assert crosses.sum() > 4_000
+    w, e, s = wait[crosses], np.exp(-wait[crosses] / tau_mem), np.exp(-wait[crosses] / tau_syn)
+    at = b[crosses] + (v - b)[crosses] * e + i[crosses] * (e - s) / (tau_mem / tau_syn - 1.0)
+    speed = (i[crosses] * s + b[crosses] - at) / tau_mem
+    np.testing.assert_array_less(np.abs(w - alone[crosses]), 3e-15 / speed + 4e-16 * w)
+
+
+def random_neurons(rng: np.random.Generator, n: int, recurrent: bool, alike: bool = False) -> Neurons:
     def some(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, n)
 
     tau_mem, tau_syn = some(1.0, 30.0), some(1.0, 30.0)
     tau_syn = np.where(rng.random(n) < 0.05, tau_mem, tau_syn)
+    if alike:
+        tau_mem[:], tau_syn[:] = tau_mem[0], tau_syn[0]
     w_rec = some(-4.0, 0.4) * np.minimum(1.0, tau_mem / tau_syn)  # excited by itself it must not run away
     return Neurons(tau_mem, tau_syn, some(-1.0, 0.95), np.ones(n), some(-0.5, 0.2), some(-3.0, 12.0), w_rec * recurrent)
 
@@ -184,7 +229,7 @@ def network(p: Neurons, delay: float) -> adjsnn.LIFNetwork:
     return net
 
 
-KINDS = ("spikes", "ts", "currents", "recurrent")
+KINDS = ("spikes", "ts", "currents", "recurrent", "alike spikes", "alike ts", "alike currents")
 
 
 class Trial(NamedTuple):
@@ -203,16 +248,16 @@ class Trial(NamedTuple):
 def trial(rng: np.random.Generator, kind: str, n: int, kernels: str = "auto") -> Trial:
     """Solve n random neurons over 5 … 5,000 ms."""
     t_end = float(np.exp(rng.uniform(np.log(5.0), np.log(5000.0))))
-    p = random_neurons(rng, n, kind == "recurrent")
+    p = random_neurons(rng, n, kind == "recurrent", "alike" in kind)
     arrivals = np.sort(rng.uniform(0.0, 0.6 * min(t_end, 1000.0), rng.integers(1, 4)))
     delay = float(rng.uniform(0.5, 20.0))
     options: dict = {"t_end": t_end, "kernels": kernels}
     edges, drive = np.full(3, np.inf), np.zeros((4, n))
-    if kind == "ts":
+    if "ts" in kind.split():
         options["ts"] = np.sort(rng.uniform(0.0, t_end, 3)).tolist()
     net = network(p, delay)
     x = adjsnn.SpikeTrains.from_list([[(t, 0) for t in arrivals.tolist()]], n_neurons=1, t_max=t_end, dtype=torch.float64)
-    if kind == "currents":
+    if "currents" in kind:
         u = rng.uniform(-0.05, 0.04, 4)
         del options["t_end"]
         options |= {"currents": torch.from_numpy(u)[:, None, None], "dt": t_end / 4}
@@ -245,15 +290,21 @@ def differing(trials: list[Trial]) -> int:
 
 def sizes(kind: str, n: int) -> list[int]:
     """Of some networks, n neurons in all; recurrent ones are alone, or 50 whose intervals are cut by each other's spikes."""
-    return n // 25 * [1] + n // 25 * 24 // 50 * [50] if kind == "recurrent" else n // 5000 * [5000]
+    return (
+        n // 25 * [1] + n // 25 * 24 // 50 * [50]
+        if kind == "recurrent"
+        else n // 50 * [50]
+        if "alike" in kind
+        else n // 5000 * [5000]
+    )
 
 
 @pytest.mark.every(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_neurons_spike_as_often_as_in_extended_precision(kind):
     rng = np.random.default_rng(KINDS.index(kind))
-    alike = 4 * [400] if kind != "recurrent" else 60 * [1] + 6 * [10]
-    assert differing([trial(rng, kind, n) for n in alike]) == 0
+    each = (40 * [40] if "alike" in kind else 4 * [400]) if kind != "recurrent" else 60 * [1] + 6 * [10]
+    assert differing([trial(rng, kind, n) for n in each]) == 0
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """A feed-forward LIF layer in one fused loop: samples, then neurons, then the arrivals of each neuron in time.
 
 Between arrivals a neuron needs one step of its flow; crossings are looked for only where a bound from both ends allows one.
-Where all neurons have equal time constants and arrivals, the exponentials of a step are computed once for all of them.
+Layers whose neurons have equal time constants and arrivals are solved in lanes (`feedforward_lanes.py`).
 """
 
 from math import exp, inf
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.flow import decay, equal, first_crossing, grown, may_cross, moved
+from adjsnn.lif.cpu.flow import decay, first_crossing, grown, may_cross, moved
 from adjsnn.lif.layer import FINE, RUNAWAY
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
@@ -32,15 +32,10 @@ class Walk(NamedTuple):
     Attributes:
         time: (K,) of the stops, sorted, ms.
         ref: (K,), the input spike s ≥ 0 of the batch that arrives there, or -1-m for mark m.
-        table: (K + 1, 3) or longer, e^{-t/τ_m}, e^{-t/τ_s} and K(t) of the interval that ends at each stop, the last one at
-            t_end; filled where `uniform`.
-        uniform: whether all neurons have these intervals and time constants.
     """
 
     time: np.ndarray
     ref: np.ndarray
-    table: np.ndarray
-    uniform: bool
 
 
 class Spikes(NamedTuple):
@@ -87,31 +82,30 @@ def more_room(spikes, size):
 
 
 @compiled(**EXACT_PIECE)
-def walk_memory(inputs, marks, first, last, uniform):
-    """Memory for the longest walk through samples first … last-1, and for another to sort in."""
+def longest_walk(inputs, marks, first, last):
+    """The most stops, and one more, of samples first … last-1."""
     longest = len(marks.time) + 1
     for b in range(first, last):
         longest = max(longest, inputs.first[b + 1] - inputs.first[b] + len(marks.time) + 1)
-    walk = Walk(np.empty(longest), np.empty(longest, np.int64), np.empty((longest, 3)), uniform)
-    return walk, Walk(np.empty(longest), np.empty(longest, np.int64), walk.table, uniform)
+    return longest
 
 
 @compiled(**EXACT_PIECE)
-def walk_of(delays, tau_mem, tau_syn, inputs, b, t_end, marks, memory, spare):
-    """The walk through sample b of a neuron with these delays (M,) and time constants."""
-    count = _stops(delays, inputs, b, t_end, marks.time, memory.time, memory.ref, spare)
-    walk = Walk(memory.time[:count], memory.ref[:count], memory.table, memory.uniform)
-    if walk.uniform:
-        before = 0.0
-        for k in range(count + 1):
-            t = walk.time[k] if k < count else t_end
-            walk.table[k, 0], walk.table[k, 1], walk.table[k, 2] = decay(t - before, tau_mem, tau_syn)
-            before = t
-    return walk
+def walk_memory(inputs, marks, first, last):
+    """Memory for the longest walk through samples first … last-1, and for another to sort in."""
+    longest = longest_walk(inputs, marks, first, last)
+    return Walk(np.empty(longest), np.empty(longest, np.int64)), Walk(np.empty(longest), np.empty(longest, np.int64))
+
+
+@compiled(**EXACT_PIECE)
+def walk_of(delays, inputs, b, t_end, marks, memory, spare):
+    """The walk through sample b of a neuron with these delays (M,)."""
+    count = stops(delays, inputs, b, t_end, marks.time, memory.time, memory.ref, spare)
+    return Walk(memory.time[:count], memory.ref[:count])
 
 
 @compiled(**EXACT_BARE)
-def _stops(delays, inputs, b, t_end, marks, time, ref, spare):
+def stops(delays, inputs, b, t_end, marks, time, ref, spare):
     """Arrivals by t_end and marks, sorted in time, arrivals first; returns their number."""
     count, ordered = 0, True
     for s in range(inputs.first[b], inputs.first[b + 1]):
@@ -121,7 +115,7 @@ def _stops(delays, inputs, b, t_end, marks, time, ref, spare):
             ordered &= count == 0 or time[count - 1] <= t
             count += 1
     if not ordered:  # seldom: input spikes are sorted, and delays often alike
-        _merge_sort(time, ref, count, spare.time, spare.ref)
+        merge_sort(time, ref, count, spare.time, spare.ref)
     k, m = count - 1, len(marks) - 1
     for place in range(count + len(marks) - 1, -1, -1):  # merged from the end, so that nothing unread is overwritten
         if m < 0 or (k >= 0 and time[k] > marks[m]):
@@ -134,7 +128,7 @@ def _stops(delays, inputs, b, t_end, marks, time, ref, spare):
 
 
 @compiled(**EXACT_BARE)
-def _merge_sort(time, ref, count, spare_time, spare_ref):
+def merge_sort(time, ref, count, spare_time, spare_ref):
     """Sort the first `count` entries by time, in memory that is there; at equal times in the order in which they stand.
 
     numba's own sort allocates, and takes as long to compile as the rest of a walk.
@@ -174,11 +168,10 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
         the number of spikes of each sample, (last - first,); Spikes, of each sample sorted in time; the outcome: what went
         wrong, in which sample and neuron; and when.
     """
-    neurons, shared = len(layer.bias), len(layer.delays) == 1
-    uniform = shared and equal(layer.tau_mem) and equal(layer.tau_syn)
+    neurons = len(layer.bias)
     counts = np.zeros(last - first, np.int64)
     spikes, total = room(max(64, 2 * neurons * (last - first))), np.int64(0)  # a bare 0 is a type of its own to numba
-    memory, spare = walk_memory(inputs, marks, first, last, uniform)
+    memory, spare = walk_memory(inputs, marks, first, last)
     for b in range(first, last):
         begin, n = total, np.int64(0)
         while n < neurons:
@@ -208,7 +201,7 @@ def _sample(layer, inputs, start, trial, marks, memory, spare, b, n, spikes, tot
     while n < len(layer.bias):
         if n == begin or not shared:
             delays = layer.delays[0 if shared else n]
-            walk = walk_of(delays, layer.tau_mem[n], layer.tau_syn[n], inputs, b, trial.t_end, marks, memory, spare)
+            walk = walk_of(delays, inputs, b, trial.t_end, marks, memory, spare)
         after, ran_away = _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states)
         if after < 0 or ran_away < inf:
             return n, total, ran_away
@@ -230,7 +223,6 @@ def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states
     tm, ts, c, threshold = layer.tau_mem[n], layer.tau_syn[n], layer.bias[n] + extra, layer.v_th[n]
     for k in range(len(walk.time) + 1):
         to = walk.time[k] if k < len(walk.time) else trial.t_end
-        whole = walk.uniform  # the move goes from stop to stop, and its exponentials are in the table
         while True:
             if release < inf:  # held at the reset: the current alone moves
                 if release > to:
@@ -239,11 +231,7 @@ def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states
                 i *= exp(-(release - t) / ts)
                 t, release = release, inf
                 spikes.released[total - 1], spikes.free[total - 1] = i + extra, k
-                whole = False
-            if whole:
-                e_mem, e_syn, conv = walk.table[k, 0], walk.table[k, 1], walk.table[k, 2]
-            else:
-                e_mem, e_syn, conv = decay(to - t, tm, ts)
+            e_mem, e_syn, conv = decay(to - t, tm, ts)
             v_after, i_after = moved(v, i, c, tm, e_mem, e_syn, conv)
             wait = inf
             if may_cross(v, i, v_after, i_after, c, tm, ts, threshold, to - t):  # seldom; the search costs some 20 moves
@@ -256,7 +244,7 @@ def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states
             if total == len(spikes.time):
                 return -1, inf
             # A wait that rounds past the stop ends there: what arrives at the instant of a spike does not take part in it.
-            t, i, v, whole = min(t + wait, to), i * exp(-wait / ts), layer.v_reset[n], False
+            t, i, v = min(t + wait, to), i * exp(-wait / ts), layer.v_reset[n]
             release = t + layer.refractory[n]
             spikes.time[total], spikes.neuron[total], spikes.current[total], spikes.at[total] = t, n, i + extra, k
             spikes.released[total], spikes.free[total] = np.nan, -1

@@ -9,7 +9,6 @@ from adjsnn.lif.cpu.flow import (
     arrival_shift,
     costate_back,
     decay,
-    equal,
     moved,
     release_shift,
     speed,
@@ -61,9 +60,8 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     Returns:
         the outcome: what went wrong, in which sample and neuron; and when.
     """
-    neurons, shared = len(layer.bias), len(layer.delays) == 1
-    uniform = shared and equal(layer.tau_mem) and equal(layer.tau_syn)
-    walk, spare = walk_memory(inputs, marks, first, last, uniform)
+    neurons = len(layer.bias)
+    walk, spare = walk_memory(inputs, marks, first, last)
     most = 0
     for b in range(first, last):
         most = max(most, own_first[b + 1] - own_first[b])
@@ -90,7 +88,7 @@ def _sample(layer, inputs, start, trial, marks, own_first, spikes, cotangents, m
     for n in range(neurons):
         if n == 0 or not shared:
             delays = layer.delays[0 if shared else n]
-            walk = walk_of(delays, layer.tau_mem[n], layer.tau_syn[n], inputs, b, trial.t_end, marks, memory.walk, memory.spare)
+            walk = walk_of(delays, inputs, b, trial.t_end, marks, memory.walk, memory.spare)
         own, moves = grouped[group[n] : group[n + 1]], 0
         if want_tau:
             moves = _replay(layer, inputs, start, trial, marks, walk, spikes, own, b, n, memory.states)
@@ -161,15 +159,7 @@ def _sweep(layer, inputs, trial, marks, walk, spikes, own, states, cotangents, b
         the time of a spike on which the loss depends though it only touches the threshold, or -1.
     """
     tm, ts, c, refractory = layer.tau_mem[n], layer.tau_syn[n], layer.bias[n], layer.refractory[n]
-    time, at, free, table, drive, d_drive, d = (
-        spikes.time,
-        spikes.at,
-        spikes.free,
-        walk.table,
-        trial.drive,
-        into.drive,
-        into.layer,
-    )
+    time, at, free, drive, d_drive, d = spikes.time, spikes.at, spikes.free, trial.drive, into.drive, into.layer
     d_bias, d_tau_mem, d_tau_syn = d.bias, d.tau_mem, d.tau_syn
     move, step = len(states), len(drive) - 1
     now = c + drive[step, b, n] if step >= 0 else c  # with the drive of the step
@@ -177,16 +167,11 @@ def _sweep(layer, inputs, trial, marks, walk, spikes, own, states, cotangents, b
     held = s >= 0 and free[own[s]] < 0
     for k in range(len(walk.time), -1, -1):
         to = walk.time[k - 1] if k > 0 else 0.0
-        whole = walk.uniform
         while True:
             frees = (not held) and s >= 0 and free[own[s]] == k
             fires = held and at[own[s]] == k
             until = time[own[s]] if fires else (time[own[s]] + refractory if frees else to)
-            if whole and not (frees or fires):
-                e_mem, e_syn, conv = table[k, 0], table[k, 1], table[k, 2]
-            else:
-                e_mem, e_syn, conv = decay(t - until, tm, ts)
-                whole = False
+            e_mem, e_syn, conv = decay(t - until, tm, ts)
             if len(states) > 0:
                 move -= 1
                 v, i = states[move, 0], states[move, 1]

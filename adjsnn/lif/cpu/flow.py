@@ -258,9 +258,3 @@ def grown(x, size) -> Any:
     longer = np.empty(max(size, 2 * len(x)), x.dtype)
     longer[: len(x)] = x
     return longer
-
-
-@compiled(**EXACT)
-def equal(x):
-    """Whether all entries are the same."""
-    return (x == x[0]).all()

@@ -35,7 +35,7 @@ def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRu
     Raises:
         EventError: a neuron spikes more often than trial.limit.
     """
-    loop, _ = _loops(layer.recurrent)
+    loop = _forward(layer)
     shape = (len(trial.probes), *start.v.shape)
     states = State(np.empty(shape), np.empty(shape))
     head = (layer, inputs, start, trial, *_marks(layer, trial))
@@ -67,7 +67,7 @@ def backward(
     Raises:
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
-    _, loop = _loops(layer.recurrent)
+    loop = _backward(layer)
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), start.v.shape[1])
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *start.v.shape))
     d_v, d_i = (nothing if x is None else x for x in (cotangents.v, cotangents.i))
@@ -150,12 +150,30 @@ def _raise(trial: Trial, outcome: tuple[int, int, int], time: float) -> None:
         raise error
 
 
-def _loops(is_recurrent: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled solve and adjoint, imported when first needed: numba takes a second."""
-    if is_recurrent:
-        from adjsnn.lif.cpu import recurrent as forward  # noqa: PLC0415
-        from adjsnn.lif.cpu import recurrent_adjoint as adjoint  # noqa: PLC0415
+def _alike(layer: Layer) -> bool:
+    """Whether every neuron has the same time constants and the same arrivals."""
+    return len(layer.delays) == 1 and bool(
+        (layer.tau_mem == layer.tau_mem[0]).all() and (layer.tau_syn == layer.tau_syn[0]).all()
+    )
+
+
+def _forward(layer: Layer) -> Callable[..., Any]:
+    """The compiled solve, imported when first needed: numba takes a second."""
+    if layer.recurrent:
+        from adjsnn.lif.cpu import recurrent as module  # noqa: PLC0415
+    elif _alike(layer):
+        from adjsnn.lif.cpu import feedforward_lanes as module  # noqa: PLC0415
     else:
-        from adjsnn.lif.cpu import feedforward as forward  # noqa: PLC0415
-        from adjsnn.lif.cpu import feedforward_adjoint as adjoint  # noqa: PLC0415
-    return forward.forward, adjoint.backward
+        from adjsnn.lif.cpu import feedforward as module  # noqa: PLC0415
+    return module.forward
+
+
+def _backward(layer: Layer) -> Callable[..., Any]:
+    """Its adjoint, likewise."""
+    if layer.recurrent:
+        from adjsnn.lif.cpu import recurrent_adjoint as module  # noqa: PLC0415
+    elif _alike(layer):
+        from adjsnn.lif.cpu import feedforward_adjoint_lanes as module  # noqa: PLC0415
+    else:
+        from adjsnn.lif.cpu import feedforward_adjoint as module  # noqa: PLC0415
+    return module.backward

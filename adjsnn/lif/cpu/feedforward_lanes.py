@@ -1,0 +1,396 @@
+"""A feed-forward LIF layer whose neurons have equal time constants and arrivals: a tile of samples from stop to stop.
+
+All neurons of a sample share the exponentials from one stop to the next and move together; those that a bound does not rule out
+are searched together, of all samples of the tile (`lanes.py`). The result is that of `feedforward.forward`, to rounding.
+"""
+
+from math import exp, inf
+from typing import NamedTuple
+
+import numpy as np
+
+from adjsnn.lif.cpu.elementary import decays, rates_of
+from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, merge_sort, more_room, room, stops
+from adjsnn.lif.cpu.flow import nearness, quick_bound
+from adjsnn.lif.cpu.lanes import column_memory, put, search
+from adjsnn.lif.layer import FINE, RUNAWAY
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
+
+LANES = 512  # neurons of a tile, about: few enough for a core's cache, many enough to search some dozens at a time
+CROWDED = 16  # more spikes than this in an interval are not sorted by insertion
+SPIKES, LISTED, HELD, RAN, BEFORE = range(5)  # places in Tile.size
+
+
+class Tile(NamedTuple):
+    """Samples that are solved together, S of them, and their neurons, L = S N lanes.
+
+    Attributes:
+        v: (L,), membrane voltage.
+        i: (L,), synaptic current.
+        bias: (L,), b and the present step of the drive together, (2.16).
+        extra: (L,), that step alone.
+        release: (L,), when a neuron that is held is released, ms.
+        last: (L,), the last spike of each.
+        fired: (L,), spikes so far.
+        sample: (L,), of the tile.
+        neuron: (L,), of the layer.
+        v_th: (L,), threshold.
+        mark: (L,), 1 where a bound says that a neuron may cross.
+        v_next: (L,), v at the next stop if nothing happens before.
+        e_mem: (L,), e^{-t/τ_m} of the interval to the next stop of its sample; 1 where that has had its last one.
+        e_syn: (L,), e^{-t/τ_s} of it.
+        gain: (L,), K(t)/τ_m.
+        share: (L,), t/τ_m.
+        held: the neurons that are held at their reset, in any order.
+        kept: (2, L), v and i of those that are held, while the others move.
+        time: (S, K), of the stops, ms.
+        ref: (S, K), what happens there, as in Walk.
+        stops: (S,), how many there are.
+        all_e_mem, all_e_syn, all_gain, all_share: (S, K + 1), the same of every interval.
+        size: (5,), spikes so far; neurons in the column; neurons that are held; a neuron that runs away, or -1; spikes before
+            the tile.
+    """
+
+    v: np.ndarray
+    i: np.ndarray
+    bias: np.ndarray
+    extra: np.ndarray
+    release: np.ndarray
+    last: np.ndarray
+    fired: np.ndarray
+    sample: np.ndarray
+    neuron: np.ndarray
+    v_th: np.ndarray
+    mark: np.ndarray
+    v_next: np.ndarray
+    e_mem: np.ndarray
+    e_syn: np.ndarray
+    gain: np.ndarray
+    share: np.ndarray
+    held: np.ndarray
+    kept: np.ndarray
+    time: np.ndarray
+    ref: np.ndarray
+    stops: np.ndarray
+    all_e_mem: np.ndarray
+    all_e_syn: np.ndarray
+    all_gain: np.ndarray
+    all_share: np.ndarray
+    size: np.ndarray
+
+
+@compiled(**EXACT_PIECE)
+def _tile_memory(samples, neurons, longest):
+    lanes = samples * neurons
+    integers = np.int64
+    tables = samples, longest + 1
+    return Tile(
+        np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes, integers),
+        np.empty(lanes, integers), np.arange(lanes) // neurons, np.arange(lanes) % neurons, np.empty(lanes),
+        np.empty(lanes, integers), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes),
+        np.empty(lanes, integers), np.empty((2, lanes)), np.empty((samples, longest)), np.empty((samples, longest), integers),
+        np.empty(samples, integers), np.empty(tables), np.empty(tables), np.empty(tables), np.empty(tables),
+        np.empty(5, integers),
+    )  # fmt: skip
+
+
+@compiled(**EXACT)
+def forward(layer, inputs, start, trial, marks, first, last, states):
+    """Solve samples first … last-1; as `feedforward.forward`."""
+    neurons, group = len(layer.bias), last - first
+    w_in_t = np.ascontiguousarray(layer.w_in.T)
+    counts, spikes = np.zeros(group, np.int64), room(max(64, 2 * neurons * group))
+    longest = longest_walk(inputs, marks, first, last)
+    samples = max(1, min(group, LANES // neurons))
+    tile, column = _tile_memory(samples, neurons, longest), column_memory(samples * neurons)
+    spare = Walk(np.empty(longest), np.empty(longest, np.int64))
+    tile.size[:] = 0
+    for b in range(first, last, samples):
+        size = min(samples, last - b)
+        _begin(layer, inputs, start, trial, marks, tile, spare, b, size)
+        for k in range(tile.stops[:size].max() + 1):
+            _move(layer, trial, tile, column, spikes, k, size)
+            while tile.size[LISTED] > 0:
+                if tile.size[SPIKES] + tile.size[LISTED] > len(spikes.time):
+                    spikes = more_room(spikes, tile.size[SPIKES] + tile.size[LISTED])
+                ran_away = _spikes(layer, trial, tile, column, spikes, k)
+                if ran_away < inf:
+                    lane = tile.size[RAN]
+                    return counts, spikes, (RUNAWAY, b + lane // neurons, lane % neurons), ran_away
+            _stop(layer, w_in_t, inputs, trial, marks, tile, states, b, k, size)
+        _in_order(spikes, tile, neurons, trial.t_end, counts[b - first : b - first + size])
+    total = tile.size[SPIKES]
+    found = Spikes(
+        spikes.time[:total], spikes.neuron[:total], spikes.current[:total], spikes.released[:total], spikes.at[:total],
+        spikes.free[:total],
+    )  # fmt: skip
+    return counts, found, (FINE, 0, 0), 0.0
+
+
+@compiled(**EXACT_BARE)
+def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
+    """Samples b … b + size - 1 at time 0, their stops, and the exponentials between them."""
+    neurons, rates, rate_mem = len(layer.bias), rates_of(layer.tau_mem[0], layer.tau_syn[0]), 1.0 / layer.tau_mem[0]
+    for s in range(size):
+        time, of_sample = tile.time[s], slice(s * neurons, (s + 1) * neurons)
+        count = stops(layer.delays[0], inputs, b + s, trial.t_end, marks.time, time, tile.ref[s], spare)
+        tile.stops[s] = count
+        e_mem, e_syn, gain, share = tile.all_e_mem[s], tile.all_e_syn[s], tile.all_gain[s], tile.all_share[s]
+        before = 0.0
+        for k in range(count + 1):
+            t = time[k] if k < count else trial.t_end
+            share[k], before = t - before, t
+        for k in range(count + 1):
+            e_mem[k], e_syn[k], gain[k] = decays(share[k], rates)
+            share[k] *= rate_mem
+        v, i, extra, bias = tile.v[of_sample], tile.i[of_sample], tile.extra[of_sample], tile.bias[of_sample]
+        v_th = tile.v_th[of_sample]
+        for n in range(neurons):
+            v[n], i[n], v_th[n] = start.v[b + s, n], start.i[b + s, n], layer.v_th[n]
+            extra[n] = trial.drive[0, b + s, n] if len(trial.drive) > 0 else 0.0
+            bias[n] = layer.bias[n] + extra[n]
+    for q in range(size * neurons):
+        tile.last[q], tile.fired[q] = -1, 0
+    tile.size[HELD], tile.size[LISTED], tile.size[RAN], tile.size[BEFORE] = 0, 0, -1, tile.size[SPIKES]
+
+
+@compiled(**EXACT_BARE)
+def _move(layer, trial, tile, column, spikes, k, size):
+    """Carry all neurons to stop k as if none crossed, and list those that may."""
+    neurons = len(layer.bias)
+    for s in range(size):
+        past = k > tile.stops[s]  # a sample that has had its last stop stays where it is
+        e_mem, e_syn = (1.0, 1.0) if past else (tile.all_e_mem[s, k], tile.all_e_syn[s, k])
+        gain, share = (0.0, 0.0) if past else (tile.all_gain[s, k], tile.all_share[s, k])
+        for q in range(s * neurons, (s + 1) * neurons):
+            tile.e_mem[q], tile.e_syn[q], tile.gain[q], tile.share[q] = e_mem, e_syn, gain, share
+    _look(tile, size * neurons)
+    for s in range(size):
+        if k > tile.stops[s]:
+            for q in range(s * neurons, (s + 1) * neurons):
+                tile.mark[q] = 0
+    for h in range(tile.size[HELD]):
+        q = tile.held[h]
+        tile.kept[0, h], tile.kept[1, h], tile.mark[q] = tile.v[q], tile.i[q], 0
+    count = 0
+    for q in range(size * neurons):
+        column.lane[count] = q
+        count += tile.mark[q]
+    for j in range(count):
+        q = column.lane[j]
+        s = tile.sample[q]
+        begin, until = tile.time[s, k - 1] if k > 0 else 0.0, tile.time[s, k] if k < tile.stops[s] else trial.t_end
+        column.v[j], column.i[j], column.bias[j], column.v_th[j] = tile.v[q], tile.i[q], tile.bias[q], tile.v_th[q]
+        column.begin[j], column.until[j], column.span[j] = begin, until, until - begin
+        column.v_end[j], column.i_end[j] = tile.v_next[q], tile.i[q] * tile.e_syn[q]
+    v, i, v_next, e_syn = tile.v, tile.i, tile.v_next, tile.e_syn
+    for q in range(size * neurons):
+        v[q] = v_next[q]
+        i[q] *= e_syn[q]
+    tile.size[LISTED] = count
+    if tile.size[HELD] > 0:
+        _release(layer, trial, tile, column, spikes, k)
+
+
+@compiled(**EXACT_BARE)
+def _look(tile, lanes):
+    """Where the neurons will be at their next stops, and a mark where the bound allows a crossing on the way."""
+    v, i, bias, v_th, mark, v_next = tile.v, tile.i, tile.bias, tile.v_th, tile.mark, tile.v_next
+    e_mem, gain, share = tile.e_mem, tile.gain, tile.share
+    for q in range(lanes):
+        near = nearness(v[q], i[q], bias[q], v_th[q])
+        v_after = bias[q] + (v[q] - bias[q]) * e_mem[q] + i[q] * gain[q]
+        mark[q] = quick_bound(v[q], i[q], v_after, bias[q], v_th[q], share[q], near)
+        v_next[q] = v_after
+
+
+@compiled(**EXACT_BARE)
+def _release(layer, trial, tile, column, spikes, k):
+    """Neurons that are held: their current alone moves; those that are released before stop k go on from there."""
+    tau_syn, held, count, before = layer.tau_syn[0], 0, tile.size[LISTED], tile.size[LISTED]
+    for h in range(tile.size[HELD]):
+        q = tile.held[h]
+        s, n, v, i, release = tile.sample[q], tile.neuron[q], tile.kept[0, h], tile.kept[1, h], tile.release[q]
+        until = tile.time[s, k] if k < tile.stops[s] else trial.t_end
+        if k <= tile.stops[s] and release <= until:
+            i *= exp(-(release - (tile.time[s, k - 1] if k > 0 else 0.0)) / tau_syn)
+            spikes.released[tile.last[q]], spikes.free[tile.last[q]] = i + tile.extra[q], k
+            _again(layer, tile, column, count, q, n, i, release, until)
+            count += 1
+        else:
+            tile.v[q] = v
+            tile.i[q] = i * tile.e_syn[q]
+            tile.held[held] = q
+            held += 1
+    tile.size[HELD] = held
+    tile.size[LISTED] = _sift(layer, tile, column, before, count)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _again(layer, tile, column, place, q, n, i, begin, until):
+    """A neuron of the tile on its way from its reset, in a place of the column."""
+    column.lane[place], column.v[place], column.i[place], column.bias[place] = q, layer.v_reset[n], i, tile.bias[q]
+    column.v_th[place], column.begin[place], column.until[place] = layer.v_th[n], begin, until
+    column.span[place] = until - begin
+
+
+@compiled(**EXACT_BARE)
+def _sift(layer, tile, column, first, last):
+    """Carry neurons in places first … last-1 of the column to their stops as if they did not cross, and keep those that may.
+
+    Returns:
+        where the column now ends.
+    """
+    rates, rate_mem = rates_of(layer.tau_mem[0], layer.tau_syn[0]), 1.0 / layer.tau_mem[0]
+    v, i, bias, v_th = column.v[first:last], column.i[first:last], column.bias[first:last], column.v_th[first:last]
+    span, v_end, i_end, known = (
+        column.span[first:last], column.v_end[first:last], column.i_end[first:last], column.known[first:last],
+    )  # fmt: skip
+    for j in range(last - first):
+        e_mem, e_syn, gain = decays(span[j], rates)
+        v_end[j], i_end[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
+        near = nearness(v[j], i[j], bias[j], v_th[j])
+        known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], span[j] * rate_mem, near)
+    count = first
+    for j in range(first, last):
+        q = column.lane[j]
+        tile.v[q], tile.i[q] = column.v_end[j], column.i_end[j]
+        put(column, j, count)
+        count += column.known[j]
+    return count
+
+
+@compiled(**EXACT_BARE)
+def _spikes(layer, trial, tile, column, spikes, k):
+    """The next spikes of the neurons in the column, which then holds those that may spike once more before stop k.
+
+    Returns:
+        when a neuron spikes more often than it may, or inf.
+    """
+    tau_mem, tau_syn, total = layer.tau_mem[0], layer.tau_syn[0], tile.size[SPIKES]
+    found, count = search(column, tile.size[LISTED], tau_mem, tau_syn), 0
+    for j in range(found):
+        if column.wait[j] == inf:
+            continue
+        q, until = column.lane[j], column.until[j]
+        n = tile.neuron[q]
+        # A wait that rounds past the stop ends there: what arrives at the instant of a spike does not take part in it.
+        t, i = min(column.begin[j] + column.wait[j], until), column.i_cross[j]
+        if tile.fired[q] == trial.limit:
+            tile.size[RAN] = q
+            return t
+        spikes.time[total], spikes.neuron[total], spikes.current[total], spikes.at[total] = t, q, i + tile.extra[q], k
+        spikes.released[total], spikes.free[total] = np.nan, -1
+        tile.last[q] = total
+        tile.fired[q] += 1
+        total += 1
+        release = t + layer.refractory[n]
+        if release > until:
+            tile.v[q], tile.i[q], tile.release[q] = layer.v_reset[n], i * exp(-(until - t) / tau_syn), release
+            tile.held[tile.size[HELD]] = q
+            tile.size[HELD] += 1
+        else:
+            i = i * exp(-(release - t) / tau_syn) if release > t else i
+            spikes.released[total - 1], spikes.free[total - 1] = i + tile.extra[q], k
+            _again(layer, tile, column, count, q, n, i, release, until)
+            count += 1
+    tile.size[SPIKES] = total
+    tile.size[LISTED] = _sift(layer, tile, column, 0, count)
+    return inf
+
+
+@compiled(**EXACT_BARE)
+def _stop(layer, w_in_t, inputs, trial, marks, tile, states, b, k, size):
+    """What happens at stop k of every sample."""
+    neurons = len(layer.bias)
+    for s in range(size):
+        if k < tile.stops[s]:
+            of_sample, ref = slice(s * neurons, (s + 1) * neurons), tile.ref[s, k]
+            v, i = tile.v[of_sample], tile.i[of_sample]
+            if ref >= 0:
+                weights = w_in_t[inputs.neuron[ref]]
+                for n in range(neurons):
+                    i[n] += weights[n]
+            elif marks.what[-1 - ref] < 0:
+                extra, bias, step = tile.extra[of_sample], tile.bias[of_sample], -marks.what[-1 - ref]
+                for n in range(neurons):
+                    extra[n] = trial.drive[step, b + s, n]
+                    bias[n] = layer.bias[n] + extra[n]
+            else:
+                probe = marks.what[-1 - ref]
+                for n in range(neurons):
+                    states.v[probe, b + s, n], states.i[probe, b + s, n] = v[n], i[n]
+
+
+@compiled(**EXACT_PIECE)
+def _in_order(spikes, tile, neurons, t_end, counts):
+    """Spikes of the tile by sample, in order of time; of equal times the first neuron stays first. Counts are filled in."""
+    begin, total = tile.size[BEFORE], tile.size[SPIKES]
+    order, time, which = np.empty(total - begin, np.int64), np.empty(total - begin), np.empty(total - begin, np.int64)
+    if not _by_interval(spikes, tile, neurons, t_end, counts, order, time, which, np.zeros(total - begin + 1, np.int64)):
+        place, first = np.zeros(len(tile.last) + 1, np.int64), 0
+        _by_lane(spikes, begin, total, order, time, place)
+        spare = np.empty(total - begin)
+        for count in counts:
+            merge_sort(time[first:], order[first:], count, spare, which)
+            first += count
+    for s in range(begin, total):
+        spikes.neuron[s] = tile.neuron[spikes.neuron[s]]
+    for x in (spikes.current, spikes.released):
+        x[begin:total] = x[order]
+    spikes.time[begin:total], spikes.neuron[begin:total] = time, spikes.neuron[order]
+    for y in (spikes.at, spikes.free):
+        y[begin:total] = y[order]
+
+
+@compiled(**EXACT_BARE)
+def _by_interval(spikes, tile, neurons, t_end, counts, order, time, which, place):
+    """Sort by as many short intervals of time as a sample has spikes, and those of an interval by insertion.
+
+    Returns:
+        whether that was possible: no interval has many spikes.
+    """
+    begin, total, first = tile.size[BEFORE], tile.size[SPIKES], 0
+    for s in range(len(counts)):
+        for q in range(s * neurons, (s + 1) * neurons):
+            counts[s] += tile.fired[q]
+    for s in range(len(counts)):  # where its spikes begin; `kept` is idle by now, and has room for every sample
+        tile.kept[0, s] = first
+        first += counts[s]
+    per_ms = 1.0 / t_end
+    for s in range(begin, total):
+        sample = tile.sample[spikes.neuron[s]]
+        count = counts[sample]
+        interval = int(tile.kept[0, sample]) + min(int(spikes.time[s] * per_ms * count), count - 1)
+        which[s - begin] = interval
+        place[interval + 1] += 1
+        if place[interval + 1] > CROWDED:
+            return False
+    for k in range(total - begin):
+        place[k + 1] += place[k]
+    for s in range(total - begin - 1, -1, -1):  # from the end of each interval on, whose beginning `place` then is
+        interval = which[s] + 1
+        place[interval] -= 1
+        order[place[interval]], time[place[interval]] = begin + s, spikes.time[begin + s]
+    for interval in range(1, len(place)):
+        last = place[interval + 1] if interval + 1 < len(place) else total - begin
+        for k in range(place[interval] + 1, last):
+            s, t, j = order[k], time[k], k
+            while j > place[interval] and (t, spikes.neuron[s]) < (time[j - 1], spikes.neuron[order[j - 1]]):
+                order[j], time[j] = order[j - 1], time[j - 1]
+                j -= 1
+            order[j], time[j] = s, t
+    return True
+
+
+@compiled(**EXACT_BARE)
+def _by_lane(spikes, begin, total, order, time, place):
+    """The spikes of each lane together, in their order."""
+    for s in range(begin, total):
+        place[spikes.neuron[s] + 1] += 1
+    for q in range(len(place) - 1):
+        place[q + 1] += place[q]
+    for s in range(begin, total):
+        q = spikes.neuron[s]
+        order[place[q]], time[place[q]] = s, spikes.time[s]
+        place[q] += 1

@@ -1,0 +1,237 @@
+"""Many neurons at a time, each at its own: where they cross their thresholds, and what comes of them.
+
+The neurons of a tile that may cross before their next stops are listed in columns, and every formula runs down the columns by
+vector instructions, for those that need it and for those that do not. What the formulas do not cover, which is rare, is
+searched one by one by `flow.first_crossing`.
+"""
+
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+
+from adjsnn.lif.cpu.elementary import decays, exponential, logarithm, rates_of
+from adjsnn.lif.cpu.flow import first_crossing, nearness
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_INLINE, EXACT_PIECE, compiled
+
+NEVER, CROSSES, UNSURE = range(3)  # what is known of a neuron in a column
+TURNS = 2  # approximations after the first, which is within τ_m/100 as a rule; each has four times as many digits
+NEAR = 16.0  # roundings of v, within which it is at its threshold
+NUDGES = 4  # to the side of the threshold where it is reached
+DISTINCT = 2.0**-6  # |1 - τ_s/τ_m| from which on the time of a maximum is computed by a logarithm
+
+
+class Column(NamedTuple):
+    """Neurons that may cross, (L,) each.
+
+    Attributes:
+        lane: the number of the neuron in its tile.
+        v: membrane voltage at the beginning.
+        i: synaptic current there.
+        bias: with the drive.
+        v_th: threshold.
+        begin: the time of the beginning, ms.
+        until: the time of the next stop, ms.
+        span: how long it is until then, ms.
+        v_end: v at the stop if nothing happens before.
+        i_end: i there.
+        wait: how long it is to the crossing, inf if there is none, ms.
+        v_cross: v at the crossing, as far as it is found.
+        i_cross: i there.
+        high: no crossing comes later than this, ms: the time of the maximum, or the next stop.
+        peak: the time of the maximum of v, ms.
+        top: the maximum, or inf where there is none.
+        known: NEVER, CROSSES or UNSURE.
+    """
+
+    lane: np.ndarray
+    v: np.ndarray
+    i: np.ndarray
+    bias: np.ndarray
+    v_th: np.ndarray
+    begin: np.ndarray
+    until: np.ndarray
+    span: np.ndarray
+    v_end: np.ndarray
+    i_end: np.ndarray
+    wait: np.ndarray
+    v_cross: np.ndarray
+    i_cross: np.ndarray
+    high: np.ndarray
+    peak: np.ndarray
+    top: np.ndarray
+    known: np.ndarray
+
+
+@compiled(**EXACT_PIECE)
+def column_memory(n):
+    """Memory for n neurons."""
+    return Column(
+        np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
+        np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
+        np.empty(n, np.int64),
+    )  # fmt: skip
+
+
+@compiled(**EXACT_INLINE)
+def approach(way, rise, i, rate_mem, rate_syn):
+    """`flow.passage` without a branch: how long v takes for a way, by its first three derivatives. Rates are 1/τ, 1/ms."""
+    speed = rise * rate_mem
+    slowing = (i * rate_syn + speed) * rate_mem
+    left = speed * speed - 2.0 * slowing * way
+    root = speed + np.sqrt(left if left > 0.0 else 0.0)
+    mean = slowing - (i * rate_syn * rate_syn + slowing) * rate_mem * (2.0 / 3.0) * way / root
+    second = speed * speed - 2.0 * mean * way
+    return 2.0 * way / (speed + np.sqrt(second if (left > 0.0) & (second > 0.0) else speed * speed))
+
+
+@compiled(**EXACT_BARE)
+def search(column, count, tau_mem, tau_syn):
+    """When neurons cross, `wait`, and with which current; all of one kind.
+
+    Args:
+        column: in whose first `count` places they stand; those of which it is soon clear that they do not cross are dropped.
+
+    Returns:
+        how many are left.
+    """
+    _sort_out(column, count, tau_mem, tau_syn)
+    left = 0
+    for j in range(count):  # whether one stays cannot be foretold, so all are copied
+        stays = column.known[j]
+        put(column, j, left)
+        column.known[left] = stays
+        left += 1 if stays != NEVER else 0
+    count = left
+    _start(column, count, tau_mem, tau_syn)
+    _carry(column, count, tau_mem, tau_syn)
+    for _ in range(TURNS):
+        _turn(column, count, tau_mem, tau_syn)
+        _carry(column, count, tau_mem, tau_syn)
+    for _ in range(NUDGES):
+        if not _nudge(column, count, tau_mem):
+            break
+        _carry(column, count, tau_mem, tau_syn)
+    if _settle(column, count):
+        _one_by_one(column, count, tau_mem, tau_syn)
+    return count
+
+
+@compiled(**EXACT_INLINE)
+def put(column, j, k):
+    """Copy the neuron in place j, as far as it has been looked at, to place k."""
+    column.lane[k], column.v[k], column.i[k], column.bias[k] = column.lane[j], column.v[j], column.i[j], column.bias[j]
+    column.v_th[k], column.begin[k], column.until[k] = column.v_th[j], column.begin[j], column.until[j]
+    column.span[k], column.v_end[k], column.i_end[k] = column.span[j], column.v_end[j], column.i_end[j]
+    column.high[k], column.peak[k], column.top[k] = column.high[j], column.peak[j], column.top[j]
+
+
+@compiled(**EXACT_BARE)
+def _sort_out(column, count, tau_mem, tau_syn):
+    """Who crosses: as long as v climbs with i > 0 it is concave, and its maximum b + i(t) is that of (2.4)."""
+    v, i, bias, v_th, v_end, i_end = column.v, column.i, column.bias, column.v_th, column.v_end, column.i_end
+    span, high, peaks, tops, known = column.span, column.high, column.peak, column.top, column.known
+    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
+    alike = abs(kappa * tau_syn) < DISTINCT
+    rate_syn, per_kappa = 1.0 / tau_syn, 1.0 / kappa if kappa != 0.0 else 1.0
+    for j in range(count):
+        near = nearness(v[j], i[j], bias[j], v_th[j])
+        rise, fall = i[j] + bias[j] - v[j], i_end[j] + bias[j] - v_end[j]
+        left = 1.0 - kappa * tau_syn * rise / i[j]
+        peak = -logarithm(left if left > 1e-300 else 1e-300) * per_kappa
+        top = bias[j] + i[j] * exponential(-peak * rate_syn)
+        inside = (left > 1e-300) & (peak < span[j])
+        regular = (i[j] > 0.0) & (rise > 0.0) & (v[j] < v_th[j])
+        through = regular & (v_end[j] > v_th[j])  # it climbs through the threshold once, whatever comes then
+        over = inside & (top > v_th[j] + near)
+        under = (inside & (top < v_th[j] - near)) | ((fall > near) & (v_end[j] < v_th[j]))
+        sure = through | (regular & (not alike) & (over | under))
+        known[j] = (CROSSES if through | over else NEVER) if sure else UNSURE
+        high[j] = peak if inside & (not alike) else span[j]
+        tops[j] = top if (left > 1e-300) & (not alike) else inf  # wherever it is: a crossing does not depend on the next stop
+        peaks[j] = peak
+
+
+@compiled(**EXACT_BARE)
+def _start(column, count, tau_mem, tau_syn):
+    """The first approximation: from the beginning on by three derivatives, or back from the maximum where that is nearer."""
+    v, i, bias, v_th, wait, high, peaks, tops = (
+        column.v, column.i, column.bias, column.v_th, column.wait, column.high, column.peak, column.top,
+    )  # fmt: skip
+    rate_mem, rate_syn = 1.0 / tau_mem, 1.0 / tau_syn
+    for j in range(count):
+        way, over, i_top = v_th[j] - v[j], tops[j] - v_th[j], tops[j] - bias[j]
+        bend = i_top * rate_syn * rate_mem  # -v̈ at the maximum
+        parabola = 2.0 * over / bend
+        skew = (i_top * rate_syn * rate_syn + bend) * rate_mem / (3.0 * bend)
+        back = peaks[j] - np.sqrt(parabola / (1.0 + skew * np.sqrt(parabola)))
+        t = back if over < way else approach(way, i[j] + bias[j] - v[j], i[j], rate_mem, rate_syn)
+        wait[j] = t if (t > 0.0) & (t < high[j]) else high[j]
+
+
+@compiled(**EXACT_BARE)
+def _carry(column, count, tau_mem, tau_syn):
+    """v and i at the approximate crossing; a loop of its own, since short ones leave more of them in flight."""
+    v, i, bias, wait, v_cross, i_cross = column.v, column.i, column.bias, column.wait, column.v_cross, column.i_cross
+    rates = rates_of(tau_mem, tau_syn)
+    for j in range(count):
+        e_mem, e_syn, gain = decays(wait[j], rates)
+        v_cross[j], i_cross[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
+
+
+@compiled(**EXACT_INLINE)
+def _rounding(v, bias, v_th):
+    """As closely as v is computed near the threshold: what i adds is no more than the way up to there."""
+    return 2.0**-53 * (abs(v_th) + abs(bias) + abs(v))
+
+
+@compiled(**EXACT_BARE)
+def _turn(column, count, tau_mem, tau_syn):
+    """One step towards the crossing, or rather to where v is above the threshold by its rounding."""
+    v, bias, v_th, wait, high, v_cross, i_cross = (
+        column.v, column.bias, column.v_th, column.wait, column.high, column.v_cross, column.i_cross,
+    )  # fmt: skip
+    rate_mem, rate_syn = 1.0 / tau_mem, 1.0 / tau_syn
+    for j in range(count):
+        way = v_th[j] - v_cross[j] + _rounding(v[j], bias[j], v_th[j])
+        t = wait[j] + approach(way, i_cross[j] + bias[j] - v_cross[j], i_cross[j], rate_mem, rate_syn)
+        wait[j] = (t if t < high[j] else high[j]) if t > 0.0 else 0.0
+
+
+@compiled(**EXACT_BARE)
+def _nudge(column, count, tau_mem):
+    """Later by their rounding, those that are still below the threshold; returns whether there are any."""
+    v, bias, v_th, wait, high, v_cross, i_cross, some = (
+        column.v, column.bias, column.v_th, column.wait, column.high, column.v_cross, column.i_cross, np.int64(0),
+    )  # fmt: skip
+    for j in range(count):
+        gap, rise = v_cross[j] - v_th[j], i_cross[j] + bias[j] - v_cross[j]
+        near = (gap < 0.0) & (gap > -NEAR * _rounding(v[j], bias[j], v_th[j])) & (wait[j] < high[j]) & (rise > 0.0)
+        step, least = -gap * tau_mem / rise, 2.0**-52 * wait[j]
+        t = wait[j] + (step if step > least else least)
+        wait[j] = (t if t < high[j] else high[j]) if near else wait[j]
+        some |= near
+    return some
+
+
+@compiled(**EXACT_BARE)
+def _settle(column, count):
+    """Whether some are left of which it is not known that they have come to their crossing, or that there is none."""
+    v, bias, v_th, known, v_cross, some = column.v, column.bias, column.v_th, column.known, column.v_cross, np.int64(0)
+    for j in range(count):
+        gap = v_cross[j] - v_th[j]
+        there = (gap >= 0.0) & (gap <= NEAR * _rounding(v[j], bias[j], v_th[j]))
+        known[j] = known[j] if there else UNSURE
+        some |= known[j] == UNSURE
+    return some
+
+
+@compiled(**EXACT_BARE)
+def _one_by_one(column, count, tau_mem, tau_syn):
+    for j in range(count):
+        if column.known[j] == UNSURE:
+            v, i, bias = column.v[j], column.i[j], column.bias[j]
+            wait = first_crossing(v, i, bias, tau_mem, tau_syn, column.v_th[j], column.span[j], column.v_end[j])
+            column.wait[j] = wait
+            if wait < inf:
+                column.i_cross[j] = i * np.exp(-wait / tau_syn)
