@@ -21,10 +21,14 @@ os.environ["NUMBA_ENABLE_CUDASIM"] = "0"
 import numba
 import torch
 from lif_networks import random_lif, random_spikes
+from networks import GATES, MEMBRANES, random_network, random_trial
 from numba import cuda
 
 import adjsnn
-from adjsnn.lif.cuda import device, feedforward_run, recurrent_run, tensors
+from adjsnn.gated.cuda import run
+from adjsnn.gated.cuda.arguments import Path as Trajectory
+from adjsnn.lif.cuda import feedforward_run, recurrent_run, tensors
+from adjsnn.numerics import device
 
 ASSEMBLERS = ("cu13/bin/ptxas", "cuda_nvcc/bin/ptxas")  # in wheels of CUDA 13 and 12
 
@@ -32,23 +36,34 @@ ASSEMBLERS = ("cu13/bin/ptxas", "cuda_nvcc/bin/ptxas")  # in wheels of CUDA 13 a
 def typeof(x: Any) -> Any:
     """The type that a kernel is compiled for where it is given x."""
     if isinstance(x, torch.Tensor):
-        return numba.typeof(device._something(x).numpy())
+        return numba.typeof(device._something(x.detach()).numpy())
     if isinstance(x, tuple):
         return numba.types.NamedTuple([typeof(y) for y in x], type(x))
     return numba.typeof(x)
 
 
 def launches() -> dict[str, tuple[Any, Any]]:
-    """The Python function of every kernel that a solve with everything and its backward pass launch, and its types."""
+    """The Python function of every kernel that a solve with everything and its backward pass launch, and its types.
+
+    Kernels of gated networks compute in the network's dtype, which their names end in.
+    """
     met: dict[str, tuple[Any, Any]] = {}
 
-    def launch(kernel: Any, threads: int, where: torch.device, *arguments: Any, width: int | None = None) -> None:
-        name = f"{kernel.py_func.__module__.removeprefix('adjsnn.lif.cuda.')}.{kernel.py_func.__name__}"
+    def launch(kernel: Any, threads: int, where: torch.device, *arguments: Any, width: int | None = None, shared: int = 0) -> None:
+        name = f"{kernel.py_func.__module__}.{kernel.py_func.__name__}".removeprefix("adjsnn.").replace(".cuda", "")
+        if isinstance(path := arguments[2], Trajectory):
+            name = f"{name}.{str(path.v.dtype).removeprefix('torch.')}"
+            for x in (*path[:4], *arguments[3]):  # nothing runs: what is looked at afterwards must be sound
+                if isinstance(x, torch.Tensor):
+                    x.zero_()
+            path.crossings.zero_()
+            if isinstance(broken := arguments[-1], torch.Tensor):
+                broken.fill_(-1)
         signature = numba.types.void(*map(typeof, arguments))
         assert met.setdefault(name, (kernel.py_func, signature))[1] == signature, f"{name} is launched with other types"
 
     device.SIMULATED, device.unusable = True, lambda: None
-    for module in (feedforward_run, recurrent_run, tensors):
+    for module in (feedforward_run, recurrent_run, tensors, run):
         module.launch = launch
     u = torch.zeros(4, 3, 5, dtype=torch.float64, requires_grad=True)
     for recurrent, per_synapse in ((False, False), (False, True), (True, False)):
@@ -56,6 +71,16 @@ def launches() -> dict[str, tuple[Any, Any]]:
             lif = random_lif(5, recurrent=recurrent, per_synapse=per_synapse)
             sol = adjsnn.solve(lif, random_spikes(5), ts=[5.0], kernels="cuda", **options)
             sum(v.nan_to_num().sum() for v in sol.v).backward()
+    for dtype in (torch.float32, torch.float64):
+        for method in ("euler", "heun", "rk4"):
+            net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=7).to(dtype)
+            u, _ = random_trial(net, seed=7, steps=4)
+            u, y0 = u.detach().to(dtype).requires_grad_(), net.initial_state(3)
+            y0 = y0._replace(v=y0.v.requires_grad_())
+            leaves = [u, y0.v, *net.parameters()]
+            for read in ("readout", "v", "a_fast", "a_slow", "charge"):
+                sol = adjsnn.solve(net, u, dt=0.5, y0=y0, kernels="cuda", method=method)
+                torch.autograd.grad(getattr(sol, read).sum(), leaves, allow_unused=True)
     return met
 
 

@@ -1,19 +1,22 @@
 """Which body runs a gated network: the contract that every body keeps, and the choice between them."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.bodies import Ran
 from adjsnn.gated.cpu import loops
+from adjsnn.gated.cuda import loops as cuda_loops
+from adjsnn.gated.membranes import Membrane
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.plain import Plain
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular, memory_for
 
-# Which of the directions the fused loops take where they cover the network.
-KERNELS = {"auto": ("forward", "backward"), "plain": (), "fused": ("forward", "backward"), "backward": ("backward",)}
+# Which of the directions compiled loops take where they cover the network.
+BOTH = ("forward", "backward")
+KERNELS = {"auto": BOTH, "plain": (), "fused": BOTH, "cuda": BOTH, "backward": ("backward",)}
 
 
 @runtime_checkable
@@ -92,6 +95,21 @@ class Body(Protocol):
         ...
 
 
+class Loops(NamedTuple):
+    """Compiled loops for one kind of machine.
+
+    Attributes:
+        uncovered: what of a network's tensors they do not cover, or None; its membrane and gate are those that all loops know.
+        body: the body for a program and a network's tensors.
+    """
+
+    uncovered: Callable[[Membrane, GatedTensors], str | None]
+    body: Callable[[GatedProgram, GatedTensors], Body]
+
+
+LOOPS = {"fused": Loops(loops.uncovered, loops.FusedGated), "cuda": Loops(cuda_loops.uncovered, cuda_loops.body)}
+
+
 class Engine:
     """A program, and which body runs it.
 
@@ -104,22 +122,28 @@ class Engine:
         self.program, self.kernels = program, kernels
         self._unlike = loops.unlike_the_loops(program.neuron, program.gate)
 
+    def loops(self, tensors: GatedTensors) -> str:
+        """Which loops run the network where they cover it: those that were asked for, else those for its device."""
+        if self.kernels in LOOPS:
+            return self.kernels
+        return "cuda" if tensors.w_rec.is_cuda else "fused"
+
     def obstacle(self, tensors: GatedTensors) -> str | None:
-        """Why the fused loops cannot run this network, or None where they can."""
-        return self._unlike or loops.uncovered(self.program.neuron, tensors)
+        """Why the compiled loops cannot run this network, or None where they can."""
+        return self._unlike or LOOPS[self.loops(tensors)].uncovered(self.program.neuron, tensors)
 
     def body(self, tensors: GatedTensors, direction: str) -> Body:
         """The body that runs in a direction, "forward" or "backward"."""
-        fused = direction in KERNELS[self.kernels] and self.obstacle(tensors) is None
-        return loops.FusedGated(self.program, tensors) if fused else Plain(self.program, tensors)
+        compiled = direction in KERNELS[self.kernels] and self.obstacle(tensors) is None
+        return (LOOPS[self.loops(tensors)].body if compiled else Plain)(self.program, tensors)
 
     def ran(self, tensors: GatedTensors) -> Ran:
         """Which body runs forward, and why."""
-        why = self.obstacle(tensors)
-        kernel = loops.FusedGated.name if "forward" in KERNELS[self.kernels] and why is None else Plain.name
+        why, name = self.obstacle(tensors), self.loops(tensors)
+        kernel = name if "forward" in KERNELS[self.kernels] and why is None else Plain.name
         if self.kernels != "auto":
             return Ran(kernel, f'kernels="{self.kernels}"')
-        return Ran(kernel, why or "the fused loops cover this network")
+        return Ran(kernel, why or f"the {name} loops cover this network")
 
     def unit_length(self, tensors: GatedTensors, n_steps: int, batch: int) -> int:
         """Steps in a unit of checkpointing, a block of the backward pass."""

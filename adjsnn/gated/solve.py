@@ -9,7 +9,7 @@ from adjsnn.adjoints import DiscreteAdjoint
 from adjsnn.checks import Number, all_finite, finite, matches, positive, same_kind
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.adjoint import GatedChoice, gated_adjoint
-from adjsnn.gated.engine import KERNELS, Engine
+from adjsnn.gated.engine import KERNELS, LOOPS, Engine
 from adjsnn.gated.euler import GatedEuler
 from adjsnn.gated.inheritance import check_promises, of_the_base
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork, GatedTensors, check_zone
@@ -31,7 +31,7 @@ def solve_gated(
     method: str = "euler",
     adjoint: GatedChoice | None = None,
     y0: GatedState | None = None,
-    kernels: Literal["auto", "plain", "fused", "backward"] = "auto",
+    kernels: Literal["auto", "plain", "fused", "cuda", "backward"] = "auto",
 ) -> GatedSolution | CheckpointedSolution:
     """Integrate `system` through `inputs`; a loss of the solution, `.backward()`, runs the chosen adjoint.
 
@@ -44,8 +44,9 @@ def solve_gated(
         adjoint: how gradients are computed: DiscreteAdjoint(), the default, for a Stream with checkpoints="sqrt"; BPTT(); or
             anything with the method of `adjsnn.gated.adjoint.GatedAdjoint`.
         y0: initial state, each field (B, N); default all zero.
-        kernels: "auto", fused loops where there are any for this network; "plain", torch operations only; "fused", an error
-            where there are none; "backward", torch operations forward and fused loops backward, which `gradcheck` uses.
+        kernels: "auto", compiled loops where there are any for this network and its device; "plain", torch operations only;
+            "fused", loops for the CPU, and "cuda", loops for a GPU, an error where they do not cover the network; "backward",
+            torch operations forward and compiled loops backward, which `gradcheck` uses.
 
     Returns:
         GatedSolution with times, states, readout, spikes and stats; CheckpointedSolution where the adjoint keeps checkpoints.
@@ -103,8 +104,8 @@ def _engine(system: GatedSynapseNetwork, tensors: GatedTensors, method: str, dt:
     else:
         program = GatedRungeKutta(system.neuron, system.gate, dt, TABLEAUS[method])
     engine = Engine(program, kernels)
-    if kernels == "fused" and (why := engine.obstacle(tensors)):
-        raise ConfigurationError(f'kernels="fused", but {why}', "a network that the fused loops cover", 'kernels="auto"')
+    if kernels in LOOPS and (why := engine.obstacle(tensors)):
+        raise ConfigurationError(f'kernels="{kernels}", but {why}', f"a network that the {kernels} loops cover", 'kernels="auto"')
     return engine
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 import adjsnn
 from adjsnn import ConfigurationError, EventError, SpikeTrains
 from adjsnn.lif import engine
-from adjsnn.lif.cuda import device, feedforward_run, recurrent_run, tensors
+from adjsnn.lif.cuda import feedforward_run, recurrent_run, tensors
+from adjsnn.numerics import device
 
 pytestmark = pytest.mark.usefixtures("simulator")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

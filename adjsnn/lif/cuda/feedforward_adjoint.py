@@ -16,7 +16,7 @@ from adjsnn.lif.cpu.flow import (
     tau_gradients,
     tau_weights,
 )
-from adjsnn.lif.cuda.device import cuda
+from adjsnn.numerics.device import cuda
 from adjsnn.lif.cuda.stops import ARRIVAL, END, MARK, bias_at, previous, upcoming
 
 FINE = -1.0  # no time of a spike

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.cuda import feedforward, feedforward_adjoint
-from adjsnn.lif.cuda.device import launch
+from adjsnn.numerics.device import launch
 from adjsnn.lif.cuda.feedforward import Spikes
 from adjsnn.lif.cuda.feedforward_adjoint import Fired, Own
 from adjsnn.lif.cuda.stops import Neurons, Stops

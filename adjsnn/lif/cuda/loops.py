@@ -12,7 +12,7 @@ def obstacle(layers: Sequence[LIFLayer]) -> str | None:
     if device.type not in ("cuda", "cpu"):
         return f"the network is on the device {device}, not on a CUDA device"
     try:
-        from adjsnn.lif.cuda import device as machine  # noqa: PLC0415
+        from adjsnn.numerics import device as machine  # noqa: PLC0415
     except ImportError as error:
         return f"numba.cuda cannot be imported ({error})"
     if device.type == "cpu" and not machine.SIMULATED:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross, moved
-from adjsnn.lif.cuda.device import cuda
+from adjsnn.numerics.device import cuda
 from adjsnn.lif.cuda.stops import bias_at
 from adjsnn.lif.layer import ALL
 

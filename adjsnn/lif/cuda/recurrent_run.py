@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.cuda import recurrent, recurrent_adjoint
-from adjsnn.lif.cuda.device import launch
+from adjsnn.numerics.device import launch
 from adjsnn.lif.cuda.recurrent import NOBODY, RECURRENT, RELEASE, SPIKE, Cells, Done, Echo, Log, Spikes
 from adjsnn.lif.cuda.recurrent_adjoint import Back, Fired, Heard, History
 from adjsnn.lif.cuda.tensors import (

@@ -7,7 +7,7 @@ those of every sample. It merges them on its way, arrivals before marks at equal
 from math import inf
 from typing import Any, NamedTuple
 
-from adjsnn.lif.cuda.device import cuda
+from adjsnn.numerics.device import cuda
 
 ARRIVAL, MARK, END = range(3)  # kinds of stops; END is that of the trial, or on the way back its beginning
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adjsnn.lif.cuda.device import launch
+from adjsnn.numerics.device import launch
 from adjsnn.lif.cuda.feedforward_adjoint import FINE, Into, Part, by_source, by_spike
 from adjsnn.lif.cuda.stops import Neurons, Stops
 from adjsnn.lif.layer import Events, Layer, LayerCotangents, State, Trial, grazing, sample_of

@@ -29,7 +29,9 @@ def unusable() -> str | None:
     return None
 
 
-def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any, width: int | None = None) -> None:
+def launch(
+    kernel: Any, threads: int, device: torch.device, *arguments: Any, width: int | None = None, shared: int = 0
+) -> None:
     """Run a kernel after what stands on torch's current stream of the device, without waiting for it.
 
     Args:
@@ -38,19 +40,21 @@ def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any, wid
         device: of all tensors.
         arguments: numbers and contiguous tensors, in named tuples or alone; tensors are passed on without a copy.
         width: threads of a block, of which there are then only whole ones; None where it does not matter.
+        shared: bytes of memory that the threads of a block share, beside what the kernel itself declares.
     """
     if not threads:
         return
     if SIMULATED:  # a thread of the host each, so none in vain
         width = width or min(threads, THREADS)
-        kernel[(threads + width - 1) // width, width](*map(_host, arguments))
+        kernel[(threads + width - 1) // width, width, 0, shared](*map(_host, arguments))
         return
     width = width or THREADS
     with torch.cuda.device(device), cuda.gpus[torch.cuda.current_device()]:
         stream = torch.cuda.current_stream(device).cuda_stream
         with warnings.catch_warnings():  # a small network fills no GPU, and knows
             warnings.filterwarnings("ignore", message="Grid size")  # numba and numba-cuda have a class of their own each
-            configured = kernel[(threads + width - 1) // width, width, cuda.external_stream(stream) if stream else 0]
+            blocks = (threads + width - 1) // width
+            configured = kernel[blocks, width, cuda.external_stream(stream) if stream else 0, shared]
         configured(*map(_on_device, arguments))
 
 

@@ -10,12 +10,14 @@ import pytest
 
 import adjsnn
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
 KERNELS = {
-    f"{path.stem}.{node.name}"
-    for path in (Path(adjsnn.__file__).parent / "lif" / "cuda").glob("*.py")
+    f"{family}.{path.stem}.{node.name}{dtype}"
+    for family, dtypes in (("lif", ("",)), ("gated", (".float32", ".float64")))
+    for path in (Path(adjsnn.__file__).parent / family / "cuda").glob("*.py")
     for node in ast.walk(ast.parse(path.read_text()))
     if isinstance(node, ast.FunctionDef) and any(ast.unparse(x) == "cuda.jit" for x in node.decorator_list)
+    for dtype in dtypes
 }
 MISSING = [name for name in ("numba_cuda", "nvidia") if find_spec(name) is None]
 
