@@ -36,7 +36,7 @@ class GatedOptions(TypedDict, total=False):
     method: str
     adjoint: GatedChoice | None
     y0: GatedState | None
-    kernels: Literal["auto", "plain", "fused", "backward"]
+    kernels: Literal["auto", "plain", "fused", "cuda", "backward"]
 
 
 class LIFOptions(TypedDict, total=False):

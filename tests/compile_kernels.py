@@ -49,9 +49,11 @@ def launches() -> dict[str, tuple[Any, Any]]:
     """
     met: dict[str, tuple[Any, Any]] = {}
 
-    def launch(kernel: Any, threads: int, where: torch.device, *arguments: Any, width: int | None = None, shared: int = 0) -> None:
+    def launch(
+        kernel: Any, threads: int, where: torch.device, *arguments: Any, width: int | None = None, shared: int = 0
+    ) -> None:
         name = f"{kernel.py_func.__module__}.{kernel.py_func.__name__}".removeprefix("adjsnn.").replace(".cuda", "")
-        if isinstance(path := arguments[2], Trajectory):
+        if path := next((x for x in arguments if isinstance(x, Trajectory)), None):
             name = f"{name}.{str(path.v.dtype).removeprefix('torch.')}"
             for x in (*path[:4], *arguments[3]):  # nothing runs: what is looked at afterwards must be sound
                 if isinstance(x, torch.Tensor):

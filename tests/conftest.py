@@ -99,9 +99,20 @@ def unchecked_shapes():
     config.update("jaxtyping_disable", True)
 
 
-@pytest.fixture(params=["auto", "plain"])
-def kernels(request):
-    """The option of `solve` of gated networks: fused loops where they cover the network, and torch operations alone."""
+@pytest.fixture(params=os.environ.get("ADJSNN_GATED_KERNELS", "auto plain").split())
+def kernels(request, monkeypatch):
+    """The option of `solve` of gated networks: fused loops where they cover the network, and torch operations alone; or what
+    `make simulate` asks for."""
+    if request.param == "cuda":
+        from adjsnn.gated.engine import LOOPS  # noqa: PLC0415
+
+        def uncovered(neuron, tensors):
+            if (why := loops.uncovered(neuron, tensors)) is not None:
+                pytest.skip(why)
+
+        request.getfixturevalue("simulator")
+        loops = LOOPS["cuda"]
+        monkeypatch.setitem(LOOPS, "cuda", loops._replace(uncovered=uncovered))
     return request.param
 
 
@@ -111,9 +122,11 @@ def simulator(monkeypatch):
     if torch.cuda.is_available():
         yield
         return
-    from adjsnn.lif.cuda import recurrent_run  # noqa: PLC0415  after what is said above of numba
+    from adjsnn.gated.cuda import run  # noqa: PLC0415  after what is said above of numba
+    from adjsnn.lif.cuda import recurrent_run  # noqa: PLC0415
 
-    monkeypatch.setattr(recurrent_run, "WIDTH", 2)
+    for module, name in ((recurrent_run, "WIDTH"), (run, "WIDTH"), (run, "WARP")):
+        monkeypatch.setattr(module, name, 2)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -18,8 +18,12 @@ GROUND = {
 FAMILIES = {"gated", "lif", "hybrid"}
 ABOVE = ("charge_form", "losses", "solve", "gradcheck", "plotting", "training")
 BODIES = ("cpu", "cuda")
-# The mathematics of a neuron, one number at a time, which stand once: numba compiles them for either machine.
-SCALARS = {"adjsnn.lif.cpu.flow"}
+# What stands once, and loops for a GPU take from those for the CPU: the mathematics of a neuron, which numba compiles for
+# either machine, the form of a Runge–Kutta method, and which networks are covered.
+ONCE = {"adjsnn.lif.cpu.flow"} | {
+    f"adjsnn.gated.cpu.{x}"
+    for x in ("arguments", "loops", "membranes", "runge_kutta", "runge_kutta_adjoint", "tableau", "vectors")
+}
 MODULES = {
     ".".join(["adjsnn", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
@@ -67,7 +71,7 @@ def test_bodies_are_known_to_their_engine_alone():
             family, body, *_ = [*imported.split(".")[1:], "", ""]
             if family in FAMILIES and body in BODIES:
                 inside = name.startswith(f"adjsnn.{family}.{body}")
-                inside |= imported in SCALARS and name.startswith(f"adjsnn.{family}.cuda")
+                inside |= imported in ONCE and name.startswith(f"adjsnn.{family}.cuda")
                 assert inside or name == f"adjsnn.{family}.engine", f"{name} imports {imported}"
 
 
@@ -92,7 +96,9 @@ def test_compiled_loops_take_few_arguments():
 
     loops = [(name, node) for name, node in functions() if is_loop(node)]
     assert len(loops) > 50
-    assert {f"adjsnn.lif.{x}.feedforward.forward" for x in BODIES} <= {name for name, _ in loops}
+    assert {f"adjsnn.{x}.forward" for body in BODIES for x in (f"lif.{body}.feedforward", f"gated.{body}.euler")} <= {
+        name for name, _ in loops
+    }
     assert {name: len(node.args.args) for name, node in loops if len(node.args.args) > 12} == {}
 
 

@@ -105,7 +105,9 @@ def _engine(system: GatedSynapseNetwork, tensors: GatedTensors, method: str, dt:
         program = GatedRungeKutta(system.neuron, system.gate, dt, TABLEAUS[method])
     engine = Engine(program, kernels)
     if kernels in LOOPS and (why := engine.obstacle(tensors)):
-        raise ConfigurationError(f'kernels="{kernels}", but {why}', f"a network that the {kernels} loops cover", 'kernels="auto"')
+        raise ConfigurationError(
+            f'kernels="{kernels}", but {why}', f"a network that the {kernels} loops cover", 'kernels="auto"'
+        )
     return engine
 
 

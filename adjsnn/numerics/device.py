@@ -10,9 +10,23 @@ import torch
 from numba.core import config
 from torch import Tensor
 
-cuda: Any = import_module("numba.cuda")  # type checkers misread it
 _CONFIG: Any = config  # its attributes come from the environment
 SIMULATED = bool(_CONFIG.ENABLE_CUDASIM)
+
+
+class _Simulator:
+    """numba.cuda, or in a kernel what that is there.
+
+    The simulator itself exchanges the name `cuda` in a function's module for the time of a call, for all threads at once: who
+    returns from a function of another module than the kernel's takes it from those who are still in there.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        running = import_module("numba.cuda.simulator.kernel")._get_kernel_context()
+        return getattr(import_module("numba.cuda") if running is None else running, name)
+
+
+cuda: Any = _Simulator() if SIMULATED else import_module("numba.cuda")  # type checkers misread it
 THREADS = 128  # of a block: a multiple of 32, and few enough for some 100 registers each
 
 
@@ -29,9 +43,7 @@ def unusable() -> str | None:
     return None
 
 
-def launch(
-    kernel: Any, threads: int, device: torch.device, *arguments: Any, width: int | None = None, shared: int = 0
-) -> None:
+def launch(kernel: Any, threads: int, device: torch.device, *arguments: Any, width: int | None = None, shared: int = 0) -> None:
     """Run a kernel after what stands on torch's current stream of the device, without waiting for it.
 
     Args:

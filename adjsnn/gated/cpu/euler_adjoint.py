@@ -1,6 +1,6 @@
 """The adjoint (4.1) with (4.3) of the fused Euler loop, a tile of samples at a time; see `euler`."""
 
-import numpy as np
+from math import copysign
 
 from adjsnn.gated.cpu.arguments import LIF, QIF, TOGETHER
 from adjsnn.gated.cpu.euler import add_input
@@ -230,7 +230,7 @@ def _charge_back(network, gain, cotangents, want, memory, count):
         counted = memory.counted
         for k in range(count):
             if q[k] != 0:
-                m[k] += np.copysign(counted[k], q[k] * counted[k])
+                m[k] += copysign(counted[k], q[k] * counted[k])
     for k in range(count):
         now[k] *= m[k]
         later[k] *= m[k]

@@ -3,6 +3,8 @@
 A membrane more needs a branch in each function here and a number in `arguments`; `kernels="plain"` needs none of it.
 """
 
+from math import copysign
+
 import numpy as np
 
 from adjsnn.gated.cpu.arguments import LIF, NIF, QIF
@@ -44,7 +46,7 @@ def partials(membrane, v, current, c, d_current, d_v):
         for n in range(v.shape[0]):
             s = sine(half - abs(abs(v[n]) - half))
             d_current[n] = s * s + s * s
-            both = sine(half - abs(v[n])) * np.copysign(s, v[n])  # ½ sin 2πv
+            both = sine(half - abs(v[n])) * copysign(s, v[n])  # ½ sin 2πv
             d_v[n] = (both + both) * two_pi * (current[n] - rate[n])
 
 
@@ -81,19 +83,25 @@ def advance(membrane, v, current, c, h, moved):
 @compiled(**OPTIONS)
 def reset(membrane, current, c, v, crossings):
     """v becomes v⁺; crossings the signed number of thresholds, as numbers of v's type."""
-    zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
     if membrane == LIF:
-        v_reset = c[1]
-        for n in range(v.shape[0]):
-            crossings[n] = one if v[n] >= one else zero
-        for n in range(v.shape[0]):
-            after = v_reset[n] + (v[n] - one) * ((current[n] - v_reset[n]) / (current[n] - one))
-            v[n] = after if v[n] >= one else v[n]
+        reset_at_threshold(current, c, v, crossings)
     else:
         for n in range(v.shape[0]):
             turns = np.trunc(v[n])
             crossings[n] = turns
             v[n] -= turns
+
+
+@compiled(**OPTIONS)
+def reset_at_threshold(current, c, v, crossings):
+    """The reset of LIF."""
+    zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
+    v_reset = c[1]
+    for n in range(v.shape[0]):
+        crossings[n] = one if v[n] >= one else zero
+    for n in range(v.shape[0]):
+        after = v_reset[n] + (v[n] - one) * ((current[n] - v_reset[n]) / (current[n] - one))
+        v[n] = after if v[n] >= one else v[n]
 
 
 @compiled(**OPTIONS)
@@ -113,7 +121,7 @@ def step_partials(membrane, v, current, c, h, push, pull):
         for n in range(v.shape[0]):
             s = sine(half - abs(abs(v[n]) - half))
             push[n] = h * (s * s + s * s)
-            both = sine(half - abs(v[n])) * np.copysign(s, v[n])  # ½ sin 2πv; sin π(½ - |v|) = cos πv
+            both = sine(half - abs(v[n])) * copysign(s, v[n])  # ½ sin 2πv; sin π(½ - |v|) = cos πv
             pull[n] = one + (both + both) * two_pi * h * (current[n] - rate[n])
 
 

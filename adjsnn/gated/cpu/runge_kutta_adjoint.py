@@ -1,5 +1,7 @@
 """The adjoint (4.5) with (4.6) of the fused Runge–Kutta loop; see `runge_kutta`."""
 
+from math import copysign
+
 import numpy as np
 
 from adjsnn.gated.cpu.arguments import LIF
@@ -108,7 +110,7 @@ def _end_back(network, scheme, c_count, want, costate, memory, back, sums, b):
     if len(c_count) > 0:
         for n in range(x.shape[0]):
             if charge[n] != zero:
-                share = np.copysign(c_count[b, n], charge[n] * c_count[b, n])
+                share = copysign(c_count[b, n], charge[n] * c_count[b, n])
                 x[n] += share
                 back.released[n] += share
     for n in range(x.shape[0]):
@@ -130,7 +132,7 @@ def _start_stages_back(network, method, path, memory, back, sums, t, b):
         combine(path.v[t, b], memory.flows, weights, s, h, back.moved)
         for n in range(end.shape[0]):
             if path.crossings[t, b, n] != 0:
-                back.lam[n], d_rate, d_reset = _reset_back(network, method, path.v[t, b, n], n, memory, back)
+                back.lam[n], d_rate, d_reset = reset_back(network, method, path.v[t, b, n], n, memory, back)
                 sums.c0[n] -= d_rate * c[0, n] * c[0, n]
                 sums.c1[n] += d_reset
     fill(back.w, end.dtype.type(0.0))
@@ -228,7 +230,7 @@ def _read(scheme, cotangents, want, costate, nothing, t, b):
 
 
 @compiled(**OPTIONS)
-def _reset_back(network, method, v, n, memory, back):
+def reset_back(network, method, v, n, memory, back):
     """Cotangents through (1.15) and (1.16) of the cotangent back.end of v⁺: into bars and amps of neuron n.
 
     Returns:

@@ -5,7 +5,7 @@ reordered and multiply-adds fused, which changes rounding only; nothing is assum
 through.
 """
 
-from math import factorial, pi
+from math import copysign, factorial, pi
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ def integral(gate, x, charge):
         # sin 2πx = -sin 2π(x - ½), and |x - ½| is folded onto [0, ¼]: 0 and 1 give exactly 0.
         y = x[n] - half
         folded = quarter - abs(abs(y) - quarter)
-        charge[n] = x[n] + share * np.copysign(sine(folded + folded), y)
+        charge[n] = x[n] + share * copysign(sine(folded + folded), y)
 
 
 @compiled(**OPTIONS)
@@ -125,7 +125,7 @@ def slope(gate, v, x, shape, two_sided, density):
 def mirrored(v, charge):
     """G is odd where the zone is mirrored."""
     for n in range(v.shape[0]):
-        charge[n] = np.copysign(charge[n], v[n])
+        charge[n] = copysign(charge[n], v[n])
 
 
 @compiled(**OPTIONS)

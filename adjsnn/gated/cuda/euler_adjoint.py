@@ -4,7 +4,7 @@
 weights need of each step is left behind, w of (4.1), and multiplied by others for a whole block of steps at once, as in (1.10).
 """
 
-import numpy as np
+from math import copysign
 
 from adjsnn.gated.cpu.arguments import LIF, QIF
 from adjsnn.gated.cpu.membranes import reset_back
@@ -62,7 +62,7 @@ def _of_charge(network, synapses, path, cotangents, costate, projected, t, b, n)
         before, after = charge_level(network, path.v[t, b, n]), charge_level(network, path.v[t + 1, b, n])
         q = after - before + path.crossings[t, b, n]
         if q != 0:
-            m += np.copysign(cotangents.charge[b, n], q * cotangents.charge[b, n])
+            m += copysign(cotangents.charge[b, n], q * cotangents.charge[b, n])
     return m
 
 

@@ -1,9 +1,11 @@
 """One neuron of a gated network on a GPU: the mathematics of `gated/cpu/`, of vectors of one number each."""
 
+from math import copysign
+
 import numpy as np
 
 from adjsnn.gated.cpu.arguments import LIF
-from adjsnn.gated.cpu.membranes import advance, constants_back, flow_of, partials, step_partials
+from adjsnn.gated.cpu.membranes import advance, constants_back, flow_of, partials, reset_at_threshold, step_partials
 from adjsnn.gated.cpu.vectors import inside, integral, mirrored, slope, zone
 from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.device import cuda
@@ -65,31 +67,30 @@ def moved(network, n, v, current):
 
 @cuda.jit(device=True)
 def reset(network, n, v, current):
-    """v⁺ and the thresholds crossed, of ṽ after an Euler step; `membranes.reset` asks for a function that GPUs do not have."""
+    """v⁺ and the thresholds crossed, of ṽ after an Euler step."""
     if network.membrane != LIF:
         return unwrapped(network, v)
-    one = network.constants.dtype.type(1.0)
-    if v >= one:
-        v_reset = network.constants[1, n]
-        return v_reset + (v - one) * ((current - v_reset) / (current - one)), one
-    return v, one - one
+    rows = cuda.local.array((5, 1), network.constants.dtype)
+    rows[0, 0], rows[1, 0] = v, current
+    rows[2, 0], rows[3, 0] = network.constants[0, n], network.constants[1, n]
+    reset_at_threshold(rows[1], rows[2:4], rows[0], rows[4])
+    return rows[0, 0], rows[4, 0]
 
 
 @cuda.jit(device=True)
 def unwrapped(network, v):
-    """A voltage without its whole turns, and these; as it is where the reset is no translation."""
+    """A voltage without its whole turns, and these; as it is where the reset is no translation. GPU code has no np.trunc."""
     zero, one = network.constants.dtype.type(0.0), network.constants.dtype.type(1.0)
     if network.membrane == LIF:
         return v, zero
-    turns = np.copysign(abs(v) - abs(v) % one, v)
+    turns = copysign(abs(v) - abs(v) % one, v)
     return v - turns, turns
 
 
 @cuda.jit(device=True)
 def counted(turns):
     """Thresholds crossed as they are stored."""
-    most = abs(turns) > MOST_COUNTED or turns != turns
-    return np.int8(np.copysign(MOST_COUNTED, turns)) if most else np.int8(turns)
+    return np.int8(turns) if abs(turns) <= MOST_COUNTED else np.int8(copysign(MOST_COUNTED, turns))
 
 
 @cuda.jit(device=True)

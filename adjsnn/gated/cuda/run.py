@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.gated.cotangents import outer
+from adjsnn.gated.cpu.loops import GATES, MEMBRANES
 from adjsnn.gated.cpu.tableau import FusedTableau
 from adjsnn.gated.cuda import euler, euler_adjoint, runge_kutta, runge_kutta_adjoint
 from adjsnn.gated.cuda.arguments import (
@@ -28,7 +29,6 @@ from adjsnn.gated.cuda.arguments import (
 )
 from adjsnn.gated.cuda.runge_kutta_adjoint import Back
 from adjsnn.gated.cuda.shared import layout
-from adjsnn.gated.cpu.loops import GATES, MEMBRANES
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular, nested
 from adjsnn.gated.runge_kutta import GatedRungeKutta
@@ -226,7 +226,7 @@ class CudaSweep:
         return self.gradients, (lam_v, zeta @ self.body.tensors.w_rec + fast * self.scales[0], slow * self.scales[1])
 
     def _read(self, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Cotangents of v, a_f and a_s as they are carried, that of the readout in the last; from those of readout and states."""
+        """Those of v, a_f and a_s as they are carried, that of the readout in the last, from those of readout and states."""
         c_readout, c_v, c_fast, c_slow = cotangents
         slow = None if c_readout is None else c_readout @ (self.body.tensors.w_out / self.scales[1])
         if c_slow is not None:

@@ -96,9 +96,7 @@ def _end(network, scheme, path, carry, stages, broken, t, b, n):
     one = network.constants.dtype.type(1.0)
     if network.membrane == LIF and after >= one:
         slopes = cuda.local.array(MOST_STAGES, np.float64)
-        found = after_reset(
-            v, stages.flows[b], stages.currents[b], n, after, network.constants, scheme, network.h, slopes
-        )
+        found = after_reset(v, stages.flows[b], stages.currents[b], n, after, network.constants, scheme, network.h, slopes)
         after, turns = network.constants.dtype.type(found[0]), one
     level = charge_level(network, after)
     charge = level + turns - carry.level[b, n]

@@ -4,12 +4,13 @@ Stages are computed again from the stored states. What the gradients of the weig
 of the currents at the stages and a_f there, and multiplied by others for a whole block of steps at once, as in (1.10).
 """
 
+from math import copysign
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from adjsnn.gated.cpu.arguments import LIF
-from adjsnn.gated.cpu.runge_kutta_adjoint import _reset_back
+from adjsnn.gated.cpu.runge_kutta_adjoint import reset_back
 from adjsnn.gated.cuda.neurons import by_time_constant, charge_level, density, slopes
 from adjsnn.gated.cuda.runge_kutta import MOST_STAGES, along, filtered, take_stages
 from adjsnn.gated.cuda.shared import column_sum, listed, project, workspace
@@ -120,7 +121,7 @@ def _ends_back(network, scheme, path, cotangents, costate, stages, back, found, 
         x = _of_charge(scheme, cotangents, costate, shared.marks[n], b, s, n)
         charge = stages.charges[b, s, n]
         if cotangents.reads_charge and charge != 0:
-            x += np.copysign(cotangents.charge[b, n], charge * cotangents.charge[b, n])
+            x += copysign(cotangents.charge[b, n], charge * cotangents.charge[b, n])
         back.released[b, n] = x
         end = costate.lam_v[b, n] + back.density[b, n] * x
         back.end[b, n] = back.lam[b, n] = end
@@ -162,7 +163,7 @@ def _through_reset(network, scheme, path, stages, back, found, t, b, n):
     back.moved[b, n] = along(v, scheme.b, len(scheme.b), network.h, stages.flows, b, n)
     reached = Reached(stages.flows[b], stages.currents[b], slopes_after)
     reset = Reset(back.end[b], back.moved[b], back.bars[b], back.amps[b], bars_after)
-    lam, d_rate, d_reset = _reset_back(network, scheme, v, n, reached, reset)
+    lam, d_rate, d_reset = reset_back(network, scheme, v, n, reached, reset)
     back.lam[b, n] = lam
     found.c0[b, n] -= d_rate * rate * rate
     found.c1[b, n] += d_reset
@@ -178,9 +179,7 @@ def _current_back(network, scheme, path, stages, back, found, t, b, i, n):
     back.amps[b, i, n], back.bars[b, i, n] = amp, bar * by_v
     found.c0[b, n] += by_time_constant(network, n, v, current, bar, by_current)
     found.w[i, t, b, n] = amp
-    found.activity[i, t, b, n] = filtered(
-        scheme.keep_fast, scheme.gain_fast, path.a_fast[t, b, n], stages.charges, i, b, n
-    )
+    found.activity[i, t, b, n] = filtered(scheme.keep_fast, scheme.gain_fast, path.a_fast[t, b, n], stages.charges, i, b, n)
     if found.tau_fast:
         found.d_fast[b, n] += amp * filtered(
             scheme.d_keep_fast, scheme.d_gain_fast, back.recurrent[b, n], stages.columns, i, b, n

@@ -7,8 +7,8 @@ from math import exp, inf
 from typing import Any, NamedTuple
 
 from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross, moved
-from adjsnn.numerics.device import cuda
 from adjsnn.lif.cuda.stops import ARRIVAL, END, bias_at, upcoming
+from adjsnn.numerics.device import cuda
 
 
 class Spikes(NamedTuple):

@@ -16,8 +16,8 @@ from adjsnn.lif.cpu.flow import (
     tau_gradients,
     tau_weights,
 )
-from adjsnn.numerics.device import cuda
 from adjsnn.lif.cuda.stops import ARRIVAL, END, MARK, bias_at, previous, upcoming
+from adjsnn.numerics.device import cuda
 
 FINE = -1.0  # no time of a spike
 

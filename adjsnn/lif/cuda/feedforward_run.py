@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.cuda import feedforward, feedforward_adjoint
-from adjsnn.numerics.device import launch
 from adjsnn.lif.cuda.feedforward import Spikes
 from adjsnn.lif.cuda.feedforward_adjoint import Fired, Own
 from adjsnn.lif.cuda.stops import Neurons, Stops
@@ -28,6 +27,7 @@ from adjsnn.lif.cuda.tensors import (
 )
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, Trial, runaway
 from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.numerics.device import launch
 
 ROOM = 16  # spikes of a neuron that the first pass has room for; if one has more, a second has room for exactly those of each
 

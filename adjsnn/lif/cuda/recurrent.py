@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross, moved
-from adjsnn.numerics.device import cuda
 from adjsnn.lif.cuda.stops import bias_at
 from adjsnn.lif.layer import ALL
+from adjsnn.numerics.device import cuda
 
 # Kinds of events in the order in which they come at one instant; a STRAY is a spike that a neuron has no right to.
 STRAY, SPIKE, RELEASE, ARRIVAL, RECURRENT, DRIVE, PROBE, END = range(8)

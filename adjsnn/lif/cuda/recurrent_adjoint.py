@@ -18,10 +18,10 @@ from adjsnn.lif.cpu.flow import (
     tau_gradients,
     tau_weights,
 )
-from adjsnn.numerics.device import cuda
 from adjsnn.lif.cuda.recurrent import ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, WIDTH
 from adjsnn.lif.cuda.stops import bias_at
 from adjsnn.lif.layer import ALL
+from adjsnn.numerics.device import cuda
 
 
 class History(NamedTuple):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.cuda import recurrent, recurrent_adjoint
-from adjsnn.numerics.device import launch
 from adjsnn.lif.cuda.recurrent import NOBODY, RECURRENT, RELEASE, SPIKE, Cells, Done, Echo, Log, Spikes
 from adjsnn.lif.cuda.recurrent_adjoint import Back, Fired, Heard, History
 from adjsnn.lif.cuda.tensors import (
@@ -28,6 +27,7 @@ from adjsnn.lif.cuda.tensors import (
 )
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, Trial, counts_of, runaway
 from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.numerics.device import launch
 
 ROOM = 16  # spikes for which the first pass has room, per neuron of a sample; each further pass has four times as much
 WIDTH = recurrent.WIDTH  # most threads of a block, a power of 2

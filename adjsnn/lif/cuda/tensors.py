@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adjsnn.numerics.device import launch
 from adjsnn.lif.cuda.feedforward_adjoint import FINE, Into, Part, by_source, by_spike
 from adjsnn.lif.cuda.stops import Neurons, Stops
 from adjsnn.lif.layer import Events, Layer, LayerCotangents, State, Trial, grazing, sample_of
 from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.numerics.device import launch
 
 PART = 2**28  # bytes that samples swept at once may take, beside what is there anyway; one sample at least
 COUNTERS = ("bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory")  # what each neuron sums on its way
