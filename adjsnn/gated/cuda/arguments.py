@@ -3,6 +3,8 @@
 from typing import Any, NamedTuple
 
 NOTHING, COLUMNS, ROWS = range(3)  # of W_rec
+VOLT, FLOW, CURRENT, CHARGE, COLUMN = range(5)  # rows of Memory.stages
+RECURRENT, LEVEL, G, DENSITY, LAM, RELEASED, END, MOVED, BAR = range(9)  # rows of Memory.back
 
 
 class Network(NamedTuple):
@@ -103,22 +105,21 @@ class Carry(NamedTuple):
     level: Any
 
 
-class Stages(NamedTuple):
-    """The stages of one step, each (B, s+1, N), of which row i is stage i; charges and columns have a row s, the step's end.
+class Memory(NamedTuple):
+    """What neurons keep during a Runge–Kutta step, of which only their own thread knows.
 
     Attributes:
-        volts: voltages, without whole turns; row 0 is not used.
-        flows: f.
-        currents: I.
-        charges: ΔG.
-        columns: Ω = W_rec ΔG.
+        stages: (5, B, s+1, N), voltages without whole turns, of the stages after the first; f; I; ΔG, and W_rec ΔG, where row
+            s is the end of the step.
+        back: (B, BAR + 2s, N), backward: J, G(v) and g(v) before the step; g at the stage that is being swept, or at the end;
+            λ_v before the step as far as gathered; cotangents of G(v) and of v⁺; ṽ; then those of the flows, and of the
+            currents.
+        drive: (T, B, N), backward: W_in u + b of each step.
     """
 
-    volts: Any
-    flows: Any
-    currents: Any
-    charges: Any
-    columns: Any
+    stages: Any
+    back: Any
+    drive: Any
 
 
 class Cotangents(NamedTuple):

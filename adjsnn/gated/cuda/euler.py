@@ -5,8 +5,10 @@ that release some, a sum that every thread takes for its own neurons. Everything
 step waits for the other threads four times, and a whole block of steps is one launch.
 """
 
+import numpy as np
+
 from adjsnn.gated.cuda.neurons import charge_level, counted, moved, reset, sound
-from adjsnn.gated.cuda.shared import column_sum, listed, workspace
+from adjsnn.gated.cuda.shared import column_sum, listed, place, workspace
 from adjsnn.numerics.device import cuda
 
 
@@ -21,8 +23,8 @@ def forward(network, synapses, path, carry, broken):
         carry: Carry of row 0; on return of the last row.
         broken: (B, N), int32, written: the first step after which a neuron's state is not sound, or -1.
     """
-    shared, b, thread, width = workspace(network), cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    size = len(shared.marks)
+    shared, (b, thread, width) = workspace(network), place()
+    size = np.uint64(len(shared.marks))
     for n in range(thread, size, width):
         broken[b, n] = -1
     for t in range(len(path.current)):

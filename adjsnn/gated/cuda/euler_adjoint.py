@@ -6,10 +6,12 @@ weights need of each step is left behind, w of (4.1), and multiplied by others f
 
 from math import copysign
 
+import numpy as np
+
 from adjsnn.gated.cpu.arguments import LIF, QIF
 from adjsnn.gated.cpu.membranes import reset_back
 from adjsnn.gated.cuda.neurons import charge_level, density, in_zone, step_slopes
-from adjsnn.gated.cuda.shared import project, workspace
+from adjsnn.gated.cuda.shared import place, project, workspace
 from adjsnn.numerics.device import cuda
 
 
@@ -25,8 +27,8 @@ def backward(network, synapses, path, cotangents, costate, found):
         costate: Costate at the last row; on return at row 0.
         found: Found, written.
     """
-    shared, b, thread, width = workspace(network), cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    size = len(shared.marks)
+    shared, (b, thread, width) = workspace(network), place()
+    size = np.uint64(len(shared.marks))
     for n in range(thread, size, width):
         shared.vector[n] = costate.zeta[b, n]
     for t in range(len(path.current) - 1, -1, -1):

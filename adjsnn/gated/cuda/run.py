@@ -14,6 +14,7 @@ from adjsnn.gated.cpu.loops import GATES, MEMBRANES
 from adjsnn.gated.cpu.tableau import FusedTableau
 from adjsnn.gated.cuda import euler, euler_adjoint, runge_kutta, runge_kutta_adjoint
 from adjsnn.gated.cuda.arguments import (
+    BAR,
     COLUMNS,
     NOTHING,
     ROWS,
@@ -21,13 +22,12 @@ from adjsnn.gated.cuda.arguments import (
     Costate,
     Cotangents,
     Found,
+    Memory,
     Network,
     Path,
     Scheme,
-    Stages,
     Synapses,
 )
-from adjsnn.gated.cuda.runge_kutta_adjoint import Back
 from adjsnn.gated.cuda.shared import layout
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular, nested
@@ -53,7 +53,9 @@ class CudaGated:
     carried = 2
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
-        self.program, self.tensors = program, GatedTensors(*map(_plain, tensors[:6]), _each(tensors.constants))
+        *others, constants = tensors
+        plain = {name: x.detach().contiguous() for name, x in constants.items()}
+        self.program, self.tensors = program, GatedTensors._make([*(x.detach().contiguous() for x in others), plain])
         self.size = len(tensors.w_rec)
         self.tableau = FusedTableau.of(program) if isinstance(program, GatedRungeKutta) else None
         self.width = min(WIDTH, -(-self.size // WARP) * WARP)
@@ -108,7 +110,7 @@ class CudaGated:
             arguments = network, self.scheme(), path, carried, broken
             self.launch(euler.forward, batch, shared, *arguments)
         else:
-            arguments = network, self.scheme(), path, carried, self.stages(path.v[0]), broken
+            arguments = network, self.scheme(), path, carried, self.memory(path), broken
             self.launch(runge_kutta.forward, batch, shared, *arguments)
         steps = len(path.current)
         first = torch.where(broken < 0, steps, broken).amin()
@@ -155,10 +157,15 @@ class CudaGated:
         arrays = [*method, *(x for filter_ in filters for x in filter_)]
         return Scheme._make(torch.from_numpy(np.ascontiguousarray(x)).to(t.w_rec.device) for x in arrays)
 
-    def stages(self, like: Tensor) -> Stages:
-        """Memory for the stages of a step of a batch, like (B, N)."""
-        batch, size = like.shape
-        return Stages._make(like.new_empty((5, batch, self.program.stage_count + 1, size)).unbind())
+    def memory(self, path: Path, u: Tensor | None = None) -> Memory:
+        """Memory for a Runge–Kutta step, backward with the drive by u."""
+        (_, batch, size), s, new = path.v.shape, self.program.stage_count, path.v.new_empty
+        stages = new((5, batch, s + 1, size))
+        if u is None:
+            return Memory(stages, new((0, 0, 0)), new((0, 0, 0)))
+        drive = torch.empty_like(path.current)
+        self.drive(u, drive)
+        return Memory(stages, new((batch, BAR + 2 * s, size)), drive)
 
     def _constants(self) -> Tensor:
         """1/τ and v_r for each neuron, (2, N); zeros where the membrane has none."""
@@ -250,7 +257,7 @@ class CudaSweep:
                 name: nothing.view(0, 0, 0) if x is None else x.contiguous()
                 for name, x in (("v", v), ("fast", fast), ("slow", slow))
             },
-            charge=nothing.view(0, 0) if self.c_charge is None else _plain(self.c_charge),
+            charge=nothing.view(0, 0) if self.c_charge is None else self.c_charge.detach().contiguous(),
         )
         network, shared = body.network(forward=False)
         batch = path.v.shape[1]
@@ -258,8 +265,7 @@ class CudaSweep:
             arguments = network, body.scheme(), path, cotangents, self.state, found
             body.launch(euler_adjoint.backward, batch, shared, *arguments)
         else:
-            stages, back = body.stages(path.v[0]), self._back(u, path)
-            arguments = network, body.scheme(), path, cotangents, self.state, stages, back, found
+            arguments = network, body.scheme(), path, cotangents, self.state, body.memory(path, u), found
             body.launch(runge_kutta_adjoint.backward, batch, shared, *arguments)
         self._gradients(u, path, asked[0], found, sums, d_u)
 
@@ -278,14 +284,6 @@ class CudaSweep:
             **dict(zip(("c0", "c1", "d_fast", "d_slow"), sums, strict=True)),
         )
         return found, sums
-
-    def _back(self, u: Tensor, path: Path) -> Back:
-        """Memory for neurons on their way back through Runge–Kutta steps, with the drive of each step."""
-        _, batch, size = path.v.shape
-        new = path.v.new_empty
-        drive = torch.empty_like(path.current)
-        self.body.drive(u, drive)
-        return Back(drive, *new((8, batch, size)).unbind(), *new((2, batch, self.body.program.stage_count, size)).unbind())
 
     def _gradients(
         self, u: Tensor, path: Path, c_readout: Tensor | None, found: Found, sums: Tensor, d_u: Tensor | None
@@ -318,12 +316,3 @@ class CudaSweep:
 
     def _add(self, name: str, part: Tensor) -> None:
         self.gradients[name] = self.gradients[name] + part if name in self.gradients else part
-
-
-def _plain(x: Tensor) -> Tensor:
-    """As a kernel takes it."""
-    return x.detach().contiguous()
-
-
-def _each(constants: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: _plain(x) for name, x in constants.items()}

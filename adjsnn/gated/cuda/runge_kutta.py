@@ -8,23 +8,25 @@ import numpy as np
 
 from adjsnn.gated.cpu.arguments import LIF
 from adjsnn.gated.cpu.runge_kutta import after_reset
+from adjsnn.gated.cuda.arguments import CHARGE, COLUMN, CURRENT, FLOW, VOLT
 from adjsnn.gated.cuda.neurons import charge_level, counted, flow, sound, unwrapped
-from adjsnn.gated.cuda.shared import column_sum, listed, workspace
+from adjsnn.gated.cuda.shared import column_sum, listed, place, workspace
 from adjsnn.numerics.device import cuda
 
 MOST_STAGES = 4
 
 
 @cuda.jit
-def forward(network, scheme, path, carry, stages, broken):
+def forward(network, scheme, path, carry, memory, broken):
     """Block b takes the steps of sample b; arguments as of `euler.forward`, and
 
     Args:
         scheme: Scheme.
-        stages: Stages, written.
+        memory: Memory, its stages written.
     """
-    shared, b, thread, width = workspace(network), cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    size, s = len(shared.marks), len(scheme.b)
+    stages = memory.stages
+    shared, (b, thread, width) = workspace(network), place()
+    size, s = np.uint64(len(shared.marks)), len(scheme.b)
     for n in range(thread, size, width):
         broken[b, n] = -1
     for t in range(len(path.current)):
@@ -34,8 +36,8 @@ def forward(network, scheme, path, carry, stages, broken):
             shared.marks[n] = _end(network, scheme, path, carry, stages, broken, t, b, n)
         count = listed(shared)
         for n in range(thread, size, width):
-            stages.columns[b, s, n] = column_sum(shared, count, n)
-            recurrent[n] = filtered(scheme.keep_fast, scheme.gain_fast, recurrent[n], stages.columns, s, b, n)
+            stages[COLUMN, b, s, n] = column_sum(shared, count, n)
+            recurrent[n] = filtered(scheme.keep_fast, scheme.gain_fast, recurrent[n], stages[COLUMN, b], s, n)
         cuda.syncthreads()  # everyone has read the marks
 
 
@@ -50,41 +52,41 @@ def take_stages(network, scheme, v, drive, recurrent, level, stages, shared):
         drive: W_in u + b, (N,).
         recurrent: J before the step, (N,).
         level: G(v), (N,).
-        stages: Stages, written.
+        stages: (5, B, s+1, N), written.
         shared: Shared.
     """
-    b, thread, width = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    for n in range(thread, len(v), width):
+    b, thread, width = place()
+    for n in range(thread, np.uint64(len(v)), width):
         current = recurrent[n] + drive[n]
-        stages.currents[b, 0, n], stages.flows[b, 0, n] = current, flow(network, n, v[n], current)
+        stages[CURRENT, b, 0, n], stages[FLOW, b, 0, n] = current, flow(network, n, v[n], current)
     for i in range(1, len(scheme.b)):
-        for n in range(thread, len(v), width):
-            volt, turns = unwrapped(network, along(v[n], scheme.a[i], i, network.h, stages.flows, b, n))
+        for n in range(thread, np.uint64(len(v)), width):
+            volt, turns = unwrapped(network, along(v[n], scheme.a[i], i, network.h, stages[FLOW, b], n))
             charge = charge_level(network, volt) + turns - level[n]
-            stages.volts[b, i, n], stages.charges[b, i, n], shared.marks[n] = volt, charge, charge
+            stages[VOLT, b, i, n], stages[CHARGE, b, i, n], shared.marks[n] = volt, charge, charge
         count = listed(shared)
-        for n in range(thread, len(v), width):
-            stages.columns[b, i, n] = column_sum(shared, count, n)
-            current = filtered(scheme.keep_fast, scheme.gain_fast, recurrent[n], stages.columns, i, b, n) + drive[n]
-            stages.currents[b, i, n] = current
-            stages.flows[b, i, n] = flow(network, n, stages.volts[b, i, n], current)
+        for n in range(thread, np.uint64(len(v)), width):
+            stages[COLUMN, b, i, n] = column_sum(shared, count, n)
+            current = filtered(scheme.keep_fast, scheme.gain_fast, recurrent[n], stages[COLUMN, b], i, n) + drive[n]
+            stages[CURRENT, b, i, n] = current
+            stages[FLOW, b, i, n] = flow(network, n, stages[VOLT, b, i, n], current)
         cuda.syncthreads()  # everyone has read the marks
 
 
 @cuda.jit(device=True)
-def along(start, weights, count, h, rows, b, n):
+def along(start, weights, count, h, rows, n):
     """start + h Σ weights[j] rows[j] over the first `count` j."""
     for j in range(count):
-        start += h * weights[j] * rows[b, j, n]
+        start += h * weights[j] * rows[j, n]
     return start
 
 
 @cuda.jit(device=True)
-def filtered(keep, gain, start, rows, i, b, n):
+def filtered(keep, gain, start, rows, i, n):
     """α_i start + Σ C_ij/τ rows[j] over 1 ≤ j ≤ i, of (1.14) and (4.6)."""
     whole = keep[i] * start
     for j in range(1, i + 1):
-        whole += gain[i, j] * rows[b, j, n]
+        whole += gain[i, j] * rows[j, n]
     return whole
 
 
@@ -92,21 +94,21 @@ def filtered(keep, gain, start, rows, i, b, n):
 def _end(network, scheme, path, carry, stages, broken, t, b, n):
     """The end of step t of neuron n of sample b but for its recurrent current; returns the charge that it released."""
     s, v = len(scheme.b), path.v[t, b, n]
-    after, turns = unwrapped(network, along(v, scheme.b, s, network.h, stages.flows, b, n))
+    after, turns = unwrapped(network, along(v, scheme.b, s, network.h, stages[FLOW, b], n))
     one = network.constants.dtype.type(1.0)
     if network.membrane == LIF and after >= one:
         slopes = cuda.local.array(MOST_STAGES, np.float64)
-        found = after_reset(v, stages.flows[b], stages.currents[b], n, after, network.constants, scheme, network.h, slopes)
+        found = after_reset(v, stages[FLOW, b], stages[CURRENT, b], n, after, network.constants, scheme, network.h, slopes)
         after, turns = network.constants.dtype.type(found[0]), one
     level = charge_level(network, after)
     charge = level + turns - carry.level[b, n]
     carry.level[b, n] = level
-    stages.charges[b, s, n] = charge
-    current = stages.currents[b, 0, n]
+    stages[CHARGE, b, s, n] = charge
+    current = stages[CURRENT, b, 0, n]
     path.v[t + 1, b, n], path.current[t, b, n], path.crossings[t, b, n] = after, current, counted(turns)
     a_fast, a_slow = path.a_fast[t, b, n], path.a_slow[t, b, n]
-    path.a_fast[t + 1, b, n] = filtered(scheme.keep_fast, scheme.gain_fast, a_fast, stages.charges, s, b, n)
-    path.a_slow[t + 1, b, n] = filtered(scheme.keep_slow, scheme.gain_slow, a_slow, stages.charges, s, b, n)
+    path.a_fast[t + 1, b, n] = filtered(scheme.keep_fast, scheme.gain_fast, a_fast, stages[CHARGE, b], s, n)
+    path.a_slow[t + 1, b, n] = filtered(scheme.keep_slow, scheme.gain_slow, a_slow, stages[CHARGE, b], s, n)
     if broken[b, n] < 0 and not sound(network, after, current, turns):
         broken[b, n] = t
     return charge

@@ -6,7 +6,8 @@ listed in the order of their numbers, so that every sum is taken in one order an
 
 from typing import Any, NamedTuple
 
-from numba import int32
+import numpy as np
+from numba import uint32
 
 from adjsnn.gated.cuda.arguments import COLUMNS, NOTHING
 from adjsnn.numerics.device import cuda
@@ -48,15 +49,24 @@ def layout(size: int, item: int, most: int) -> tuple[bool, int, int]:
 
 
 @cuda.jit(device=True)
+def place():
+    """The sample of the thread's block, its number in there, and their number.
+
+    Unsigned, as all indices of neurons are: of one that may be negative every access asks whether it counts from the end.
+    """
+    return np.uint64(cuda.blockIdx.x), np.uint64(cuda.threadIdx.x), np.uint64(cuda.blockDim.x)
+
+
+@cuda.jit(device=True)
 def workspace(network):
     """Shared of this block, with W_rec where it is copied; `listed` waits for it."""
-    size, begin = network.constants.shape[1], network.ints
+    size, begin, (_, thread, width) = network.constants.shape[1], network.ints, place()
     floats = cuda.shared.array(0, network.constants.dtype)
-    ints = cuda.shared.array(0, int32)
+    ints = cuda.shared.array(0, uint32)
     w_t, w = network.w_t, network.w
     if network.copied != NOTHING:
         source, target = (w_t if network.copied == COLUMNS else w), floats[2 * size : 2 * size + size * size]
-        for k in range(cuda.threadIdx.x, size * size, cuda.blockDim.x):
+        for k in range(thread, np.uint64(size * size), width):
             target[k] = source[k]
         if network.copied == COLUMNS:
             w_t = target
@@ -73,24 +83,25 @@ def listed(shared):
 
     All threads of a block take part, each when its marks are written.
     """
-    size, segments, thread, width = len(shared.marks), len(shared.counts), cuda.threadIdx.x, cuda.blockDim.x
+    size, segments, (_, thread, width) = np.uint64(len(shared.marks)), np.uint64(len(shared.counts)), place()
+    one, length = np.uint64(1), np.uint64(SEGMENT)
     cuda.syncthreads()
     for g in range(thread, segments, width):
         found = 0
-        for n in range(g * SEGMENT, min(size, (g + 1) * SEGMENT)):
+        for n in range(g * length, min(size, (g + one) * length)):
             if shared.marks[n] != 0:
                 found += 1
         shared.counts[g] = found
     cuda.syncthreads()
     for g in range(thread, segments, width):
-        place = 0
+        to = np.uint64(0)
         for before in range(g):
-            place += shared.counts[before]
-        for n in range(g * SEGMENT, min(size, (g + 1) * SEGMENT)):
+            to += shared.counts[before]
+        for n in range(g * length, min(size, (g + one) * length)):
             if shared.marks[n] != 0:
-                shared.active[place] = n
-                place += 1
-    count = 0
+                shared.active[to] = n
+                to += one
+    count = np.uint64(0)
     for g in range(segments):
         count += shared.counts[g]
     cuda.syncthreads()
@@ -100,9 +111,9 @@ def listed(shared):
 @cuda.jit(device=True)
 def column_sum(shared, count, n):
     """Entry n of W_rec · marks, over the neurons that are listed."""
-    size, whole = len(shared.marks), shared.w.dtype.type(0.0)
+    size, whole = np.uint64(len(shared.marks)), shared.w.dtype.type(0.0)
     for k in range(count):
-        j = shared.active[k]
+        j = np.uint64(shared.active[k])
         whole += shared.marks[j] * shared.w_t[j * size + n]
     return whole
 
@@ -110,9 +121,9 @@ def column_sum(shared, count, n):
 @cuda.jit(device=True)
 def project(shared):
     """W_recᵀ · vector into the marks that are not 0. All threads of a block take part."""
-    size, count = len(shared.marks), listed(shared)
-    for k in range(cuda.threadIdx.x, count, cuda.blockDim.x):
-        n, whole = shared.active[k], shared.w.dtype.type(0.0)
+    size, count, (_, thread, width) = np.uint64(len(shared.marks)), listed(shared), place()
+    for k in range(thread, count, width):
+        n, whole = np.uint64(shared.active[k]), shared.w.dtype.type(0.0)
         for m in range(size):
             whole += shared.vector[m] * shared.w[m * size + n]
         shared.marks[n] = whole
