@@ -17,14 +17,19 @@ test: $(VENV)/ready
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
 
-# What is asked of all bodies of LIF networks, of the loops for a GPU in numba's simulator.
+# What is asked of all bodies of LIF and gated networks, of the loops for a GPU in numba's simulator. A step of a gated network
+# takes it some milliseconds, so of those the adjoints alone, without long trials and large batches.
 simulate: $(VENV)/ready
 	ADJSNN_LIF_KERNELS=cuda $(BIN)/python -m pytest -n auto -m "not slow" -k cuda -rs tests/lif
+	$(BIN)/python -m pytest -n auto tests/gated/test_cuda.py
+	ADJSNN_GATED_KERNELS=cuda $(BIN)/python -m pytest -n auto -m "not slow" -rs \
+		-k "cuda and (agree or carries or same_program or singly or wanted or adds_up or add_up)" \
+		tests/gated/test_discrete_adjoint.py tests/gated/test_runge_kutta.py
 
 # GPU kernels as machine code, with registers and spills, without a GPU: some 300 MB of NVIDIA's compiler join the environment.
 ptx: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt numba-cuda nvidia-nvvm nvidia-cuda-nvcc
-	$(BIN)/python -m pytest -rP tests/lif/test_cuda_ptx.py
+	$(BIN)/python -m pytest -rP tests/test_cuda_ptx.py
 
 fuzz: $(VENV)/ready
 	ADJSNN_FUZZ=10000 $(BIN)/python -m pytest -n auto tests/fuzz --hypothesis-show-statistics

@@ -57,17 +57,19 @@ COMPARED = ("adjsnn", "bptt", "products")  # at the wider gates
 scheme = "euler"  # set once by main
 
 
-def problem(dtype: torch.dtype) -> tuple[adjsnn.GatedSynapseNetwork, Tensor]:
+def problem(
+    dtype: torch.dtype, n: int = N, batch: int = BATCH, steps: int = STEPS
+) -> tuple[adjsnn.GatedSynapseNetwork, Tensor]:
     generator = torch.Generator().manual_seed(0)
     net = adjsnn.GatedSynapseNetwork(
-        CHANNELS, N, CHANNELS, neuron=adjsnn.QIF(TAU_V), gate=adjsnn.RaisedCosineGate(WIDTH),
+        CHANNELS, n, CHANNELS, neuron=adjsnn.QIF(TAU_V), gate=adjsnn.RaisedCosineGate(WIDTH),
         tau_fast=TAU_FAST, tau_slow=TAU_SLOW, dtype=torch.float64, generator=generator,
     )  # fmt: skip
     with torch.no_grad():
-        net.w_rec.copy_(torch.randn(N, N, generator=generator, dtype=torch.float64) / N**0.5 / TAU_V)
-        net.bias.copy_((1.0 + 0.4 * torch.rand(N, generator=generator, dtype=torch.float64)) / TAU_V)
-        net.w_in.copy_(0.3 * torch.randn(N, CHANNELS, generator=generator, dtype=torch.float64) / TAU_V)
-    u = adjsnn.signals.random_sinusoids(STEPS, BATCH, CHANNELS, DT, mean_norm=1.0, generator=generator, dtype=torch.float64)
+        net.w_rec.copy_(torch.randn(n, n, generator=generator, dtype=torch.float64) / n**0.5 / TAU_V)
+        net.bias.copy_((1.0 + 0.4 * torch.rand(n, generator=generator, dtype=torch.float64)) / TAU_V)
+        net.w_in.copy_(0.3 * torch.randn(n, CHANNELS, generator=generator, dtype=torch.float64) / TAU_V)
+    u = adjsnn.signals.random_sinusoids(steps, batch, CHANNELS, DT, mean_norm=1.0, generator=generator, dtype=torch.float64)
     return net.to(dtype), u.to(dtype)
 
 

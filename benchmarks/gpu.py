@@ -1,11 +1,12 @@
-"""LIF networks on a GPU: checked against the plain code, then timed beside this machine's CPU. It writes its own page.
+"""LIF and gated networks on a GPU: checked against the plain code, then timed beside this machine's CPU, on a page of its own.
 
     python benchmarks/gpu.py [--rounds 10] [--write]
     python benchmarks/gpu.py --simulate            the check alone, in numba's simulator, where there is no GPU
 
-The problem is that of lif_gradient.py: 5-120-3, 60 ms, about 190 hidden spikes in a sample, gradient of the first-spike
-cross-entropy with respect to all weights; feed-forward with 15,000 samples at once, recurrent with 1,500. The first call
-compiles. Medians, the GPU waited for at both ends of a measurement. The check comes first: a fast wrong number is none.
+The LIF problem is that of lif_gradient.py: 5-120-3, 60 ms, about 190 hidden spikes in a sample, gradient of the first-spike
+cross-entropy with respect to all weights; feed-forward with 15,000 samples at once, recurrent with 1,500. The gated one is that
+of gated_gradient.py: 128 QIF neurons, 1000 Euler steps, float32, with 1,024 samples at once. The first call compiles. Medians,
+the GPU waited for at both ends of a measurement. The check comes first: a fast wrong number is none.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import gated_gradient
 import lif_gradient
 import torch
 from torch import Tensor
@@ -28,8 +30,13 @@ from adjsnn.training.runs import processor
 
 RESULT = Path(__file__).parent / "results" / "gpu.md"
 SIZES = {False: 15_000, True: 1_500}  # samples, feed-forward and recurrent
+LIF = {False: "LIF, feed-forward", True: "LIF, recurrent"}
 CHECKED, TINY = 20, 1  # samples of the check on a GPU, and in the simulator
 ALLOWED = 1e-10  # relative, between bodies that both compute in float64
+GATED_SIZE = 1_024  # samples
+GATED_METHODS = ("euler", "heun", "rk4")  # checked; Euler steps are timed
+# Neurons, samples and steps of the check, few enough that a chaotic network does not amplify rounding; in the simulator few.
+GATED_CHECKED, GATED_TINY = (gated_gradient.N, 20, 100), (5, 1, 10)
 Kernels = Literal["cuda", "fused", "plain"]
 
 
@@ -71,16 +78,41 @@ def disagreement(recurrent: bool, device: str, batch: int, hidden: int) -> float
     return max(worst, *(_relative(a, b) for a, b in zip(found[1], expected[1], strict=True)))
 
 
+def gated_placed(device: str, dtype: torch.dtype, n: int, batch: int, steps: int) -> tuple[adjsnn.GatedSynapseNetwork, Tensor]:
+    """The gated problem on a device."""
+    net, u = gated_gradient.problem(dtype, n, batch, steps)
+    return net.to(device), u.to(device)
+
+
+def gated_solved(case: tuple[adjsnn.GatedSynapseNetwork, Tensor], kernels: Kernels, method: str = "euler") -> list[Tensor]:
+    """Readout, and gradients of all weights."""
+    net, u = case
+    sol = adjsnn.solve(net, u, dt=gated_gradient.DT, kernels=kernels, method=method)
+    return [sol.readout, *torch.autograd.grad(sol.readout.square().mean(), gated_gradient.weights(net))]
+
+
+def gated_disagreement(method: str, device: str, sizes: tuple[int, int, int]) -> float:
+    """Largest relative difference between GPU and plain code, of the readout and gradients."""
+    found = gated_solved(gated_placed(device, torch.float64, *sizes), "cuda", method)
+    expected = gated_solved(gated_placed("cpu", torch.float64, *sizes), "plain", method)
+    return max(_relative(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def _relative(found: Tensor, expected: Tensor) -> float:
     a, b = (x.detach().cpu()[expected.detach().cpu().isfinite()] for x in (found, expected))
     return float((a - b).abs().max() / b.abs().max()) if b.numel() else 0.0
 
 
-def timed(recurrent: bool, device: str, kernels: Kernels, rounds: int) -> Timed:
-    """One problem on one machine, float32 parameters."""
-    on_gpu = device != "cpu"
-    case = placed(recurrent, SIZES[recurrent], device, torch.float32)
-    lif, x, _ = case
+def timed(case: Any, forward: Callable[[], Any], whole: Callable[[], object], rounds: int) -> Timed:
+    """One problem on one machine.
+
+    Args:
+        case: a tensor of the problem, which tells the machine.
+        forward: solves it.
+        whole: differentiates it too.
+        rounds: of which medians are taken.
+    """
+    on_gpu = case.device.type != "cpu"
 
     def clocked(run: Callable[[], object]) -> float:
         if on_gpu:
@@ -93,17 +125,42 @@ def timed(recurrent: bool, device: str, kernels: Kernels, rounds: int) -> Timed:
 
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    first = clocked(lambda: solved(case, kernels))
-    forward = [clocked(lambda: adjsnn.solve(lif, x, t_end=lif_gradient.T_END, kernels=kernels)) for _ in range(rounds)]
-    whole = [clocked(lambda: solved(case, kernels)) for _ in range(rounds)]
-    spikes = sum(adjsnn.solve(lif, x, t_end=lif_gradient.T_END, kernels=kernels).stats.layer_spikes)
+    first = clocked(whole)
+    forwards = [clocked(forward) for _ in range(rounds)]
+    wholes = [clocked(whole) for _ in range(rounds)]
+    spikes = sum(forward().stats.layer_spikes)
     peak = torch.cuda.max_memory_allocated() if on_gpu else 0
-    return Timed(first, statistics.median(forward), statistics.median(whole), peak, spikes)
+    return Timed(first, statistics.median(forwards), statistics.median(wholes), peak, spikes)
 
 
-def page(checks: dict[bool, float], rows: dict[bool, tuple[Timed, Timed]]) -> str:
+def lif_timed(recurrent: bool, device: str, kernels: Kernels, rounds: int) -> Timed:
+    """The LIF problem, float32 parameters."""
+    case = placed(recurrent, SIZES[recurrent], device, torch.float32)
+    lif, x, _ = case
+    return timed(
+        x.time,
+        lambda: adjsnn.solve(lif, x, t_end=lif_gradient.T_END, kernels=kernels),
+        lambda: solved(case, kernels),
+        rounds,
+    )
+
+
+def gated_timed(device: str, kernels: Kernels, rounds: int) -> Timed:
+    """The gated problem by Euler steps, float32."""
+    case = gated_placed(device, torch.float32, gated_gradient.N, GATED_SIZE, gated_gradient.STEPS)
+    net, u = case
+    return timed(
+        u,
+        lambda: adjsnn.solve(net, u, dt=gated_gradient.DT, kernels=kernels),
+        lambda: gated_solved(case, kernels),
+        rounds,
+    )
+
+
+def page(checks: dict[str, float], rows: dict[str, tuple[int, Timed, Timed]]) -> str:
+    """The table: of each network its samples, and what the GPU and the CPU took."""
     lines = [
-        "# LIF networks on a GPU",
+        "# LIF and gated networks on a GPU",
         "",
         f"{torch.cuda.get_device_name()}, beside {processor()} with {torch.get_num_threads()} threads; "
         f"torch {torch.__version__}, adjsnn {adjsnn.__version__}, {date.today()}. Written by `benchmarks/gpu.py`.",
@@ -112,17 +169,31 @@ def page(checks: dict[bool, float], rows: dict[bool, tuple[Timed, Timed]]) -> st
         "| CPU gradient ms | CPU / GPU | off from the plain code by |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for recurrent, (gpu, cpu) in rows.items():
+    for name, (samples, gpu, cpu) in rows.items():
         lines.append(
-            f"| {'recurrent' if recurrent else 'feed-forward'} | {SIZES[recurrent]} | {gpu.spikes} | {gpu.first:.1f} "
+            f"| {name} | {samples} | {gpu.spikes} | {gpu.first:.1f} "
             f"| {1e3 * gpu.forward:.1f} | {1e3 * gpu.whole:.1f} | {gpu.spikes / gpu.whole:.2e} | {gpu.peak / 1e6:.0f} "
-            f"| {1e3 * cpu.whole:.0f} | {cpu.whole / gpu.whole:.1f} | {checks[recurrent]:.1e} |"
+            f"| {1e3 * cpu.whole:.0f} | {cpu.whole / gpu.whole:.1f} | {checks[name]:.1e} |"
         )
     return "\n".join([*lines, ""])
 
 
+def checked(simulate: bool) -> dict[str, float]:
+    """How far each body for a GPU is off from the plain code, printed as it is found."""
+    device, batch, hidden = ("cpu", TINY, 4) if simulate else ("cuda", CHECKED, lif_gradient.HIDDEN)
+    sizes = GATED_TINY if simulate else GATED_CHECKED
+    checks: dict[str, float] = {}
+    for name, check in {
+        **{LIF[recurrent]: lambda recurrent=recurrent: disagreement(recurrent, device, batch, hidden) for recurrent in SIZES},
+        **{f"gated, {method}": lambda method=method: gated_disagreement(method, device, sizes) for method in GATED_METHODS},
+    }.items():
+        checks[name] = check()
+        print(f"{name}: off from the plain code by {checks[name]:.1e}", flush=True)
+    return checks
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="LIF networks on a GPU, checked and timed.")
+    parser = argparse.ArgumentParser(description="LIF and gated networks on a GPU, checked and timed.")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--simulate", action="store_true", help="check in numba's simulator; nothing is timed")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
@@ -132,19 +203,25 @@ def main() -> int:
         return 0
     if options.simulate:
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # read when numba is imported, which is at the first solve
-    device, batch, hidden = ("cpu", TINY, 4) if options.simulate else ("cuda", CHECKED, lif_gradient.HIDDEN)
-    checks = {recurrent: disagreement(recurrent, device, batch, hidden) for recurrent in SIZES}
-    for recurrent, off in checks.items():
-        print(f"{'recurrent' if recurrent else 'feed-forward'}: off from the plain code by {off:.1e}", flush=True)
+        sys.setswitchinterval(1e-6)  # its threads wait for each other actively, so they are to be few
+        from adjsnn.gated.cuda import run  # noqa: PLC0415  after what is said above of numba
+
+        run.WIDTH = run.WARP = 2
+    checks = checked(options.simulate)
     if max(checks.values()) > ALLOWED:
         print(f"The loops for a GPU are wrong: more than {ALLOWED:g}.", file=sys.stderr)
         return 1
     if options.simulate:
         return 0
     rows = {
-        recurrent: (timed(recurrent, "cuda", "cuda", options.rounds), timed(recurrent, "cpu", "fused", 3))
-        for recurrent in SIZES
+        LIF[recurrent]: (
+            samples,
+            lif_timed(recurrent, "cuda", "cuda", options.rounds),
+            lif_timed(recurrent, "cpu", "fused", 3),
+        )
+        for recurrent, samples in SIZES.items()
     }
+    rows["gated, euler"] = GATED_SIZE, gated_timed("cuda", "cuda", options.rounds), gated_timed("cpu", "fused", 3)
     table = page(checks, rows)
     print(table)
     if options.write:

@@ -67,7 +67,7 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor], most: float = R
         assert relative(found[name].double(), value.double()) <= most, name
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("copied", [True, False])
 @pytest.mark.parametrize("neuron", MEMBRANES)
@@ -151,7 +151,7 @@ def final_loss(sol) -> Tensor:
     return sol.readout.square().sum() + sum(x.square().sum() for x in last)
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("checkpoints", [1, 3, "sqrt"])
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("method", ["euler", "heun"])
