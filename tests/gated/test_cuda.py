@@ -40,8 +40,12 @@ def case(neuron: str, gate: str = "raised_cosine", *, steps: int = STEPS, batch:
         net.w_rec.mul_(0.2)
         net.w_in.mul_(0.2)
     u, y0 = random_trial(net, seed=7, steps=steps, batch=batch)
-    with torch.no_grad():  # some neurons in their zone from the beginning, and some beyond it soon
+    with torch.no_grad():  # some neurons in their zone from the beginning, some beyond it soon, and of two zones in both
         y0.v.add_(torch.linspace(0.0, 0.45, HIDDEN, dtype=torch.float64))
+        if neuron == "nif":
+            side = 2.0 * (torch.arange(HIDDEN) % 2) - 1.0
+            y0.v.mul_(side)
+            net.bias.copy_(0.3 * side)
     return net, u, y0
 
 
@@ -67,7 +71,7 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor], most: float = R
         assert relative(found[name].double(), value.double()) <= most, name
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("copied", [True, False])
 @pytest.mark.parametrize("neuron", MEMBRANES)
@@ -145,45 +149,45 @@ def test_a_batch_is_its_samples(method):
     agree(whole, joined, 1e-13)  # products of matrices of other sizes, and sums of samples
 
 
-def final_loss(sol) -> Tensor:
-    """Of the readout, the last state, the charge and the number of spikes: what a solve with checkpoints gives."""
-    last = sol.final_state if hasattr(sol, "final_state") else GatedState(sol.v[-1], sol.a_fast[-1], sol.a_slow[-1])
-    return sol.readout.square().sum() + sum(x.square().sum() for x in last)
-
-
 @pytest.mark.every(7)
 @pytest.mark.parametrize("checkpoints", [1, 3, "sqrt"])
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("method", ["euler", "heun"])
 def test_checkpointed_gradients_are_the_same_bits(method, neuron, checkpoints, monkeypatch):
     monkeypatch.setattr(run, "NEURON_STEPS", 5 * BATCH * HIDDEN * (1 if method == "euler" else 2))  # 5, 5 and 2 steps
-    trial = case(neuron)
+    trial, launches, launch = case(neuron), [], run.launch
+    monkeypatch.setattr(
+        run, "launch", lambda kernel, *given, **options: (launches.append(kernel), launch(kernel, *given, **options))
+    )
 
     def loss(sol):
         return sol.readout.square().sum()
 
     stored = results(*trial, "cuda", loss, method=method)
+    assert len(launches) == 3 + 3
     again = results(*trial, "cuda", loss, method=method, adjoint=DiscreteAdjoint(checkpoints=checkpoints))
     assert all(torch.equal(again[name], stored[name]) for name in again)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("method", ["euler", "heun"])
-def test_what_a_solve_with_checkpoints_gives_carries_its_gradient(method, monkeypatch):
-    """A stream, the last state and the number of spikes, whose cotangents enter by another way than those of states."""
+@pytest.mark.parametrize("neuron", ["nif", pytest.param("lif", marks=pytest.mark.slow)])
+def test_what_a_solve_with_checkpoints_gives_carries_its_gradient(neuron, method, monkeypatch):
+    """A stream, the last state and the number of spikes, whose cotangents enter by another way than those of states.
+
+    Some neurons of NIF take charge back, which counts as much.
+    """
     monkeypatch.setattr(run, "NEURON_STEPS", 5 * BATCH * HIDDEN * (1 if method == "euler" else 2))
-    net, u, y0 = case("lif")
+    net, u, y0 = case(neuron)
 
     def loss(sol):
-        return final_loss(sol) + adjsnn.losses.firing_rate(sol).square().mean()
+        return sum(x.square().sum() for x in sol.final_state) + adjsnn.losses.firing_rate(sol).square().mean()
 
     def read(start, stop):
         return u.detach()[start:stop]
 
-    expected = results(net, u, y0, "plain", loss, method=method)
-    stream = Stream(read, steps=STEPS)
-    found = results(net, stream, y0, "cuda", loss, method=method, adjoint=DiscreteAdjoint(checkpoints=2))
-    agree(found, {name: expected[name] for name in found}, 1e-10)
+    stream, adjoint = Stream(read, steps=STEPS), DiscreteAdjoint(checkpoints=2)
+    expected, found = (results(net, stream, y0, kernels, loss, method=method, adjoint=adjoint) for kernels in ("plain", "cuda"))
+    agree(found, expected, 1e-10)  # at the edge of a zone the sign of a charge is rounding, and g is not quite 0
 
 
 @pytest.mark.every(2)
@@ -219,11 +223,15 @@ def said(net, u: Tensor, kernels: str, **options) -> str:
         ("nif", 3, 5.0, "3 steps were too long, the first for sample 1, neuron 0"),
         ("nif", 3, -5.0, "back through its reset"),
         ("nif", 3, 1e4, "runaway: one step ran through"),
-        ("nif", 3, 1e300, "through 127 or more thresholds"),
+        ("nif", 3, -1e300, "through 127 or more thresholds"),
+        ("lif", 3, 150.0, "ran through 1 thresholds and on to v"),
         ("lif", 3, float("inf"), "the state diverged at sample 1, neuron 0"),
     ],
 )
-def test_what_goes_wrong_is_said_as_by_the_other_loops(neuron, step, size, words, method):
+def test_what_goes_wrong_is_said_as_by_the_other_loops(neuron, step, size, words, method, monkeypatch):
+    monkeypatch.setattr(
+        run, "NEURON_STEPS", 2 * BATCH * HIDDEN * (1 if method == "euler" else 2)
+    )  # in the second of three units
     net, u, _ = case(neuron, steps=6)
     with torch.no_grad():
         net.w_in.zero_()
