@@ -90,7 +90,7 @@ def unwrapped(network, v):
 @cuda.jit(device=True)
 def counted(turns):
     """Thresholds crossed as they are stored."""
-    return np.int8(turns) if abs(turns) <= MOST_COUNTED else np.int8(copysign(MOST_COUNTED, turns))
+    return np.int8(turns) if abs(turns) <= MOST_COUNTED else np.int8(MOST_COUNTED if turns > 0 else -MOST_COUNTED)
 
 
 @cuda.jit(device=True)
