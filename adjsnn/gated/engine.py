@@ -139,11 +139,12 @@ class Engine:
 
     def ran(self, tensors: GatedTensors) -> Ran:
         """Which body runs forward, and why."""
+        asked = f'kernels="{self.kernels}"'
+        if "forward" not in KERNELS[self.kernels]:
+            return Ran(Plain.name, asked)
         why, name = self.obstacle(tensors), self.loops(tensors)
-        kernel = name if "forward" in KERNELS[self.kernels] and why is None else Plain.name
-        if self.kernels != "auto":
-            return Ran(kernel, f'kernels="{self.kernels}"')
-        return Ran(kernel, why or f"the {name} loops cover this network")
+        reason = why or f"the {name} loops cover this network"
+        return Ran(Plain.name if why else name, reason if self.kernels == "auto" else asked)
 
     def unit_length(self, tensors: GatedTensors, n_steps: int, batch: int) -> int:
         """Steps in a unit of checkpointing, a block of the backward pass."""

@@ -170,7 +170,8 @@ class Found(NamedTuple):
     """What a sweep through a block leaves, to be summed over steps and samples.
 
     Attributes:
-        tau_fast: 1 where the gradient of τ_f is asked for, else 0.
+        constants: 1 where a gradient of the membrane's constants is asked for, else 0.
+        tau_fast: likewise of τ_f.
         tau_slow: likewise.
         w: cotangent of I in Euler steps, (1, T, B, N), or of each stage's, (s, T, B, N).
         zeta: in Euler steps ζ after each step, (T, B, N), where the gradient of τ_f is asked for.
@@ -181,6 +182,7 @@ class Found(NamedTuple):
         d_slow: of τ_s, likewise.
     """
 
+    constants: int
     tau_fast: int
     tau_slow: int
     w: Any

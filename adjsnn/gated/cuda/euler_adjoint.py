@@ -81,9 +81,10 @@ def _back(network, path, costate, found, m, t, b, n):
     push, pull = step_slopes(network, n, v[0], current[0])
     if network.membrane == LIF:
         reset_back(v, current, rows[6:8], network.h, crossed, w, mu, d_reset)
-        found.c1[b, n] += d_reset[0]
-        found.c0[b, n] += mu[0] * push * rate * (v[0] - current[0])
-    elif network.membrane == QIF:
+        if found.constants:
+            found.c1[b, n] += d_reset[0]
+            found.c0[b, n] += mu[0] * push * rate * (v[0] - current[0])
+    elif network.membrane == QIF and found.constants:
         found.c0[b, n] -= (network.h + network.h - push) * mu[0] * rate * rate
     costate.lam_v[b, n] = pull * mu[0] - m * density(network, v[0])
     return w[0] + push * mu[0]

@@ -4,6 +4,7 @@ On the way back a block of steps leaves some arrays of the size of its trajector
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -107,10 +108,10 @@ class CudaGated:
         broken = torch.empty((batch, size), dtype=torch.int32, device=path.v.device)
         network, shared = self.network(forward=True)
         if self.tableau is None:
-            arguments = network, self.scheme(), path, carried, broken
+            arguments = network, self.scheme, path, carried, broken
             self.launch(euler.forward, batch, shared, *arguments)
         else:
-            arguments = network, self.scheme(), path, carried, self.memory(path), broken
+            arguments = network, self.scheme, path, carried, self.memory(path), broken
             self.launch(runge_kutta.forward, batch, shared, *arguments)
         steps = len(path.current)
         first = torch.where(broken < 0, steps, broken).amin()
@@ -145,8 +146,9 @@ class CudaGated:
         )
         return network, shared
 
+    @cached_property
     def scheme(self) -> Synapses | Scheme:
-        """How a step is taken."""
+        """How a step is taken; the host waits for the time constants."""
         t, h, scalar = self.tensors, self.program.dt, SCALARS[self.tensors.w_rec.dtype]
         tau_fast, tau_slow = t.tau_fast.item(), t.tau_slow.item()
         if self.tableau is None:
@@ -262,10 +264,10 @@ class CudaSweep:
         network, shared = body.network(forward=False)
         batch = path.v.shape[1]
         if body.tableau is None:
-            arguments = network, body.scheme(), path, cotangents, self.state, found
+            arguments = network, body.scheme, path, cotangents, self.state, found
             body.launch(euler_adjoint.backward, batch, shared, *arguments)
         else:
-            arguments = network, body.scheme(), path, cotangents, self.state, body.memory(path, u), found
+            arguments = network, body.scheme, path, cotangents, self.state, body.memory(path, u), found
             body.launch(runge_kutta_adjoint.backward, batch, shared, *arguments)
         self._gradients(u, path, asked[0], found, sums, d_u)
 
@@ -276,6 +278,7 @@ class CudaSweep:
         sums = path.v.new_zeros((4, batch, size))
         tau_fast = "tau_fast" in self.wanted
         found = Found(
+            constants=int(not self.wanted.isdisjoint(self.body.tensors.constants)),
             tau_fast=int(tau_fast),
             tau_slow=int("tau_slow" in self.wanted),
             w=new((stages, steps, batch, size)),

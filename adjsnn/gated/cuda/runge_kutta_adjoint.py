@@ -163,7 +163,8 @@ def _current_back(network, scheme, path, stages, back, found, t, b, i, n):
     by_current, by_v = slopes(network, n, v, current)
     amp = back[b, BAR + s + i, n] + by_current * bar
     back[b, BAR + s + i, n], back[b, BAR + i, n] = amp, bar * by_v
-    found.c0[b, n] += by_time_constant(network, n, v, current, bar, by_current)
+    if found.constants:
+        found.c0[b, n] += by_time_constant(network, n, v, current, bar, by_current)
     found.w[i, t, b, n] = amp
     found.activity[i, t, b, n] = filtered(scheme.keep_fast, scheme.gain_fast, path.a_fast[t, b, n], stages[CHARGE, b], i, n)
     if found.tau_fast:
