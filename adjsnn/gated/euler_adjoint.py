@@ -120,7 +120,7 @@ class EulerSweep:
             if "bias" in wanted:
                 self._add("bias", w.sum((0, 1)))
             if d_u is not None:
-                torch.matmul(w, tensors.w_in, out=d_u[steps])
+                d_u[steps] = w @ tensors.w_in  # d_u has the layout of u, which `out=` does not take
 
     def finish(self, a_fast: Tensor, a_slow: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
         """Gradients by name, and of the initial state, whose a_fast and a_slow are given."""

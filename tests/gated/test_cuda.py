@@ -53,7 +53,7 @@ def results(net, u: Tensor | Stream, y0: GatedState, kernels: str, loss=random_l
     """Everything stored, and gradients of the loss by everything, on the CPU."""
     where = DEVICE if kernels == "cuda" else "cpu"
     net = net.to(where)
-    y0 = GatedState(*(x.detach().to(where, copy=True).requires_grad_() for x in y0))
+    y0 = GatedState(*(x.detach().to(where, copy=True).requires_grad_() for x in y0))  # in the same layout
     leaves = {f"d {name}": x for name, x in (dict(net.named_parameters()) | y0._asdict()).items()}
     if isinstance(u, Tensor):
         leaves["d u"] = u = u.detach().to(where, copy=True).requires_grad_()
@@ -264,6 +264,29 @@ def test_a_sweep_changes_nothing_that_it_is_given():
     assert torch.equal(net.w_rec.grad, first)
     assert torch.equal(weight, kept)
     assert all(torch.equal(x.detach(), y) for x, y in zip(given, before, strict=True))
+
+
+@pytest.mark.every(2)
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_whatever_way_tensors_lie_in_memory(method):
+    net, u, y0 = case("lif", steps=8)
+
+    def turned(x):
+        return x.detach().permute(*reversed(range(x.dim()))).contiguous().permute(*reversed(range(x.dim())))
+
+    def loss(sol):
+        return sum((x.sin() + x).sum() for x in (sol.readout, sol.v, sol.a_fast, sol.a_slow))
+
+    def turned_loss(sol):
+        whole = 0.0
+        for x in (sol.readout, sol.v, sol.a_fast, sol.a_slow):
+            x = x.permute(2, 1, 0).contiguous()
+            whole = whole + (x.sin() + x).sum()
+        return whole
+
+    expected = results(net, u, y0, "cuda", loss, method=method)
+    found = results(net, turned(u), GatedState(*map(turned, y0)), "cuda", turned_loss, method=method)
+    agree(found, expected, 1e-14)
 
 
 def test_where_weights_are_copied_and_how_much_memory_a_block_has():

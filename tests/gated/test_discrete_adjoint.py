@@ -205,6 +205,17 @@ def test_going_on_from_the_final_state_equals_one_long_trial(kernels):
     assert relative(found, expected) <= 1e-12
 
 
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_inputs_of_another_layout_get_the_same_gradient(method, kernels):
+    net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=3)
+    u, _ = random_trial(net, seed=3, steps=20)
+    found = []
+    for leaf in (u, u.detach().permute(2, 1, 0).contiguous().permute(2, 1, 0).requires_grad_()):
+        sol = adjsnn.solve(net, leaf, dt=DT, kernels=kernels, method=method)
+        found.append(torch.autograd.grad(sol.v.square().sum(), leaf)[0])
+    assert relative(*found) <= 1e-14
+
+
 def test_closed_form_one_neuron(kernels):
     """Without recurrence the charge released until T is G(v0 + T b) counted through all turns; its slope in b is T g(v(T))."""
     net = adjsnn.GatedSynapseNetwork(1, 1, 1, neuron=adjsnn.NIF(), gate=adjsnn.RaisedCosineGate(0.4), dtype=torch.float64)

@@ -68,15 +68,14 @@ class CudaGated:
     def carry(self, y0: GatedState) -> Carry:
         """What the first step starts with beside the initial state."""
         with torch.no_grad():
-            level = self.program.charge_level(y0.v).detach().clone()
-            return Carry(y0.a_fast.detach() @ self.tensors.w_rec.T, level)
+            return Carry((y0.a_fast @ self.tensors.w_rec.T).contiguous(), _own(self.program.charge_level(y0.v)))
 
     def fill(
         self, u: Tensor, trajectory: GatedTrajectory, carried: Carry, n_steps: int, start: int, unit: int
     ) -> tuple[Irregular, Carry]:
         """As `Body.fill` in `adjsnn.gated.engine`."""
         t, irregular = trajectory, Irregular()
-        carried = Carry(*(x.clone() for x in carried))
+        carried = Carry(*map(_own, carried))
         with torch.no_grad():
             torch.mm(t.a_slow[0], self.tensors.w_out.T, out=t.readout[0])
             for first, last in nested(len(t.current), unit, unit):
@@ -206,7 +205,7 @@ class CudaSweep:
             v, fast, slow = self._read(last)
             self.reads_fast, self.reads_slow = fast is not None, slow is not None
             zero = t.w_rec.new_zeros((batch, n_hidden))
-            self.state = Costate(*(torch.zeros_like(zero) if x is None else x.clone() for x in (v, None, fast, slow)))
+            self.state = Costate(*(torch.zeros_like(zero) if x is None else _own(x) for x in (v, None, fast, slow)))
             self.gradients: dict[str, Tensor] = {}
 
     def back(self, u: Tensor, trajectory: GatedTrajectory, cotangents: Sequence[Tensor | None], d_u: Tensor | None) -> None:
@@ -304,7 +303,7 @@ class CudaSweep:
         if "bias" in wanted:
             self._add("bias", w.sum((0, 1)))
         if d_u is not None:
-            torch.matmul(w, tensors.w_in, out=d_u)
+            d_u.copy_(w @ tensors.w_in)  # whatever its layout
         c0, c1, d_fast, d_slow = sums.unbind()
         for name in wanted & tensors.constants.keys():
             self._add(name, (c1 if name == "v_reset" else c0).sum_to_size(tensors.constants[name].shape))
@@ -319,3 +318,8 @@ class CudaSweep:
 
     def _add(self, name: str, part: Tensor) -> None:
         self.gradients[name] = self.gradients[name] + part if name in self.gradients else part
+
+
+def _own(x: Tensor) -> Tensor:
+    """A copy as a kernel takes it; `clone` alone keeps whatever layout x has."""
+    return x.detach().clone(memory_format=torch.contiguous_format)
