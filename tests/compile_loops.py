@@ -11,13 +11,14 @@ for method, dtype in {choices}:
 """
 LIF = """
 import torch, adjsnn
-for recurrent in (False, True):
-    net = adjsnn.LIFNetwork(1, 2, recurrent=recurrent, bias=2.0, learn=("bias", "tau_mem"), dtype=torch.float64)
+for recurrent, tau_mem in {choices}:
+    tau_mem = torch.tensor(tau_mem, dtype=torch.float64)
+    net = adjsnn.LIFNetwork(1, 2, recurrent, tau_mem, bias=2.0, learn=("bias", "tau_mem"), dtype=torch.float64)
     adjsnn.solve(net, torch.zeros(1, 1, 1, dtype=torch.float64), t_end=50.0, dt=50.0).spike_times().sum().backward()
 """
-HALVES = (  # that take equally long
-    GATED.format(choices='[("heun", torch.float32), ("heun", torch.float64), ("euler", torch.float32)]'),
-    LIF + GATED.format(choices='[("euler", torch.float64)]'),
+HALVES = (  # that take equally long; equal neurons have loops of their own
+    GATED.format(choices='[("heun", torch.float64)]') + LIF.format(choices="[(True, 20.0), (False, [20.0, 21.0])]"),
+    GATED.format(choices='[("euler", torch.float32), ("euler", torch.float64)]') + LIF.format(choices="[(False, 20.0)]"),
 )
 
 if __name__ == "__main__":

@@ -81,12 +81,12 @@ def pytest_pycollect_makeitem(collector):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    met = set()
+    met: dict[str, set[str]] = {}
     for item in items:
-        name = item.nodeid.partition("[")[0]
-        # Shape checks double the time of a solve: the first case of each test has them, and every slow one.
-        item.stash[CHECKED] = name not in met or item.get_closest_marker("slow") is not None
-        met.add(name)
+        name, of_module = item.nodeid.partition("[")[0], met.setdefault(item.nodeid.partition("::")[0], set())
+        # Shape checks double the time of a solve: the first case of every third test has them, and every slow one.
+        item.stash[CHECKED] = (name not in of_module and len(of_module) % 3 == 0) or item.get_closest_marker("slow") is not None
+        of_module.add(name)
 
 
 def pytest_runtest_setup(item):

@@ -19,7 +19,8 @@ class Leaky(adjsnn.LIF):
 
 
 def network(**options) -> adjsnn.GatedSynapseNetwork:
-    return adjsnn.GatedSynapseNetwork(1, 4, 1, generator=torch.Generator().manual_seed(0), **options)
+    generator = torch.Generator().manual_seed(0)
+    return adjsnn.GatedSynapseNetwork(1, 4, 1, generator=generator, dtype=torch.float64, **options)
 
 
 COVERED = "the fused loops cover this network"
@@ -32,7 +33,7 @@ GATED = {
     "bptt": ({}, {"adjoint": adjsnn.BPTT()}, "plain", "BPTT runs on torch's tape"),
     "own membrane": ({"neuron": Leaky(20.0, 0.0)}, {}, "plain", "the membrane Leaky is not one of NIF, LIF, QIF"),
     "per neuron": (
-        {"tau_fast": torch.linspace(4.0, 6.0, 4)},
+        {"tau_fast": torch.linspace(4.0, 6.0, 4, dtype=torch.float64)},
         {"adjoint": adjsnn.DiscreteAdjoint(checkpoints=2)},
         "plain",
         "tau_fast and tau_slow differ between neurons",
@@ -44,7 +45,8 @@ GATED = {
 @pytest.mark.parametrize("case", GATED)
 def test_a_gated_solution_says_what_ran_and_why(case, method):
     made, asked, kernel, reason = GATED[case]
-    sol = adjsnn.solve(network(**made), torch.ones(6, 2, 1), dt=0.5, method=method, **asked)
+    u = torch.ones(6, 2, 1, dtype=torch.float64)
+    sol = adjsnn.solve(network(**made), u, dt=0.5, method=method, **asked)
     assert (sol.stats.kernel, sol.stats.kernel_reason) == (kernel, reason)
 
 
@@ -88,7 +90,9 @@ def test_auto_takes_the_first_body_without_an_obstacle(monkeypatch):
 
 
 def test_a_solution_without_trajectory_has_none_to_ask_for():
-    sol = adjsnn.solve(network(), torch.ones(6, 2, 1), dt=0.5, adjoint=adjsnn.DiscreteAdjoint(checkpoints=2))
+    sol = adjsnn.solve(
+        network(), torch.ones(6, 2, 1, dtype=torch.float64), dt=0.5, adjoint=adjsnn.DiscreteAdjoint(checkpoints=2)
+    )
     for name in ("v", "a_fast", "a_slow", "charge", "crossings", "spikes"):
         assert not hasattr(sol, name)
         with pytest.raises(adjsnn.ConfigurationError, match=f"sol.{name} of a solve with checkpoints.*Try: adjoint="):

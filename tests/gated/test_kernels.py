@@ -67,7 +67,7 @@ def test_samples_multiplied_together_are_what_plain_operations_compute(neuron, g
 @pytest.mark.every(5)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["euler", *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:])])
 def test_fused_loops_are_as_accurate_in_float32(neuron, gate, method):
     net, u, y0 = _case(neuron, gate)
     exact = gradients(net, u, y0, None, kernels="plain", method=method)

@@ -100,6 +100,12 @@ def _decisions_in_lanes(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
         wait[n] = column.wait[0] if search(column, 1, tau_mem[n], tau_syn[n]) else np.inf
 
 
+@njit
+def _search(column, count, tau_mem, tau_syn):
+    """What is called by loops alone has no way in from Python."""
+    return search(column, count, tau_mem, tau_syn)
+
+
 class Intervals:
     """Random intervals of one neuron's flow, and whether v crosses v_th there in extended precision.
 
@@ -191,7 +197,7 @@ def test_neurons_at_a_time_cross_when_one_does():
     values = {"lane": np.arange(n), "v": v, "i": i, "bias": b, "v_th": 1.0, "begin": 0.0, "until": t, "span": t, "v_end": end}
     for name, x in (values | {"i_end": i * e_syn}).items():
         getattr(column, name)[:] = x
-    found = search(column, n, tau_mem, tau_syn)
+    found = _search(column, n, tau_mem, tau_syn)
     wait = np.full(n, np.inf)
     wait[column.lane[:found]] = column.wait[:found]
     crosses = alone < np.inf

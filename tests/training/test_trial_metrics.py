@@ -67,7 +67,10 @@ class _ToldLIF(_Told):
         return super().value(sol) + sol.voltage_integral().square().mean() * 1e-4
 
 
-@pytest.mark.parametrize(("kind", "averaging"), [(_Told, "0"), (_Told, "0.5"), (_ToldRK4, "0"), (_ToldLIF, "0.5")])
+@pytest.mark.parametrize(
+    ("kind", "averaging"),
+    [(_Told, "0"), (_Told, "0.5"), pytest.param(_ToldRK4, "0", marks=pytest.mark.slow), (_ToldLIF, "0.5")],
+)
 def test_rows_belong_to_the_trials_that_were_solved(kind, averaging, tmp_path):
     noted = kind.noted = []
     options = ["--iterations", "6", "--log-every", "2", "--batch", "3", "--learning-rate", "0.1", "--averaging", averaging]

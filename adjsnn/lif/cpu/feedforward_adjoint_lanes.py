@@ -14,7 +14,7 @@ from adjsnn.lif.cpu.elementary import decays, rates_of
 from adjsnn.lif.cpu.feedforward import Walk, longest_walk, stops
 from adjsnn.lif.cpu.flow import release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.layer import FINE, GRAZING
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, REORDERED, compiled
 
 
 class Moves(NamedTuple):
@@ -105,9 +105,15 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
         grazing = _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, memory, b, count, into)
         if grazing >= 0:
             return (GRAZING, b, spikes.neuron[grazing]), spikes.time[grazing]
-        into.v[b], into.i[b] = memory.lam_v, memory.lam_i
-    into.layer.w_in[:] += memory.d_w_in_t.T
+    _put_weights(memory.d_w_in_t, into.layer.w_in)
     return (FINE, 0, 0), 0.0
+
+
+@compiled(**EXACT_BARE)
+def _put_weights(d_w_in_t, d_w_in):
+    for n in range(len(d_w_in)):
+        for m in range(len(d_w_in_t)):
+            d_w_in[n, m] += d_w_in_t[m, n]
 
 
 @compiled(**EXACT_BARE)
@@ -142,12 +148,12 @@ def _prepare(layer, inputs, trial, marks, own_first, spikes, memory, b):
     return count
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _until(trial, memory, count, k):
     return memory.time[k] if k < count else trial.t_end
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _after(layer, trial, spikes, memory, count, s, begin, n):
     """The interval from the release of spike s to the next stop, and its place among those that are released late."""
     free = spikes.free[s]
@@ -159,7 +165,7 @@ def _after(layer, trial, spikes, memory, count, s, begin, n):
         memory.next_late[s - begin], memory.late[free] = memory.late[free], s
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _exponentials(moves, count, rates):
     span, e_mem, e_syn, gain = moves
     for k in range(count):
@@ -196,13 +202,13 @@ def _replay(layer, w_in_t, inputs, start, trial, marks, own_first, spikes, memor
             step = -marks.what[-1 - ref]
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _extra(trial, step, b, n):
     """The drive of a step."""
     return trial.drive[step, b, n] if len(trial.drive) > 0 else 0.0
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _released(layer, trial, spikes, memory, begin, s, step, b, v_next):
     """v at what comes after the release of spike s, where that is a stop."""
     n, after = spikes.neuron[s], memory.after
@@ -221,7 +227,7 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
     lam_v, lam_i, between, d_bias = memory.lam_v, memory.lam_i, memory.between, into.layer.bias
     s, step = own_first[b + 1] - 1, len(trial.drive) - 1
     for k in range(count, -1, -1):
-        done = 0
+        done = np.int64(0)
         while s >= own_first[b] and spikes.at[s] == k:
             grazes, done = _spike_back(layer, trial, spikes, cotangents, memory, b, own_first[b], count, s, step, done, into)
             if grazes:
@@ -248,10 +254,12 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
             lam_v[n], lam_i[n] = memory.ready[0, j], memory.ready[1, j]
         if k > 0:
             step = _stop_back(layer, w_in_t, inputs, marks, cotangents, memory, b, k - 1, step, into)
+    for n in range(len(lam_v)):
+        into.v[b, n], into.i[b, n] = lam_v[n], lam_i[n]
     return -1
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _tau(layer, trial, memory, b, n, step, v, i, weights, into):
     """What an interval that starts at (v, i) adds to the gradients of the time constants (2.8), before the costate is moved."""
     c = layer.bias[n] + _extra(trial, step, b, n)
@@ -260,7 +268,7 @@ def _tau(layer, trial, memory, b, n, step, v, i, weights, into):
     into.layer.tau_syn[n] += d_syn
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _move(layer, trial, memory, moves, place, b, n, step, v, i, into):
     """The costate of neuron n alone back over an interval that starts at (v, i)."""
     if len(memory.states) > 0:
@@ -275,7 +283,7 @@ def _move(layer, trial, memory, moves, place, b, n, step, v, i, into):
         into.drive[step, b, n] += before - memory.lam_v[n]
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _hold(layer, memory, n, span, i, into):
     """The costate of neuron n back over a time at its reset that starts with the current i: λ_v is 0, and λ_i decays."""
     tau_syn = layer.tau_syn[n]
@@ -284,7 +292,7 @@ def _hold(layer, memory, n, span, i, into):
     memory.lam_i[n] *= e_syn
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _wait(memory, n, done):
     """Neuron n has come to the stop, and waits for the others, whose move changes nothing of a costate of 0."""
     memory.done[done], memory.ready[0, done], memory.ready[1, done] = n, memory.lam_v[n], memory.lam_i[n]
@@ -292,7 +300,7 @@ def _wait(memory, n, done):
     return done + 1
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _release_back(layer, trial, spikes, memory, b, begin, s, step, into):
     """Back over the release of spike s: v starts from the reset, so λ_v ends here; returns dC/dt of the release.
 
@@ -308,7 +316,7 @@ def _release_back(layer, trial, spikes, memory, b, begin, s, step, into):
     return carried
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _spike_back(layer, trial, spikes, cotangents, memory, b, begin, count, s, step, done, into):
     """Back over spike s (2.7), its release if that comes before the same stop, and to the stop before if nothing comes between.
 
@@ -337,7 +345,7 @@ def _spike_back(layer, trial, spikes, cotangents, memory, b, begin, count, s, st
     return False, done
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_PIECE)
 def _late_release(layer, trial, spikes, memory, b, begin, k, s, step, done, into):
     """Back over the release of spike s and to the stop before it, where the neuron is still held."""
     n = spikes.neuron[s]

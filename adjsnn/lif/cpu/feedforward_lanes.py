@@ -14,7 +14,7 @@ from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, merge_sort, m
 from adjsnn.lif.cpu.flow import nearness, quick_bound
 from adjsnn.lif.cpu.lanes import column_memory, put, search
 from adjsnn.lif.layer import FINE, RUNAWAY
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 LANES = 512  # neurons of a tile, about: few enough for a core's cache, many enough to search some dozens at a time
 CROWDED = 16  # more spikes than this in an interval are not sorted by insertion
@@ -79,6 +79,24 @@ class Tile(NamedTuple):
     size: np.ndarray
 
 
+class Order(NamedTuple):
+    """Memory to sort the spikes of a tile in, as many as there is room for.
+
+    Attributes:
+        time: sorted.
+        spare: of numbers.
+        order: the places of the spikes, sorted.
+        which: of whole numbers; in which interval a spike is.
+        place: where the spikes of each interval begin; one more.
+    """
+
+    time: np.ndarray
+    spare: np.ndarray
+    order: np.ndarray
+    which: np.ndarray
+    place: np.ndarray
+
+
 @compiled(**EXACT_PIECE)
 def _tile_memory(samples, neurons, longest):
     lanes = samples * neurons
@@ -86,7 +104,7 @@ def _tile_memory(samples, neurons, longest):
     tables = samples, longest + 1
     return Tile(
         np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes, integers),
-        np.empty(lanes, integers), np.arange(lanes) // neurons, np.arange(lanes) % neurons, np.empty(lanes),
+        np.empty(lanes, integers), np.empty(lanes, integers), np.empty(lanes, integers), np.empty(lanes),
         np.empty(lanes, integers), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes),
         np.empty(lanes, integers), np.empty((2, lanes)), np.empty((samples, longest)), np.empty((samples, longest), integers),
         np.empty(samples, integers), np.empty(tables), np.empty(tables), np.empty(tables), np.empty(tables),
@@ -104,11 +122,11 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     samples = max(1, min(group, LANES // neurons))
     tile, column = _tile_memory(samples, neurons, longest), column_memory(samples * neurons)
     spare = Walk(np.empty(longest), np.empty(longest, np.int64))
-    tile.size[:] = 0
+    memory = _order_memory(4 * samples * neurons)
+    tile.size[SPIKES] = 0
     for b in range(first, last, samples):
         size = min(samples, last - b)
-        _begin(layer, inputs, start, trial, marks, tile, spare, b, size)
-        for k in range(tile.stops[:size].max() + 1):
+        for k in range(_begin(layer, inputs, start, trial, marks, tile, spare, b, size) + 1):
             _move(layer, trial, tile, column, spikes, k, size)
             while tile.size[LISTED] > 0:
                 if tile.size[SPIKES] + tile.size[LISTED] > len(spikes.time):
@@ -118,7 +136,10 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
                     lane = tile.size[RAN]
                     return counts, spikes, (RUNAWAY, b + lane // neurons, lane % neurons), ran_away
             _stop(layer, w_in_t, inputs, trial, marks, tile, states, b, k, size)
-        _in_order(spikes, tile, neurons, trial.t_end, counts[b - first : b - first + size])
+        found = tile.size[SPIKES] - tile.size[BEFORE]
+        if found > len(memory.order):
+            memory = _order_memory(2 * found)
+        _in_order(spikes, tile, neurons, trial.t_end, counts[b - first : b - first + size], memory)
     total = tile.size[SPIKES]
     found = Spikes(
         spikes.time[:total], spikes.neuron[:total], spikes.current[:total], spikes.released[:total], spikes.at[:total],
@@ -129,12 +150,13 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
 
 @compiled(**EXACT_BARE)
 def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
-    """Samples b … b + size - 1 at time 0, their stops, and the exponentials between them."""
+    """Samples b … b + size - 1 at time 0, their stops, and the exponentials between them; returns the most stops of one."""
+    most = 0
     neurons, rates, rate_mem = len(layer.bias), rates_of(layer.tau_mem[0], layer.tau_syn[0]), 1.0 / layer.tau_mem[0]
     for s in range(size):
         time, of_sample = tile.time[s], slice(s * neurons, (s + 1) * neurons)
         count = stops(layer.delays[0], inputs, b + s, trial.t_end, marks.time, time, tile.ref[s], spare)
-        tile.stops[s] = count
+        tile.stops[s], most = count, max(most, count)
         e_mem, e_syn, gain, share = tile.all_e_mem[s], tile.all_e_syn[s], tile.all_gain[s], tile.all_share[s]
         before = 0.0
         for k in range(count + 1):
@@ -150,8 +172,9 @@ def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
             extra[n] = trial.drive[0, b + s, n] if len(trial.drive) > 0 else 0.0
             bias[n] = layer.bias[n] + extra[n]
     for q in range(size * neurons):
-        tile.last[q], tile.fired[q] = -1, 0
+        tile.last[q], tile.fired[q], tile.sample[q], tile.neuron[q] = -1, 0, q // neurons, q % neurons
     tile.size[HELD], tile.size[LISTED], tile.size[RAN], tile.size[BEFORE] = 0, 0, -1, tile.size[SPIKES]
+    return most
 
 
 @compiled(**EXACT_BARE)
@@ -226,7 +249,7 @@ def _release(layer, trial, tile, column, spikes, k):
     tile.size[LISTED] = _sift(layer, tile, column, before, count)
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_PIECE)
 def _again(layer, tile, column, place, q, n, i, begin, until):
     """A neuron of the tile on its way from its reset, in a place of the column."""
     column.lane[place], column.v[place], column.i[place], column.bias[place] = q, layer.v_reset[n], i, tile.bias[q]
@@ -268,7 +291,7 @@ def _spikes(layer, trial, tile, column, spikes, k):
         when a neuron spikes more often than it may, or inf.
     """
     tau_mem, tau_syn, total = layer.tau_mem[0], layer.tau_syn[0], tile.size[SPIKES]
-    found, count = search(column, tile.size[LISTED], tau_mem, tau_syn), 0
+    found, count = search(column, tile.size[LISTED], tau_mem, tau_syn), np.int64(0)
     for j in range(found):
         if column.wait[j] == inf:
             continue
@@ -295,7 +318,7 @@ def _spikes(layer, trial, tile, column, spikes, k):
             _again(layer, tile, column, count, q, n, i, release, until)
             count += 1
     tile.size[SPIKES] = total
-    tile.size[LISTED] = _sift(layer, tile, column, 0, count)
+    tile.size[LISTED] = _sift(layer, tile, column, np.int64(0), count)
     return inf
 
 
@@ -323,41 +346,58 @@ def _stop(layer, w_in_t, inputs, trial, marks, tile, states, b, k, size):
 
 
 @compiled(**EXACT_PIECE)
-def _in_order(spikes, tile, neurons, t_end, counts):
+def _order_memory(size):
+    """Memory to sort so many spikes in."""
+    return Order(
+        np.empty(size), np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size + 1, np.int64)
+    )
+
+
+@compiled(**EXACT_BARE)
+def _in_order(spikes, tile, neurons, t_end, counts, memory):
     """Spikes of the tile by sample, in order of time; of equal times the first neuron stays first. Counts are filled in."""
     begin, total = tile.size[BEFORE], tile.size[SPIKES]
-    order, time, which = np.empty(total - begin, np.int64), np.empty(total - begin), np.empty(total - begin, np.int64)
-    if not _by_interval(spikes, tile, neurons, t_end, counts, order, time, which, np.zeros(total - begin + 1, np.int64)):
-        place, first = np.zeros(len(tile.last) + 1, np.int64), 0
-        _by_lane(spikes, begin, total, order, time, place)
-        spare = np.empty(total - begin)
+    order, time, spare, which = memory.order, memory.time, memory.spare, memory.which
+    for s in range(len(counts)):
+        for q in range(s * neurons, (s + 1) * neurons):
+            counts[s] += tile.fired[q]
+    if not _by_interval(spikes, tile, t_end, counts, memory):
+        _by_lane(spikes, tile, len(counts) * neurons, memory)
+        first = 0
         for count in counts:
             merge_sort(time[first:], order[first:], count, spare, which)
             first += count
     for s in range(begin, total):
-        spikes.neuron[s] = tile.neuron[spikes.neuron[s]]
-    for x in (spikes.current, spikes.released):
-        x[begin:total] = x[order]
-    spikes.time[begin:total], spikes.neuron[begin:total] = time, spikes.neuron[order]
-    for y in (spikes.at, spikes.free):
-        y[begin:total] = y[order]
+        spikes.neuron[s], spikes.time[s] = tile.neuron[spikes.neuron[s]], time[s - begin]
+    _permute(spikes.current, order, spare, begin, total)
+    _permute(spikes.released, order, spare, begin, total)
+    _permute(spikes.neuron, order, which, begin, total)
+    _permute(spikes.at, order, which, begin, total)
+    _permute(spikes.free, order, which, begin, total)
 
 
 @compiled(**EXACT_BARE)
-def _by_interval(spikes, tile, neurons, t_end, counts, order, time, which, place):
+def _permute(x, order, spare, begin, total):
+    for s in range(total - begin):
+        spare[s] = x[order[s]]
+    for s in range(total - begin):
+        x[begin + s] = spare[s]
+
+
+@compiled(**EXACT_BARE)
+def _by_interval(spikes, tile, t_end, counts, memory):
     """Sort by as many short intervals of time as a sample has spikes, and those of an interval by insertion.
 
     Returns:
         whether that was possible: no interval has many spikes.
     """
-    begin, total, first = tile.size[BEFORE], tile.size[SPIKES], 0
-    for s in range(len(counts)):
-        for q in range(s * neurons, (s + 1) * neurons):
-            counts[s] += tile.fired[q]
+    begin, total, first, per_ms = tile.size[BEFORE], tile.size[SPIKES], 0, 1.0 / t_end
+    order, time, which, place = memory.order, memory.time, memory.which, memory.place
     for s in range(len(counts)):  # where its spikes begin; `kept` is idle by now, and has room for every sample
         tile.kept[0, s] = first
         first += counts[s]
-    per_ms = 1.0 / t_end
+    for k in range(total - begin + 1):
+        place[k] = 0
     for s in range(begin, total):
         sample = tile.sample[spikes.neuron[s]]
         count = counts[sample]
@@ -372,8 +412,8 @@ def _by_interval(spikes, tile, neurons, t_end, counts, order, time, which, place
         interval = which[s] + 1
         place[interval] -= 1
         order[place[interval]], time[place[interval]] = begin + s, spikes.time[begin + s]
-    for interval in range(1, len(place)):
-        last = place[interval + 1] if interval + 1 < len(place) else total - begin
+    for interval in range(1, total - begin + 1):
+        last = place[interval + 1] if interval < total - begin else total - begin
         for k in range(place[interval] + 1, last):
             s, t, j = order[k], time[k], k
             while j > place[interval] and (t, spikes.neuron[s]) < (time[j - 1], spikes.neuron[order[j - 1]]):
@@ -384,13 +424,13 @@ def _by_interval(spikes, tile, neurons, t_end, counts, order, time, which, place
 
 
 @compiled(**EXACT_BARE)
-def _by_lane(spikes, begin, total, order, time, place):
+def _by_lane(spikes, tile, lanes, memory):
     """The spikes of each lane together, in their order."""
-    for s in range(begin, total):
-        place[spikes.neuron[s] + 1] += 1
-    for q in range(len(place) - 1):
-        place[q + 1] += place[q]
+    begin, total, place = tile.size[BEFORE], tile.size[SPIKES], 0
+    for q in range(lanes):  # the last spike of a lane is read no more
+        tile.last[q] = place
+        place += tile.fired[q]
     for s in range(begin, total):
         q = spikes.neuron[s]
-        order[place[q]], time[place[q]] = s, spikes.time[s]
-        place[q] += 1
+        memory.order[tile.last[q]], memory.time[tile.last[q]] = s, spikes.time[s]
+        tile.last[q] += 1

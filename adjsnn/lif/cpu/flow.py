@@ -256,5 +256,6 @@ def grown(x, size) -> Any:
     if size <= len(x):
         return x
     longer = np.empty(max(size, 2 * len(x)), x.dtype)
-    longer[: len(x)] = x
+    for k in range(len(x)):  # a slice would have the message of two that do not fit compiled, which takes seconds
+        longer[k] = x[k]
     return longer
