@@ -116,3 +116,23 @@ def test_the_flow_in_lanes_is_exact_to_relative_rounding():
         phase = float(span / min(m, s))  # the phases themselves round
         for found, of in zip(decays(t, rates_of(tau_mem, tau_syn)), expected, strict=True):
             assert abs(float(found / of) - 1.0) <= 2.0**-52 * (8.0 + 4.0 * phase), (t, tau_mem, tau_syn)
+
+
+def test_tiles_of_long_samples_are_small_and_change_nothing(monkeypatch):
+    """As few samples are solved together as their stops leave room for, and states at stops are kept where there is room."""
+    generator = torch.Generator().manual_seed(0)
+    time = (2000.0 * torch.rand(60, 3000, generator=generator, dtype=torch.float64)).sort(1).values
+    x = SpikeTrains(torch.zeros(60, 3000, dtype=torch.long), time, 1, 2000.0)
+    lif = adjsnn.LIFNetwork(1, (1,), tau_mem=20.0, tau_syn=5.0, learn=("weights", "tau_mem", "tau_syn"), dtype=torch.float64)
+    with torch.no_grad():
+        lif.w_in[0].fill_(0.2)
+    alone = adjsnn.solve(lif, SpikeTrains(x.idx[41:42], x.time[41:42], 1, 2000.0)).layer_spikes[0]
+    sol = adjsnn.solve(lif, x)
+    counts = sol.layer_spikes[0].counts()[:, 0]
+    assert int(counts.min()) > 5
+    assert torch.equal(sol.layer_spikes[0].time[41, : counts[41]], alone.time[0])
+    found = torch.autograd.grad(sol.spike_times().sum(), list(lif.parameters()), retain_graph=True)
+    monkeypatch.setattr(loops, "STATES", 0)
+    judge = torch.autograd.grad(sol.spike_times().sum(), list(lif.parameters()))
+    for a, b in zip(found, judge, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=0.0)

@@ -48,7 +48,8 @@ class Memory(NamedTuple):
         last: (N,), the last spike of each neuron.
         held: (N,), 1 where the neuron is at its reset.
         carried: (N,), dC/dt of the release of a neuron that is held.
-        lam_v, lam_i: (N,), the costate.
+        lam_v: (N,), the costate of v.
+        lam_i: (N,), that of i.
         shift: (N,), dC/dt of an arrival at each neuron.
         done: the neurons that have gone back to the stop by themselves.
         ready: (2, N), their costates.

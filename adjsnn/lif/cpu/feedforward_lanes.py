@@ -17,6 +17,7 @@ from adjsnn.lif.layer import FINE, RUNAWAY
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 LANES = 512  # neurons of a tile, about: few enough for a core's cache, many enough to search some dozens at a time
+STOPS = 1 << 16  # of a tile, about: some megabytes of exponentials
 CROWDED = 16  # more spikes than this in an interval are not sorted by insertion
 SPIKES, LISTED, HELD, RAN, BEFORE = range(5)  # places in Tile.size
 
@@ -46,7 +47,10 @@ class Tile(NamedTuple):
         time: (S, K), of the stops, ms.
         ref: (S, K), what happens there, as in Walk.
         stops: (S,), how many there are.
-        all_e_mem, all_e_syn, all_gain, all_share: (S, K + 1), the same of every interval.
+        all_e_mem: (S, K + 1), e_mem of every interval of every sample.
+        all_e_syn: (S, K + 1), e_syn.
+        all_gain: (S, K + 1), gain.
+        all_share: (S, K + 1), share.
         size: (5,), spikes so far; neurons in the column; neurons that are held; a neuron that runs away, or -1; spikes before
             the tile.
     """
@@ -119,7 +123,7 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     w_in_t = np.ascontiguousarray(layer.w_in.T)
     counts, spikes = np.zeros(group, np.int64), room(max(64, 2 * neurons * group))
     longest = longest_walk(inputs, marks, first, last)
-    samples = max(1, min(group, LANES // neurons))
+    samples = max(1, min(group, LANES // neurons, STOPS // longest))
     tile, column = _tile_memory(samples, neurons, longest), column_memory(samples * neurons)
     spare = Walk(np.empty(longest), np.empty(longest, np.int64))
     memory = _order_memory(4 * samples * neurons)

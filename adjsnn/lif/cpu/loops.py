@@ -22,6 +22,8 @@ from adjsnn.lif.layer import (
 from adjsnn.lif.network import LIFLayer
 from adjsnn.numerics.threads import groups_of, run_groups
 
+STATES = 1 << 22  # states at stops, of 16 bytes each, that a thread keeps
+
 
 def obstacle(layers: Sequence[LIFLayer]) -> str | None:
     """Why the loops cannot solve a network's layers: at present they can solve all of them."""
@@ -67,7 +69,8 @@ def backward(
     Raises:
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
-    loop = _backward(layer)
+    want_tau = bool(wanted & {"tau_mem", "tau_syn"})
+    loop = _backward(layer, inputs, trial, want_tau)
     groups = groups_of(inputs.batch, _work(layer, inputs, trial), start.v.shape[1])
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *start.v.shape))
     d_v, d_i = (nothing if x is None else x for x in (cotangents.v, cotangents.i))
@@ -80,7 +83,6 @@ def backward(
         *run.record,
         LayerCotangents(cotangents.time, d_v, d_i),
     )
-    want_tau = bool(wanted & {"tau_mem", "tau_syn"})
     own = [np.zeros(x.shape) for x in (inputs.time, *start, trial.drive)]  # of each sample alone
     sums = [Layer._make([np.zeros(x.shape) for x in layer]) for _ in groups]
     outcomes: list[Any] = [None] * len(groups)
@@ -168,11 +170,15 @@ def _forward(layer: Layer) -> Callable[..., Any]:
     return module.forward
 
 
-def _backward(layer: Layer) -> Callable[..., Any]:
-    """Its adjoint, likewise."""
+def _backward(layer: Layer, inputs: Events, trial: Trial, want_tau: bool) -> Callable[..., Any]:
+    """Its adjoint, likewise.
+
+    For the gradients of time constants equal neurons keep their states at all stops of a sample, where that is not too much.
+    """
+    stops = int(np.diff(inputs.first).max()) + len(trial.probes) + len(trial.edges)
     if layer.recurrent:
         from adjsnn.lif.cpu import recurrent_adjoint as module  # noqa: PLC0415
-    elif _alike(layer):
+    elif _alike(layer) and not (want_tau and stops * len(layer.bias) > STATES):
         from adjsnn.lif.cpu import feedforward_adjoint_lanes as module  # noqa: PLC0415
     else:
         from adjsnn.lif.cpu import feedforward_adjoint as module  # noqa: PLC0415
