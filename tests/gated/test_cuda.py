@@ -71,7 +71,7 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor], most: float = R
         assert relative(found[name].double(), value.double()) <= most, name
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(17)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("copied", [True, False])
 @pytest.mark.parametrize("neuron", MEMBRANES)
@@ -87,7 +87,7 @@ def test_they_agree_with_the_plain_code(method, neuron, copied, gate, monkeypatc
     agree(found, expected)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("part", ["readout", "v", "a_fast", "a_slow", "charge"])
 @pytest.mark.parametrize("method", ["heun", "euler"])
 def test_each_output_alone_carries_its_gradient(method, part):
@@ -149,7 +149,7 @@ def test_a_batch_is_its_samples(method):
     agree(whole, joined, 1e-13)  # products of matrices of other sizes, and sums of samples
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("checkpoints", [1, 3, "sqrt"])
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("method", ["euler", "heun"])
@@ -190,7 +190,7 @@ def test_what_a_solve_with_checkpoints_gives_carries_its_gradient(neuron, method
     agree(found, expected, 1e-10)  # at the edge of a zone the sign of a charge is rounding, and g is not quite 0
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("method", METHODS)
 def test_float32_is_as_accurate_as_the_plain_code(method):
     net, u, y0 = case("qif", steps=8)
