@@ -139,3 +139,19 @@ def test_tiles_of_long_samples_are_small_and_change_nothing(monkeypatch):
     judge = torch.autograd.grad(sol.spike_times().sum(), leaves)
     for a, b in zip(found, judge, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=0.0)
+
+
+@pytest.mark.parametrize("refractory", [0.0, 1.0])
+def test_a_current_that_has_decayed_beside_the_drive_keeps_its_digits(refractory):
+    """Its value at the end is w e^{-t/τ_s}, whatever the neuron spikes on the way; taken as i + u - u it was rounding alone."""
+    lif = adjsnn.LIFNetwork(
+        1, (1,), tau_mem=20.0, tau_syn=5.0, bias=1.4, refractory=refractory, learn=("weights", "tau_syn"), dtype=torch.float64
+    )
+    with torch.no_grad():
+        lif.w_in[0].fill_(0.3)
+    x = SpikeTrains.from_list([[(1.0, 0)]], n_neurons=1, t_max=400.0, dtype=torch.float64)
+    sol = adjsnn.solve(lif, x, currents=torch.full((1, 1, 1), 0.2, dtype=torch.float64), dt=400.0)
+    assert sol.stats.spikes[0] > 10
+    (found,) = torch.autograd.grad(sol.final_state[0].i.sum(), lif.tau_syn[0])
+    expected = 0.3 * np.exp(-399.0 / 5.0) * 399.0 / 5.0**2
+    assert float(found) == pytest.approx(expected, rel=1e-12)

@@ -213,9 +213,20 @@ def _extra(trial, step, b, n):
 def _released(layer, trial, spikes, memory, begin, s, step, b, v_next):
     """v at what comes after the release of spike s, where that is a stop."""
     n, after = spikes.neuron[s], memory.after
-    extra = _extra(trial, step, b, n)
-    c = layer.bias[n] + extra
-    v_next[n] = c + (layer.v_reset[n] - c) * after.e_mem[s - begin] + (spikes.released[s] - extra) * after.gain[s - begin]
+    c = layer.bias[n] + _extra(trial, step, b, n)
+    i = _current(layer, memory, spikes.free[s], n, spikes.time[s] + layer.refractory[n])
+    v_next[n] = c + (layer.v_reset[n] - c) * after.e_mem[s - begin] + i * after.gain[s - begin]
+
+
+@compiled(**EXACT_PIECE)
+def _current(layer, memory, k, n, t):
+    """i of neuron n at a time t before stop k, from that after the stop before; 0 where nobody asks.
+
+    Spikes store it together with the drive, beside which one that has decayed would have lost its digits.
+    """
+    if len(memory.states) == 0:
+        return 0.0
+    return memory.states[k, 1, n] * exp(-(t - (memory.time[k - 1] if k > 0 else 0.0)) / layer.tau_syn[n])
 
 
 @compiled(**EXACT_BARE)
@@ -308,7 +319,7 @@ def _release_back(layer, trial, spikes, memory, b, begin, s, step, into):
     Its instant is that of the spike moved by a constant.
     """
     n = spikes.neuron[s]
-    i = spikes.released[s] - _extra(trial, step, b, n)
+    i = _current(layer, memory, spikes.free[s], n, spikes.time[s] + layer.refractory[n])
     _move(layer, trial, memory, memory.after, s - begin, b, n, step, layer.v_reset[n], i, into)
     carried = release_shift(memory.lam_v[n], spikes.released[s], layer.bias[n], layer.v_reset[n], layer.tau_mem[n])
     into.layer.v_reset[n] += memory.lam_v[n]
@@ -331,7 +342,7 @@ def _spike_back(layer, trial, spikes, cotangents, memory, b, begin, count, s, st
         carried, held = memory.carried[n], _until(trial, memory, count, k) - time
         memory.held[n] = 0
     if held > 0.0:
-        _hold(layer, memory, n, held, spikes.current[s] - _extra(trial, step, b, n), into)
+        _hold(layer, memory, n, held, _current(layer, memory, k, n, time), into)
     error = cotangents.time[s] + carried
     if error != 0.0:
         slope = speed(spikes.current[s], layer.bias[n], layer.v_th[n], layer.tau_mem[n])
