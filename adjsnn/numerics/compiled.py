@@ -37,7 +37,7 @@ STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
 REORDERED: dict[str, Any] = EXACT_INLINE | {"fastmath": {"contract", "reassoc"}}  # of sums, which vectors take at once
-# Called by loops alone, and never from Python, which would crash: code that takes arrays out of objects is a third of all.
+# Called by loops alone, and never from Python, which would crash: code that takes arrays out of objects takes long to compile.
 WITHIN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Allocates nothing: references to arrays are not counted.
 EXACT_BARE: dict[str, Any] = EXACT | WITHIN | {"_nrt": False}

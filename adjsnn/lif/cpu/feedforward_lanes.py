@@ -10,15 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.elementary import decays, rates_of
-from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, merge_sort, more_room, room, stops
+from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, more_room, room, stops
 from adjsnn.lif.cpu.flow import nearness, quick_bound
+from adjsnn.lif.cpu.lane_order import in_order, order_memory
 from adjsnn.lif.cpu.lanes import column_memory, put, search
 from adjsnn.lif.layer import FINE, RUNAWAY
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 LANES = 512  # neurons of a tile, about: few enough for a core's cache, many enough to search some dozens at a time
 STOPS = 1 << 16  # of a tile, about: some megabytes of exponentials
-CROWDED = 16  # more spikes than this in an interval are not sorted by insertion
 SPIKES, LISTED, HELD, RAN, BEFORE = range(5)  # places in Tile.size
 
 
@@ -83,24 +83,6 @@ class Tile(NamedTuple):
     size: np.ndarray
 
 
-class Order(NamedTuple):
-    """Memory to sort the spikes of a tile in, as many as there is room for.
-
-    Attributes:
-        time: sorted.
-        spare: of numbers.
-        order: the places of the spikes, sorted.
-        which: of whole numbers; in which interval a spike is.
-        place: where the spikes of each interval begin; one more.
-    """
-
-    time: np.ndarray
-    spare: np.ndarray
-    order: np.ndarray
-    which: np.ndarray
-    place: np.ndarray
-
-
 @compiled(**EXACT_PIECE)
 def _tile_memory(samples, neurons, longest):
     lanes = samples * neurons
@@ -126,7 +108,7 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     samples = max(1, min(group, LANES // neurons, STOPS // longest))
     tile, column = _tile_memory(samples, neurons, longest), column_memory(samples * neurons)
     spare = Walk(np.empty(longest), np.empty(longest, np.int64))
-    memory = _order_memory(4 * samples * neurons)
+    memory = order_memory(4 * samples * neurons)
     tile.size[SPIKES] = 0
     for b in range(first, last, samples):
         size = min(samples, last - b)
@@ -142,8 +124,8 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
             _stop(layer, w_in_t, inputs, trial, marks, tile, states, b, k, size)
         found = tile.size[SPIKES] - tile.size[BEFORE]
         if found > len(memory.order):
-            memory = _order_memory(2 * found)
-        _in_order(spikes, tile, neurons, trial.t_end, counts[b - first : b - first + size], memory)
+            memory = order_memory(2 * found)
+        in_order(spikes, tile, tile.size[BEFORE], tile.size[SPIKES], trial.t_end, counts[b - first : b - first + size], memory)
     total = tile.size[SPIKES]
     found = Spikes(
         spikes.time[:total], spikes.neuron[:total], spikes.current[:total], spikes.released[:total], spikes.at[:total],
@@ -347,94 +329,3 @@ def _stop(layer, w_in_t, inputs, trial, marks, tile, states, b, k, size):
                 probe = marks.what[-1 - ref]
                 for n in range(neurons):
                     states.v[probe, b + s, n], states.i[probe, b + s, n] = v[n], i[n]
-
-
-@compiled(**EXACT_PIECE)
-def _order_memory(size):
-    """Memory to sort so many spikes in."""
-    return Order(
-        np.empty(size), np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size + 1, np.int64)
-    )
-
-
-@compiled(**EXACT_BARE)
-def _in_order(spikes, tile, neurons, t_end, counts, memory):
-    """Spikes of the tile by sample, in order of time; of equal times the first neuron stays first. Counts are filled in."""
-    begin, total = tile.size[BEFORE], tile.size[SPIKES]
-    order, time, spare, which = memory.order, memory.time, memory.spare, memory.which
-    for s in range(len(counts)):
-        for q in range(s * neurons, (s + 1) * neurons):
-            counts[s] += tile.fired[q]
-    if not _by_interval(spikes, tile, t_end, counts, memory):
-        _by_lane(spikes, tile, len(counts) * neurons, memory)
-        first = 0
-        for count in counts:
-            merge_sort(time[first:], order[first:], count, spare, which)
-            first += count
-    for s in range(begin, total):
-        spikes.neuron[s], spikes.time[s] = tile.neuron[spikes.neuron[s]], time[s - begin]
-    _permute(spikes.current, order, spare, begin, total)
-    _permute(spikes.released, order, spare, begin, total)
-    _permute(spikes.neuron, order, which, begin, total)
-    _permute(spikes.at, order, which, begin, total)
-    _permute(spikes.free, order, which, begin, total)
-
-
-@compiled(**EXACT_BARE)
-def _permute(x, order, spare, begin, total):
-    for s in range(total - begin):
-        spare[s] = x[order[s]]
-    for s in range(total - begin):
-        x[begin + s] = spare[s]
-
-
-@compiled(**EXACT_BARE)
-def _by_interval(spikes, tile, t_end, counts, memory):
-    """Sort by as many short intervals of time as a sample has spikes, and those of an interval by insertion.
-
-    Returns:
-        whether that was possible: no interval has many spikes.
-    """
-    begin, total, first, per_ms = tile.size[BEFORE], tile.size[SPIKES], 0, 1.0 / t_end
-    order, time, which, place = memory.order, memory.time, memory.which, memory.place
-    for s in range(len(counts)):  # where its spikes begin; `kept` is idle by now, and has room for every sample
-        tile.kept[0, s] = first
-        first += counts[s]
-    for k in range(total - begin + 1):
-        place[k] = 0
-    for s in range(begin, total):
-        sample = tile.sample[spikes.neuron[s]]
-        count = counts[sample]
-        interval = int(tile.kept[0, sample]) + min(int(spikes.time[s] * per_ms * count), count - 1)
-        which[s - begin] = interval
-        place[interval + 1] += 1
-        if place[interval + 1] > CROWDED:
-            return False
-    for k in range(total - begin):
-        place[k + 1] += place[k]
-    for s in range(total - begin - 1, -1, -1):  # from the end of each interval on, whose beginning `place` then is
-        interval = which[s] + 1
-        place[interval] -= 1
-        order[place[interval]], time[place[interval]] = begin + s, spikes.time[begin + s]
-    for interval in range(1, total - begin + 1):
-        last = place[interval + 1] if interval < total - begin else total - begin
-        for k in range(place[interval] + 1, last):
-            s, t, j = order[k], time[k], k
-            while j > place[interval] and (t, spikes.neuron[s]) < (time[j - 1], spikes.neuron[order[j - 1]]):
-                order[j], time[j] = order[j - 1], time[j - 1]
-                j -= 1
-            order[j], time[j] = s, t
-    return True
-
-
-@compiled(**EXACT_BARE)
-def _by_lane(spikes, tile, lanes, memory):
-    """The spikes of each lane together, in their order."""
-    begin, total, place = tile.size[BEFORE], tile.size[SPIKES], 0
-    for q in range(lanes):  # the last spike of a lane is read no more
-        tile.last[q] = place
-        place += tile.fired[q]
-    for s in range(begin, total):
-        q = spikes.neuron[s]
-        memory.order[tile.last[q]], memory.time[tile.last[q]] = s, spikes.time[s]
-        tile.last[q] += 1

@@ -15,7 +15,7 @@ from adjsnn.lif.cpu.flow import first_crossing, nearness
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_INLINE, EXACT_PIECE, compiled
 
 NEVER, CROSSES, UNSURE = range(3)  # what is known of a neuron in a column
-TURNS = 2  # approximations after the first, which is within τ_m/100 as a rule; each has four times as many digits
+TURNS = 2  # approximations after the first; each has about four times as many digits
 NEAR = 16.0  # roundings of v, within which it is at its threshold
 NUDGES = 4  # to the side of the threshold where it is reached
 DISTINCT = 2.0**-6  # |1 - τ_s/τ_m| from which on the time of a maximum is computed by a logarithm

@@ -4,23 +4,17 @@ from collections.abc import Sequence
 
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial
 from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.numerics import gpu
 
 
 def obstacle(layers: Sequence[LIFLayer]) -> str | None:
     """Why the loops cannot solve a network's layers; asked by "auto" in every solve of a network on a GPU."""
-    device = layers[0].w_in.device
-    if device.type not in ("cuda", "cpu"):
-        return f"the network is on the device {device}, not on a CUDA device"
-    try:
-        from adjsnn.numerics import device as machine  # noqa: PLC0415
-    except ImportError as error:
-        return f"numba.cuda cannot be imported ({error})"
-    if device.type == "cpu" and not machine.SIMULATED:
-        return "the network is on the CPU, not on a CUDA device"
+    if (why := gpu.obstacle(layers[0].w_in.device)) is not None:
+        return why
     for layer in layers:
         if layer.w_rec is not None and any(x is not None and x.dim() > 1 for x in (layer.delays, layer.rec_delays)):
             return "recurrent layers with delays per synapse have no loops for a GPU"
-    return machine.unusable()
+    return None
 
 
 def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> LayerRun:

@@ -1,0 +1,130 @@
+"""The spikes of a tile, found stop by stop, in the order of samples and times."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from adjsnn.lif.cpu.feedforward import merge_sort
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_PIECE, compiled
+
+CROWDED = 16  # more spikes than this in an interval are not sorted by insertion
+
+
+class Order(NamedTuple):
+    """Memory to sort the spikes of a tile in, as many as there is room for.
+
+    Attributes:
+        time: sorted.
+        spare: of numbers.
+        order: the places of the spikes, sorted.
+        which: of whole numbers; in which interval a spike is.
+        place: where the spikes of each interval begin; one more.
+    """
+
+    time: np.ndarray
+    spare: np.ndarray
+    order: np.ndarray
+    which: np.ndarray
+    place: np.ndarray
+
+
+@compiled(**EXACT_PIECE)
+def order_memory(size):
+    """Memory to sort so many spikes in."""
+    return Order(
+        np.empty(size), np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size + 1, np.int64)
+    )
+
+
+@compiled(**EXACT_BARE)
+def in_order(spikes, tile, begin, total, t_end, counts, memory):
+    """Sort spikes begin … total-1, those of a tile, by sample and time; of equal times the first neuron stays first.
+
+    Args:
+        spikes: Spikes; `neuron` is that of the tile, and that of the layer afterwards.
+        tile: Tile.
+        begin: of the spikes.
+        total: one past the last of them.
+        t_end: end of the trial, ms.
+        counts: (S,), how many spikes each sample has; filled in.
+        memory: Order, with room for all of them.
+    """
+    neurons = len(tile.fired) // len(tile.stops)
+    order, time, spare, which = memory.order, memory.time, memory.spare, memory.which
+    for s in range(len(counts)):
+        for q in range(s * neurons, (s + 1) * neurons):
+            counts[s] += tile.fired[q]
+    if not _by_interval(spikes, tile, begin, total, t_end, counts, memory):
+        _by_lane(spikes, tile, begin, total, len(counts) * neurons, memory)
+        first = 0
+        for count in counts:
+            merge_sort(time[first:], order[first:], count, spare, which)
+            first += count
+    for s in range(begin, total):
+        spikes.neuron[s], spikes.time[s] = tile.neuron[spikes.neuron[s]], time[s - begin]
+    _permute(spikes.current, order, spare, begin, total)
+    _permute(spikes.released, order, spare, begin, total)
+    _permute(spikes.neuron, order, which, begin, total)
+    _permute(spikes.at, order, which, begin, total)
+    _permute(spikes.free, order, which, begin, total)
+
+
+@compiled(**EXACT_BARE)
+def _permute(x, order, spare, begin, total):
+    for s in range(total - begin):
+        spare[s] = x[order[s]]
+    for s in range(total - begin):
+        x[begin + s] = spare[s]
+
+
+@compiled(**EXACT_BARE)
+def _by_interval(spikes, tile, begin, total, t_end, counts, memory):
+    """Sort by as many short intervals of time as a sample has spikes, and those of an interval by insertion.
+
+    Returns:
+        whether that was possible: no interval has many spikes.
+    """
+    first = 0
+    order, time, which, place = memory.order, memory.time, memory.which, memory.place
+    for s in range(len(counts)):  # where its spikes begin; `kept` is idle by now, and has room for every sample
+        tile.kept[0, s] = first
+        first += counts[s]
+    for k in range(total - begin + 1):
+        place[k] = 0
+    for s in range(begin, total):
+        sample = tile.sample[spikes.neuron[s]]
+        count = counts[sample]
+        share = spikes.time[s] / t_end if t_end > 0.0 else 0.0
+        interval = int(tile.kept[0, sample]) + min(int(share * count), count - 1)
+        which[s - begin] = interval
+        place[interval + 1] += 1
+        if place[interval + 1] > CROWDED:
+            return False
+    for k in range(total - begin):
+        place[k + 1] += place[k]
+    for s in range(total - begin - 1, -1, -1):  # from the end of each interval on, whose beginning `place` then is
+        interval = which[s] + 1
+        place[interval] -= 1
+        order[place[interval]], time[place[interval]] = begin + s, spikes.time[begin + s]
+    for interval in range(1, total - begin + 1):
+        last = place[interval + 1] if interval < total - begin else total - begin
+        for k in range(place[interval] + 1, last):
+            s, t, j = order[k], time[k], k
+            while j > place[interval] and (t, spikes.neuron[s]) < (time[j - 1], spikes.neuron[order[j - 1]]):
+                order[j], time[j] = order[j - 1], time[j - 1]
+                j -= 1
+            order[j], time[j] = s, t
+    return True
+
+
+@compiled(**EXACT_BARE)
+def _by_lane(spikes, tile, begin, total, lanes, memory):
+    """The spikes of each lane together, in their order."""
+    place = 0
+    for q in range(lanes):  # the last spike of a lane is read no more
+        tile.last[q] = place
+        place += tile.fired[q]
+    for s in range(begin, total):
+        q = spikes.neuron[s]
+        memory.order[tile.last[q]], memory.time[tile.last[q]] = s, spikes.time[s]
+        tile.last[q] += 1
