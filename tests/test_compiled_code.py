@@ -23,13 +23,20 @@ PACKAGE = Path(adjsnn.__file__).parent
 LOOPS_OF = ("adjsnn.gated.cpu", "adjsnn.lif.cpu", "adjsnn.numerics")  # packages whose sources make machine code
 
 # A process that has the loops without torch, which takes seconds to load.
-LOOPS = """
+WITHOUT_TORCH = """
 import sys, types
 package = types.ModuleType("adjsnn"); package.__path__ = [sys.argv[1]]; sys.modules["adjsnn"] = package
+"""
+LOOPS = f"""{WITHOUT_TORCH}
 import numpy as np
 from adjsnn.lif.cpu import flow
 print(len(flow.grown(np.ones(3), 2)) == 3)
 print(sum(flow.grown.stats.cache_hits.values()))
+"""
+FOLDERS = f"""{WITHOUT_TORCH}
+import adjsnn.lif.cpu.flow
+from adjsnn.numerics.compiled import folders
+print(*folders("adjsnn.lif.cpu"))
 """
 
 
@@ -234,14 +241,13 @@ def run_loops(package, **environment):
 
 def test_the_folder_of_kept_code_is_the_same_in_every_process():
     """The order of a set of names is another in each."""
-    code = "import adjsnn.lif.cpu.flow; from adjsnn.numerics.compiled import folders; print(*folders('adjsnn.lif.cpu'))"
+    program = [sys.executable, "-c", FOLDERS, str(Path(adjsnn.__file__).parent)]
     found = {
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed}
-        ).stdout
-        for seed in ("1", "2")
+        subprocess.run(program, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+        for seed in ("1", "2", "3")
     }
     assert len(found) == 1
+    assert "adjsnn.lif.cpu-" in found.pop()
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_a_name_that_is_loaded_late_is_that_of_no_module_which_would_take_its_pl
         assert modules & set(package._HOME) == set()
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     "first",
     [

@@ -180,6 +180,7 @@ def same(found: list[Tensor], expected: list[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
 
 
+@pytest.mark.every(2)
 @pytest.mark.filterwarnings("ignore::adjsnn.BacksolveWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_overwriting_anything_after_a_solve_never_gives_another_gradient(name):

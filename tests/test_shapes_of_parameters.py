@@ -35,6 +35,7 @@ def lif_loss(net: LIFNetwork, kernels: str, y0=None) -> torch.Tensor:
 LIF_CONSTANTS = ("bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays", "rec_delays")
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("shape", [(), (1,)], ids=["()", "(1,)"])
 @pytest.mark.parametrize("recurrent", [False, True], ids=["feed-forward", "recurrent"])
 @pytest.mark.parametrize("name", LIF_CONSTANTS)

@@ -1,6 +1,6 @@
 """What the fuzzed families share: how many examples, a time limit for each, and how much rounding may change a result.
 
-`make test` runs about 50 examples, always the same; `make fuzz` sets ADJSNN_FUZZ, the number of random ones over all families.
+`make test` runs about 25 examples, always the same; `make fuzz` sets ADJSNN_FUZZ, the number of random ones over all families.
 
 How much rounding may do is measured, not guessed. A program is run again with each of its numbers changed by at most NUDGE,
 relative; another order of the same operations changes it by some 2⁻⁵³ only, so two bodies may differ by a small part, ALLOWED,
@@ -40,7 +40,7 @@ def fuzz(family: str, part: float = 1.0) -> Callable:
     """Settings of a test that gets `part` of its family's share of the examples."""
     share = SHARES[family] * part
     return settings(
-        max_examples=max(1, round(share * (EXAMPLES or 50))),
+        max_examples=max(1, round(share * (EXAMPLES or 25))),
         derandomize=not EXAMPLES,
         database=None,
         deadline=None,  # which would not interrupt a hang; `time_limit` does

@@ -26,7 +26,7 @@ def _u(steps, batch=2):
     return torch.randn(steps, batch, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-@pytest.mark.every(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dopri5", "tsit5"])
 def test_adaptive_steps_reach_dop853_through_every_turn(method):
     net = _net()
@@ -211,7 +211,7 @@ def _through(net, adjoint, tolerance=1e-10):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("neuron", ["lif", "nif"])
+@pytest.mark.parametrize("neuron", ["lif", pytest.param("nif", marks=pytest.mark.slow)])
 def test_discrete_equals_backpropagation_through_resets(neuron):
     net = _through_resets(neuron)
     sol, found = _through(net, None, 1e-6)

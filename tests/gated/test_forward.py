@@ -187,7 +187,7 @@ def test_a_silent_network_has_empty_trains(kernels):
     assert sol.stats.grazing_samples == []
 
 
-@pytest.mark.every(6)
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "cost", "spikes"), [(0.05, 0.0021, 3148), (0.1, 0.0018, 1513), (0.3, 0.0014, 485)])
 def test_the_tightly_balanced_network_needs_no_training(scale, cost, spikes, kernels):
     """The known solution of predictive coding: relative cost and spikes of 30 NIF neurons in 300 ms, mean over 64 signals.

@@ -359,6 +359,7 @@ class Itself(adjsnn.Membrane):
         return current
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", ["euler", "rk4"])
 @pytest.mark.parametrize("kind", [Drift, OwnPartials, Itself])
 def test_a_membrane_may_return_numbers_and_its_arguments(kind, method):

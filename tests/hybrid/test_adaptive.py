@@ -14,6 +14,7 @@ from adjsnn.hybrid.system import HybridSystem
 from hybrid.test_fixed_steps import reference
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("mode", ["none", "held", "callable"])
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_tolerance_against_scipy(method, mode):

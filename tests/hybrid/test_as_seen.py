@@ -289,6 +289,7 @@ class Firing(HybridSystem):
         return torch.where(fired, 0.0 * y, y)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("tensor", RESULTS)
 @pytest.mark.parametrize("name", ["adaptive", "adaptive, three states", "continuous, adaptive"])
 def test_a_result_or_input_overwritten_before_the_backward_pass_is_no_wrong_number(name, tensor):

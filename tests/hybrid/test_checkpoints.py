@@ -145,7 +145,7 @@ def test_a_memory_budget_of_adaptive_steps_holds_the_states(method, unchecked_sh
         assert (solution.stats.recomputed_steps == 0) == (states > 50)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", FIXED + ADAPTIVE)
 def test_backsolve_keeps_the_last_state_alone(method):
     stored, wanted = _solve(method)

@@ -80,7 +80,7 @@ def random_currents(batch: int = 2) -> Tensor:
     return 0.2 * torch.randn(STEPS, batch, 5, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
 
-@pytest.mark.every(9)
+@pytest.mark.every(19)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("analog", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,6 +232,7 @@ def test_layers_without_a_spike_and_samples_without_an_input():
             assert torch.allclose(a.detach().cpu(), b.detach().cpu(), rtol=ROUNDING, atol=0.0)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", ["per_axon", "recurrent"])
 def test_a_neuron_that_runs_away_is_named(kind):
     lif, x = on_device(network(kind), "cuda"), random_spikes(5, batch=1)

@@ -220,18 +220,18 @@ def test_error_of_the_readout_is_its_integral(start, stop):
     def run() -> adjsnn.LIFSolution:
         return adjsnn.solve(lif, random_spikes(3), t_end=T_END, ts=ts)
 
-    fine = torch.linspace(start, stop, 200001, dtype=torch.float64)
+    fine = torch.linspace(start, stop, 50001, dtype=torch.float64)
     part = torch.searchsorted(ts, fine).clamp(1, 8)
     share = ((fine - ts[part - 1]) / (ts[part] - ts[part - 1]))[:, None, None]
     wanted = target[part - 1] + share * (target[part] - target[part - 1])
     with torch.no_grad():
         error = (adjsnn.solve(lif, random_spikes(3), t_end=T_END, ts=fine).readout - wanted).square().sum(2)
     expected = torch.trapezoid(error, fine, dim=0)
-    # The trapezoid misses half a step of each jump: 60 ms/200000 of jumps of order 0.1 at some 20 spikes.
-    assert torch.allclose(run().readout_error(target), expected, rtol=1e-4)
+    # The trapezoid misses half a step of each jump: 60 ms/50000 of jumps of order 0.1 at some 20 spikes.
+    assert torch.allclose(run().readout_error(target), expected, rtol=4e-4)
     normalised = losses.normalised_cost(run(), target)
     of_silence = torch.trapezoid(wanted.square().sum(2), fine, dim=0).sum()
-    assert normalised.item() == pytest.approx((expected.sum() / of_silence).item(), rel=1e-4)
+    assert normalised.item() == pytest.approx((expected.sum() / of_silence).item(), rel=4e-4)
     check_gradients(
         lif, lambda: run().readout_error(target), lambda: [s.idx.tolist() for s in run().layer_spikes], skip="refractory"
     )

@@ -306,7 +306,7 @@ def sizes(kind: str, n: int) -> list[int]:
     )
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_neurons_spike_as_often_as_in_extended_precision(kind):
     rng = np.random.default_rng(KINDS.index(kind))

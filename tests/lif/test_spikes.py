@@ -27,7 +27,7 @@ def scanned(kind: str, ratio: float) -> list:
     return scanned_spikes(network(kind, ratio), random_spikes(7, batch=2), T_SCAN)
 
 
-@pytest.mark.every(21)
+@pytest.mark.every(29)
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("kind", ["feedforward", "per_axon", "per_synapse", "no_delay", "no_refractory"])
 def test_spikes_are_those_of_a_dense_scan(ratio, kind, lif_kernels):
