@@ -230,7 +230,9 @@ class Deep(HybridSystem):
         return self.f(y)
 
 
-@pytest.mark.parametrize(("hidden", "fewest", "most"), [(8, 50, 128), (2000, 8, 49), pytest.param(6000, 1, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("hidden", "fewest", "most"), [(8, 50, 128), (2000, 8, 49), pytest.param(6000, 1, 1, marks=pytest.mark.slow)]
+)
 def test_a_block_is_shorter_where_a_field_saves_much_more_than_its_state(hidden, fewest, most, monkeypatch):
     torch.manual_seed(0)
     net, sizes = Deep(hidden), []
