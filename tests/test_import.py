@@ -23,6 +23,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
             module.sovle  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_name_that_is_loaded_late_is_that_of_no_module_which_would_take_its_place():
     code = "from adjsnn.gradcheck import Convergence, convergence, ThresholdBracket, threshold_bracket; "
     code += "print(callable(convergence), callable(threshold_bracket))"

@@ -251,6 +251,7 @@ def agree(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     ]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("gated", "lif", "events")) and name not in SLOWER])
 def test_a_solution_says_the_same_after_everything_given_to_it_was_overwritten(name):
     """As it is in training, where the optimiser's step comes before the figures are asked for."""

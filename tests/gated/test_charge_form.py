@@ -57,6 +57,7 @@ def _gradients(system, u, loss, **options):
     return torch.autograd.grad(loss(adjsnn.solve(system, u, dt=0.5, **options)), [*leaves, u])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("method", ["euler", "heun", "rk4"])
 def test_the_general_adjoint_agrees_with_the_hand_written_one(method):
     net, u = _net(), _u(80).requires_grad_()
@@ -83,6 +84,7 @@ def test_forward_sensitivities_agree():
         assert relative(x, y) <= 1e-9
 
 
+@pytest.mark.slow
 def test_the_continuous_adjoint_converges_to_the_discrete_one():
     """Steps of 2, 1 and 0.5 ms under one input held over 2 ms: the difference falls at the method's order, 2 for Heun."""
     net = _net(4)

@@ -115,6 +115,7 @@ def test_a_wrapping_membrane_flows_alike_at_threshold_and_reset(membrane):
     torch.testing.assert_close(membrane.flow(top, current, c), membrane.flow(bottom, current, c), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("tau_per_neuron", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(

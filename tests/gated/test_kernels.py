@@ -128,6 +128,7 @@ def test_an_error_in_a_thread_is_raised():
         run_groups(work, [(k, k + 1) for k in range(8)])
 
 
+@pytest.mark.slow
 def test_loops_stay_within_their_arrays():
     """Without the compiler the loops are Python, and an index out of bounds raises instead of reading what lies there."""
     code = """

@@ -17,7 +17,7 @@ BODIES = [("auto", "heun"), ("auto", "rk4"), ("plain", "heun"), pytest.param("pl
 SAME_PROGRAM = 1e-10  # only the order of float64 sums differs; typically 1e-14
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(23)
 @pytest.mark.parametrize("tau_per_neuron", [False, True])
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
@@ -210,6 +210,7 @@ def test_batch_equals_its_samples_run_singly(method, kernels):
         torch.testing.assert_close(single.v[:, 0], together.v[:, k], rtol=0, atol=1e-12)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("method", METHODS)
 def test_only_what_is_wanted_is_computed(method, kernels):
     net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=1)

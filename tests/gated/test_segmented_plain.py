@@ -186,6 +186,7 @@ def test_a_memory_budget_is_kept(method, monkeypatch):
         adjsnn.solve(net, u, dt=DT, method=method, adjoint=DiscreteAdjoint(memory_mb=0.001))
 
 
+@pytest.mark.slow
 def test_streams_are_read_unit_by_unit(monkeypatch):
     net, _ = _network("own membrane and gate")
     _short_units(monkeypatch, "rk4", "auto")

@@ -95,6 +95,7 @@ def test_the_command_as_a_module():
     assert "agrees" in found.stdout
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["bias", "tau_fast", "w_rec"])
 def test_a_gradient_that_is_wrongly_zero_is_caught(monkeypatch, name):
     """Central differences alone: a zero gradient must not make the judge so strict with itself that it skips every entry."""

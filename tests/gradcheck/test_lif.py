@@ -25,7 +25,7 @@ def check(lif, x, **options):
     return adjsnn.gradcheck(lif, x, times, **({"t_end": T_END, "entries": 3, "verbose": False} | options))
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_what_is_right_passes(ratio, recurrent, capsys):
@@ -63,7 +63,7 @@ WRONG = {
 }
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("kernels", ["fused", "plain"])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_gradient_is_caught_by_differences(monkeypatch, name, kernels):
@@ -116,6 +116,7 @@ def test_a_zero_gradient_is_looked_at_along_all_entries(monkeypatch):
         check(lif, x, against=("finite_difference",), t_end=30.0, entries=1)
 
 
+@pytest.mark.slow
 def test_silence_is_no_failure():
     """Nothing spikes, nothing has a gradient, and every quotient is exactly zero."""
     lif, x = random_lif(3), random_spikes(3, batch=2)
@@ -127,6 +128,7 @@ def test_silence_is_no_failure():
     assert all(row.norm == 0.0 and row.finite_difference == 0.0 and row.probed > 0 for row in report.rows)
 
 
+@pytest.mark.slow
 def test_input_spikes_that_cannot_move_are_skipped():
     """Both at one instant: whichever moves, one way the order would be lost."""
     lif = random_lif(3, layers=(6,))

@@ -105,6 +105,7 @@ class Decay(HybridSystem):
         return torch.cat([-y[:, 1:] * (y[:, :1] - torch.cos(t)), torch.zeros_like(y[:, 1:])], 1)
 
 
+@pytest.mark.slow
 def test_a_stiff_sample_is_named():
     y0 = torch.tensor([[0.0, 1.0], [0.0, 1e7], [0.0, 2.0]], dtype=F64)
     with pytest.raises(IntegrationError, match=r"sample 1 reached t = .* of 10 ms in max_steps=500 .*stiff") as caught:

@@ -89,7 +89,7 @@ def test_continuous_converges_with_its_own_grid(mode):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4.0, abs=0.4), errors  # intervals are not multiples of dt
 
 
-@pytest.mark.every(7)
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_continuous_converges_with_its_tolerance(method, mode):

@@ -75,6 +75,7 @@ def test_the_same_gradient_in_fewer_evaluations(width, method, mode, dtype, monk
     assert all(torch.equal(found[name], tight[name]) for name in found)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("mode", ["none", "held", "time"])
 def test_the_same_gradient_through_events(mode, monkeypatch):
     net = Pair(time=mode == "time")

@@ -126,7 +126,7 @@ def test_a_bouncing_ball_and_its_gradients_have_a_closed_form(method):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=0)
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(8)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_discrete_equals_backpropagation_through_events(method, mode):
@@ -162,7 +162,7 @@ def test_against_central_differences(mode):
             assert float((found[name] * direction).sum()) == pytest.approx(judge, rel=1e-6, abs=1e-6), name
 
 
-@pytest.mark.every(3)
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("mode", MODES)
 def test_continuous_converges_to_discrete(mode):

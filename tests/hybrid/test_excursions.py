@@ -12,6 +12,7 @@ from adjsnn.hybrid.excursions import may_exceed
 F64 = torch.float64
 
 
+@pytest.mark.slow
 def test_quartics_that_rise_above_zero_between_two_looks_are_not_passed_over():
     """Along a step a linear guard is a quartic; 9 looks, and the highest point is above zero by 1e-6 … 1 of the range."""
     generator = torch.Generator().manual_seed(0)

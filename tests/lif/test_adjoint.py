@@ -35,7 +35,7 @@ CASES = [("fused", kind, ratio) for kind in KINDS for ratio in RATIOS]
 CASES += [("plain", kind, ratio) for kind, ratio in zip(KINDS, [4.0, 2.0, 1.0, 0.5, 4.0], strict=True)]
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize(("kernels", "kind", "ratio"), CASES)
 def test_gradients_are_those_of_central_differences(kernels, kind, ratio, unchecked_shapes):
     lif, x = network(kind, ratio), random_spikes(3, batch=2)

@@ -196,6 +196,7 @@ def test_parameters_changed_before_the_backward_pass_leave_the_gradient_of_the_s
     assert torch.equal(lif.w_in[0].grad, expected)
 
 
+@pytest.mark.slow
 def test_loops_stay_within_their_arrays():
     """Without the compiler the loops are Python, and an index out of bounds raises instead of reading what lies there."""
     code = """

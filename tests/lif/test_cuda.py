@@ -143,7 +143,7 @@ def test_room_grows_until_every_spike_has_one():
     agree(found, expected)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("kind", "room"), [("per_axon", 1), ("per_axon", 2), ("recurrent", 1)])
 def test_what_has_no_room_in_a_first_pass_is_written_nowhere(kind, room, monkeypatch):
     lif, x = network(kind), random_spikes(5, batch=1)
@@ -184,7 +184,7 @@ def test_a_batch_is_its_samples(kind):
     agree({name: whole[name] for name in summed}, summed, 1e-14)
 
 
-@pytest.mark.every(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [8, 4])
 def test_neurons_share_threads_or_have_one_each(width, monkeypatch):
     """What is summed over threads rounds in another order."""
@@ -245,6 +245,7 @@ def test_a_neuron_that_runs_away_is_named(kind):
         adjsnn.solve(lif, x, max_spikes=most - 1, kernels="cuda")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", ["per_axon", "recurrent"])
 def test_a_spike_without_speed_has_no_derivative(kind):
     """No network is known that rounds to one, so its stored current is made that of a spike with dv/dt = 0."""

@@ -233,6 +233,7 @@ def test_the_largest_voltage_under_currents(recurrent, ratio):
         assert float((g * direction).sum()) == pytest.approx(expected, rel=1e-6, abs=1e-8), name
 
 
+@pytest.mark.slow
 def test_gradcheck_takes_currents(unchecked_shapes):
     lif, x, u = random_lif(3, layers=(4,)), random_spikes(3, batch=2), random_currents()
 

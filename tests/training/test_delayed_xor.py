@@ -28,7 +28,7 @@ def test_classes_come_as_often_as_stated():
     assert ((trials.signs == 0).sum(1) <= 1).all()
 
 
-@pytest.mark.every(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("label", range(3))
 def test_no_time_tells_the_class(label):
     """The cue, and where each pulse has its place, are as often at each time in one class as in all trials."""

@@ -43,6 +43,7 @@ def test_a_short_run_leaves_its_folder(tmp_path, capsys):
     assert "held out: cost / silent" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     results = []
     for name in ("first", "second"):
@@ -51,6 +52,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_a_recording_of_three_channels(tmp_path):
     times = np.arange(600)[:, None]
     np.save(tmp_path / "recording.npy", np.sin(2 * np.pi * times / np.array([90.0, 70.0, 50.0])))

@@ -56,7 +56,7 @@ def _impossible(kind):
     return bad, good
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_numbers_out_of_range_are_refused_before_there_is_a_folder(kind, tmp_path, capsys):
     bad, _ = _impossible(kind)
@@ -187,6 +187,7 @@ def test_seeds_are_counted_and_not_runs(made, tmp_path, capsys):
     assert not (tmp_path / "R").exists()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("name", "damage"),
     [

@@ -150,6 +150,7 @@ def test_a_best_network_lost_for_good_is_judged_again(run, capsys):
     assert _told(run) == {"cost": float((last - 2.0).square())}
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -211,6 +212,7 @@ def test_a_flipped_configuration_is_told(run, capsys):
     assert "its content is not what was written" in capsys.readouterr().err
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("name", "damage"),
     [

@@ -164,7 +164,7 @@ def test_a_run_killed_before_its_first_step_was_saved(script, tmp_path, metrics)
     assert _rows(run) == rows
 
 
-@pytest.mark.every(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_its_last_step(script, tmp_path, number):
     process = _start(script, *SMALL, "--iterations", "100000", "--save-every", "100000", "--runs", str(tmp_path))
