@@ -121,6 +121,19 @@ def test_gated_networks_take_it(kernels, method):
     assert_twice(found, exact)
 
 
+@pytest.mark.parametrize("method", ["euler", "rk4"])
+def test_gated_networks_hand_it_the_number_of_spikes_by_the_states(method):
+    net = random_network(MEMBRANES["lif"], GATES["raised_cosine"], seed=0)
+    u, y0 = random_trial(net, seed=0, steps=60)
+    wanted = [net.w_rec, net.bias, u, y0.v]
+    found, exact = (
+        gradients(adjsnn.solve(net, u, dt=DT, method=method, y0=y0, adjoint=adjoint).spike_charge.square().sum(), wanted)
+        for adjoint in (Doubled(), None)
+    )
+    for x, y in zip(found, exact, strict=True):
+        assert float((x - 2.0 * y).norm() / y.norm()) < 1e-9
+
+
 def test_a_rule_of_gated_networks_drops_the_recurrent_term():
     """It is exact without recurrent weights and, since the neurons then know nothing of each other, wrong with them."""
     net = random_network(MEMBRANES["nif"], GATES["raised_cosine"], seed=1)

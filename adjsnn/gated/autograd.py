@@ -22,9 +22,10 @@ def exact(
     shape: tuple[int, int, int],
     wanted: frozenset[str],
     last: Sequence[Tensor | None],
+    c_charge: Tensor | None = None,
 ) -> Sweep:
     """The sweep of the discrete adjoint, by the body that runs backward."""
-    return engine.body(tensors, "backward").sweep(shape, wanted, last)
+    return engine.body(tensors, "backward").sweep(shape, wanted, last, c_charge)
 
 
 def attach(problem: GatedProblem, start: Start = exact) -> GatedSolution:
@@ -35,7 +36,8 @@ def attach(problem: GatedProblem, start: Start = exact) -> GatedSolution:
     """
     engine, tensors = problem.engine, problem.tensors
     outputs = _Attached.apply(engine, start, tensors.names(), problem.whole_inputs(), *problem.y0, *tensors.flat())
-    return problem.solution(GatedTrajectory(*outputs), engine.ran(tensors))
+    *trajectory, spent = outputs
+    return problem.solution(GatedTrajectory(*trajectory), engine.ran(tensors), spent if start is exact else None)
 
 
 class _Attached(FirstOrder):
@@ -50,7 +52,8 @@ class _Attached(FirstOrder):
         ctx.save_for_backward(u, *flat, *trajectory.flat())
         ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
         ctx.set_materialize_grads(False)
-        return trajectory.flat()
+        # Zeros that have the gradient of Σ|q|, which is found when it is asked for.
+        return *trajectory.flat(), torch.zeros_like(v0)
 
     @staticmethod
     def backward(ctx, *grad_outputs):
@@ -67,10 +70,11 @@ def _backward(ctx, *cotangents):
     wanted = {name for name, needed in zip(names, ctx.needs_input_grad[7:], strict=True) if needed}
     if needs_u:
         wanted.add("u")
-    c_v, c_fast, c_slow, c_readout = cotangents[:4]
+    c_v, c_fast, c_slow, c_readout, *_, c_charge = cotangents
     for_sweep = (c_readout, c_v, c_fast, c_slow)
     last = tuple(None if x is None else x[-1] for x in for_sweep)
-    sweep = ctx.start(ctx.engine, tensors, _sizes(trajectory), frozenset(wanted), last)
+    charge = {} if c_charge is None else {"c_charge": c_charge}
+    sweep = ctx.start(ctx.engine, tensors, _sizes(trajectory), frozenset(wanted), last, **charge)
     d_u = torch.zeros_like(u) if needs_u else None
     sweep.back(u, trajectory, for_sweep, d_u)
     gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])

@@ -50,8 +50,14 @@ class GatedProblem:
             )
         return self.inputs
 
-    def solution(self, trajectory: GatedTrajectory, ran: Ran) -> GatedSolution:
-        """The solution of a whole trajectory, and what ran to find it."""
+    def solution(self, trajectory: GatedTrajectory, ran: Ran, spent: Tensor | None = None) -> GatedSolution:
+        """The solution of a whole trajectory.
+
+        Args:
+            trajectory: of all steps.
+            ran: what ran to find it.
+            spent: zeros, (B, N), that have the gradient of Σ|q|; None where that is the one of the states.
+        """
         v, a_fast, a_slow, readout = trajectory.flat()[:4]
         return GatedSolution(
             ts=self.ts,
@@ -65,4 +71,5 @@ class GatedProblem:
             _tensors=self.tensors,
             _trajectory=trajectory,
             _u=self.whole_inputs().detach(),
+            _spent=spent,
         )

@@ -126,9 +126,10 @@ class SegmentedGated(FirstOrder):
             _, trajectory, snapshot, of_unit = units.run(unit, snapshot)
             irregular = irregular.and_then(of_unit)
             readout[start : stop + 1] = trajectory.readout
-            charge += _released(units, trajectory).abs_().sum(0)
+            t = trajectory
+            charge += units.engine.program.spent(units.tensors, t.v, t.a_slow, t.crossings)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
-            del trajectory
+            del trajectory, t
         units.engine.program.warn(irregular)
         record.counts, record.overlong = counts, irregular.steps
         record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes
@@ -178,12 +179,6 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
     of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
     return None, None, None, *laid_out(of_arguments, (given, *ctx.y0, *flat))
-
-
-def _released(units: Units, trajectory: GatedTrajectory) -> Tensor:
-    """Charge q of each step of a unit, G(v⁺) - G(v) + crossings."""
-    level = units.engine.program.charge_level(trajectory.v)
-    return level[1:] - level[:-1] + trajectory.crossings
 
 
 def slots_within(memory_mb: float, units: Units) -> int:

@@ -83,6 +83,7 @@ class GatedSolution:
     _tensors: GatedTensors = field(repr=False)
     _trajectory: GatedTrajectory = field(repr=False)
     _u: Tensor = field(repr=False)
+    _spent: Tensor | None = field(repr=False)
     _seal: Seal = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,7 +102,12 @@ class GatedSolution:
     @untraced
     def spike_charge(self) -> Float[Tensor, "B N"]:
         """Σ|q| of each neuron, its differentiable number of spikes."""
-        return self.charge.abs().sum(0)
+        if self._spent is None:
+            return self.charge.abs().sum(0)
+        self._seal.check("sol.v", "sol.a_slow", "sol.crossings")
+        with torch.no_grad():
+            spent = self._program.spent(self._tensors, self.v, self.a_slow, self.crossings)
+        return spent + self._spent if self._spent.requires_grad else spent
 
     @property
     @untraced

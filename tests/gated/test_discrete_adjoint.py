@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 import adjsnn
 from adjsnn import BPTT, DiscreteAdjoint, GatedState
+from adjsnn.gated import program
 
 SAME_PROGRAM = 1e-10  # only the order of float64 sums differs; typically 1e-15
 
@@ -46,6 +47,48 @@ def test_each_output_alone_carries_its_gradient(part, kernels):
     found = gradients(net, u, y0, DiscreteAdjoint(), loss, kernels=kernels)
     for name, value in expected.items():  # the charge does not depend on tau_slow at all: rounding against zero
         torch.testing.assert_close(found[name], value, rtol=SAME_PROGRAM, atol=1e-12, msg=name)
+
+
+@pytest.mark.every(5)
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("neuron", MEMBRANES)
+@pytest.mark.parametrize("method", ["euler", "heun", "rk4"])
+def test_the_number_of_spikes_has_the_gradient_of_the_charge(method, neuron, gate, kernels):
+    """It enters the sweep by a cotangent of its own, the charge of single steps by those of the states."""
+    net = random_network(MEMBRANES[neuron], GATES[gate], seed=4)
+    u, y0 = random_trial(net, seed=4)
+    weights = torch.linspace(0.5, 1.5, net.n_hidden, dtype=torch.float64)
+
+    def found_from(count, adjoint, kernels="auto"):
+        counts = []
+
+        def loss(sol):
+            counts.append(count(sol))
+            return (counts[-1] * weights).square().sum() + sol.readout.square().sum()
+
+        return gradients(net, u, y0, adjoint, loss, method=method, kernels=kernels), counts[-1].detach()
+
+    found, counted = found_from(lambda sol: sol.spike_charge, DiscreteAdjoint(), kernels)
+    for count, adjoint, body in (
+        (lambda sol: sol.charge.abs().sum(0), DiscreteAdjoint(), kernels),
+        (lambda sol: sol.spike_charge, BPTT(), "auto"),
+    ):
+        expected, total = found_from(count, adjoint, body)
+        torch.testing.assert_close(counted, total, rtol=1e-10, atol=1e-10)
+        for name, value in expected.items():
+            assert value.norm() > 0, name
+            assert relative(found[name], value) <= 1e-8, name
+
+
+def test_the_number_of_spikes_of_many_steps_is_summed_in_parts(monkeypatch):
+    net = random_network(MEMBRANES["nif"], GATES["raised_cosine"], seed=4)
+    u, y0 = random_trial(net, seed=4)
+    sol = adjsnn.solve(net, u, dt=DT, y0=y0)
+    whole = sol.charge.detach().abs().sum(0)
+    assert float(whole.min()) > 0.0
+    for entries in (1, 7 * whole.numel(), 10**9):
+        monkeypatch.setattr(program, "SUMMED", entries)
+        torch.testing.assert_close(sol.spike_charge.detach(), whole, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("neuron", MEMBRANES)

@@ -127,7 +127,9 @@ def test_odd_sizes_are_the_same_bits(method, dtype, batch, n_hidden, unit, monke
 @pytest.mark.parametrize("case", [name for name in PLAIN if name.startswith(("own", "tau"))])
 def test_every_output_carries_its_gradient(case, method, monkeypatch, unchecked_shapes):
     def loss(sol):
-        return _readout_and_last_state(sol) + (sol.spike_charge * torch.linspace(1.0, 2.0, HIDDEN)).square().sum()
+        stored = isinstance(sol, adjsnn.GatedSolution)
+        spent = sol.charge.abs().sum(0) if stored else sol.spike_charge
+        return _readout_and_last_state(sol) + (spent * torch.linspace(1.0, 2.0, HIDDEN)).square().sum()
 
     net, _ = _network(case, seed=1)
     _short_units(monkeypatch, method, "auto")
