@@ -1,10 +1,12 @@
 """Threads of the compiled loops beside those of torch."""
 
+import time
+
 import pytest
 import torch
 
 import adjsnn
-from adjsnn.numerics.threads import groups_of, loop_threads, loops_alone
+from adjsnn.numerics.threads import groups_of, loop_threads, loops_alone, run_groups, run_parts
 
 
 def test_loops_alone_leave_torch_one_thread_and_give_it_back():
@@ -43,3 +45,34 @@ def test_the_loops_share_samples_out_as_with_torchs_threads(kind):
         assert torch.equal(found, gradient())
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_parts_of_a_group_run_in_order_until_it_stops(threads):
+    groups, met = [(k, k + 1) for k in range(4)], []
+
+    def work(k, first, last, part):
+        assert (first, last) == groups[k]
+        time.sleep(0.001 * ((k + part) % 3))
+        met.append((k, part))
+        return (k, part) != (2, 1)
+
+    with loops_alone(threads):
+        run_parts(work, groups, 3)
+    for k in range(4):
+        assert [part for group, part in met if group == k] == ([0, 1] if k == 2 else [0, 1, 2])
+    if threads == 1:  # all groups do a part before any does the next
+        assert [part for _, part in met] == sorted(part for _, part in met)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_failure_in_any_thread_is_raised(threads):
+    def work(k, *_):
+        if k == 1:
+            raise ZeroDivisionError
+        return True
+
+    with loops_alone(threads):
+        for run in (lambda: run_parts(work, [(0, 1)] * 4, 3), lambda: run_groups(work, [(0, 1)] * 4)):
+            with pytest.raises(ZeroDivisionError):
+                run()

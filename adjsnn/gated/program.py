@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.scalars import spread
 
 BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
-SUMMED = 1 << 15  # entries of a block of steps of which the charge is summed: a handful stay in a core's second cache
+SUMMED = 1 << 16  # entries of a block of steps of which the charge is summed: a handful stay in a core's second cache
 
 
 class Step(NamedTuple):
@@ -180,12 +180,8 @@ class GatedProgram(ABC):
         return level[1:] - level[:-1] + crossings
 
     def spent(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Float[Tensor, "B N"]:
-        """Σ|q| of each neuron, some steps at a time, so that they stay in a core's cache."""
-        total, some = torch.zeros_like(v[0]), max(1, SUMMED // max(1, v[0].numel()))
-        for start in range(0, len(crossings), some):
-            rows = slice(start, start + some + 1)
-            total += self.charge(tensors, v[rows], a_slow[rows], crossings[start : start + some]).abs_().sum(0)
-        return total
+        """Σ|q| of each neuron, of the steps of `charge`."""
+        return summed(crossings, lambda at, rows: self.charge(tensors, v[rows], a_slow[rows], crossings[at]))
 
     def first_level(self, v: Float[Tensor, " S"], moved: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
         """The voltage of the first threshold between v and moved: θ or -θ, or 0 where a phase slips backward."""
@@ -305,6 +301,24 @@ def blocks(n_steps: int, width: int) -> Iterator[tuple[int, int]]:
     """Split n_steps into blocks (start, stop) of about BLOCK_ELEMENTS entries, `width` entries per step."""
     length = block_length(n_steps, width)
     return nested(n_steps, length, length)
+
+
+def summed(crossings: Tensor, charge: Callable[[slice, slice], Tensor]) -> Float[Tensor, "B N"]:
+    """Σ|q| over all steps, some at a time, so that they stay in a core's cache.
+
+    Args:
+        crossings: (T, B, N), whose steps these are.
+        charge: q of some steps, or in proportion to it, given their slice and that of the states before and after each.
+    """
+    some = max(1, SUMMED // max(1, crossings[0].numel()))
+    parts = (
+        charge(slice(start, start + some), slice(start, start + some + 1)).abs_().sum(0)
+        for start in range(0, len(crossings), some)
+    )
+    total = next(parts)
+    for part in parts:
+        total += part
+    return total
 
 
 def block_length(n_steps: int, width: int) -> int:

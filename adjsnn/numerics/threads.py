@@ -1,5 +1,6 @@
 """Samples shared out over plain Python threads; the compiled loops release the interpreter."""
 
+import heapq
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -66,13 +67,39 @@ def groups_of(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int
 
 def run_groups(work: Callable[[int, int, int], None], groups: list[tuple[int, int]]) -> None:
     """work(k, first, last) for each group, in `loop_threads` threads; the loops release the interpreter."""
+
+    def whole(k: int, first: int, last: int, part: int) -> bool:
+        work(k, first, last)
+        return True
+
+    run_parts(whole, groups, 1)
+
+
+def run_parts(work: Callable[[int, int, int, int], bool], groups: list[tuple[int, int]], parts: int) -> None:
+    """work(k, first, last, part) for each group, its parts in order; else as `run_groups`.
+
+    A thread takes the earliest part of the groups that no other is at. So all groups are at about the same part, whose memory
+    is near, but none waits for a thread whose core is busy with something else, as all would at the end of every part.
+
+    Args:
+        work: says whether the group goes on.
+        groups: of samples, from `groups_of`.
+        parts: of each group.
+    """
     failures: list[BaseException] = []
-    order = itertools.count()
+    waiting = [(0, k) for k in range(len(groups))]
+    lock = threading.Lock()
 
     def share() -> None:
         try:
-            while (k := next(order)) < len(groups):
-                work(k, *groups[k])
+            while True:
+                with lock:  # where none is left, those that are under way stay with their threads
+                    if not waiting or failures:
+                        return
+                    part, k = heapq.heappop(waiting)
+                if work(k, *groups[k], part) and part + 1 < parts:
+                    with lock:
+                        heapq.heappush(waiting, (part + 1, k))
         except BaseException as error:
             failures.append(error)
 

@@ -32,7 +32,7 @@ from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular
 from adjsnn.gated.runge_kutta import GatedRungeKutta
-from adjsnn.numerics.threads import groups_of, run_groups
+from adjsnn.numerics.threads import groups_of, run_parts
 
 MEMBRANES: dict[type, int] = {NIF: arguments.NIF, LIF: arguments.LIF, QIF: arguments.QIF}
 CONSTANTS: dict[type, tuple[str, ...]] = {NIF: (), LIF: ("tau_mem", "v_reset"), QIF: ("tau_v",)}
@@ -146,17 +146,19 @@ class FusedGated:
         length = block_length(v[0].numel())
         groups = groups_of(u.shape[1], n_hidden * min(len(u), length), n_hidden)
         outcomes = [Outcome(np.full(2, -1, np.int64), np.zeros(2, np.int64)) for _ in groups]
-        for start, stop in _blocks(len(u), length):
-            block = _part(whole, start, stop)
+        blocks = _blocks(len(u), length)
+        paths = [_part(whole, start, stop) for start, stop in blocks]
+        broken: list[int] = []
 
-            def work(k: int, first: int, last: int, block=block) -> None:
-                loop(network, scheme, block, carry, first, last, *self._memory(n_hidden, dtype), channels, outcomes[k])
+        def work(k: int, first: int, last: int, part: int) -> bool:
+            loop(network, scheme, paths[part], carry, first, last, *self._memory(n_hidden, dtype), channels, outcomes[k])
+            step = int(outcomes[k].broken[0])
+            if step >= 0:
+                broken.append(blocks[part][0] + step)
+            return step < 0
 
-            run_groups(work, groups)
-            broken = [int(x.broken[0]) for x in outcomes if x.broken[0] >= 0]
-            if broken:
-                return Progress(start + min(broken), *_range(outcomes))
-        return Progress(-1, *_range(outcomes))
+        run_parts(work, groups, len(blocks))
+        return Progress(min(broken, default=-1), *_range(outcomes))
 
     def _products(self, matrix: Tensor, a: Tensor, out: np.ndarray) -> None:
         index, weight = np.empty(a.shape[1] + 1, np.int64), np.empty_like(_array(a[0]))
@@ -317,19 +319,21 @@ class FusedSweep:
         whole_d_u = _EMPTY[self.dtype] if filled is None else filled.numpy()
         of_neurons = {name: self.kernel.rows(getattr(self.state, name), 1) for name in ("lam_v", "zeta", "fast", "slow")}
         state = self.state._replace(**of_neurons)
-        for start, stop in reversed(_blocks(len(u), self.length)):
-            block = _part(whole, start, stop)
-            asked = Cotangents._make([*(c[start:stop] for c in losses), self.kernel.rows(self.c_charge, 1)])
+        blocks = _blocks(len(u), self.length)[::-1]
+        paths = [_part(whole, start, stop) for start, stop in blocks]
+        charge = self.kernel.rows(self.c_charge, 1)
+        asked = [Cotangents._make([*(c[start:stop] for c in losses), charge]) for start, stop in blocks]
 
-            def work(k: int, first: int, last: int, block=block, asked=asked, d_input=whole_d_u[start:stop]) -> None:
-                sums = [np.zeros(size, self.dtype) for size in self.shapes]  # short sums, so that float32 keeps its digits
-                memory = self.kernel._adjoint_memory(len(t.w_rec), self.dtype)
-                into = Sums._make([d_input, *sums, self.d_tau[k]])
-                loop(self.network, self.scheme, block, asked, self.want, state, first, last, *memory, into)
-                for whole, part in zip(self.total[k], sums, strict=True):
-                    whole += part
+        def work(k: int, first: int, last: int, part: int) -> bool:
+            sums = [np.zeros(size, self.dtype) for size in self.shapes]  # short sums, so that float32 keeps its digits
+            memory = self.kernel._adjoint_memory(len(t.w_rec), self.dtype)
+            into = Sums._make([whole_d_u[slice(*blocks[part])], *sums, self.d_tau[k]])
+            loop(self.network, self.scheme, paths[part], asked[part], self.want, state, first, last, *memory, into)
+            for of_group, of_part in zip(self.total[k], sums, strict=True):
+                of_group += of_part
+            return True
 
-            run_groups(work, self.groups)
+        run_parts(work, self.groups, len(blocks))
         if d_u is not None and filled is not None and filled is not d_u:
             d_u.copy_(filled)
 
