@@ -76,6 +76,7 @@ def test_the_gradient_through_the_older_spectral_norm_is_that_of_differences(nam
     make, where = WEIGHTS[name]
     case = make()
     module, key = where(case.module)
+    torch.manual_seed(0)  # for the vectors that its power iterations start from
     spectral_norm(module, key)
     case.value()
     case.module.eval()  # no more power iterations
@@ -84,10 +85,10 @@ def test_the_gradient_through_the_older_spectral_norm_is_that_of_differences(nam
     (gradient,) = torch.autograd.grad(case.value().square().mean(), weight)
     costs = []
     with torch.no_grad():
-        for step in (1e-6, -2e-6):
+        for step in (1e-5, -2e-5):  # smaller, and the cost's rounding shows where the gradient happens to be small
             weight += step * direction
             costs.append(float(case.value().square().mean()))
-    assert (costs[0] - costs[1]) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-6)
+    assert (costs[0] - costs[1]) / 2e-5 == pytest.approx(float((gradient * direction).sum()), rel=1e-6)
 
 
 @OLD
