@@ -91,6 +91,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_runtest_setup(item):
     config.update("jaxtyping_disable", not item.stash[CHECKED])
+    torch.manual_seed(0)  # a network without a generator is the same one, whatever ran before
 
 
 @pytest.fixture
