@@ -19,7 +19,7 @@ from torch import Tensor
 from adjsnn.gated.inheritance import own_step
 from adjsnn.gated.membranes import Constants, Partials, partials_by_autograd
 from adjsnn.gated.network import GatedTensors
-from adjsnn.gated.program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step, summed
+from adjsnn.gated.program import NO_MEMORY, GatedProgram, GatedTrajectory, Located, Step
 from adjsnn.numerics.scalars import scalar, spread
 
 
@@ -66,17 +66,6 @@ class GatedEuler(GatedProgram):
         d_step = torch.as_tensor(d_v, dtype=v.dtype, device=v.device).mul(h).add_(1.0)  # small where it is one number
         d_constants = {name: spread(x * h, v) for name, x in d_constants.items()}
         return Partials(spread(d_step, v), spread(d_current * h, v), d_constants)
-
-    def charge(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Tensor:
-        """Recovered from the slow synapse, q = τ_s (a⁺ - a) + h a, which is cheaper than G."""
-        before, after = a_slow[:-1], a_slow[1:]
-        return tensors.tau_slow * (after - before) + self.dt * before
-
-    def spent(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Tensor:
-        """The same q as τ_s (a⁺ - (1 - h/τ_s) a)."""
-        change = self.dt / tensors.tau_slow - 1.0
-        rates = summed(crossings, lambda _, rows: torch.addcmul(a_slow[rows][1:], a_slow[rows][:-1], change))
-        return tensors.tau_slow * rates
 
     def locate(self, tensors: GatedTensors, u: Tensor, trajectory: GatedTrajectory) -> Located:
         """Within an Euler step v moves on a straight line."""

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -174,14 +174,20 @@ class GatedProgram(ABC):
         """g(v) of (1.4), 1/voltage."""
         return self.gate.slope(v, threshold=self.neuron.threshold, two_sided=self.neuron.two_sided)
 
-    def charge(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Float[Tensor, "T B N"]:
-        """q = G(v⁺) - G(v) + (thresholds crossed) of each step, differentiable."""
+    def charge(self, v: Float[Tensor, "T1 B N"], crossings: Int8[Tensor, "T B N"]) -> Float[Tensor, "T B N"]:
+        """q = G(v⁺) - G(v) + (thresholds crossed) of each step, differentiable; exactly 0 outside the zone and at rest in it.
+
+        From the synapses, q = τ_s (a⁺ - a) + h a in Euler steps, it would be rounding there, whose sign is |q|'s derivative.
+        """
         level = self.charge_level(v)
         return level[1:] - level[:-1] + crossings
 
-    def spent(self, tensors: GatedTensors, v: Tensor, a_slow: Tensor, crossings: Tensor) -> Float[Tensor, "B N"]:
-        """Σ|q| of each neuron, of the steps of `charge`."""
-        return summed(crossings, lambda at, rows: self.charge(tensors, v[rows], a_slow[rows], crossings[at]))
+    def spent(self, v: Float[Tensor, "T1 B N"], crossings: Int8[Tensor, "T B N"]) -> Float[Tensor, "B N"]:
+        """Σ|q| of each neuron, some steps at a time, so that they stay in a core's cache."""
+        total, some = torch.zeros_like(v[0]), max(1, SUMMED // max(1, v[0].numel()))
+        for start in range(0, len(crossings), some):
+            total += self.charge(v[start : start + some + 1], crossings[start : start + some]).abs_().sum(0)
+        return total
 
     def first_level(self, v: Float[Tensor, " S"], moved: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
         """The voltage of the first threshold between v and moved: θ or -θ, or 0 where a phase slips backward."""
@@ -301,24 +307,6 @@ def blocks(n_steps: int, width: int) -> Iterator[tuple[int, int]]:
     """Split n_steps into blocks (start, stop) of about BLOCK_ELEMENTS entries, `width` entries per step."""
     length = block_length(n_steps, width)
     return nested(n_steps, length, length)
-
-
-def summed(crossings: Tensor, charge: Callable[[slice, slice], Tensor]) -> Float[Tensor, "B N"]:
-    """Σ|q| over all steps, some at a time, so that they stay in a core's cache.
-
-    Args:
-        crossings: (T, B, N), whose steps these are.
-        charge: q of some steps, or in proportion to it, given their slice and that of the states before and after each.
-    """
-    some = max(1, SUMMED // max(1, crossings[0].numel()))
-    parts = (
-        charge(slice(start, start + some), slice(start, start + some + 1)).abs_().sum(0)
-        for start in range(0, len(crossings), some)
-    )
-    total = next(parts)
-    for part in parts:
-        total += part
-    return total
 
 
 def block_length(n_steps: int, width: int) -> int:

@@ -126,10 +126,9 @@ class SegmentedGated(FirstOrder):
             _, trajectory, snapshot, of_unit = units.run(unit, snapshot)
             irregular = irregular.and_then(of_unit)
             readout[start : stop + 1] = trajectory.readout
-            t = trajectory
-            charge += units.engine.program.spent(units.tensors, t.v, t.a_slow, t.crossings)
+            charge += units.engine.program.spent(trajectory.v, trajectory.crossings)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
-            del trajectory, t
+            del trajectory
         units.engine.program.warn(irregular)
         record.counts, record.overlong = counts, irregular.steps
         record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes

@@ -95,8 +95,8 @@ class GatedSolution:
     @untraced
     def charge(self) -> Float[Tensor, "T B N"]:
         """Charge q released in each step, equation (1.6), differentiable: its sum over a full crossing is 1."""
-        self._seal.check("sol.v", "sol.a_slow", "sol.crossings")
-        return self._program.charge(self._tensors, self.v, self.a_slow, self.crossings)
+        self._seal.check("sol.v", "sol.crossings")
+        return self._program.charge(self.v, self.crossings)
 
     @property
     @untraced
@@ -104,9 +104,9 @@ class GatedSolution:
         """Σ|q| of each neuron, its differentiable number of spikes."""
         if self._spent is None:
             return self.charge.abs().sum(0)
-        self._seal.check("sol.v", "sol.a_slow", "sol.crossings")
+        self._seal.check("sol.v", "sol.crossings")
         with torch.no_grad():
-            spent = self._program.spent(self._tensors, self.v, self.a_slow, self.crossings)
+            spent = self._program.spent(self.v, self.crossings)
         return spent + self._spent if self._spent.requires_grad else spent
 
     @property

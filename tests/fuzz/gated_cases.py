@@ -218,13 +218,15 @@ def weighted(x: Tensor, phase: float) -> Tensor:
 
 def of_states(sol: adjsnn.GatedSolution) -> Tensor:
     parts = (sol.readout, sol.v, sol.a_fast, sol.a_slow, sol.charge)
-    return sum((weighted(x, k) + 0.5 * weighted(x * x, k + 0.5) for k, x in enumerate(parts)), sol.readout.new_zeros(()))
+    of_parts = (weighted(x, k) + 0.5 * weighted(x * x, k + 0.5) for k, x in enumerate(parts))
+    return sum(of_parts, weighted(sol.spike_charge[None], 9.0))
 
 
 def of_the_end(sol: Any) -> Tensor:
     """What a solution with checkpoints has, too."""
     final = sol.final_state
-    return weighted(sol.readout.square(), 0.0) + sum(weighted(x.square()[None], k) for k, x in enumerate(final))
+    start = weighted(sol.readout.square(), 0.0) + weighted(sol.spike_charge[None], 9.0)
+    return sum((weighted(x.square()[None], k) for k, x in enumerate(final)), start)
 
 
 def same_states(judge: Found, other: Found, nudges: list[Found]) -> bool:

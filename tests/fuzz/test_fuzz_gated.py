@@ -31,21 +31,9 @@ def of_costates(judge: Found) -> dict[str, float]:
     return dict.fromkeys(names, 2.0**-52 * max(largest(judge.gradients[name]) for name in names))
 
 
-def of_charges(p: Problem, judge: Found) -> dict[str, float]:
-    """Euler steps give q as τ_s (a⁺ - a) + h a, in whose derivatives by a and τ_s everything cancels but the rounding."""
-    if p.method != "euler":
-        return {}
-    cotangents = 2.0**-52 * (1.0 + judge.sol.charge.detach().abs())  # of the loss `of_states`
-    tau, a = p.net.tau_slow.detach().max(), judge.sol.a_slow.detach().abs().max()
-    return {"a_slow": float(tau * cotangents.sum(0).max()), "tau_slow": float(a * cotangents.sum())}
-
-
 def agree(p: Problem, judge: Found, other: dict[str, Tensor], nudges: list[Found]) -> None:
     near = [n.gradients for n in nudges if n.error is None]
-    known = of_costates(judge)
-    for name, off in of_charges(p, judge).items():
-        known[name] = known.get(name, 0.0) + off
-    gradients_agree(p.leaves(), judge.gradients, other, near, rounding(p), known)
+    gradients_agree(p.leaves(), judge.gradients, other, near, rounding(p), of_costates(judge))
 
 
 def bodies_agree(p: Problem, fused: Found, plain: Found, nudges: list[Found]) -> None:

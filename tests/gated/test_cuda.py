@@ -97,7 +97,7 @@ def test_each_output_alone_carries_its_gradient(method, part):
         return getattr(sol, part)[4:].square().sum()
 
     expected, found = (results(*trial, kernels, loss, method=method) for kernels in ("plain", "cuda"))
-    for name, value in expected.items():  # the charge does not depend on tau_slow: rounding against zero
+    for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12, msg=name)
 
 

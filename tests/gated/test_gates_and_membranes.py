@@ -126,7 +126,7 @@ def test_a_newcomers_gate_and_membrane_pass_the_judges(gate, tau_per_neuron):
     with torch.no_grad():
         net.bias.uniform_(0.9, 1.3, generator=torch.Generator().manual_seed(0))
     u, y0 = random_trial(net, seed=0)
-    report = adjsnn.gradcheck(net, u, random_loss, dt=DT, y0=y0, entries=1, verbose=False)
+    report = adjsnn.gradcheck(net, u, random_loss, dt=DT, y0=y0, entries=2, verbose=False)
     assert report.spikes > 20
     assert {"tau_mem", "v_reset", "sharpness", "tau_fast", "tau_slow"} <= {row.name for row in report.rows}
 

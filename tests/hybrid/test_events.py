@@ -167,7 +167,7 @@ def test_against_central_differences(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_continuous_converges_to_discrete(mode):
     errors = []
-    for tolerance in (1e-6, 1e-9):
+    for tolerance in (1e-6, 1e-10):
         options = {"rtol": tolerance, "atol": tolerance}
         _, found = _gradients(mode, adjoint=adjsnn.ContinuousAdjoint(method="dopri5"), **options)
         _, judge = _gradients(mode, **options)
