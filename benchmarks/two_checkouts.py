@@ -24,7 +24,7 @@ import adjsnn
 HERE = Path(__file__).resolve()
 
 
-def gated(method: str, steps: int = 400, **options: Any) -> Callable[[], object]:
+def gated(method: str, steps: int = 400, price: float = 0.0, **options: Any) -> Callable[[], object]:
     import gated_gradient  # noqa: PLC0415 - beside this file, in either checkout
 
     net, u = gated_gradient.problem(torch.float32)
@@ -32,7 +32,10 @@ def gated(method: str, steps: int = 400, **options: Any) -> Callable[[], object]
 
     def run() -> object:
         sol = adjsnn.solve(net, u, dt=0.5, method=method, **options)
-        return torch.autograd.grad(sol.readout.square().mean(), gated_gradient.weights(net))
+        loss = sol.readout.square().mean()
+        if price:
+            loss = loss + price * sol.spike_charge.square().mean()
+        return torch.autograd.grad(loss, gated_gradient.weights(net))
 
     return run
 
@@ -100,6 +103,7 @@ CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "gated, Heun": lambda: gated("heun"),
     "gated, RK4": lambda: gated("rk4", 200),
     'gated, Euler, checkpoints="sqrt"': lambda: gated("euler", adjoint=adjsnn.DiscreteAdjoint(checkpoints="sqrt")),
+    "gated, Euler, a price on activity": lambda: gated("euler", price=0.1),
     "gated, Euler, plain": lambda: gated("euler", 100, kernels="plain"),
     "gated, 10 neurons, 20 steps": small_gated,
     "lif, feed-forward": lambda: lif(False),

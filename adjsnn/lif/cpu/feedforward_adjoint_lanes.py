@@ -10,27 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.elementary import decays, rates_of
+from adjsnn.lif.cpu.elementary import rates_of
 from adjsnn.lif.cpu.feedforward import Walk, longest_walk, stops
 from adjsnn.lif.cpu.flow import release_shift, speed, tau_gradients, tau_weights
+from adjsnn.lif.cpu.moves import Moves, fill, moves
 from adjsnn.lif.layer import FINE, GRAZING
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, REORDERED, compiled
-
-
-class Moves(NamedTuple):
-    """Intervals and what the exponentials of each make of a costate, (K,).
-
-    Attributes:
-        span: length, ms; -1 where there is none.
-        e_mem: e^{-t/τ_m}.
-        e_syn: e^{-t/τ_s}.
-        gain: K(t)/τ_m.
-    """
-
-    span: np.ndarray
-    e_mem: np.ndarray
-    e_syn: np.ndarray
-    gain: np.ndarray
 
 
 class Memory(NamedTuple):
@@ -77,11 +62,6 @@ class Memory(NamedTuple):
     states: np.ndarray
 
 
-@compiled(**EXACT_PIECE)
-def _moves(size):
-    return Moves(np.empty(size), np.empty(size), np.empty(size), np.empty(size))
-
-
 @compiled(**EXACT)
 def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, first, last, want_tau, into):
     """Gradients of samples first … last-1; as `feedforward_adjoint.backward`."""
@@ -93,7 +73,7 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     memory = Memory(
         np.empty(longest), np.empty(longest, integers),
         Walk(np.empty(longest), np.empty(longest, integers)),
-        _moves(longest + 1), _moves(most), _moves(most), np.empty(longest + 1, integers), np.empty(most, integers),
+        moves(longest + 1), moves(most), moves(most), np.empty(longest + 1, integers), np.empty(most, integers),
         np.empty(neurons, integers), np.empty(neurons, integers), np.empty(neurons), np.empty(neurons), np.empty(neurons),
         np.empty(neurons), np.empty(neurons, integers), np.empty((2, neurons)), np.zeros((sources, neurons)),
         np.empty((longest + 1 if want_tau else 0, 2, neurons)),
@@ -143,9 +123,9 @@ def _prepare(layer, inputs, trial, marks, own_first, spikes, memory, b):
             _after(layer, trial, spikes, memory, count, memory.last[n], begin, n)
             memory.held[n] = 1 if spikes.free[memory.last[n]] < 0 else 0
     rates = rates_of(layer.tau_mem[0], layer.tau_syn[0])
-    _exponentials(memory.between, count + 1, rates)
-    _exponentials(memory.after, end - begin, rates)
-    _exponentials(memory.before, end - begin, rates)
+    fill(memory.between, count + 1, rates)
+    fill(memory.after, end - begin, rates)
+    fill(memory.before, end - begin, rates)
     return count
 
 
@@ -164,13 +144,6 @@ def _after(layer, trial, spikes, memory, count, s, begin, n):
     memory.after.span[s - begin] = _until(trial, memory, count, free) - (spikes.time[s] + layer.refractory[n])
     if free > spikes.at[s]:
         memory.next_late[s - begin], memory.late[free] = memory.late[free], s
-
-
-@compiled(**EXACT_PIECE)
-def _exponentials(moves, count, rates):
-    span, e_mem, e_syn, gain = moves
-    for k in range(count):
-        e_mem[k], e_syn[k], gain[k] = decays(max(span[k], 0.0), rates)
 
 
 @compiled(**EXACT_BARE)
