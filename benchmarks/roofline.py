@@ -82,7 +82,7 @@ def gated(width: float, rounds: int) -> list[Row]:
     forward = clocked(lambda: adjsnn.solve(net, u, dt=gated_gradient.DT), rounds)
     whole = clocked(lambda: gated_gradient.by_adjsnn(net, u), rounds)
     return [
-        Row(f"gated, width {width:g}, forward", "neuron-step", units, Work(17, share * n + 30, "float32"), forward),
+        Row(f"gated, width {width:g}, forward", "neuron-step", units, Work(9, share * n + 30, "float32"), forward),
         Row(f"gated, width {width:g}, backward", "neuron-step", units, Work(9, 2 * share * n + 35, "float32"), whole - forward),
     ]
 

@@ -22,7 +22,7 @@ BODIES = ("cpu", "cuda")
 # either machine, the form of a Runge–Kutta method, and which networks are covered.
 ONCE = {"adjsnn.lif.cpu.flow"} | {
     f"adjsnn.gated.cpu.{x}"
-    for x in ("arguments", "loops", "membranes", "runge_kutta", "runge_kutta_adjoint", "tableau", "vectors")
+    for x in ("arguments", "covered", "membranes", "runge_kutta", "runge_kutta_adjoint", "tableau", "vectors")
 }
 MODULES = {
     ".".join(["adjsnn", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path

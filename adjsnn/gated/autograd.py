@@ -9,7 +9,7 @@ from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.problem import GatedProblem
 from adjsnn.gated.program import GatedTrajectory
-from adjsnn.gated.solution import GatedSolution
+from adjsnn.gated.solution import GatedSolution, Unread
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
 
 # A sweep from (engine, tensors, shape, wanted, last), the last three as of `Body.sweep` in `adjsnn.gated.engine`.
@@ -35,25 +35,31 @@ def attach(problem: GatedProblem, start: Start = exact) -> GatedSolution:
         ConfigurationError: the inputs are a stream.
     """
     engine, tensors = problem.engine, problem.tensors
-    outputs = _Attached.apply(engine, start, tensors.names(), problem.whole_inputs(), *problem.y0, *tensors.flat())
-    *trajectory, spent = outputs
-    return problem.solution(GatedTrajectory(*trajectory), engine.ran(tensors), spent if start is exact else None)
+    lean = start is exact and engine.lean(tensors) and problem.shape[0] > 1  # of one step, both ends are all there is
+    outputs = _Attached.apply(engine, start, lean, tensors.names(), problem.whole_inputs(), *problem.y0, *tensors.flat())
+    *trajectory, spent, fast, slow = outputs
+    unread = Unread(spent, (fast, slow)) if start is exact else None
+    return problem.solution(GatedTrajectory(*trajectory), engine.ran(tensors), unread)
 
 
 class _Attached(FirstOrder):
     """Connects the forward program and a sweep to torch. Every tensor is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, engine, start, names, u, v0, a_fast0, a_slow0, *flat):
+    def forward(ctx, engine, start, lean, names, u, v0, a_fast0, a_slow0, *flat):
         tensors = _tensors(names, flat)
-        trajectory = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0))
-        ctx.engine, ctx.start, ctx.names = engine, start, names
+        trajectory = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0), lean)
+        ctx.engine, ctx.start, ctx.lean, ctx.names = engine, start, lean, names
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat, *trajectory.flat())
         ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
+        if lean:
+            ctx.mark_non_differentiable(trajectory.a_fast, trajectory.a_slow)
         ctx.set_materialize_grads(False)
-        # Zeros that have the gradient of Σ|q|, which is found when it is asked for.
-        return *trajectory.flat(), torch.zeros_like(v0)
+        # Zeros with the gradients of what is found when it is asked for: Σ|q|, and the synapses of a lean trajectory, which
+        # take no memory for being zero.
+        activities = (v0.new_zeros(()).expand(trajectory.v.shape) for _ in range(2))
+        return *trajectory.flat(), torch.zeros_like(v0), *activities
 
     @staticmethod
     def backward(ctx, *grad_outputs):
@@ -66,12 +72,12 @@ def _backward(ctx, *cotangents):
     u, *rest = ctx.saved_tensors
     tensors = _tensors(names, rest[: len(names)])
     trajectory = GatedTrajectory(*rest[len(names) :])
-    needs_u, *needs_y0 = ctx.needs_input_grad[3:7]
-    wanted = {name for name, needed in zip(names, ctx.needs_input_grad[7:], strict=True) if needed}
+    needs_u, *needs_y0 = ctx.needs_input_grad[4:8]
+    wanted = {name for name, needed in zip(names, ctx.needs_input_grad[8:], strict=True) if needed}
     if needs_u:
         wanted.add("u")
-    c_v, c_fast, c_slow, c_readout, *_, c_charge = cotangents
-    for_sweep = (c_readout, c_v, c_fast, c_slow)
+    c_v, c_fast, c_slow, c_readout, _, _, c_charge, *of_unread = cotangents
+    for_sweep = (c_readout, c_v, *(of_unread if ctx.lean else (c_fast, c_slow)))
     last = tuple(None if x is None else x[-1] for x in for_sweep)
     charge = {} if c_charge is None else {"c_charge": c_charge}
     sweep = ctx.start(ctx.engine, tensors, _sizes(trajectory), frozenset(wanted), last, **charge)
@@ -80,7 +86,7 @@ def _backward(ctx, *cotangents):
     gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
     of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
-    return None, None, None, *laid_out(of_arguments, (u, *ctx.y0, *tensors.flat()))
+    return None, None, None, None, *laid_out(of_arguments, (u, *ctx.y0, *tensors.flat()))
 
 
 def _sizes(trajectory: GatedTrajectory) -> tuple[int, int, int]:

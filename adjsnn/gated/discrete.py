@@ -14,6 +14,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.autograd import attach
 from adjsnn.gated.network import GatedState
 from adjsnn.gated.problem import GatedProblem
+from adjsnn.gated.program import bytes_per_step
 from adjsnn.gated.segmented import Inputs, Units, segmented, slots_within
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.numerics.checkpoints import slots_for
@@ -60,8 +61,8 @@ def _kept_states(choice: DiscreteAdjoint, problem: GatedProblem) -> Choose | Non
         return lambda units: min(slots_for(choice.checkpoints, n_steps), units.count)
     if choice.memory_mb is None:
         return None
-    memory_mb, w = float(choice.memory_mb), problem.tensors.w_rec
-    trajectory = n_steps * batch * len(w) * (4 * w.element_size() + 1)
+    memory_mb, tensors = float(choice.memory_mb), problem.tensors
+    trajectory = n_steps * batch * len(tensors.w_rec) * bytes_per_step(tensors, problem.engine.lean(tensors))
     if trajectory <= memory_mb * 1e6 and not isinstance(problem.inputs, Stream):
         return None
     return lambda units: slots_within(memory_mb, units)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.bodies import Ran
-from adjsnn.gated.cpu import loops
+from adjsnn.gated.cpu import covered, loops
 from adjsnn.gated.cuda import loops as cuda_loops
 from adjsnn.gated.membranes import Membrane
 from adjsnn.gated.network import GatedState, GatedTensors
@@ -49,6 +49,15 @@ class Body(Protocol):
 
     name: str
     carried: int
+
+    @property
+    def activities(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """Where the body takes lean trajectories, forward and back: what finds a synapse's activities again, (T+1, B, N).
+
+        They are the numbers that `fill` would have written, given the first row, the synapse's time constant, and v and
+        crossings from the beginning of a trial. Back, the gradients of τ_f and τ_s are none of those that are asked for.
+        """
+        ...
 
     def unit_length(self, n_steps: int, batch: int) -> int:
         """Steps in a unit of checkpointing.
@@ -107,7 +116,7 @@ class Loops(NamedTuple):
     body: Callable[[GatedProgram, GatedTensors], Body]
 
 
-LOOPS = {"fused": Loops(loops.uncovered, loops.FusedGated), "cuda": Loops(cuda_loops.uncovered, cuda_loops.body)}
+LOOPS = {"fused": Loops(covered.uncovered, loops.FusedGated), "cuda": Loops(cuda_loops.uncovered, cuda_loops.body)}
 
 
 class Engine:
@@ -120,7 +129,7 @@ class Engine:
 
     def __init__(self, program: GatedProgram, kernels: str = "auto") -> None:
         self.program, self.kernels = program, kernels
-        self._unlike = loops.unlike_the_loops(program.neuron, program.gate)
+        self._unlike = covered.unlike_the_loops(program.neuron, program.gate)
 
     def loops(self, tensors: GatedTensors) -> str:
         """Which loops run the network where they cover it: those that were asked for, else those for its device."""
@@ -150,9 +159,14 @@ class Engine:
         """Steps in a unit of checkpointing, a block of the backward pass."""
         return self.body(tensors, "backward").unit_length(n_steps, batch)
 
-    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState) -> GatedTrajectory:
+    def lean(self, tensors: GatedTensors) -> bool:
+        """Whether synapses need not be stored: both bodies do without, and the gradients of τ_f and τ_s are not asked for."""
+        learnt = tensors.tau_fast.requires_grad or tensors.tau_slow.requires_grad
+        return not learnt and all(self.body(tensors, direction).activities for direction in BOTH)
+
+    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState, lean: bool = False) -> GatedTrajectory:
         """Forward solution into preallocated memory, without a tape."""
-        trajectory = memory_for(tensors, u)
+        trajectory = memory_for(tensors, u, lean)
         carried = self.body(tensors, "forward").carry(y0)
         irregular, _ = self.fill(tensors, u, y0, trajectory, carried, len(u))
         self.program.warn(irregular)

@@ -26,6 +26,7 @@ class Plain:
 
     name = "plain"
     carried = 1
+    activities = None
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
         self.program, self.tensors = program, tensors

@@ -9,7 +9,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedTrajectory
-from adjsnn.gated.solution import GatedSolution
+from adjsnn.gated.solution import GatedSolution, Unread
 from adjsnn.signals import Stream
 
 
@@ -50,26 +50,23 @@ class GatedProblem:
             )
         return self.inputs
 
-    def solution(self, trajectory: GatedTrajectory, ran: Ran, spent: Tensor | None = None) -> GatedSolution:
+    def solution(self, trajectory: GatedTrajectory, ran: Ran, unread: Unread | None = None) -> GatedSolution:
         """The solution of a whole trajectory.
 
         Args:
             trajectory: of all steps.
             ran: what ran to find it.
-            spent: zeros, (B, N), that have the gradient of Σ|q|; None where that is the one of the states.
+            unread: zeros with the gradients of what is found when it is asked for; None where those are the states'.
         """
-        v, a_fast, a_slow, readout = trajectory.flat()[:4]
         return GatedSolution(
             ts=self.ts,
-            v=v,
-            a_fast=a_fast,
-            a_slow=a_slow,
-            readout=readout,
+            v=trajectory.v,
+            readout=trajectory.readout,
             t_end=float(self.ts[-1]),
-            _program=self.engine.program,
             _ran=ran,
             _tensors=self.tensors,
             _trajectory=trajectory,
             _u=self.whole_inputs().detach(),
-            _spent=spent,
+            _unread=unread,
+            _engine=self.engine,
         )

@@ -52,7 +52,7 @@ class GatedTrajectory:
 
     Attributes:
         v: voltages at the T+1 times, (T+1, B, N).
-        a_fast: recurrent synaptic activities, likewise.
+        a_fast: recurrent synaptic activities, likewise; of a lean trajectory the first and the last alone, (2, B, N).
         a_slow: readout synaptic activities, likewise.
         readout: o, (T+1, B, C_out).
         current: I of each step, (T, B, N).
@@ -60,8 +60,8 @@ class GatedTrajectory:
     """
 
     v: Float[Tensor, "T1 B N"]
-    a_fast: Float[Tensor, "T1 B N"]
-    a_slow: Float[Tensor, "T1 B N"]
+    a_fast: Float[Tensor, "rows B N"]
+    a_slow: Float[Tensor, "rows B N"]
     readout: Float[Tensor, "T1 B C"]
     current: Float[Tensor, "T B N"]
     crossings: Int8[Tensor, "T B N"]
@@ -283,16 +283,22 @@ class GatedProgram(ABC):
         return f"sample {sample}, neuron {neuron}, t = {step * self.dt:g} ms (step {step} of {self.dt:g} ms)"
 
 
-def memory_for(tensors: GatedTensors, u: Float[Tensor, "T B C"], start: int = 0) -> GatedTrajectory:
+def memory_for(tensors: GatedTensors, u: Float[Tensor, "T B C"], lean: bool, start: int = 0) -> GatedTrajectory:
     """Memory for the trajectory of T steps, placed like that of the steps from `start` on in the memory of a whole trial."""
     n_steps, batch, _ = u.shape
     w, n_out = tensors.w_rec, len(tensors.w_out)
     width = batch * len(w)
     size = (n_steps, batch, len(w))
-    v, a_fast, a_slow = (fresh((n_steps + 1, *size[1:]), w, place=start * width) for _ in range(3))
+    rows = (n_steps + 1, 2 if lean else n_steps + 1, 2 if lean else n_steps + 1)
+    v, a_fast, a_slow = (fresh((k, *size[1:]), w, place=start * width) for k in rows)
     readout = fresh((n_steps + 1, batch, n_out), w, place=start * batch * n_out)
     current = fresh(size, w, place=start * width)
     return GatedTrajectory(v, a_fast, a_slow, readout, current, fresh(size, w, torch.int8, place=start * width))
+
+
+def bytes_per_step(tensors: GatedTensors, lean: bool) -> int:
+    """Memory of a trajectory per neuron and step: v, I and what is kept of the synapses, and a byte of crossings."""
+    return (2 if lean else 4) * tensors.w_rec.element_size() + 1
 
 
 def nested(n_steps: int, unit: int, block: int) -> Iterator[tuple[int, int]]:

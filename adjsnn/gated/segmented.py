@@ -14,7 +14,7 @@ from torch import Tensor
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
-from adjsnn.gated.program import GatedTrajectory, Irregular, memory_for
+from adjsnn.gated.program import GatedTrajectory, Irregular, bytes_per_step, memory_for
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
 
@@ -76,6 +76,7 @@ class Units:
         self.n_hidden = len(tensors.w_rec)
         self.length = engine.unit_length(tensors, self.n_steps, self.batch)
         self.count = -(-self.n_steps // self.length)
+        self.lean = engine.lean(tensors)
 
     def span(self, unit: int) -> tuple[int, int]:
         return unit * self.length, min((unit + 1) * self.length, self.n_steps)
@@ -90,14 +91,15 @@ class Units:
     @property
     def unit_bytes(self) -> int:
         """Memory of one unit's trajectory."""
-        size = self.tensors.w_rec.element_size()
-        return self.batch * (self.length * self.n_hidden * (4 * size + 1) + (self.length + 1) * len(self.tensors.w_out) * size)
+        steps = self.length * self.n_hidden * bytes_per_step(self.tensors, self.lean)
+        readout = (self.length + 1) * len(self.tensors.w_out) * self.tensors.w_rec.element_size()
+        return self.batch * (steps + readout)
 
     def run(self, unit: int, start: Snapshot) -> tuple[Tensor, GatedTrajectory, Snapshot, Irregular]:
         """One unit from a snapshot: its input, its trajectory, the snapshot at its end, and what is to be warned of."""
         begin, end = self.span(unit)
         u = self.inputs(begin, end)
-        trajectory = memory_for(self.tensors, u, begin)
+        trajectory = memory_for(self.tensors, u, self.lean, begin)
         y0 = GatedState(*start[:3])
         irregular, carry = self.engine.fill(self.tensors, u, y0, trajectory, start.carry, self.n_steps, begin)
         if start.readout is not None:  # the same sum in the same order as the last row of the unit before

@@ -1,7 +1,7 @@
 """What a solve of a gated network returns; its face is that of `adjsnn.solutions`, with one layer."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -10,6 +10,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import index
 from adjsnn.errors import NotKeptError
+from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
 from adjsnn.gated.segmented import Record
@@ -53,6 +54,38 @@ class Stats:
         return (self.spikes,)
 
 
+class Unread(NamedTuple):
+    """Zeros that have the gradients of what is found when it is asked for.
+
+    Attributes:
+        spent: of Σ|q|, (B, N).
+        activities: of a_fast and a_slow, (T+1, B, N) each, where the trajectory is lean; without memory of their own.
+    """
+
+    spent: Tensor
+    activities: tuple[Tensor, Tensor]
+
+
+class _Given(torch.autograd.Function):
+    """Values with the gradient of something else of their shape."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, unread: Tensor) -> Tensor:
+        del ctx, unread
+        return values.detach()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del ctx
+        return None, cotangent
+
+
+def given(values: Tensor, unread: Tensor) -> Tensor:
+    """`values`, with the gradient of `unread`."""
+    result: Any = _Given.apply(values, unread) if unread.requires_grad else values
+    return result
+
+
 @dataclass(frozen=True)
 class GatedSolution:
     """Solution of a gated-synapse network.
@@ -62,8 +95,6 @@ class GatedSolution:
     Attributes:
         ts: the T+1 times, ms.
         v: voltages at these times, (T+1, B, N), dimensionless; differentiable.
-        a_fast: recurrent synaptic activities, likewise.
-        a_slow: readout synaptic activities, likewise.
         readout: o = W_out a_s, (T+1, B, C_out); differentiable.
         t_end: the last time, ms.
 
@@ -74,22 +105,53 @@ class GatedSolution:
 
     ts: Float[Tensor, " T1"]
     v: Float[Tensor, "T1 B N"]
-    a_fast: Float[Tensor, "T1 B N"]
-    a_slow: Float[Tensor, "T1 B N"]
     readout: Float[Tensor, "T1 B C"]
     t_end: float
-    _program: GatedProgram = field(repr=False)
+    _engine: Engine = field(repr=False)
     _ran: Ran = field(repr=False)
     _tensors: GatedTensors = field(repr=False)
     _trajectory: GatedTrajectory = field(repr=False)
     _u: Tensor = field(repr=False)
-    _spent: Tensor | None = field(repr=False)
+    _unread: Unread | None = field(repr=False)
     _seal: Seal = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         t, inputs = self._trajectory, {"inputs": self._u} if self._program.reads_input_again else {}
         states = {"sol.v": t.v, "sol.a_fast": t.a_fast, "sol.a_slow": t.a_slow}
         object.__setattr__(self, "_seal", Seal(**states, **{"sol.crossings": t.crossings}, **inputs))
+
+    @property
+    def _program(self) -> GatedProgram:
+        return self._engine.program
+
+    @computed_once
+    @untraced
+    def a_fast(self) -> Float[Tensor, "T1 B N"]:
+        """Recurrent synaptic activities at the times ts, equation (1.2); differentiable."""
+        return self._activity("a_fast", self._tensors.tau_fast, 0)
+
+    @computed_once
+    @untraced
+    def a_slow(self) -> Float[Tensor, "T1 B N"]:
+        """Readout synaptic activities at the times ts, equation (1.2); differentiable."""
+        return self._activity("a_slow", self._tensors.tau_slow, 1)
+
+    def _activity(self, name: str, tau: Tensor, synapse: int) -> Tensor:
+        """A synapse's activities, found again where the trajectory is lean."""
+        t, stored = self._trajectory, getattr(self._trajectory, name)
+        if not self._lean:
+            return stored
+        activities = self._engine.body(self._tensors, "forward").activities
+        assert activities is not None
+        assert self._unread is not None
+        self._seal.check("sol.v", "sol.crossings")
+        with torch.no_grad():
+            values = activities(stored[0], tau, t.v, t.crossings)
+        return given(values, self._unread.activities[synapse])
+
+    @property
+    def _lean(self) -> bool:
+        return len(self._trajectory.a_fast) < len(self.v)
 
     @property
     @untraced
@@ -102,12 +164,12 @@ class GatedSolution:
     @untraced
     def spike_charge(self) -> Float[Tensor, "B N"]:
         """Σ|q| of each neuron, its differentiable number of spikes."""
-        if self._spent is None:
+        if self._unread is None:
             return self.charge.abs().sum(0)
         self._seal.check("sol.v", "sol.crossings")
         with torch.no_grad():
             spent = self._program.spent(self.v, self.crossings)
-        return spent + self._spent if self._spent.requires_grad else spent
+        return given(spent, self._unread.spent)
 
     @property
     @untraced
@@ -118,7 +180,11 @@ class GatedSolution:
     @property
     def final_state(self) -> GatedState:
         """State at the last time, to go on from with `solve(..., y0=...)`."""
-        return GatedState(self.v[-1].clone(), self.a_fast[-1].clone(), self.a_slow[-1].clone())
+        v, fast, slow = self.v[-1].clone(), self._trajectory.a_fast[-1].clone(), self._trajectory.a_slow[-1].clone()
+        if not self._lean:
+            return GatedState(v, fast, slow)
+        assert self._unread is not None
+        return GatedState(v, *(given(x, y[-1]) for x, y in zip((fast, slow), self._unread.activities, strict=True)))
 
     @computed_once
     @untraced

@@ -82,6 +82,7 @@ class GatedCase:
     u: str
     y0: str
     alike: bool
+    learn_tau: bool
     checkpoints: str | int
 
 
@@ -104,6 +105,7 @@ def gated_cases(draw: st.DrawFn, *, method: str) -> GatedCase:
         u=draw(st.sampled_from(("noise", "zero", "pulses", "strong"))),
         y0=draw(st.sampled_from(("rest", "random", "zone"))),
         alike=draw(st.booleans()),
+        learn_tau=draw(st.booleans()),  # else Euler steps keep no synapses
         checkpoints=draw(st.sampled_from((1, 2, 3, "sqrt"))),
     )
 
@@ -118,7 +120,8 @@ class Problem:
     fused: bool
 
     def leaves(self) -> dict[str, Tensor]:
-        return {**dict(self.net.named_parameters()), "u": self.u, **self.y0._asdict()}
+        learnt = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        return {**learnt, "u": self.u, **self.y0._asdict()}
 
 
 def build(case: GatedCase) -> Problem:
@@ -138,7 +141,7 @@ def build(case: GatedCase) -> Problem:
     }[case.taus]
     net = adjsnn.GatedSynapseNetwork(
         case.n_in, n, 2, neuron=neuron, gate=GATES[case.gate](case.width), tau_fast=tau_fast, tau_slow=tau_slow,
-        learn=("weights", "bias", "tau_fast", "tau_slow", *neuron.constants),
+        learn=("weights", "bias", *(("tau_fast", "tau_slow") if case.learn_tau else ()), *neuron.constants),
         generator=torch.Generator().manual_seed(case.seed), dtype=F64,
     )  # fmt: skip
     drive = DRIVE[case.neuron]

@@ -31,7 +31,16 @@ def of_costates(judge: Found) -> dict[str, float]:
     return dict.fromkeys(names, 2.0**-52 * max(largest(judge.gradients[name]) for name in names))
 
 
+def a_kink(judge: Found, nudges: list[Found]) -> bool:
+    """Whether the sign of a charge, which is the derivative of |q| in the number of spikes, is one of rounding."""
+    q, *nudged = (x.sol.charge.detach() for x in (judge, *nudges) if x.error is None)
+    return bool(((q != 0) & (q.abs() < 1e-13)).any()) or any(bool((q.sign() != other.sign()).any()) for other in nudged)
+
+
 def agree(p: Problem, judge: Found, other: dict[str, Tensor], nudges: list[Found]) -> None:
+    if a_kink(judge, nudges):
+        event("a charge at its kink")
+        return
     near = [n.gradients for n in nudges if n.error is None]
     gradients_agree(p.leaves(), judge.gradients, other, near, rounding(p), of_costates(judge))
 

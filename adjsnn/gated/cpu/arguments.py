@@ -103,8 +103,8 @@ class Path(NamedTuple):
     Attributes:
         u: (T, B, C).
         v: (T+1, B, N).
-        a_fast: (T+1, B, N).
-        a_slow: (T+1, B, N).
+        a_fast: (T+1, B, N); of a lean trajectory the row before the first step and the last one, or the last alone.
+        a_slow: likewise.
         readout: (T+1, B, C_out).
         current: I of each step, (T, B, N).
         crossings: thresholds crossed in each step, (T, B, N), int8.

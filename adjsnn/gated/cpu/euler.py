@@ -52,7 +52,7 @@ def forward(network, synapses, path, carry, first, last, memory, channels, outco
         network: Network, its constants and bias repeated for each sample of a tile.
         synapses: Synapses.
         path: Path, the neurons of all samples in one row; row 0 of v, a_fast, a_slow and readout is given, the other rows,
-            current and crossings are written.
+            current and crossings are written. Where a_fast and a_slow have fewer rows, the last one goes along with the steps.
         carry: Carry of row 0, in one row; on return of the last row.
         first: of the samples.
         last: one past the last of them.
@@ -70,7 +70,7 @@ def forward(network, synapses, path, carry, first, last, memory, channels, outco
             fine, low, high = _step(network, keep, gain, path, carry, memory, t, start, stop)
             lowest, highest = min(lowest, low), max(highest, high)
             for b in range(start, stop):
-                a_slow = path.a_slow[t + 1, b * n_hidden : (b + 1) * n_hidden]
+                a_slow = path.a_slow[min(t + 1, len(path.a_slow) - 1), b * n_hidden : (b + 1) * n_hidden]
                 dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
             if not fine:
                 outcome.broken[0], outcome.broken[1] = t, start
@@ -104,8 +104,8 @@ def _step(network, keep, gain, path, carry, memory, t, start, stop):
     for n in range(v.shape[0]):  # the charge that the step releases: what G gained, and one for every threshold crossed
         q[n] = charge[n] - level[n] + turns[n]
     copy(charge, level)
-    _filter(path.a_fast[t, here:to], q, keep[0], gain[0], path.a_fast[t + 1, here:to])
-    _filter(path.a_slow[t, here:to], q, keep[1], gain[1], path.a_slow[t + 1, here:to])
+    _filter(path.a_fast, t, here, to, q, keep[0], gain[0])
+    _filter(path.a_slow, t, here, to, q, keep[1], gain[1])
     scaled(keep[0], recurrent)
     fine, lowest, highest = _checked(current, after, turns, crossings)
     scaled(gain[0], q)
@@ -171,7 +171,45 @@ def products(matrix_t, a, index, weight, out):
 
 
 @compiled(**OPTIONS)
-def _filter(a, q, keep, gain, out):
-    """a⁺ = (1 - h/τ) a + q/τ."""
-    for n in range(a.shape[0]):
-        out[n] = keep * a[n] + gain * q[n]
+def activities(network, tau, v, crossings, level, first, last, memory, out):
+    """A synapse's activity of samples first … last-1 again, from v and crossings as `forward` left them.
+
+    Args:
+        network: Network.
+        tau: of the synapse.
+        v: (T+1, B·N).
+        crossings: (T, B·N).
+        level: G before the first step, (B·N,); on return after the last.
+        first: of the samples.
+        last: one past the last of them.
+        memory: EulerMemory.
+        out: (T+1, B·N); row 0 is given, the others are written.
+    """
+    one, n_hidden, tile = v.dtype.type(1.0), network.w_rec_t.shape[0], memory.q.shape[0]
+    for t in range(len(crossings)):
+        for here in range(first * n_hidden, last * n_hidden, tile):
+            to = min(here + tile, last * n_hidden)
+            after, before = v[t + 1, here:to], level[here:to]
+            q, charge = memory.q[: to - here], memory.charge[: to - here]
+            zone(after, network.zone, network.two_sided, q)
+            integral(network.gate, q, charge)
+            if network.two_sided:
+                mirrored(after, charge)
+            for n in range(to - here):
+                q[n] = charge[n] - before[n] + crossings[t, here + n]
+            copy(charge, before)
+            _filter(out, t, here, to, q, one - network.h / tau, one / tau)
+
+
+@compiled(**OPTIONS)
+def _filter(a, t, here, to, q, keep, gain):
+    """a⁺ = (1 - h/τ) a + q/τ of some neurons in a step, into the next row, or in the last where there is no next."""
+    last = len(a) - 1
+    if t < last:
+        now, after = a[t, here:to], a[t + 1, here:to]
+        for n in range(now.shape[0]):
+            after[n] = keep * now[n] + gain * q[n]
+    else:
+        only = a[last, here:to]
+        for n in range(only.shape[0]):
+            only[n] = keep * only[n] + gain * q[n]

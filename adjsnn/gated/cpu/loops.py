@@ -1,4 +1,4 @@
-"""Connects the fused CPU loops to tensors: which networks they cover, threads, and gradients by name."""
+"""Connects the fused CPU loops to tensors: threads, and gradients by name."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.gated.cpu import arguments
 from adjsnn.gated.cpu.arguments import (
     TOGETHER,
     Carry,
@@ -25,19 +24,14 @@ from adjsnn.gated.cpu.arguments import (
     Synapses,
     Want,
 )
+from adjsnn.gated.cpu.covered import GATES, MEMBRANES
 from adjsnn.gated.cpu.tableau import FusedTableau
-from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
-from adjsnn.gated.inheritance import unaltered
-from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular
 from adjsnn.gated.runge_kutta import GatedRungeKutta
+from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_parts
 
-MEMBRANES: dict[type, int] = {NIF: arguments.NIF, LIF: arguments.LIF, QIF: arguments.QIF}
-CONSTANTS: dict[type, tuple[str, ...]] = {NIF: (), LIF: ("tau_mem", "v_reset"), QIF: ("tau_v",)}
-GATES: dict[type, int] = {RectangularGate: arguments.RECTANGULAR, RaisedCosineGate: arguments.RAISED_COSINE}
-MOST_NEURONS = 1024  # beyond, the columns of W_rec no longer stay in a core's cache and whole products win
 TILE = 512  # neurons of some samples that Euler steps treat together: their vectors stay in a core's nearest cache
 NEURON_STEPS = 1 << 21  # neuron-steps in a block of steps; some milliseconds, some tens of megabytes
 
@@ -50,41 +44,11 @@ class Progress(NamedTuple):
     highest: int
 
 
-def obstacle(neuron: Membrane, gate: Gate, tensors: GatedTensors) -> str | None:
-    """Why the fused loops cannot run this network, or None where they can."""
-    return unlike_the_loops(neuron, gate) or uncovered(neuron, tensors)
-
-
-def uncovered(neuron: Membrane, tensors: GatedTensors) -> str | None:
-    """What of the tensors the loops do not cover."""
-    if tuple(tensors.constants) != CONSTANTS[type(neuron)]:
-        return f"{type(neuron).__name__} has constants {list(tensors.constants)}"
-    if not tensors.w_rec.is_cpu:
-        return f"the network is on {tensors.w_rec.device}, not on the CPU"
-    if tensors.tau_fast.dim() or tensors.tau_slow.dim():
-        return "tau_fast and tau_slow differ between neurons"
-    if (n := tensors.w_rec.shape[0]) > MOST_NEURONS:
-        return f"{n} neurons are more than {MOST_NEURONS}"
-    return None
-
-
-def unlike_the_loops(neuron: Membrane, gate: Gate) -> str | None:
-    """What of a membrane or gate is not as the loops have it: a subclass, or what was replaced on an object or its class."""
-    if type(neuron) not in MEMBRANES:
-        return f"the membrane {type(neuron).__name__} is not one of NIF, LIF, QIF"
-    if type(gate) not in GATES:
-        return f"the gate {type(gate).__name__} is not one of RectangularGate, RaisedCosineGate"
-    for model in (neuron, gate):
-        if not unaltered(model):
-            return f"attributes of {type(model).__name__} were replaced"
-    return None
-
-
 class FusedGated:
     """The fused loops for one program and one network's tensors; a body as in `adjsnn.gated.engine`.
 
     Args:
-        program: what runs; `obstacle` must be None.
+        program: what runs; covered by the loops.
         tensors: the network's.
     """
 
@@ -118,9 +82,35 @@ class FusedGated:
         t = trajectory
         progress = self.forward(u, t.v, t.a_fast, t.a_slow, t.readout, t.current, t.crossings, carried)
         if (step := progress.broken) >= 0:
-            after = slice(step + 1, step + 2)
-            self.program.refuse(t.v[after], t.a_fast[after], t.crossings[step : step + 1].to(u.dtype), start + step)
+            steps, after = slice(step, step + 1), slice(step + 1, step + 2)
+            a_fast = t.a_fast
+            if len(a_fast) < len(t.v):
+                a_fast = self._activities(a_fast[0], self.tensors.tau_fast, t.v[: step + 2], t.crossings[: step + 1])
+            self.program.refuse(t.v[after], a_fast[after], t.crossings[steps].to(u.dtype), start + step)
         return self.program.irregular(t.crossings, progress.lowest, progress.highest, start), carried
+
+    @property
+    def activities(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """As of a body in `adjsnn.gated.engine`."""
+        return None if self.tableau else self._activities
+
+    def _activities(self, first: Tensor, tau: Tensor, v: Tensor, crossings: Tensor) -> Tensor:
+        from adjsnn.gated.cpu.euler import activities  # noqa: PLC0415  loads the compiler
+
+        n_steps, batch, n_hidden = crossings.shape
+        result, dtype = fresh(v.shape, v), _array(v).dtype.type
+        result[0] = first
+        path = [self.rows(_array(x), 2) for x in (v, crossings)]
+        level, out = self.rows(_array(self.program.charge_level(v[0])).copy(), 1), self.rows(result.numpy(), 2)
+        network, constant = self.network(dtype), dtype(tau.item())
+
+        def work(k: int, first: int, last: int, part: int) -> bool:
+            del k, part
+            activities(network, constant, *path, level, first, last, *self._memory(n_hidden, dtype), out)
+            return True
+
+        run_parts(work, groups_of(batch, n_hidden * n_steps, n_hidden), 1)
+        return result
 
     def sweep(
         self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None], c_charge: Tensor | None = None
@@ -363,11 +353,12 @@ def _array(x: Tensor) -> np.ndarray:
 def _part(path: Path, start: int, stop: int) -> Path:
     """Steps start … stop-1 of a path."""
     at, states = slice(start, stop), slice(start, stop + 1)
+    kept = slice(min(start, len(path.a_fast) - 1), stop + 1)  # of a lean one the last row is all there is
     return Path(
         u=path.u[at],
         v=path.v[states],
-        a_fast=path.a_fast[states],
-        a_slow=path.a_slow[states],
+        a_fast=path.a_fast[kept],
+        a_slow=path.a_slow[kept],
         readout=path.readout[states],
         current=path.current[at],
         crossings=path.crossings[at],

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from adjsnn.gated.cpu.loops import CONSTANTS
+from adjsnn.gated.cpu.covered import CONSTANTS
 from adjsnn.gated.membranes import Membrane
 from adjsnn.gated.network import GatedTensors
 from adjsnn.gated.program import GatedProgram

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.gated.cotangents import outer
-from adjsnn.gated.cpu.loops import GATES, MEMBRANES
+from adjsnn.gated.cpu.covered import GATES, MEMBRANES
 from adjsnn.gated.cpu.tableau import FusedTableau
 from adjsnn.gated.cuda import euler, euler_adjoint, runge_kutta, runge_kutta_adjoint
 from adjsnn.gated.cuda.arguments import (
@@ -52,6 +52,7 @@ class CudaGated:
 
     name = "cuda"
     carried = 2
+    activities = None
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
         *others, constants = tensors
