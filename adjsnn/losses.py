@@ -164,7 +164,8 @@ def van_rossum(
 ) -> Float[Tensor, " B"]:
     """van Rossum distance of the spikes of a layer to `target`, summed over neurons, for each sample.
 
-    A distance to learn by where the times are differentiable, as those of LIF networks; to judge by elsewhere.
+    A distance to learn by where the times are differentiable, as those of LIF networks, or the spikes on a grid by a learning
+    rule; to judge by elsewhere.
 
     (1/τ) ∫ (Σ_k e^{-(t-t_k)/τ} - Σ_l e^{-(t-t_l)/τ})² dt over all times, each sum over the spikes before t. That is
     ½ Σ e^{-|t_k-t_l|/τ} over all pairs of the two trains, with sign + within a train and - across (2.15). A spike too many or
@@ -192,14 +193,15 @@ def van_rossum(
     tau = positive("tau", tau, remedy="tau=10.0")
     spikes.check(ordered=False)
     target.check(ordered=False)
-    columns = [_columns(spikes, 1.0), _columns(target, -1.0)]
-    group, time, sign = (torch.cat(x) for x in zip(*columns, strict=True))
+    on_grid = getattr(type(sol), "weighted_spikes", None)
+    own = _columns(spikes, 1.0) if on_grid is None else on_grid(sol, layer)
+    group, time, sign = (torch.cat(x) for x in zip(own, _columns(target, -1.0), strict=True))
     order = time.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]
     groups = spikes.batch * spikes.n_neurons
     first = torch.cat([group.new_zeros(1), torch.bincount(group, minlength=groups).cumsum(0)])
     distances = pair_sums(time[order].double(), sign[order].double()[:, None], first, tau)
-    return distances.view(spikes.batch, spikes.n_neurons).sum(1).to(time.dtype)
+    return distances.view(spikes.batch, spikes.n_neurons).sum(1).to(spikes.time.dtype)
 
 
 def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # what solves a family is loaded when the first of its networ
     from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
     from adjsnn.hybrid.adjoint import HybridChoice
     from adjsnn.hybrid.solution import HybridSolution
-    from adjsnn.lif.adjoint import LIFAdjoint
+    from adjsnn.lif.adjoint import ClockedAdjoint, LIFAdjoint
+    from adjsnn.lif.clocked_solution import ClockedSolution
     from adjsnn.lif.engine import Kernels
     from adjsnn.lif.solution import LIFSolution
 
@@ -52,6 +53,18 @@ class LIFOptions(TypedDict, total=False):
     kernels: Kernels
 
 
+class ClockedOptions(TypedDict, total=False):
+    """Options of `solve` for LIF networks and a learning rule on a clock; as `adjsnn.lif.solve.solve_lif` explains them."""
+
+    dt: Required[Number]
+    currents: Tensor | None
+    t_end: Number | None
+    ts: Times | None
+    adjoint: Required[ClockedAdjoint]
+    y0: Sequence[LIFState] | None
+    kernels: Kernels
+
+
 class HybridOptions(TypedDict, total=False):
     """Options of `solve` for users' own systems; as `adjsnn.hybrid.solve.solve_hybrid` explains them."""
 
@@ -69,6 +82,8 @@ class HybridOptions(TypedDict, total=False):
 @overload
 def solve(system: LIFNetwork, inputs: SpikeTrains | Tensor, **options: Unpack[LIFOptions]) -> LIFSolution: ...
 @overload
+def solve(system: LIFNetwork, inputs: SpikeTrains | Tensor, **options: Unpack[ClockedOptions]) -> ClockedSolution: ...
+@overload
 def solve(system: GatedSynapseNetwork, inputs: Tensor, **options: Unpack[GatedOptions]) -> GatedSolution: ...
 @overload
 def solve(
@@ -81,7 +96,7 @@ def solve(system: HybridSystem, inputs: Any = None, **options: Unpack[HybridOpti
 @untraced
 def solve(
     system: Any, inputs: Any = None, **options: Any
-) -> GatedSolution | CheckpointedSolution | HybridSolution | LIFSolution:
+) -> GatedSolution | CheckpointedSolution | HybridSolution | LIFSolution | ClockedSolution:
     """Integrate `system` through `inputs`; a loss of the solution, `.backward()`, runs the chosen adjoint.
 
     Args:
@@ -94,8 +109,9 @@ def solve(
             y0, substeps).
 
     Returns:
-        GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, or HybridSolution. Gradients
-        reach parameters, `inputs` and `y0`, as far as they require one.
+        GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, ClockedSolution where the adjoint
+        is a learning rule on a clock, or HybridSolution. Gradients reach parameters, `inputs` and `y0`, as far as they require
+        one.
 
     Raises:
         ConfigurationError: arguments that cannot be right; says which. Tensors of a transform of torch.func.

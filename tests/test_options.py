@@ -15,14 +15,20 @@ from adjsnn.gated.adjoint import GatedChoice
 from adjsnn.gated.solve import solve_gated
 from adjsnn.hybrid.adjoint import HybridChoice
 from adjsnn.hybrid.solve import solve_hybrid
-from adjsnn.lif.adjoint import LIFAdjoint
+from adjsnn.lif.adjoint import ClockedAdjoint, LIFAdjoint
 from adjsnn.lif.engine import Kernels
 from adjsnn.lif.solve import solve_lif
 
 SOLVE = sys.modules["adjsnn.solve"]
 ENTRIES = {"GatedOptions": solve_gated, "LIFOptions": solve_lif, "HybridOptions": solve_hybrid}
 # What the module of `solve` knows to type checkers alone, for it is loaded with the first network of its kind.
-LATE = {"Kernels": Kernels, "GatedChoice": GatedChoice, "LIFAdjoint": LIFAdjoint, "HybridChoice": HybridChoice}
+LATE = {
+    "Kernels": Kernels,
+    "GatedChoice": GatedChoice,
+    "LIFAdjoint": LIFAdjoint,
+    "ClockedAdjoint": ClockedAdjoint,
+    "HybridChoice": HybridChoice,
+}
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,9 +43,18 @@ def test_the_overloads_have_the_options_of_the_entries(name):
     declared = {key: get_args(x)[0] if get_origin(x) is Required else x for key, x in hints.items()}
     parameters = inspect.signature(ENTRIES[name]).parameters.values()
     known = get_type_hints(ENTRIES[name])
+    if name == "LIFOptions":
+        declared["adjoint"] |= ClockedAdjoint  # whose solutions are others, so it has an overload of its own
     assert declared == {x.name: known[x.name] for x in parameters if x.kind is x.KEYWORD_ONLY}
     needed = {key for key, x in hints.items() if get_origin(x) is Required}
     assert needed == {x.name for x in parameters if x.kind is x.KEYWORD_ONLY and x.default is x.empty}
+
+
+def test_a_rule_on_a_clock_has_the_options_of_a_lif_network():
+    of_rules, of_networks = (get_type_hints(getattr(SOLVE, name), localns=LATE) for name in ("ClockedOptions", "LIFOptions"))
+    assert {key: x for key, x in of_rules.items() if key not in ("dt", "adjoint")} == {
+        key: x for key, x in of_networks.items() if key not in ("dt", "adjoint", "max_spikes")
+    }
 
 
 def solve_each(**options):

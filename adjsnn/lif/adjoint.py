@@ -1,7 +1,8 @@
 """What carries a cotangent back through a LIF network: the contract of every adjoint and learning rule, and the exact one.
 
 A new one is a class with `run_lif`, in a file of its own. One with a backward sweep of its own hands it to
-`adjsnn.lif.autograd.attach`; one that needs none forms its solution from results of layers with `LIFProblem.solution`.
+`adjsnn.lif.autograd.attach`; one that needs none forms its solution from results of layers with `LIFProblem.solution`; one that
+needs a grid solves by `adjsnn.lif.clocked_problem.solve_clocked`.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from adjsnn.adjoints import taken_as
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.autograd import attach
+from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.solution import LIFSolution
 
@@ -30,6 +32,22 @@ class LIFAdjoint(Protocol):
         ...
 
 
+@runtime_checkable
+class ClockedAdjoint(Protocol):
+    """What solves a LIF network in steps of dt, a learning rule.
+
+    Attributes:
+        clocked: True.
+    """
+
+    @property
+    def clocked(self) -> bool: ...
+
+    def run_lif(self, problem: LIFProblem) -> ClockedSolution:
+        """As of a LIFAdjoint; `problem.dt` may be None still."""
+        ...
+
+
 @dataclass(frozen=True)
 class EventAdjoint:
     """Exact gradient of the true cost, to rounding: the costate jumps at events and is in closed form between them.
@@ -41,7 +59,12 @@ class EventAdjoint:
         return attach(problem)
 
 
-def lif_adjoint(adjoint: object) -> LIFAdjoint:
+def has_clock(adjoint: LIFAdjoint | ClockedAdjoint) -> bool:
+    """Whether it solves in steps of dt."""
+    return bool(getattr(adjoint, "clocked", False))
+
+
+def lif_adjoint(adjoint: object) -> LIFAdjoint | ClockedAdjoint:
     """The adjoint that a caller chose.
 
     Raises:
@@ -51,7 +74,7 @@ def lif_adjoint(adjoint: object) -> LIFAdjoint:
     if chosen is None:
         raise ConfigurationError(
             f"adjoint={adjoint!r} for a LIF network",
-            "an adjoint instance, EventAdjoint(), or an object with run_lif",
+            "an adjoint instance, EventAdjoint(), a rule of adjsnn.rules, or an object with run_lif",
             "adjoint=adjsnn.EventAdjoint()",
         )
     return chosen

@@ -26,6 +26,7 @@ class LIFProblem:
         drive: W_in u of the first layer, where there are analog currents.
         readout: of the last layer, where there is one.
         ran: which body the trial's is, and why.
+        dt: the step of the currents and of a clock, ms; None without either.
     """
 
     trial: LIFTrial
@@ -35,6 +36,7 @@ class LIFProblem:
     drive: Drive | None
     readout: Readout | None
     ran: Ran
+    dt: float | None = None
 
     def solution(self, results: Sequence[LayerResult]) -> LIFSolution:
         """The solution of what was found of each layer."""

@@ -24,7 +24,8 @@ from adjsnn.checks import (
 )
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
-from adjsnn.lif.adjoint import EventAdjoint, LIFAdjoint, lif_adjoint
+from adjsnn.lif.adjoint import ClockedAdjoint, EventAdjoint, LIFAdjoint, has_clock, lif_adjoint
+from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.engine import Kernels, choose
 from adjsnn.lif.layer import Drive, as_array
 from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
@@ -47,11 +48,11 @@ def solve_lif(
     currents: Tensor | None = None,
     t_end: Number | None = None,
     ts: Times | None = None,
-    adjoint: LIFAdjoint | None = None,
+    adjoint: LIFAdjoint | ClockedAdjoint | None = None,
     y0: Sequence[LIFState] | None = None,
     max_spikes: Count | None = None,
     kernels: Kernels = "auto",
-) -> LIFSolution:
+) -> LIFSolution | ClockedSolution:
     """Every spike of `system` in answer to input spikes, sampled input currents, or both, located to rounding; no time grid.
 
     Args:
@@ -60,12 +61,12 @@ def solve_lif(
             each other are put in order. If `inputs.time` requires a gradient it gets one.
             Or u, (T, B, n_in), analog currents held constant over each of T steps of dt, (2.16): W_in u is added to the bias of
             the first layer. Delays do not apply to it. Spikes are located inside the steps as without them.
-        dt: length of the steps of the currents, ms; for analog currents only.
+        dt: length of the steps of the currents, ms, and of the clock, where the adjoint is a learning rule that has one.
         currents: u where `inputs` are spikes.
         t_end: end of the trial, ms; default inputs.t_max, or with currents T dt, the only one possible.
         ts: sorted times in 0 … t_end at which voltages and currents are recorded, (T,), ms.
-        adjoint: how gradients are computed: EventAdjoint(), the default, or anything with the method of
-            `adjsnn.lif.adjoint.LIFAdjoint`.
+        adjoint: how gradients are computed: EventAdjoint(), the default, a rule of `adjsnn.rules`, or anything with the method
+            of `adjsnn.lif.adjoint.LIFAdjoint`.
         y0: initial state of each layer, each field (B, N_l); default all zero. No neuron is refractory then, and no spike
             on its way.
         max_spikes: the most spikes of one neuron in one sample; default 1000 + 10 per ms.
@@ -74,7 +75,8 @@ def solve_lif(
             "plain", the same in plain numpy, event by event, slow and readable.
 
     Returns:
-        LIFSolution. Gradients reach the network's parameters, input spike times, currents and y0, as far as they require one.
+        LIFSolution, or a ClockedSolution by a rule on a clock. Gradients reach the network's parameters, input spike times,
+        currents and y0, as far as they require one.
 
     Raises:
         ConfigurationError: arguments that cannot be right; says which.
@@ -92,6 +94,7 @@ def solve_lif(
         inputs, currents = _no_spikes(system, inputs), inputs
     _check_inputs(system, inputs)
     drive: Drive | None = None
+    step: float | None = None
     eps = rounding(dt, t_end)
     device = layers[0].w_in.device
     edges = no_edges = torch.zeros(0, dtype=torch.float64, device=device)
@@ -99,10 +102,14 @@ def solve_lif(
         t_end, step = _check_currents(system, layers[0].w_in, currents, inputs.batch, dt, t_end)
         drive = Drive(currents.double() @ layers[0].w_in.double().T, step)
         edges = step * torch.arange(1, len(currents), dtype=torch.float64, device=device)
+    elif has_clock(chosen):
+        step = None if dt is None else positive("dt", dt, "the length of a step, a positive time in ms", "dt=0.1")
     elif dt is not None:
         raise ConfigurationError("dt for a LIF network without analog currents", "none: it has no grid", "leaving it out")
     end = duration("t_end", inputs.t_max if t_end is None else t_end)
     probes = _times(ts, end, max(eps, rounding(ts)))
+    if has_clock(chosen) and max_spikes is not None:
+        raise ConfigurationError("max_spikes on a clock", "none: a neuron spikes once in a step", "leaving it out")
     limit = _limit(max_spikes, end)
     y0 = system.initial_state(inputs.batch) if y0 is None else y0
     _check_state(system, layers, y0, inputs.batch)
@@ -110,7 +117,7 @@ def solve_lif(
     first, source, time = _columns(inputs, end, eps)
     probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
     trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges)
-    return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran))
+    return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran, step))
 
 
 def _check_layers(layers: list[LIFLayer]) -> None:

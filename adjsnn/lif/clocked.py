@@ -1,0 +1,212 @@
+"""LIF layers on a clock, equation (5.1): the exact flow over steps of h, spikes on the grid. Plain torch operations.
+
+A learning rule that needs a grid runs this program, and says by `fire` how it differentiates a spike. What comes from the
+network's tensors, time constants included, is on torch's tape; delays and refractory times are rounded to steps, without
+gradient. Layers follow one another: all of a layer's steps are taken before the next one's.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from adjsnn.checks import steps_in
+from adjsnn.errors import ConfigurationError
+from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.problem import LIFProblem
+
+Reset = Literal["to", "by"]
+RESETS = ("to", "by")
+SERIES_BELOW = 1e-2  # |x| under which (1 - e^{-x})/x and its derivative are summed as a series, to rounding
+Fire = Callable[[Tensor], Tensor]  # S of v - v_th, 0 or 1, with the derivative that a rule gives it
+
+
+class ClockedLayer(NamedTuple):
+    """What a step of a layer needs.
+
+    Attributes:
+        w_in: (N, M).
+        w_rec: (N, N), or None.
+        bias: (N,).
+        v_th: (N,).
+        v_reset: (N,).
+        alpha: α = e^{-h/τ_s}, (N,).
+        beta: β = e^{-h/τ_m}, (N,).
+        kappa: κ = K(h)/τ_m, (N,), what a current of 1 adds to the voltage in a step.
+        hold: steps for which a neuron stays where its reset has put it, (N,).
+        lags: steps from a spike to its arrival, (M,) or (N, M).
+        rec_lags: likewise, (N,) or (N, N); None without recurrence.
+    """
+
+    w_in: Float[Tensor, "N M"]
+    w_rec: Float[Tensor, "N N"] | None
+    bias: Float[Tensor, " N"]
+    v_th: Float[Tensor, " N"]
+    v_reset: Float[Tensor, " N"]
+    alpha: Float[Tensor, " N"]
+    beta: Float[Tensor, " N"]
+    kappa: Float[Tensor, " N"]
+    hold: Int[Tensor, " N"]
+    lags: Int[Tensor, "..."]
+    rec_lags: Int[Tensor, "..."] | None
+
+
+class ClockedRun(NamedTuple):
+    """What a layer did, at the times 0, h, … T h.
+
+    Attributes:
+        spikes: S, 0 or 1, (T+1, B, N); its gradient is the rule's.
+        peak: v before the reset, (T+1, B, N).
+        v: v⁺, after it.
+        i: the current, arrivals included, (T+1, B, N).
+    """
+
+    spikes: Float[Tensor, "T1 B N"]
+    peak: Float[Tensor, "T1 B N"]
+    v: Float[Tensor, "T1 B N"]
+    i: Float[Tensor, "T1 B N"]
+
+
+def clocked_layer(layer: LIFLayer, dt: float, first: bool) -> ClockedLayer:
+    """A layer in steps of dt. Delays are rounded to steps; a spike of the network arrives one step later at the earliest."""
+    least = 0 if first else 1
+    rate = 1.0 / layer.tau_syn - 1.0 / layer.tau_mem
+    beta = torch.exp(-dt / layer.tau_mem)
+    return ClockedLayer(
+        w_in=layer.w_in,
+        w_rec=layer.w_rec,
+        bias=layer.bias,
+        v_th=layer.v_th,
+        v_reset=layer.v_reset,
+        alpha=torch.exp(-dt / layer.tau_syn),
+        beta=beta,
+        kappa=(dt / layer.tau_mem) * beta * _relative_gain(dt * rate),
+        hold=_steps(layer.refractory, dt),
+        lags=_lags(layer.delays, dt, layer.w_in, least),
+        rec_lags=None if layer.w_rec is None else _lags(layer.rec_delays, dt, layer.w_rec, 1),
+    )
+
+
+def grid(problem: LIFProblem) -> tuple[float, int]:
+    """The step h, ms, and the number of steps of a trial on a clock.
+
+    Raises:
+        ConfigurationError: no dt; a trial that is no whole number of steps; input spike times that require a gradient, which
+            a grid does not have.
+    """
+    dt, t_end = problem.dt, problem.trial.t_end
+    if dt is None:
+        raise ConfigurationError("no dt for a network on a clock", "the length of its steps in ms", "dt=0.1")
+    if problem.time.requires_grad:
+        raise ConfigurationError(
+            "input spike times that require a gradient, on a clock",
+            "times without, which a grid rounds",
+            "x.time.detach(), or adjoint=adjsnn.EventAdjoint()",
+        )
+    steps, whole = steps_in(t_end, dt, 1e-7)
+    if steps < 1 or not whole:
+        raise ConfigurationError(
+            f"t_end={t_end:g} ms in steps of {dt:g} ms", "a whole number of steps", f"t_end={max(1, round(t_end / dt)) * dt:g}"
+        )
+    return dt, steps
+
+
+def input_spikes(problem: LIFProblem, dt: float, steps: int) -> Float[Tensor, "T1 B M"]:
+    """Number of input spikes at each time of the grid, each at the time nearest to its own."""
+    trial, like = problem.trial, problem.layers[0].w_in
+    batch, n_in = len(trial.first) - 1, like.shape[1]
+    sample = torch.arange(batch, device=trial.first.device).repeat_interleave(trial.first.diff())
+    time = problem.time.detach().double()
+    within = time <= trial.t_end
+    step = (time[within] / dt).round().long().clamp(max=steps)
+    counts = like.new_zeros(steps + 1, batch, n_in)
+    place = (step, sample[within], trial.source[within])
+    return counts.index_put_(place, like.new_ones(()), accumulate=True)
+
+
+def arrivals(w: Tensor, lags: Tensor, spikes: Float[Tensor, "T1 B M"]) -> Float[Tensor, "T1 B N"]:
+    """What arrives at each time: Σ_m w_nm S_m, each a lag earlier."""
+    total = spikes.new_zeros(*spikes.shape[:2], len(w))
+    for lag in lags.unique().tolist():
+        if lag < len(spikes):
+            sent = torch.nn.functional.linear(spikes[: len(spikes) - lag], w * (lags == lag).to(w))
+            total = total + torch.nn.functional.pad(sent, (0, 0, 0, 0, lag, 0))
+    return total
+
+
+def unroll(
+    layer: ClockedLayer,
+    arriving: Float[Tensor, "T1 B N"],
+    start: LIFState,
+    drive: Float[Tensor, "T B N"] | None,
+    fire: Fire,
+    reset: Reset = "to",
+    through_reset: bool = False,
+) -> ClockedRun:
+    """The program (5.1) of one layer on torch's tape.
+
+    Args:
+        layer: in steps.
+        arriving: what arrives from outside the layer at each time.
+        start: state at time 0, before what arrives there.
+        drive: what is added to b in each step.
+        fire: S of v - v_th.
+        reset: "to" v_reset, or "by" v_th - v_reset.
+        through_reset: whether gradients go through S in the reset.
+    """
+    v, i = start.v, start.i
+    held = torch.zeros_like(v, dtype=torch.long)
+    rows: list[tuple[Tensor, ...]] = []
+    sent: list[Tensor] = []
+    recurrent = _by_lag(layer)
+    for n, arrives in enumerate(arriving.unbind()):
+        i = i + arrives
+        for lag, w in recurrent:
+            if lag <= n:
+                i = i + torch.nn.functional.linear(sent[n - lag], w)
+        s = fire(v - layer.v_th) * (held == 0)
+        gate = s if through_reset else s.detach()
+        after = v + gate * (layer.v_reset - (v if reset == "to" else layer.v_th))
+        rows.append((s, v, after, i))
+        sent.append(s)
+        if n + 1 < len(arriving):
+            held = torch.where(s > 0, layer.hold, (held - 1).clamp(min=0))
+            bias = layer.bias if drive is None else layer.bias + drive[n]
+            v = torch.where(held > 0, after, bias + layer.beta * (after - bias) + layer.kappa * i)
+            i = layer.alpha * i
+    return ClockedRun(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def spiking(run: ClockedRun) -> Bool[Tensor, "T1 B N"]:
+    """Where neurons spike."""
+    return run.spikes.detach() > 0
+
+
+def _by_lag(layer: ClockedLayer) -> list[tuple[int, Tensor]]:
+    """Recurrent weights of each lag."""
+    if layer.w_rec is None or layer.rec_lags is None:
+        return []
+    lags = layer.rec_lags
+    return [(lag, layer.w_rec * (lags == lag).to(layer.w_rec)) for lag in lags.unique().tolist()]
+
+
+def _lags(delays: Tensor | None, dt: float, w: Tensor, least: int) -> Tensor:
+    if delays is None:
+        return torch.full((w.shape[1],), least, dtype=torch.long, device=w.device)
+    return _steps(delays, dt).clamp(min=least)
+
+
+def _steps(times: Tensor, dt: float) -> Tensor:
+    return (times.detach().double() / dt).round().long()
+
+
+def _relative_gain(x: Tensor) -> Tensor:
+    """(1 - e^{-x})/x, 1 where x is 0; its derivative too is free of cancellation."""
+    near = x.abs() < SERIES_BELOW
+    small, large = torch.where(near, x, 0.0), torch.where(near, 1.0, x)
+    series = torch.ones_like(x)
+    for k in range(8, 1, -1):
+        series = 1.0 - series * small / k
+    return torch.where(near, series, -torch.expm1(-large) / large)

@@ -1,0 +1,115 @@
+"""What stands in for the derivative of a spike, equation (5.2): shapes σ′(x) of x = v - v_th."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import pi
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from adjsnn.checks import Number, flag, positive
+
+
+@dataclass(frozen=True)
+class Surrogate(ABC):
+    """σ′ in place of Θ′ on the way back; spikes stay Θ(x).
+
+    A new shape is a subclass with `shape`, of height 1, and `area`, ∫ shape(x) dx.
+
+    Args:
+        slope: γ, 1/voltage: the larger, the narrower.
+        normalised: whether ∫ σ′ dx = 1, as of Θ′; else its height is 1, as most codes have it.
+
+    Raises:
+        ConfigurationError: a slope that is not positive.
+    """
+
+    slope: Number = 10.0
+    normalised: bool = False
+    area: ClassVar[float]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slope", positive("slope", self.slope, "a positive number, in 1/voltage", "slope=10.0"))
+        object.__setattr__(self, "normalised", flag("normalised", self.normalised))
+
+    @abstractmethod
+    def shape(self, x: Tensor) -> Tensor:
+        """σ′ as a function of γ x, of height 1."""
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """σ′(x) of x = v - v_th, in units of voltage."""
+        height = float(self.slope) / self.area if self.normalised else 1.0
+        return height * self.shape(float(self.slope) * x)
+
+    def fire(self, x: Tensor) -> Tensor:
+        """Θ(x): 1 where x ≥ 0, else 0, with σ′ for its derivative."""
+        result: Tensor = _Fired.apply(x, self)  # pyright: ignore[reportAssignmentType]
+        return result
+
+
+class _Fired(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, surrogate):
+        ctx.surrogate = surrogate
+        ctx.save_for_backward(x)
+        return (x >= 0.0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        (x,) = ctx.saved_tensors
+        return cotangents[0] * ctx.surrogate.derivative(x), None
+
+
+class FastSigmoid(Surrogate):
+    """1/(1 + γ|x|)², of SuperSpike (Zenke and Ganguli 2018); γ = 10 at a threshold of 1 is their 1/mV at one of 10 mV."""
+
+    area = 2.0
+
+    def shape(self, x: Tensor) -> Tensor:
+        return (1.0 + x.abs()).square().reciprocal()
+
+
+class Triangle(Surrogate):
+    """max(0, 1 - γ|x|), of Bellec et al. 2018."""
+
+    area = 1.0
+
+    def shape(self, x: Tensor) -> Tensor:
+        return (1.0 - x.abs()).clamp(min=0.0)
+
+
+class RectifiedLinear(Surrogate):
+    """max(0, 1 + γx) below the threshold, 0 above: the derivative of a truncated quadratic, of Bohte 2011."""
+
+    area = 0.5
+
+    def shape(self, x: Tensor) -> Tensor:
+        return torch.where(x <= 0.0, (1.0 + x).clamp(min=0.0), 0.0)
+
+
+class Exponential(Surrogate):
+    """e^{-γ|x|}, of SLAYER (Shrestha and Orchard 2018)."""
+
+    area = 2.0
+
+    def shape(self, x: Tensor) -> Tensor:
+        return (-x.abs()).exp()
+
+
+class Boxcar(Surrogate):
+    """1 where γ|x| < 1, else 0, of eRBP (Neftci et al. 2017)."""
+
+    area = 2.0
+
+    def shape(self, x: Tensor) -> Tensor:
+        return (x.abs() < 1.0).to(x.dtype)
+
+
+class Arctangent(Surrogate):
+    """1/(1 + (γx)²), the derivative of an arctangent."""
+
+    area = pi
+
+    def shape(self, x: Tensor) -> Tensor:
+        return (1.0 + x.square()).reciprocal()
