@@ -6,7 +6,7 @@ gradient. Layers follow one another: all of a layer's steps are taken before the
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,15 @@ Reset = Literal["to", "by"]
 RESETS = ("to", "by")
 SERIES_BELOW = 1e-2  # |x| under which (1 - e^{-x})/x and its derivative are summed as a series, to rounding
 Fire = Callable[[Tensor], Tensor]  # S of v - v_th, 0 or 1, with the derivative that a rule gives it
+Derivative = Callable[[Tensor], Tensor]  # that derivative, σ′ of v - v_th
+
+
+class Differentiated(Protocol):
+    """A spike, and what a rule takes for its derivative: `fire` with the gradient of `derivative`."""
+
+    def fire(self, x: Tensor) -> Tensor: ...
+
+    def derivative(self, x: Tensor) -> Tensor: ...
 
 
 class ClockedLayer(NamedTuple):

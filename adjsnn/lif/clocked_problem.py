@@ -6,25 +6,31 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
-from adjsnn.lif.clocked import ClockedRun, Fire, Reset, arrivals, clocked_layer, grid, input_spikes, unroll
+from adjsnn.lif.clocked import ClockedRun, Differentiated, Reset, arrivals, clocked_layer, grid, input_spikes, unroll
+from adjsnn.lif.clocked_loops import fused
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.network import LIFState
 from adjsnn.lif.problem import LIFProblem
 
 
-def solve_clocked(problem: LIFProblem, fire: Fire, reset: Reset, through_reset: bool) -> ClockedSolution:
-    """Solve a network on a clock, layer by layer; gradients go through torch's tape and by `fire`.
+def solve_clocked(problem: LIFProblem, spike: Differentiated, reset: Reset, through_reset: bool) -> ClockedSolution:
+    """Solve a network on a clock, layer by layer; gradients go through every step and the derivative of `spike`.
 
     Raises:
-        ConfigurationError: as of `adjsnn.lif.clocked.grid`; times ts that are not on the grid.
+        ConfigurationError: as of `adjsnn.lif.clocked.grid`; times ts that are not on the grid; loops that do not cover it.
     """
     dt, steps = grid(problem)
+    ran = _body(problem)
     rows = _rows(problem, dt, steps)
     sent, runs = input_spikes(problem, dt, steps), list[ClockedRun]()
     for k, (layer, start) in enumerate(zip(problem.layers, problem.y0, strict=True)):
         clocked = clocked_layer(layer, dt, first=k == 0)
         drive = problem.drive.values.to(layer.w_in) if problem.drive is not None and k == 0 else None
-        run = unroll(clocked, arrivals(clocked.w_in, clocked.lags, sent), start, drive, fire, reset, through_reset)
+        arriving = arrivals(clocked.w_in, clocked.lags, sent)
+        if ran.kernel == "fused":
+            run = fused(clocked, arriving, start, drive, spike.derivative, reset, through_reset)
+        else:
+            run = unroll(clocked, arriving, start, drive, spike.fire, reset, through_reset)
         runs.append(run)
         sent = run.spikes
     like = problem.layers[0].w_in
@@ -39,8 +45,20 @@ def solve_clocked(problem: LIFProblem, fire: Fire, reset: Reset, through_reset: 
         _layers=problem.layers,
         _runs=runs,
         _readout=None if problem.readout is None else problem.readout._replace(w_out=kept(problem.readout.w_out)),
-        _ran=Ran("plain", "rules on a clock run on torch's tape"),
+        _ran=ran,
     )
+
+
+def _body(problem: LIFProblem) -> Ran:
+    """What takes the steps: compiled loops on the CPU, torch's tape elsewhere or where it was asked for."""
+    asked, where = problem.ran, problem.layers[0].w_in.device.type
+    if asked.kernel == "cuda" and asked.reason.startswith("kernels="):
+        raise ConfigurationError(
+            'kernels="cuda" on a clock, for which there are no loops on a GPU', '"auto" or "plain"', 'kernels="auto"'
+        )
+    if where != "cpu":
+        return Ran("plain", f"the network is on {where}, for which there are no loops on a clock")
+    return asked if asked.kernel == "plain" else Ran("fused", "the fused loops cover a network on a clock")
 
 
 def _rows(problem: LIFProblem, dt: float, steps: int) -> Tensor:

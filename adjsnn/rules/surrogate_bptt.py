@@ -40,4 +40,4 @@ class SurrogateBPTT:
 
     def run_lif(self, problem: LIFProblem) -> ClockedSolution:
         """Solve on the clock; gradients are the rule's."""
-        return solve_clocked(problem, self.surrogate.fire, self.reset, self.through_reset)
+        return solve_clocked(problem, self.surrogate, self.reset, self.through_reset)
