@@ -15,18 +15,25 @@ from adjsnn.gradcheck.report import GradcheckReport, GradcheckRow
 if TYPE_CHECKING:
     from adjsnn.gradcheck.orders import Convergence, convergence
     from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
+    from adjsnn.gradcheck.yardstick import AngleReport, AngleRow, angle
 
 __all__ = [
+    "AngleReport",
+    "AngleRow",
     "Convergence",
     "GradcheckReport",
     "GradcheckRow",
     "ThresholdBracket",
+    "angle",
     "convergence",
     "gradcheck",
     "threshold_bracket",
 ]
 # No module here has the name of something that is loaded from it: once loaded it would stand in its place.
 _HOME = {
+    "AngleReport": "yardstick",
+    "AngleRow": "yardstick",
+    "angle": "yardstick",
     "Convergence": "orders",
     "convergence": "orders",
     "ThresholdBracket": "threshold",
@@ -39,3 +46,13 @@ def __getattr__(name: str) -> Any:  # what few programs need is loaded when firs
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     return value
+
+
+def _angle(*args: Any, **kwargs: Any) -> Any:
+    """As `adjsnn.gradcheck.angle`, where the function of the package's name stands for the package."""
+    from adjsnn.gradcheck.yardstick import angle  # noqa: PLC0415 - what few programs need
+
+    return angle(*args, **kwargs)
+
+
+vars(gradcheck)["angle"] = _angle

@@ -1,35 +1,33 @@
 """LIF layers on a clock, equation (5.1): the exact flow over steps of h, spikes on the grid. Plain torch operations.
 
-A learning rule that needs a grid runs this program, and says by `fire` how it differentiates a spike. What comes from the
+A learning rule that needs a grid runs this program, and says how it differentiates a spike. What comes from the
 network's tensors, time constants included, is on torch's tape; delays and refractory times are rounded to steps, without
 gradient. Layers follow one another: all of a layer's steps are taken before the next one's.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from adjsnn.checks import steps_in
-from adjsnn.errors import ConfigurationError
 from adjsnn.lif.network import LIFLayer, LIFState
-from adjsnn.lif.problem import LIFProblem
 
 Reset = Literal["to", "by"]
 RESETS = ("to", "by")
 SERIES_BELOW = 1e-2  # |x| under which (1 - e^{-x})/x and its derivative are summed as a series, to rounding
-Fire = Callable[[Tensor], Tensor]  # S of v - v_th, 0 or 1, with the derivative that a rule gives it
-Derivative = Callable[[Tensor], Tensor]  # that derivative, σ′ of v - v_th
 
 
 class Differentiated(Protocol):
-    """A spike, and what a rule takes for its derivative: `fire` with the gradient of `derivative`."""
+    """A spike, and what a rule takes for its derivative."""
 
-    def fire(self, x: Tensor) -> Tensor: ...
+    def fire(self, x: Tensor) -> Tensor:
+        """S of x = v - v_th, 0 or 1, with the gradient of `derivative`."""
+        ...
 
-    def derivative(self, x: Tensor) -> Tensor: ...
+    def derivative(self, x: Tensor) -> Tensor:
+        """σ′ of x."""
+        ...
 
 
 class ClockedLayer(NamedTuple):
@@ -98,43 +96,6 @@ def clocked_layer(layer: LIFLayer, dt: float, first: bool) -> ClockedLayer:
     )
 
 
-def grid(problem: LIFProblem) -> tuple[float, int]:
-    """The step h, ms, and the number of steps of a trial on a clock.
-
-    Raises:
-        ConfigurationError: no dt; a trial that is no whole number of steps; input spike times that require a gradient, which
-            a grid does not have.
-    """
-    dt, t_end = problem.dt, problem.trial.t_end
-    if dt is None:
-        raise ConfigurationError("no dt for a network on a clock", "the length of its steps in ms", "dt=0.1")
-    if problem.time.requires_grad:
-        raise ConfigurationError(
-            "input spike times that require a gradient, on a clock",
-            "times without, which a grid rounds",
-            "x.time.detach(), or adjoint=adjsnn.EventAdjoint()",
-        )
-    steps, whole = steps_in(t_end, dt, 1e-7)
-    if steps < 1 or not whole:
-        raise ConfigurationError(
-            f"t_end={t_end:g} ms in steps of {dt:g} ms", "a whole number of steps", f"t_end={max(1, round(t_end / dt)) * dt:g}"
-        )
-    return dt, steps
-
-
-def input_spikes(problem: LIFProblem, dt: float, steps: int) -> Float[Tensor, "T1 B M"]:
-    """Number of input spikes at each time of the grid, each at the time nearest to its own."""
-    trial, like = problem.trial, problem.layers[0].w_in
-    batch, n_in = len(trial.first) - 1, like.shape[1]
-    sample = torch.arange(batch, device=trial.first.device).repeat_interleave(trial.first.diff())
-    time = problem.time.detach().double()
-    within = time <= trial.t_end
-    step = (time[within] / dt).round().long().clamp(max=steps)
-    counts = like.new_zeros(steps + 1, batch, n_in)
-    place = (step, sample[within], trial.source[within])
-    return counts.index_put_(place, like.new_ones(()), accumulate=True)
-
-
 def arrivals(w: Tensor, lags: Tensor, spikes: Float[Tensor, "T1 B M"]) -> Float[Tensor, "T1 B N"]:
     """What arrives at each time: Σ_m w_nm S_m, each a lag earlier."""
     total = spikes.new_zeros(*spikes.shape[:2], len(w))
@@ -150,7 +111,7 @@ def unroll(
     arriving: Float[Tensor, "T1 B N"],
     start: LIFState,
     drive: Float[Tensor, "T B N"] | None,
-    fire: Fire,
+    spike: Differentiated,
     reset: Reset = "to",
     through_reset: bool = False,
 ) -> ClockedRun:
@@ -161,7 +122,7 @@ def unroll(
         arriving: what arrives from outside the layer at each time.
         start: state at time 0, before what arrives there.
         drive: what is added to b in each step.
-        fire: S of v - v_th.
+        spike: S of v - v_th, with the gradient that a rule gives it.
         reset: "to" v_reset, or "by" v_th - v_reset.
         through_reset: whether gradients go through S in the reset.
     """
@@ -175,7 +136,7 @@ def unroll(
         for lag, w in recurrent:
             if lag <= n:
                 i = i + torch.nn.functional.linear(sent[n - lag], w)
-        s = fire(v - layer.v_th) * (held == 0)
+        s = spike.fire(v - layer.v_th) * (held == 0)
         gate = s if through_reset else s.detach()
         after = v + gate * (layer.v_reset - (v if reset == "to" else layer.v_th))
         rows.append((s, v, after, i))

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from torch import Tensor
+
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
-from adjsnn.lif.cpu import loops
+from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, unroll
+from adjsnn.lif.cpu import clocked_loops, loops
 from adjsnn.lif.cuda import loops as cuda_loops
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
 from adjsnn.lif.network import LIFLayer, LIFState
@@ -97,3 +100,41 @@ def choose(kernels: str, layers: Sequence[LIFLayer]) -> tuple[Body, Ran]:
     if (why := body.obstacle(layers)) is not None:
         raise ConfigurationError(f'kernels="{kernels}", but {why}', "a network that these loops cover", 'kernels="auto"')
     return body, Ran(body.name, f'kernels="{kernels}"')
+
+
+class ClockedBody(Protocol):
+    """The steps of a layer on a clock, on torch's tape or with an adjoint of their own; as `adjsnn.lif.clocked.unroll`."""
+
+    def __call__(
+        self,
+        layer: ClockedLayer,
+        arriving: Tensor,
+        start: LIFState,
+        drive: Tensor | None,
+        spike: Differentiated,
+        reset: Reset,
+        through_reset: bool,
+        /,
+    ) -> ClockedRun: ...
+
+
+def choose_clocked(asked: Ran, layers: Sequence[LIFLayer]) -> tuple[ClockedBody, Ran]:
+    """What takes the steps of a network on a clock, and why: compiled loops on the CPU, torch's tape elsewhere.
+
+    Args:
+        asked: what `choose` said.
+        layers: of the network.
+
+    Raises:
+        ConfigurationError: loops for a GPU were asked for.
+    """
+    device = layers[0].w_in.device.type
+    if asked == Ran("cuda", 'kernels="cuda"'):
+        raise ConfigurationError(
+            asked.reason + " on a clock, for which there are no such loops", '"auto" or "plain"', 'kernels="auto"'
+        )
+    if asked.kernel == "plain":
+        return unroll, asked
+    if device != "cpu":
+        return unroll, Ran("plain", f"the network is on {device}, for which there are no loops on a clock")
+    return clocked_loops.fused, Ran("fused", "the fused loops cover networks on a clock")

@@ -124,13 +124,14 @@ def test_the_gradient_of_the_program_by_central_differences(reset):
     arriving = 0.3 * torch.rand(25, 2, 12, generator=torch.Generator().manual_seed(0), dtype=F64)
     start = LIFState(*(0.1 * torch.ones(2, 12, dtype=F64) for _ in range(2)))
 
-    def fire(x):
-        return torch.sigmoid(8.0 * x)
+    class Smooth(FastSigmoid):
+        def fire(self, x):
+            return torch.sigmoid(8.0 * x)
 
     def cost(*changed):
         names = ("w_rec", "bias", "tau_mem", "tau_syn", "v_th", "v_reset")
         clocked = clocked_layer(layer._replace(**dict(zip(names, changed, strict=True))), 0.5, first=True)
-        run = unroll(clocked, arriving, start, None, fire, reset, through_reset=True)
+        run = unroll(clocked, arriving, start, None, Smooth(), reset, through_reset=True)
         return run.spikes.square().sum() + run.v.sin().sum() + run.i.square().sum()
 
     leaves = (layer.w_rec, layer.bias, layer.tau_mem, layer.tau_syn, layer.v_th, layer.v_reset)

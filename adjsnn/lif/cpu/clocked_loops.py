@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Derivative, Reset
+from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset
 from adjsnn.lif.network import LIFState
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.threads import groups_of, run_groups
@@ -17,17 +17,17 @@ def fused(
     arriving: Tensor,
     start: LIFState,
     drive: Tensor | None,
-    derivative: Derivative,
+    spike: Differentiated,
     reset: Reset = "to",
     through_reset: bool = False,
 ) -> ClockedRun:
-    """As `unroll`, of tensors on the CPU, given σ′ in place of a function of it."""
+    """As `unroll`, of tensors on the CPU."""
     if drive is None:
         drive = arriving.new_zeros(0, *arriving.shape[1:])
     of_neurons = (layer.bias, layer.v_th, layer.v_reset, layer.alpha, layer.beta, layer.kappa)
     lags = torch.zeros(0, dtype=torch.long) if layer.rec_lags is None else layer.rec_lags.unique()
     w_rec = arriving.new_zeros(0, arriving.shape[2]) if layer.w_rec is None else layer.w_rec
-    constants = (derivative, reset, through_reset, layer.hold, lags, layer.rec_lags)
+    constants = (spike.derivative, reset, through_reset, layer.hold, lags, layer.rec_lags)
     results: Any = _Fused.apply(constants, arriving, *start, drive, w_rec, *of_neurons)
     return ClockedRun(*results)
 
