@@ -116,18 +116,25 @@ def single(samples: int, n_in: int, hidden: int, classes: int) -> Callable[[torc
     return prepare
 
 
-def hybrid(name: str) -> Callable[[torch.dtype, bool], Problem]:
-    """A problem of `hybrid_gradient.py`, always in float64."""
+def hybrid(name: str, gradient: bool = True) -> Callable[[torch.dtype, bool], Problem]:
+    """A problem of `hybrid_gradient.py`, always in float64; without a gradient the forward run alone."""
 
     def prepare(dtype: torch.dtype, small: bool) -> Problem:
         del dtype
         system, options = hybrid_gradient.problem(name)
         if small:
-            options["y0"], options["ts"] = options["y0"][:2], options["ts"][:: len(options["ts"]) - 1] / 10
+            options["y0"], options["ts"] = options["y0"][:2], options["ts"][:: len(options["ts"]) - 1] / 4
         tolerances = {key: options.get(key, 1e-6) for key in ("rtol", "atol")}
         arrays = {key: p.detach() for key, p in system.named_parameters()} | tolerances
         arrays |= {"y0": options["y0"].clone(), "ts": options["ts"], "samples": len(options["y0"])}
+        sol = adjsnn.solve(system, None, **options)
+        arrays["most"] = np.array(sol.event_times.shape[1] if sol.event_times.numel() else 0)  # events of a sample
         y0, rest = options["y0"].requires_grad_(), {key: x for key, x in options.items() if key != "y0"}
+
+        def forward() -> protocol.Results:
+            with torch.no_grad():
+                sol = adjsnn.solve(system, None, y0=y0, **rest)
+            return {"y": sol.y[-1], "events": (sol.event_index >= 0).sum(1)}
 
         def run() -> protocol.Results:
             sol = adjsnn.solve(system, None, y0=y0, **rest)
@@ -138,7 +145,7 @@ def hybrid(name: str) -> Callable[[torch.dtype, bool], Problem]:
             found = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
             return {f"d_{key}": g for key, g in found.items()} | {"y": sol.y[-1].detach(), "events": fired.sum(1)}
 
-        return arrays, run
+        return arrays, run if gradient else forward
 
     return prepare
 
@@ -153,13 +160,15 @@ PROBLEMS: dict[str, Callable[[torch.dtype, bool], Problem]] = {
     "smooth-dopri5": hybrid("dopri5"),
     "balls": hybrid("balls"),
     "izhikevich": hybrid("izhikevich"),
+    "balls, forward": hybrid("balls", gradient=False),
+    "izhikevich, forward": hybrid("izhikevich", gradient=False),
 }
 
 
 def build(case: protocol.Case) -> protocol.Run:
     torch.set_num_threads(case.threads)
     arrays, run = PROBLEMS[case.options["problem"]](getattr(torch, case.dtype), bool(case.options.get("small")))
-    np.savez(case.file, **{name: np.asarray(value) for name, value in arrays.items()})
+    protocol.save(case.file, arrays)
     return run
 
 

@@ -1,7 +1,7 @@
 """exact-snn-nn's `ExactEventLinear`: layers of neurons that spike at most once, exact times and gradients.
 
-Its kernel is (e^{-t/τ_m} - e^{-t/τ_s}) / (τ_m - τ_s) over a constant that the layer knows, adjsnn's is τ_s times that without the
-constant. Biases are spikes at 0 with weights of their own, here zero.
+Its kernel is (e^{-t/τ_m} - e^{-t/τ_s}) / (τ_m - τ_s) over a constant that the layer knows, adjsnn's is τ_s times that without
+the constant. Biases are spikes at 0 with weights of their own, here zero.
 """
 
 from importlib import import_module

@@ -61,6 +61,12 @@ def jax_of(case: Case) -> Any:
     return jax
 
 
+def save(file: str | Path, values: dict[str, Any]) -> None:
+    """Tensors of any library, arrays and numbers by name."""
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
+    np.savez(file, **arrays)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serves gradients to peers.py.")
     parser.add_argument("--case", type=Path, required=True, help="the file of the problem")
@@ -92,7 +98,7 @@ def serve(packages: Sequence[str], build: Callable[[Case], Run]) -> None:
         command, _, rest = line.strip().partition(" ")
         try:
             if command == "save":
-                np.savez(rest, **{name: np.asarray(value) for name, value in found.items()})
+                save(rest, found)
                 answer(saved=rest)
                 continue
             wall, cpu = time.perf_counter(), time.process_time()

@@ -1,7 +1,7 @@
 """SpikingJelly's `timing_based.SRM`: non-leaky neurons with exact spike times, as many spikes as there are.
 
-v̇ = Σ w over the input spikes so far; a spike takes the voltage back to 0 and leaves its slope. The loss is the mean square of all
-output spike times.
+v̇ = Σ w over the input spikes so far; a spike takes the voltage back to 0 and leaves its slope. The loss is the mean square of
+all output spike times.
 """
 
 from importlib import import_module
