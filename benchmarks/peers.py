@@ -120,12 +120,14 @@ class Worker:
 
     def close(self) -> None:
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
         self.log.close()
 
 
@@ -244,12 +246,14 @@ def table(problem: Problem, measured: Sequence[Measured], case: dict[str, Any]) 
     heads += ["gradient off by", "forward run"]
     count = f" adjsnn finds {case['spikes'][1]} hidden and {case['spikes'][2]} output spikes." if spikes else ""
     lines = [f"## {problem.title}", "", problem.text + count, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    if measured[0].failure:
+        raise Failed(f"adjsnn itself: {measured[0].failure}")
     base = statistics.median(measured[0].ms)
     for one in measured:
         row, total = one.row, int(case["samples"])
         part = min(row.options.get("samples", total), total)
         what = row.what + (f"; {part} of {total} samples, times × {total / part:g}" if part < total else "")
-        cells = [one.version or row.packages[0].replace("==", " "), what]
+        cells = [one.version or " ".join(row.packages[:1]).replace("==", " "), what]
         if one.ms and not one.failure:
             median = statistics.median(one.ms) * total / part
             cells += [f"{one.first:.1f}", f"{median:.1f}", str(len(one.ms)), f"{sum(one.cpu_ms) / sum(one.ms):.1f}"]
@@ -296,8 +300,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "`benchmarks/peers.py`, which says how.",
         "",
         "The first call builds and compiles, but loops of adjsnn that are on disk already are not compiled again. Cores are "
-        "seconds of the processor per second. A gradient is off by the largest of the distances from adjsnn's by each parameter, "
-        "in float64, relative to the norm. "
+        "seconds of the processor per second. A gradient is off by the largest relative distance of its parts from adjsnn's, "
+        "in float64. "
         f"What has run for {ENOUGH:.0f} s takes no part in further rounds.",
         "",
     ]
