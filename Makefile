@@ -50,6 +50,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/long_trial.py --write
 	$(BIN)/python benchmarks/lif_gradient.py --write
 	$(BIN)/python benchmarks/roofline.py --write
+	$(BIN)/python benchmarks/peers.py --write
 
 # What other libraries do (findings/README.md): each script installs what it needs in a temporary folder.
 findings:

@@ -1,11 +1,11 @@
 """Event-exact gradients of LIF networks: time, scaling, memory, and error over long trials.
 
-    python benchmarks/lif_gradient.py [--threads 2] [--repeats 50] [--quick | --peer jaxsnn]
+    python benchmarks/lif_gradient.py [--threads 2] [--repeats 50] [--quick]
 
 Batch 150 of 5-120-3, τ_m = 20, τ_s = 5, five input spikes within 30 ms as in the Yin-Yang task, weights such that there are
 about 28,000 hidden spikes in 60 ms; gradient of the first-spike cross-entropy with respect to all weights, float32 parameters.
 The plain code runs a tenth of the batch, once, and its time is multiplied by ten. Scaling, memory and long trials are described
-with their tables. Other libraries are measured where they are installed (`lif_peers.py`). --quick and --peer write nothing.
+with their tables; other libraries are measured beside adjsnn by `peers.py`. --quick writes nothing.
 """
 
 import argparse
@@ -16,12 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
-import lif_peers
 import psutil
 import torch
 from torch import Tensor
@@ -88,15 +87,15 @@ def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
     return sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / sum((a - x_mean) ** 2 for a in x)
 
 
-def speed(repeats: int, quick: bool) -> tuple[list[str], float]:
-    """The first table, and the median of the feed-forward network, ms."""
+def speed(repeats: int, quick: bool) -> list[str]:
+    """The first table."""
     lines = [
         "## One gradient",
         "",
         "| network | hidden spikes | output spikes | median ms | fastest ms | µs per spike | plain code ms |",
         "|---|---|---|---|---|---|---|",
     ]
-    ours, epoch, batches = math.inf, [math.inf], EPOCH // BATCH + 1
+    epoch, batches = [math.inf], EPOCH // BATCH + 1
     for recurrent in (False, True):
         case = problem(recurrent)
         stats = gradient(case).stats  # compiles
@@ -110,9 +109,9 @@ def speed(repeats: int, quick: bool) -> tuple[list[str], float]:
             f"| {min(times):.1f} | {1e3 * median / sum(stats.spikes):.2f} | {plain:.0f} |"
         )
         if not recurrent:
-            ours, epoch = median, timed(1 if quick else 3, lambda case=case: [gradient(case) for _ in range(batches)])
+            epoch = timed(1 if quick else 3, lambda case=case: [gradient(case) for _ in range(batches)])
     lines += ["", f"An epoch of {batches * BATCH} samples, feed-forward: {statistics.median(epoch) / 1000:.2f} s of gradients."]
-    return [*lines, ""], ours
+    return [*lines, ""]
 
 
 def scaling(repeats: int, quick: bool) -> list[str]:
@@ -279,28 +278,12 @@ def long_trials(quick: bool) -> list[str]:
     return [*lines, ""]
 
 
-def peers(ours: float, repeats: int, names: Iterable[str] = lif_peers.PEERS) -> list[str]:
-    lines = [
-        "## Beside other libraries",
-        "",
-        f"The feed-forward network, one gradient, not counting the first. Those on a grid take steps of {lif_peers.STEP} ms.",
-        "",
-        "| library | median ms | fastest ms | time / adjsnn | its gradient |",
-        "|---|---|---|---|---|",
-        f"| adjsnn | {ours:.1f} | | 1 | exact, of located spike times |",
-    ]
-    for name in names:
-        lines.append(lif_peers.row(lif_peers.measure(name, *problem(False), T_END, repeats), ours))
-    return [*lines, ""]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--quick", action="store_true", help="few sizes")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
-    parser.add_argument("--peer", choices=tuple(lif_peers.PEERS), help="this library beside adjsnn alone")
     parser.add_argument("--memory", type=int, metavar="BATCH", help="measure memory and print JSON; used by the table")
     parser.add_argument("--recurrent", action="store_true", help="with --memory")
     options = parser.parse_args()
@@ -309,12 +292,6 @@ def main() -> None:
         print(json.dumps(memory_of(options.recurrent, options.memory)))
         return
     few = max(1, options.repeats // 5)
-    if options.peer:
-        case = problem(False)
-        gradient(case)  # compiles
-        ours = statistics.median(timed(options.repeats, lambda: gradient(case)))
-        print("\n".join(peers(ours, few, [options.peer])))
-        return
     head = [
         "# Gradients of LIF networks, event-exact",
         "",
@@ -322,11 +299,11 @@ def main() -> None:
         f"torch {torch.__version__}, adjsnn {adjsnn.__version__}, {date.today()}. Written by `benchmarks/lif_gradient.py`.",
         "",
     ]
-    first, ours = speed(options.repeats, options.quick)
+    first = speed(options.repeats, options.quick)
     rest = [*scaling(few, options.quick), *memory(options.threads, options.quick), *long_trials(options.quick)]
-    table = "\n".join([*head, *first, *rest, *peers(ours, few)])
+    table = "\n".join([*head, *first, *rest])
     print(table)
-    if options.write:
+    if options.write and not options.quick:
         (RESULTS / "lif_gradient.md").write_text(table)
 
 

@@ -1,4 +1,4 @@
-"""A layered LIF network in jaxsnn: one gradient of the first-spike cross-entropy by its event-based EventProp, jitted.
+"""The layered LIF network in jaxsnn: one gradient of the first-spike cross-entropy by its event-based EventProp, jitted.
 
 Every layer records a fixed number of events, its input spikes and its own. Here it is the largest number that adjsnn finds in
 a sample, and `SPARE` more; where that is too few, spikes would be dropped without a word, so `RuntimeError` is raised.
@@ -12,92 +12,70 @@ Its equations are (2.1) and (2.2), so weights are taken as they are; nothing in 
 adjoint holds for a reset to zero, no bias, no delays and no refractory time.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-
-import adjsnn
-from adjsnn import LIFNetwork, SpikeTrains
+import protocol
 
 SPARE = 3  # events, beyond the largest number in a sample
 TAU_0, ALPHA, TAU_1 = 0.5, 0.003, 6.4  # of the first-spike cross-entropy, ms, the defaults of adjsnn's
+LAYERS = ("lif0", "lif1")
 
 
-def jaxsnn(lif: LIFNetwork, x: SpikeTrains, labels: Tensor, t_end: float) -> Callable[[], tuple[float, list[Tensor]]]:
-    """A function that takes one gradient and returns the number of output spikes and the gradient of every `w_in`.
+def build(case: protocol.Case) -> protocol.Run:
+    jax = protocol.jax_of(case)
+    jnp, first_spike = jax.numpy, import_module("jaxsnn.event.loss").first_spike
+    weights = {f"syn{k}": jnp.asarray(case[f"w{k}"].T) for k in range(2)}
+    apply, t_end, outputs = _network(case), case.number("t_end"), len(case["w1"])
+    spikes, classes = _input(case, jnp), jnp.asarray(case["labels"])
 
-    It computes in the dtype of the weights, on the CPU, by as many threads as torch has now, unless jax has already started.
-    """
-    os.environ.setdefault("NPROC", str(torch.get_num_threads()))  # read by XLA as it starts
-    jax = import_module("jax")
-    first_spike = import_module("jaxsnn.event.loss").first_spike
-    cpu, double = jax.devices("cpu")[0], lif.w_in[0].dtype == torch.float64
-    layers = [f"lif{k}" for k in range(len(lif.layers))]
-
-    with jax.enable_x64(double), jax.default_device(cpu):
-        numpy = jax.numpy
-        apply = _network(lif, _steps(lif, x, t_end), t_end)
-        weights = {f"syn{k}": numpy.asarray(w.detach().numpy().T) for k, w in enumerate(lif.w_in)}
-        spikes, classes = _input(x, weights["syn0"].dtype), numpy.asarray(labels.numpy())
-
-    def loss(weights: dict[str, Any]) -> tuple[Any, tuple[Any, Any]]:
+    def loss(weights: dict[str, Any]) -> tuple[Any, Any]:
         events = apply({"inp": spikes}, weights)
-        first = jax.vmap(first_spike, in_axes=(0, None))(events[layers[-1]], lif.layers[-1])
-        time = numpy.where(numpy.isinf(first), t_end, first)
-        right = numpy.take_along_axis(time, classes[:, None], 1)[:, 0]
-        each = right / TAU_0 + jax.nn.logsumexp(-time / TAU_0, axis=1) + ALPHA * numpy.expm1(right / TAU_1)
-        full = numpy.stack([(events[name].idx[:, -1] >= 0).any() for name in layers])
-        return each.mean(), (events[layers[-1]].internal.sum(), full)
+        out = events["lif1"]
+        first = jax.vmap(first_spike, in_axes=(0, None))(out, outputs)
+        time = jnp.where(jnp.isinf(first), t_end, first)
+        right = jnp.take_along_axis(time, classes[:, None], 1)[:, 0]
+        each = right / TAU_0 + jax.nn.logsumexp(-time / TAU_0, axis=1) + ALPHA * jnp.expm1(right / TAU_1)
+        counts = jax.vmap(lambda idx, own: jnp.zeros(outputs).at[idx].add(own))(out.idx, out.internal)
+        full = jnp.stack([(events[name].idx[:, -1] >= 0).any() for name in LAYERS])
+        return each.mean(), (counts, first, full)
 
     derivative = jax.jit(jax.grad(loss, has_aux=True))
 
-    def gradient() -> tuple[float, list[Tensor]]:
-        with jax.enable_x64(double), jax.default_device(cpu):
-            found, (count, full) = jax.block_until_ready(derivative(weights))
+    def run() -> protocol.Results:
+        found, (counts, first, full) = jax.block_until_ready(derivative(weights))
         if full.any():
             raise RuntimeError(f"layers {np.flatnonzero(full).tolist()} fill their record of events: later spikes are missing")
-        return float(count), [torch.from_numpy(np.array(found[f"syn{k}"]).T) for k in range(len(layers))]
+        return {f"d_w{k}": found[f"syn{k}"].T for k in range(2)} | {"counts": counts, "first": first}
 
-    return gradient
-
-
-def _steps(lif: LIFNetwork, x: SpikeTrains, t_end: float) -> list[int]:
-    """Number of events each layer records."""
-    with torch.no_grad():
-        sol = adjsnn.solve(lif, x, t_end=t_end)
-    counts = [x.counts().sum(1), *(sol.spike_counts(k).sum(1) for k in range(len(lif.layers)))]
-    return [int((a + b).max()) + SPARE for a, b in pairwise(counts)]
+    return run
 
 
-def _input(x: SpikeTrains, dtype: Any) -> Any:
+def _input(case: protocol.Case, jnp: Any) -> Any:
     """jaxsnn's form of the input spikes."""
-    numpy, spike = import_module("jax.numpy"), import_module("jaxsnn.event.types").Spike
-    time, idx = numpy.asarray(x.time.numpy(), dtype=dtype), numpy.asarray(x.idx.numpy(), dtype=int)
-    return spike(time=time, idx=idx, current=numpy.zeros_like(time), layer_idx=numpy.zeros_like(idx), internal=idx >= 0)
+    time, idx = jnp.asarray(case["time"]), jnp.asarray(case["idx"], dtype=int)
+    spike = import_module("jaxsnn.event.types").Spike
+    return spike(time=time, idx=idx, current=jnp.zeros_like(time), layer_idx=jnp.zeros_like(idx), internal=idx >= 0)
 
 
-def _network(lif: LIFNetwork, steps: list[int], t_end: float) -> Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]:
+def _network(case: protocol.Case) -> Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]:
     """Events of every population from input spikes and weights, batched, with EventProp as derivative."""
     modules, topology = import_module("jaxsnn.event.modules"), import_module("jaxsnn.event.topology")
-    builder = topology.Topology(t_max=t_end, backprop_method="eventprop")
-    builder.add({"inp": modules.Source(lif.n_in)})
-    source = "inp"
-    for k, (size, events) in enumerate(zip(lif.layers, steps, strict=True)):
-        tau_mem, tau_syn, v_th = (float(values[k][0]) for values in (lif.tau_mem, lif.tau_syn, lif.v_th))
+    tau_mem, tau_syn, v_th = (case.number(name) for name in ("tau_mem", "tau_syn", "v_th"))
+    builder = topology.Topology(t_max=case.number("t_end"), backprop_method="eventprop")
+    builder.add({"inp": modules.Source(case["w0"].shape[1])})
+    source, events = "inp", case["events"]
+    for k, name in enumerate(LAYERS):
         params = modules.LIFParameters(tau_mem=tau_mem, tau_syn=tau_syn, v_th=v_th)
-        layer = modules.LIF(size, events, params)
+        layer = modules.LIF(len(case[f"w{k}"]), int(events[k] + events[k + 1]) + SPARE, params)
         if tau_mem not in (tau_syn, 2.0 * tau_syn):
             layer = _by_newton(layer, params)
-        builder.add({f"syn{k}": modules.Linear(mean=0.0, std=1.0, min_delay=0.0), f"lif{k}": layer})
-        builder.connect([(source, f"syn{k}"), (f"syn{k}", f"lif{k}")])
-        source = f"lif{k}"
+        builder.add({f"syn{k}": modules.Linear(mean=0.0, std=1.0, min_delay=0.0), name: layer})
+        builder.connect([(source, f"syn{k}"), (f"syn{k}", name)])
+        source = name
     return builder.done()[1]
 
 
@@ -136,3 +114,7 @@ def _by_newton(layer: Any, params: Any) -> Any:
         return functions
 
     return population(generator, layer.parameters, layer.size, layer.n_steps)
+
+
+if __name__ == "__main__":
+    protocol.serve(["jaxsnn", "jax"], build)

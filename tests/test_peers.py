@@ -1,0 +1,97 @@
+"""`benchmarks/peers.py` without the other libraries: its rows, adjsnn's side of every problem, and processes that answer."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "peers"))
+
+import adjsnn_side  # folders of scripts are not packages
+import peers
+
+TOY = """
+import protocol
+
+def build(case):
+    if case.options.get("broken"):
+        raise ValueError("no such thing\\nand more")
+    return lambda: {"d_w": 2 * case["w"], "y": case["w"][: case.samples()]}
+
+protocol.serve(["numpy"], build)
+"""
+
+
+def test_every_row_has_a_script_a_problem_and_pinned_versions():
+    for row in peers.ROWS:
+        assert (peers.SCRIPTS / row.script).is_file()
+        assert row.problem in peers.PROBLEMS
+        assert all("==" in package for package in row.packages)
+        assert row.packages or row.options["problem"] in adjsnn_side.PROBLEMS
+    assert {row.problem for row in peers.ROWS} == {*peers.PROBLEMS}
+    assert {*peers.PROBLEMS} <= {*adjsnn_side.PROBLEMS}
+
+
+def test_scripts_of_peers_do_without_adjsnn():
+    for path in peers.SCRIPTS.glob("*.py"):
+        assert path.name == "adjsnn_side.py" or "import adjsnn" not in path.read_text()
+
+
+def _problems():
+    """Those of smooth systems are slow: the first adjoint of one in a process imports much of torch."""
+    return [pytest.param(name, marks=pytest.mark.slow if name.startswith("smooth") else ()) for name in peers.PROBLEMS]
+
+
+@pytest.mark.parametrize("name", _problems())
+def test_adjsnn_serves_a_gradient_of(name):
+    arrays, run = adjsnn_side.PROBLEMS[name](torch.float64, True)
+    found = run()
+    gradients = [np.asarray(value) for key, value in found.items() if key.startswith("d_")]
+    assert {"samples", *(key.removeprefix("d_") for key in found if key.startswith("d_"))} <= {*arrays}
+    assert all(np.isfinite(g).all() for g in gradients)
+    assert any(g.any() for g in gradients)
+    assert peers.relative({"d_x": gradients[0]}, {"d_x": gradients[0]}) == 0.0
+
+
+def _worker(tmp_path, monkeypatch, **options):
+    (tmp_path / "toy.py").write_text(f"import sys; sys.path.insert(0, {str(peers.SCRIPTS)!r})\n{TOY}")
+    monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
+    np.savez(tmp_path / "case.npz", w=np.arange(3.0), samples=3)
+    row = peers.Row("toy", "toy.py", "lif", ("toy==1",), "", options)
+    return peers.Worker(Path(sys.executable), row, tmp_path / "case.npz", "float32", 1, {"samples": 2})
+
+
+def test_a_process_answers_and_is_closed(tmp_path, monkeypatch):
+    worker = _worker(tmp_path, monkeypatch)
+    assert worker.version == f"numpy {np.__version__}"
+    assert worker.ask("run")["ms"] > 0.0
+    found = worker.results(tmp_path / "found.npz")
+    worker.close()
+    assert found["d_w"].tolist() == [0.0, 2.0, 4.0]
+    assert found["d_w"].dtype == np.float32
+    assert found["y"].tolist() == [0.0, 1.0]
+
+
+def test_a_failure_becomes_a_row(tmp_path, monkeypatch):
+    worker = _worker(tmp_path, monkeypatch, broken=True)
+    with pytest.raises(peers.Failed, match="ValueError: no such thing$"):
+        worker.ask("run")
+    one = peers.Measured(peers.ROWS[0])
+    ours = peers.Measured(peers.Row("adjsnn", "adjsnn_side.py", "gated", (), "all"))
+    one.worker, ours.ms, ours.cpu_ms = worker, [1.0], [1.0]
+    one.fail(peers.Failed("ValueError: no such thing"))
+    lines = peers.table(peers.PROBLEMS["gated"], [ours, one], {"samples": np.array(3)})
+    assert lines[-2].endswith("| - | ValueError: no such thing |")
+
+
+def test_arguments(capsys):
+    with pytest.raises(SystemExit) as left:
+        peers.main(["--help"])
+    assert left.value.code == 0
+    assert "--environments" in capsys.readouterr().out
+    for wrong in (["--only", "nothing"], ["--write", "--small"], ["--rounds", "0"]):
+        with pytest.raises(SystemExit):
+            peers.parsed(wrong)
