@@ -160,9 +160,10 @@ class Engine:
         return self.body(tensors, "backward").unit_length(n_steps, batch)
 
     def lean(self, tensors: GatedTensors) -> bool:
-        """Whether synapses need not be stored: both bodies do without, and the gradients of τ_f and τ_s are not asked for."""
-        learnt = tensors.tau_fast.requires_grad or tensors.tau_slow.requires_grad
-        return not learnt and all(self.body(tensors, direction).activities for direction in BOTH)
+        """Whether synapses need not be stored: the body does without, and the gradients of τ_f and τ_s are not asked for."""
+        if tensors.tau_fast.requires_grad or tensors.tau_slow.requires_grad or KERNELS[self.kernels] != BOTH:
+            return False
+        return self.body(tensors, "forward").activities is not None  # the same body takes it back
 
     def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState, lean: bool = False) -> GatedTrajectory:
         """Forward solution into preallocated memory, without a tape."""

@@ -60,6 +60,23 @@ class ClockedLayer(NamedTuple):
     rec_lags: Int[Tensor, "..."] | None
 
 
+class Feedback(NamedTuple):
+    """What errors go back through in the place of a layer's weights, each of their shape; None for the weights themselves.
+
+    Zeros cut a path.
+
+    Attributes:
+        w_in: (N, M).
+        w_rec: (N, N).
+    """
+
+    w_in: Float[Tensor, "N M"] | None = None
+    w_rec: Float[Tensor, "N N"] | None = None
+
+
+EXACT = Feedback()
+
+
 class ClockedRun(NamedTuple):
     """What a layer did, at the times 0, h, … T h.
 
@@ -96,12 +113,33 @@ def clocked_layer(layer: LIFLayer, dt: float, first: bool) -> ClockedLayer:
     )
 
 
-def arrivals(w: Tensor, lags: Tensor, spikes: Float[Tensor, "T1 B M"]) -> Float[Tensor, "T1 B N"]:
-    """What arrives at each time: Σ_m w_nm S_m, each a lag earlier."""
+def carried(spikes: Float[Tensor, "*T B M"], w: Float[Tensor, "N M"], back: Tensor | None) -> Float[Tensor, "*T B N"]:
+    """Σ_m w_nm S_m; errors go back through `back` where it is given."""
+    if back is None:
+        return torch.nn.functional.linear(spikes, w)
+    result: Tensor = _Carried.apply(spikes, w, back)  # pyright: ignore[reportAssignmentType]
+    return result
+
+
+class _Carried(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, spikes, w, back):
+        ctx.save_for_backward(spikes, back)
+        return torch.nn.functional.linear(spikes, w)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        (spikes, back), (g,) = ctx.saved_tensors, cotangents
+        return g @ back, g.flatten(0, -2).T @ spikes.flatten(0, -2), None
+
+
+def arrivals(w: Tensor, lags: Tensor, spikes: Float[Tensor, "T1 B M"], back: Tensor | None = None) -> Float[Tensor, "T1 B N"]:
+    """What arrives at each time: Σ_m w_nm S_m, each a lag earlier; errors go back through `back` where it is given."""
     total = spikes.new_zeros(*spikes.shape[:2], len(w))
     for lag in lags.unique().tolist():
         if lag < len(spikes):
-            sent = torch.nn.functional.linear(spikes[: len(spikes) - lag], w * (lags == lag).to(w))
+            these = (lags == lag).to(w)
+            sent = carried(spikes[: len(spikes) - lag], w * these, None if back is None else back * these)
             total = total + torch.nn.functional.pad(sent, (0, 0, 0, 0, lag, 0))
     return total
 
@@ -114,6 +152,7 @@ def unroll(
     spike: Differentiated,
     reset: Reset = "to",
     through_reset: bool = False,
+    rec_back: Tensor | None = None,
 ) -> ClockedRun:
     """The program (5.1) of one layer on torch's tape.
 
@@ -125,17 +164,18 @@ def unroll(
         spike: S of v - v_th, with the gradient that a rule gives it.
         reset: "to" v_reset, or "by" v_th - v_reset.
         through_reset: whether gradients go through S in the reset.
+        rec_back: what errors go back through in the place of w_rec.
     """
     v, i = start.v, start.i
     held = torch.zeros_like(v, dtype=torch.long)
     rows: list[tuple[Tensor, ...]] = []
     sent: list[Tensor] = []
-    recurrent = _by_lag(layer)
+    recurrent = _by_lag(layer, rec_back)
     for n, arrives in enumerate(arriving.unbind()):
         i = i + arrives
-        for lag, w in recurrent:
+        for lag, w, back in recurrent:
             if lag <= n:
-                i = i + torch.nn.functional.linear(sent[n - lag], w)
+                i = i + carried(sent[n - lag], w, back)
         s = spike.fire(v - layer.v_th) * (held == 0)
         gate = s if through_reset else s.detach()
         after = v + gate * (layer.v_reset - (v if reset == "to" else layer.v_th))
@@ -154,12 +194,13 @@ def spiking(run: ClockedRun) -> Bool[Tensor, "T1 B N"]:
     return run.spikes.detach() > 0
 
 
-def _by_lag(layer: ClockedLayer) -> list[tuple[int, Tensor]]:
-    """Recurrent weights of each lag."""
+def _by_lag(layer: ClockedLayer, back: Tensor | None) -> list[tuple[int, Tensor, Tensor | None]]:
+    """Recurrent weights of each lag, and what errors go back through."""
     if layer.w_rec is None or layer.rec_lags is None:
         return []
-    lags = layer.rec_lags
-    return [(lag, layer.w_rec * (lags == lag).to(layer.w_rec)) for lag in lags.unique().tolist()]
+    w, lags = layer.w_rec, layer.rec_lags
+    these = {lag: (lags == lag).to(w) for lag in lags.unique().tolist()}
+    return [(lag, w * x, None if back is None else back * x) for lag, x in these.items()]
 
 
 def _lags(delays: Tensor | None, dt: float, w: Tensor, least: int) -> Tensor:

@@ -1,37 +1,93 @@
 """A LIF network and its trial on a clock: from the problem at the door to the solution."""
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adjsnn.bodies import Ran
 from adjsnn.checks import steps_in
 from adjsnn.errors import ConfigurationError
-from adjsnn.kept import kept
-from adjsnn.lif.clocked import ClockedRun, Differentiated, Reset, arrivals, clocked_layer
+from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, arrivals, carried, clocked_layer
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.engine import choose_clocked
 from adjsnn.lif.network import LIFState
 from adjsnn.lif.problem import LIFProblem
 
 
-def solve_clocked(problem: LIFProblem, spike: Differentiated, reset: Reset, through_reset: bool) -> ClockedSolution:
+class Paths(NamedTuple):
+    """How errors go back through a network where not through its weights.
+
+    Attributes:
+        layers: of each layer; none for the weights of all.
+        readout: in the place of w_out, (n_out, N).
+        direct: what brings the error of the output to each hidden layer at once, (N_out, N_l), N_out the channels of the
+            readout or, without one, the neurons of the last layer; with a readout one for the last layer too. None for none.
+    """
+
+    layers: Sequence[Feedback] = ()
+    readout: Tensor | None = None
+    direct: Sequence[Tensor] = ()
+
+
+def solve_clocked(
+    problem: LIFProblem, spike: Differentiated, reset: Reset = "to", through_reset: bool = False, paths: Paths | None = None
+) -> ClockedSolution:
     """Solve a network on a clock, layer by layer; gradients go through every step and the derivative of `spike`.
+
+    Args:
+        problem: what to solve.
+        spike: what the rule takes for the derivative of a spike.
+        reset: "to" v_reset, or "by" v_th - v_reset.
+        through_reset: whether gradients go through S in the reset.
+        paths: how errors go back, where not through the weights.
 
     Raises:
         ConfigurationError: as of `grid`; times ts that are not on the grid; loops that do not cover it.
     """
     dt, steps = grid(problem)
     body, ran = choose_clocked(problem.ran, problem.layers)
-    rows = _rows(problem, dt, steps)
+    paths = Paths() if paths is None else paths
+    _rows(problem, dt, steps)  # raises before anything is solved
     sent, runs = input_spikes(problem, dt, steps), list[ClockedRun]()
     for k, (layer, start) in enumerate(zip(problem.layers, problem.y0, strict=True)):
         clocked = clocked_layer(layer, dt, first=k == 0)
         drive = problem.drive.values.to(layer.w_in) if problem.drive is not None and k == 0 else None
-        arriving = arrivals(clocked.w_in, clocked.lags, sent)
-        run = body(clocked, arriving, start, drive, spike, reset, through_reset)
+        back = paths.layers[k] if paths.layers else EXACT
+        arriving = arrivals(clocked.w_in, clocked.lags, sent, back.w_in)
+        if paths.direct and problem.readout is None and k + 1 == len(problem.layers):
+            lag = int(clocked.lags.min())
+            arriving = directed(arriving, [run.spikes for run in runs], paths.direct, lag)
+        run = body(clocked, arriving, start, drive, spike, reset, through_reset, back.w_rec)
         runs.append(run)
         sent = run.spikes
-    like = problem.layers[0].w_in
+    return clocked_solution(problem, runs, ran, paths)
+
+
+def clocked_solution(
+    problem: LIFProblem, runs: Sequence[ClockedRun], ran: Ran, paths: Paths | None = None, sent: Tensor | None = None
+) -> ClockedSolution:
+    """The solution of what was found of each layer.
+
+    Args:
+        problem: what was solved.
+        runs: of each layer; gradients of the solution's figures are theirs.
+        ran: what took the steps.
+        paths: how errors go back from the readout.
+        sent: W_out S, (T+1, B, n_out), where its gradient is not that through S.
+
+    Raises:
+        ConfigurationError: as of `solve_clocked`.
+    """
+    dt, steps = grid(problem)
+    paths = Paths() if paths is None else paths
+    rows, like, read = _rows(problem, dt, steps), problem.layers[0].w_in, sent
+    if problem.readout is not None and read is None:
+        read = carried(runs[-1].spikes, problem.readout.w_out, paths.readout)
+        if paths.direct:
+            read = directed(read, [run.spikes for run in runs], paths.direct, 0)
     return ClockedSolution(
         ts=(rows.double() * dt).clamp(max=problem.trial.t_end).to(like),
         v=[run.v[rows] for run in runs],
@@ -42,9 +98,32 @@ def solve_clocked(problem: LIFProblem, spike: Differentiated, reset: Reset, thro
         _rows=rows,
         _layers=problem.layers,
         _runs=runs,
-        _readout=None if problem.readout is None else problem.readout._replace(w_out=kept(problem.readout.w_out)),
+        _readout=problem.readout,
+        _sent=read,
         _ran=ran,
     )
+
+
+def directed(
+    output: Float[Tensor, "T1 B C"], hidden: Sequence[Float[Tensor, "T1 B N"]], direct: Sequence[Tensor], lag: int
+) -> Float[Tensor, "T1 B C"]:
+    """The output, whose error e goes straight to hidden layers too: dC/dS_l[n] += B_lᵀ e[n + lag]."""
+    result: Tensor = _Directed.apply(output, lag, len(hidden), *hidden, *direct)  # pyright: ignore[reportAssignmentType]
+    return result
+
+
+class _Directed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, lag: int, layers: int, *given: Tensor) -> Tensor:
+        ctx.lag, ctx.layers = lag, layers
+        ctx.save_for_backward(*given[layers:])
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        (e,), lag = cotangents, ctx.lag
+        late = torch.nn.functional.pad(e[lag:], (0, 0, 0, 0, 0, min(lag, len(e))))
+        return e, None, None, *(late @ b for b in ctx.saved_tensors), *(None for _ in range(ctx.layers))
 
 
 def grid(problem: LIFProblem) -> tuple[float, int]:

@@ -68,6 +68,7 @@ class ClockedSolution:
     _layers: Sequence[LIFLayer] = field(repr=False)
     _runs: Sequence[ClockedRun] = field(repr=False)
     _readout: Readout | None = field(repr=False)
+    _sent: Tensor | None = field(repr=False)
     _ran: Ran = field(repr=False)
 
     @untraced
@@ -135,12 +136,12 @@ class ClockedSolution:
         Raises:
             ConfigurationError: a network without readout.
         """
-        if self._readout is None:
+        if self._readout is None or self._sent is None:
             raise ConfigurationError("the readout of a network without one", "a network with n_out", "LIFNetwork(..., n_out=1)")
-        w_out, tau = self._readout
+        tau = self._readout.tau_out
         decay = float(torch.exp(torch.tensor(-self.dt / tau, dtype=torch.float64)))
         rows: list[Tensor] = []
-        for sent in (torch.nn.functional.linear(self._runs[-1].spikes, w_out) / tau).unbind():
+        for sent in (self._sent / tau).unbind():
             rows.append(sent + decay * rows[-1] if rows else sent)
         return torch.stack(rows)[self._rows]
 

@@ -114,6 +114,7 @@ class ClockedBody(Protocol):
         spike: Differentiated,
         reset: Reset,
         through_reset: bool,
+        rec_back: Tensor | None,
         /,
     ) -> ClockedRun: ...
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from adjsnn.bodies import Ran
-from adjsnn.kept import kept
 from adjsnn.lif.layer import Drive, Events
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.readout import Readout
@@ -24,7 +23,7 @@ class LIFProblem:
         time: times of the input spikes in flat columns, (S,), ms.
         y0: initial state of each layer, each field (B, N_l), copies on the tape.
         drive: W_in u of the first layer, where there are analog currents.
-        readout: of the last layer, where there is one.
+        readout: of the last layer, where there is one, its weights a copy on the tape.
         ran: which body the trial's is, and why.
         dt: the step of the currents and of a clock, ms; None without either.
     """
@@ -53,7 +52,7 @@ class LIFProblem:
             _inputs=(self.time, Events(trial.first, self.time.detach().double(), trial.source)),
             _y0=self.y0,
             _times=probes.to(like, copy=True),
-            _readout=None if self.readout is None else self.readout._replace(w_out=kept(self.readout.w_out)),
+            _readout=self.readout,
             _ran=self.ran,
             _drive=self.drive,
         )

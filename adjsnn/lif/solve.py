@@ -154,7 +154,7 @@ def _readout(system: LIFNetwork, layers: list[LIFLayer]) -> Readout | None:
         raise ConfigurationError(f"w_out of shape {tuple(w_out.shape)}", f"{shape}, (n_out, N)", "a parameter of that shape")
     finite("w_out", w_out, "finite parameters", "a smaller learning rate")
     tau = positive("tau_out", system.tau_out, "a positive finite number of ms; it is not learnt", "lif.tau_out = 20.0")
-    return Readout(w_out, tau)
+    return Readout(kept(w_out), tau)
 
 
 def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:

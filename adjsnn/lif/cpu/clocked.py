@@ -1,31 +1,33 @@
 """LIF layers on a clock (5.1) and their adjoint as fused loops for the CPU; the plain program is `adjsnn.lif.clocked.unroll`.
 
-Arrays over time are (T+1, B, N), those of a layer (N,), in its dtype; S is int8, FREE, SPIKES or HELD.
+Arrays over time have the neurons of all samples in one row, (T+1, B·N), in the layer's dtype; S is int8: FREE, SPIKES or HELD.
+A few samples, a tile, are solved together, so that the loops over neurons are long; a layer's numbers are repeated for each.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.numerics.compiled import EXACT, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, compiled
 
 FREE, SPIKES, HELD = 0, 1, 2
 
 
 class Clocked(NamedTuple):
-    """A layer in steps.
+    """A layer in steps, its numbers repeated for each of the S samples of a tile, (S·N,) unless said otherwise.
 
     Attributes:
-        bias: (N,).
-        v_th: (N,).
-        v_reset: (N,).
-        alpha: (N,).
-        beta: (N,).
-        kappa: (N,).
-        hold: steps at the reset, (N,), int64.
+        bias: b.
+        v_th: threshold.
+        v_reset: reset.
+        alpha: α.
+        beta: β.
+        kappa: κ.
+        hold: steps at the reset, int32.
+        holds: whether any is held at all.
         lags: of the recurrent weights, (L,), int64.
         weights: those of each lag, (L, N, N), as (from, to) forward and (to, from) backward.
-        drive: added to b in each step, (T, B, N), or of no steps.
+        drive: added to b in each step, (T, B·N), or of no steps.
         by: whether the reset is by v_th - v_reset.
         through: whether the gradient goes through S in the reset.
     """
@@ -37,6 +39,7 @@ class Clocked(NamedTuple):
     beta: np.ndarray
     kappa: np.ndarray
     hold: np.ndarray
+    holds: bool
     lags: np.ndarray
     weights: np.ndarray
     drive: np.ndarray
@@ -45,7 +48,7 @@ class Clocked(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What a layer did, or the cotangents of that; (T+1, B, N).
+    """What a layer did, (T+1, B·N); or the cotangents of that, of no rows where a loss has none.
 
     Attributes:
         peak: v before resets.
@@ -59,18 +62,24 @@ class Steps(NamedTuple):
 
 
 class Back(NamedTuple):
-    """Gradients of a layer, (B, N): each sample's own.
+    """Cotangents and gradients, each sample's own, (B·N,) unless said otherwise.
 
     Attributes:
-        bias: of b.
-        v_th: of v_th, beside that through S.
+        v: λ_v of the next row, zeros; on return at row 0.
+        i: λ_i of each row, the cotangent of what arrives, (T+1, B·N).
+        bias: Σ over steps of what reaches v from the flow; times 1 - β it is the gradient of b.
+        v_th: of v_th.
         v_reset: of v_reset.
         alpha: of α.
         beta: of β.
         kappa: of κ.
-        drive: of the drive, (T, B, N), or of no steps.
+        drive: of the drive, (T, B·N), or of no steps.
+        levels: whether those of v_th and v_reset are asked for.
+        taus: whether those of α, β and κ are.
     """
 
+    v: np.ndarray
+    i: np.ndarray
     bias: np.ndarray
     v_th: np.ndarray
     v_reset: np.ndarray
@@ -78,6 +87,8 @@ class Back(NamedTuple):
     beta: np.ndarray
     kappa: np.ndarray
     drive: np.ndarray
+    levels: bool
+    taus: bool
 
 
 @compiled(**EXACT)
@@ -87,26 +98,32 @@ def forward(layer, steps, state, held, first, last):
     Args:
         layer: Clocked, its weights (from, to).
         steps: Steps; row 0 of peak is given, and i⁻ at time 0 is in i already.
-        state: S, (T+1, B, N), int8; written.
-        held: how many steps more a neuron stays, (B, N), int64, zeros.
+        state: S, (T+1, B·N), int8; written.
+        held: how many steps more a neuron stays, (B·N,), int32, zeros.
         first: of the samples.
         last: one past the last of them.
     """
-    rows, driven = len(state), len(layer.drive) > 0
+    rows, n_hidden, tile, driven = len(state), layer.weights.shape[2], len(layer.bias), len(layer.drive) > 0
     for n in range(rows):
-        for b in range(first, last):
-            i, s = steps.i[n, b], state[n, b]
+        for here in range(first * n_hidden, last * n_hidden, tile):
+            to = min(here + tile, last * n_hidden)
+            i, stays = steps.i[n, here:to], held[here:to]
             for k in range(len(layer.lags)):
                 if layer.lags[k] <= n:
-                    _add_spikes(layer.weights[k], state[n - layer.lags[k], b], i)
-            _reset(layer, steps.peak[n, b], held[b], s, steps.v[n, b])
+                    sent = state[n - layer.lags[k], here:to]
+                    for b in range(0, to - here, n_hidden):
+                        _add_spikes(layer.weights[k], sent[b : b + n_hidden], i[b : b + n_hidden])
+            _reset(layer, steps.peak[n, here:to], stays, state[n, here:to], steps.v[n, here:to])
             if n + 1 < rows:
-                _flow(layer, steps.v[n, b], i, held[b], steps.peak[n + 1, b], steps.i[n + 1, b])
+                after = steps.peak[n + 1, here:to]
+                _flow(layer, steps.v[n, here:to], i, after, steps.i[n + 1, here:to])
                 if driven:
-                    _driven(layer, layer.drive[n, b], held[b], steps.peak[n + 1, b])
+                    _driven(layer, layer.drive[n, here:to], after)
+                if layer.holds:
+                    _hold(steps.v[n, here:to], stays, after)
 
 
-@compiled(**EXACT_PIECE)
+@compiled(**EXACT_BARE)
 def _add_spikes(weights, s, i):
     for m in range(len(s)):
         if s[m] == SPIKES:
@@ -115,93 +132,175 @@ def _add_spikes(weights, s, i):
                 i[j] += row[j]
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
 def _reset(layer, peak, held, s, v):
-    for j in range(len(s)):
-        spikes = (peak[j] - layer.v_th[j] >= 0) & (held[j] == 0)
-        s[j] = SPIKES if spikes else (HELD if held[j] > 0 else FREE)
-        v[j] = peak[j]
-        if spikes:
-            v[j] = peak[j] + (layer.v_reset[j] - (layer.v_th[j] if layer.by else peak[j]))
-        held[j] = layer.hold[j] if spikes else max(held[j] - 1, 0)
+    v_th, v_reset, hold, size = layer.v_th, layer.v_reset, layer.hold, len(s)
+    if layer.by:
+        for j in range(size):
+            v[j] = peak[j] + (v_reset[j] - v_th[j])
+    else:
+        for j in range(size):
+            v[j] = peak[j] + (v_reset[j] - peak[j])
+    if not layer.holds:
+        for j in range(size):
+            spikes = peak[j] - v_th[j] >= 0
+            s[j] = np.int8(spikes)
+            v[j] = v[j] if spikes else peak[j]
+        return
+    for j in range(size):
+        spikes = (peak[j] - v_th[j] >= 0) & (held[j] == 0)
+        s[j] = np.int8(SPIKES) if spikes else (np.int8(HELD) if held[j] > 0 else np.int8(FREE))
+        v[j] = v[j] if spikes else peak[j]
+        held[j] = hold[j] if spikes else max(held[j] - np.int32(1), np.int32(0))
 
 
-@compiled(**EXACT)
-def _flow(layer, v, i, held, peak_next, i_next):
+@compiled(**EXACT_BARE)
+def _flow(layer, v, i, peak_next, i_next):
+    bias, alpha, beta, kappa = layer.bias, layer.alpha, layer.beta, layer.kappa
     for j in range(len(v)):
-        b = layer.bias[j]
-        moved = b + layer.beta[j] * (v[j] - b) + layer.kappa[j] * i[j]
-        peak_next[j] = v[j] if held[j] > 0 else moved
-        i_next[j] += layer.alpha[j] * i[j]
+        peak_next[j] = bias[j] + beta[j] * (v[j] - bias[j]) + kappa[j] * i[j]
+        i_next[j] += alpha[j] * i[j]
 
 
-@compiled(**EXACT)
-def _driven(layer, drive, held, peak_next):
+@compiled(**EXACT_BARE)
+def _driven(layer, drive, peak_next):
+    one, beta = peak_next.dtype.type(1.0), layer.beta
     for j in range(len(drive)):
-        if held[j] == 0:
-            peak_next[j] += (peak_next.dtype.type(1.0) - layer.beta[j]) * drive[j]
+        peak_next[j] += (one - beta[j]) * drive[j]
+
+
+@compiled(**EXACT_BARE)
+def _hold(v, held, peak_next):
+    for j in range(len(v)):
+        peak_next[j] = v[j] if held[j] > 0 else peak_next[j]
 
 
 @compiled(**EXACT)
-def backward(layer, steps, state, slope, given, of_spikes, lam, into, d_spikes, first, last):
+def backward(layer, steps, state, slope, of_spikes, given, into, memory, first, last):
     """The adjoint of `forward`, for samples first … last-1.
 
     Args:
         layer: Clocked, its weights (to, from).
         steps: Steps, as `forward` left them.
         state: S.
-        slope: σ′(peak - v_th), (T+1, B, N).
-        given: Steps, cotangents of the states; that of i becomes λ_i, the cotangent of what arrives.
-        of_spikes: cotangent of S.
-        lam: λ_v at the next row, (B, N), zeros; on return at row 0.
-        into: Back; added to.
-        d_spikes: (N,), memory.
+        slope: σ′(peak - v_th), (T+1, B·N).
+        of_spikes: cotangent of S, (T+1, B·N), or of no rows.
+        given: Steps, cotangents of the states.
+        into: Back; written.
+        memory: (3, S·N), for the λ_v that flowed on, the cotangent of v⁺ and that of S.
         first: of the samples.
         last: one past the last of them.
     """
-    rows, driven, one = len(state), len(layer.drive) > 0, lam.dtype.type(1.0)
+    rows, n_hidden, tile = len(state), layer.weights.shape[2], len(layer.bias)
     for n in range(rows - 1, -1, -1):
-        for b in range(first, last):
-            v, i, lam_v, lam_i, held = steps.v[n, b], steps.i[n, b], lam[b], given.i[n, b], state[n, b]
-            peak, p = steps.peak[n, b], given.v[n, b]
+        for here in range(first * n_hidden, last * n_hidden, tile):
+            to = min(here + tile, last * n_hidden)
+            moved, p, d_spikes = memory[0, : to - here], memory[1, : to - here], memory[2, : to - here]
+            lam_i = into.i[n, here:to]
+            _given(given.v, n, here, to, p)
+            _given(given.i, n, here, to, lam_i)
+            _given(of_spikes, n, here, to, d_spikes)
             if n + 1 < rows:
-                after, lam_next = state[n + 1, b], given.i[n + 1, b]
-                for j in range(len(v)):
-                    free = one if after[j] != HELD else one - one
-                    moved = free * lam_v[j]
-                    bias = layer.bias[j] + (layer.drive[n, b, j] if driven else one - one)
-                    into.beta[b, j] += moved * (v[j] - bias)
-                    into.kappa[b, j] += moved * i[j]
-                    into.alpha[b, j] += lam_next[j] * i[j]
-                    share = moved * (one - layer.beta[j])
-                    into.bias[b, j] += share
-                    if driven:
-                        into.drive[n, b, j] += share
-                    p[j] += lam_v[j] + moved * (layer.beta[j] - one)
-                    lam_i[j] += layer.alpha[j] * lam_next[j] + layer.kappa[j] * moved
-            for j in range(len(v)):
-                d_spikes[j] = of_spikes[n, b, j]
+                _flow_back(layer, state[n + 1, here:to], into.i[n + 1, here:to], into, here, to, moved, p, lam_i)
+                if len(into.drive) > 0:
+                    _drive_back(layer, moved, into.drive[n, here:to])
+                if into.taus:
+                    drive = layer.drive[n, here:to] if len(layer.drive) > 0 else layer.bias[:0]
+                    _taus_back(layer, steps.v[n, here:to], steps.i[n, here:to], drive, moved, into, n, here, to)
             for k in range(len(layer.lags)):
                 if n + layer.lags[k] < rows:
-                    _add_products(layer.weights[k], given.i[n + layer.lags[k], b], d_spikes)
-            for j in range(len(v)):
-                spikes = one if held[j] == SPIKES else one - one
-                open_to = one if held[j] != HELD else one - one
-                target = layer.v_reset[j] - (layer.v_th[j] if layer.by else peak[j])
-                through = p[j] * target if layer.through else one - one
-                crossing = (d_spikes[j] + through) * slope[n, b, j] * open_to
-                into.v_reset[b, j] += p[j] * spikes
-                into.v_th[b, j] -= crossing + (p[j] * spikes if layer.by else one - one)
-                kept = one if layer.by else one - spikes
-                lam_v[j] = given.peak[n, b, j] + p[j] * kept + crossing
+                    arrived = into.i[n + layer.lags[k], here:to]
+                    for b in range(0, to - here, n_hidden):
+                        _add_products(layer.weights[k], arrived[b : b + n_hidden], d_spikes[b : b + n_hidden])
+            lam_v = into.v[here:to]
+            _reset_back(layer, steps.peak[n, here:to], state[n, here:to], slope[n, here:to], p, d_spikes, into, here, to)
+            if len(given.peak) > 0:
+                of_peak = given.peak[n, here:to]
+                for j in range(to - here):
+                    lam_v[j] += of_peak[j]
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_BARE)
+def _given(cotangent, n, here, to, into):
+    """A row of a cotangent, or zeros."""
+    if len(cotangent) > 0:
+        row = cotangent[n, here:to]
+        for j in range(len(into)):
+            into[j] = row[j]
+    else:
+        zero = into.dtype.type(0.0)
+        for j in range(len(into)):
+            into[j] = zero
+
+
+@compiled(**EXACT_BARE)
+def _flow_back(layer, after, lam_next, into, here, to, moved, p, lam_i):
+    """From the next row to v⁺ and i of this one."""
+    lam_v, bias, zero = into.v[here:to], into.bias[here:to], p.dtype.type(0.0)
+    alpha, beta, kappa = layer.alpha, layer.beta, layer.kappa
+    if layer.holds:
+        for j in range(len(p)):
+            moved[j] = zero if after[j] == HELD else lam_v[j]
+            p[j] += lam_v[j] - moved[j]
+    else:
+        for j in range(len(p)):
+            moved[j] = lam_v[j]
+    for j in range(len(p)):
+        p[j] += beta[j] * moved[j]
+        lam_i[j] += alpha[j] * lam_next[j] + kappa[j] * moved[j]
+        bias[j] += moved[j]
+
+
+@compiled(**EXACT_BARE)
+def _drive_back(layer, moved, d_drive):
+    one, beta = moved.dtype.type(1.0), layer.beta
+    for j in range(len(moved)):
+        d_drive[j] = (one - beta[j]) * moved[j]
+
+
+@compiled(**EXACT_BARE)
+def _taus_back(layer, v, i, drive, moved, into, n, here, to):
+    lam_next, bias = into.i[n + 1, here:to], layer.bias
+    alpha, beta, kappa = into.alpha[here:to], into.beta[here:to], into.kappa[here:to]
+    for j in range(len(moved)):
+        beta[j] += moved[j] * (v[j] - bias[j])
+        kappa[j] += moved[j] * i[j]
+        alpha[j] += lam_next[j] * i[j]
+    for j in range(len(drive)):
+        beta[j] -= moved[j] * drive[j]
+
+
+@compiled(**EXACT_BARE)
+def _reset_back(layer, peak, s, slope, p, d_spikes, into, here, to):
+    """From v⁺ and S to v before the reset, λ_v, which goes into the place of the next row's."""
+    v_th, v_reset, lam_v, zero = layer.v_th, layer.v_reset, into.v[here:to], p.dtype.type(0.0)
+    if layer.through:
+        for j in range(len(p)):
+            d_spikes[j] += p[j] * (v_reset[j] - (v_th[j] if layer.by else peak[j]))
+    for j in range(len(p)):
+        d_spikes[j] = zero if s[j] == HELD else d_spikes[j] * slope[j]
+    if into.levels:
+        d_th, d_reset = into.v_th[here:to], into.v_reset[here:to]
+        for j in range(len(p)):
+            back = p[j] if s[j] == SPIKES else zero
+            d_reset[j] += back
+            d_th[j] -= d_spikes[j] + (back if layer.by else zero)
+    for j in range(len(p)):
+        kept = zero if (s[j] == SPIKES) & (not layer.by) else p[j]
+        lam_v[j] = kept + d_spikes[j]
+
+
+@compiled(**EXACT_BARE)
 def _add_products(weights, lam_i, d_spikes):
-    """d_spikes += Vᵀ λ_i, a row of V for each neuron that receives."""
-    for j in range(len(lam_i)):
-        x = lam_i[j]
-        if x != 0:
-            row = weights[j]
-            for m in range(len(d_spikes)):
-                d_spikes[m] += x * row[m]
+    """d_spikes += Vᵀ λ_i, four rows of V at a time."""
+    size = len(lam_i)
+    whole = size - size % 4
+    for j in range(0, whole, 4):
+        a, b, c, d = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
+        p, q, r, s = lam_i[j], lam_i[j + 1], lam_i[j + 2], lam_i[j + 3]
+        for m in range(size):
+            d_spikes[m] += (p * a[m] + q * b[m]) + (r * c[m] + s * d[m])
+    for j in range(whole, size):
+        row = weights[j]
+        for m in range(size):
+            d_spikes[m] += lam_i[j] * row[m]

@@ -1,6 +1,6 @@
 """Connects the fused loops of a clocked layer to torch; its results are those of `adjsnn.lif.clocked.unroll`, to rounding."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,30 @@ from adjsnn.lif.network import LIFState
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.threads import groups_of, run_groups
 
+TILE = 512  # neurons of some samples that are treated together: their vectors stay in a core's nearest cache
+
+
+class Fixed(NamedTuple):
+    """What of a layer has no gradient.
+
+    Attributes:
+        spike: what the rule takes for the derivative of a spike.
+        reset: "to" or "by".
+        through: whether the gradient goes through S in the reset.
+        hold: steps at the reset, (N,).
+        lags: those that there are, (L,).
+        rec_lags: of each connection; None without recurrence.
+        back: what errors go back through in the place of the recurrent weights.
+    """
+
+    spike: Differentiated
+    reset: Reset
+    through: bool
+    hold: Tensor
+    lags: Tensor
+    rec_lags: Tensor | None
+    back: Tensor | None
+
 
 def fused(
     layer: ClockedLayer,
@@ -20,6 +44,7 @@ def fused(
     spike: Differentiated,
     reset: Reset = "to",
     through_reset: bool = False,
+    rec_back: Tensor | None = None,
 ) -> ClockedRun:
     """As `unroll`, of tensors on the CPU."""
     if drive is None:
@@ -27,32 +52,29 @@ def fused(
     of_neurons = (layer.bias, layer.v_th, layer.v_reset, layer.alpha, layer.beta, layer.kappa)
     lags = torch.zeros(0, dtype=torch.long) if layer.rec_lags is None else layer.rec_lags.unique()
     w_rec = arriving.new_zeros(0, arriving.shape[2]) if layer.w_rec is None else layer.w_rec
-    constants = (spike.derivative, reset, through_reset, layer.hold, lags, layer.rec_lags)
-    results: Any = _Fused.apply(constants, arriving, *start, drive, w_rec, *of_neurons)
+    fixed = Fixed(spike, reset, through_reset, layer.hold, lags, layer.rec_lags, rec_back)
+    results: Any = _Fused.apply(fixed, arriving, *start, drive, w_rec, *of_neurons)
     return ClockedRun(*results)
 
 
 class _Fused(FirstOrder):
     @staticmethod
-    def forward(ctx, constants, arriving, v0, i0, drive, w_rec, *of_neurons):
+    def forward(ctx, fixed, arriving, v0, i0, drive, w_rec, *of_neurons):
         from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
-        _, reset, through, hold, lags, rec_lags = constants
         steps, batch, n = arriving.shape
-        by_lag = _by_lag(w_rec, lags, rec_lags)
         peak, v, i = torch.empty_like(arriving), torch.empty_like(arriving), arriving.contiguous().clone()
         peak[0] = v0
         i[0] += i0
         state = torch.empty(arriving.shape, dtype=torch.int8)
-        layer = _layer(loops, of_neurons, hold, lags, by_lag.transpose(1, 2), drive, reset, through)
-        path = loops.Steps(*(_array(x) for x in (peak, v, i)))
-        held = np.zeros((batch, n), np.int64)
+        layer = _layer(loops, fixed, of_neurons, _by_lag(w_rec, fixed).transpose(1, 2), drive)
+        path, rows, held = loops.Steps(*(_flat(x) for x in (peak, v, i))), _flat(state), np.zeros(batch * n, np.int32)
 
         def work(k: int, first: int, last: int) -> None:
-            loops.forward(layer, path, state.numpy(), held, first, last)
+            loops.forward(layer, path, rows, held, first, last)
 
         run_groups(work, groups_of(batch, steps * n, n))
-        ctx.constants, ctx.state, ctx.start = constants, state, (v0, i0)
+        ctx.fixed, ctx.state = fixed, state
         ctx.save_for_backward(peak, v, i, drive, w_rec, *of_neurons)
         ctx.set_materialize_grads(False)
         return (state == loops.SPIKES).to(arriving.dtype), peak, v, i
@@ -66,51 +88,62 @@ class _Fused(FirstOrder):
 def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
-    derivative, reset, through, hold, lags, rec_lags = ctx.constants
+    fixed, state = ctx.fixed, ctx.state
     peak, v, i, drive, w_rec, *of_neurons = ctx.saved_tensors
     steps, batch, n = peak.shape
-    v_th = of_neurons[1]
-    with torch.no_grad():
-        slope = derivative(peak - v_th).contiguous()
-    c_spikes, c_peak = (torch.zeros_like(peak) if x is None else x.contiguous() for x in (c_spikes, c_peak))
-    p, lam_i = (torch.zeros_like(peak) if x is None else x.contiguous().clone() for x in (c_v, c_i))
-    by_lag = _by_lag(w_rec, lags, rec_lags)
-    layer = _layer(loops, of_neurons, hold, lags, by_lag, drive, reset, through)
-    path, given = (loops.Steps(*(_array(x) for x in xs)) for xs in ((peak, v, i), (c_peak, p, lam_i)))
-    lam = torch.zeros(batch, n, dtype=peak.dtype)
-    sums = [torch.zeros(batch, n, dtype=peak.dtype) for _ in range(6)]
-    d_drive = torch.zeros_like(drive)
-    into = loops.Back(*(x.numpy() for x in (*sums, d_drive)))
+    like, nothing = peak.dtype, torch.empty(0, 0, dtype=peak.dtype)
+    slope = _flat(fixed.spike.derivative(peak - of_neurons[1]))
+    weights = _by_lag(w_rec if fixed.back is None else fixed.back, fixed)
+    layer = _layer(loops, fixed, of_neurons, weights, drive)
+    path = loops.Steps(*(_flat(x) for x in (peak, v, i)))
+    c_spikes, *given = (_flat(nothing if x is None else x) for x in (c_spikes, c_peak, c_v, c_i))
+    lam_v, *sums = (torch.zeros(batch, n, dtype=like) for _ in range(7))
+    lam_i, d_drive = torch.empty_like(peak), torch.empty_like(drive)
+    needs_drive, _, _, *needs = ctx.needs_input_grad[4:]
+    of_drive = _flat(d_drive if needs_drive else nothing)
+    own = [_array(x).reshape(-1) for x in sums]
+    into = loops.Back._make([_array(lam_v).reshape(-1), _flat(lam_i), *own, of_drive, any(needs[:2]), any(needs[2:])])
 
     def work(k: int, first: int, last: int) -> None:
-        memory = np.empty(n, lam.numpy().dtype)
-        head = (layer, path, ctx.state.numpy(), slope.numpy(), given, c_spikes.numpy(), lam.numpy(), into, memory)
-        loops.backward(*head, first, last)
+        memory = np.empty((3, len(layer.bias)), slope.dtype)
+        loops.backward(layer, path, _flat(state), slope, c_spikes, loops.Steps(*given), into, memory, first, last)
 
     run_groups(work, groups_of(batch, steps * n, n))
-    d_w_rec = torch.zeros_like(w_rec)
-    if len(w_rec):
-        sent = (ctx.state == loops.SPIKES).to(peak.dtype)
-        for lag in lags.tolist():
-            if lag < steps:
-                whole = torch.einsum("tbn,tbm->nm", lam_i[lag:], sent[: steps - lag])
-                d_w_rec += whole * (rec_lags == lag).to(whole)
-    bias, v_th, v_reset, alpha, beta, kappa = (x.sum(0) for x in sums)
-    return None, lam_i, lam, lam_i[0].clone(), d_drive, d_w_rec, bias, v_th, v_reset, alpha, beta, kappa
+    d_bias, *d_others = (x.sum(0) for x in sums)
+    d_bias = d_bias * (1.0 - of_neurons[4])
+    d_w_rec = _of_weights(lam_i, state == loops.SPIKES, w_rec, fixed) if ctx.needs_input_grad[5] else None
+    return None, lam_i, lam_v, lam_i[0].clone(), d_drive if needs_drive else None, d_w_rec, d_bias, *d_others
 
 
-def _by_lag(w_rec: Tensor, lags: Tensor, rec_lags: Tensor | None) -> Tensor:
+def _of_weights(lam_i: Tensor, spikes: Tensor, w_rec: Tensor, fixed: Fixed) -> Tensor:
+    """Σ λ_i[n + D] S[n]ᵀ."""
+    total, sent, steps = torch.zeros_like(w_rec), spikes.to(lam_i.dtype), len(lam_i)
+    for lag in fixed.lags.tolist():
+        if lag < steps:
+            whole = lam_i[lag:].flatten(0, 1).T @ sent[: steps - lag].flatten(0, 1)
+            total += whole if len(fixed.lags) == 1 else whole * (fixed.rec_lags == lag).to(whole)
+    return total
+
+
+def _by_lag(w_rec: Tensor, fixed: Fixed) -> Tensor:
     """Recurrent weights of each lag, (L, N, N)."""
-    if rec_lags is None:
+    if fixed.rec_lags is None:
         return w_rec.new_zeros(0, w_rec.shape[1], w_rec.shape[1])
-    return torch.stack([w_rec * (rec_lags == lag).to(w_rec) for lag in lags.tolist()])
+    return torch.stack([w_rec * (fixed.rec_lags == lag).to(w_rec) for lag in fixed.lags.tolist()])
 
 
-def _layer(
-    loops: Any, of_neurons: Any, hold: Tensor, lags: Tensor, weights: Tensor, drive: Tensor, reset: Reset, through: bool
-) -> Any:
-    numbers = (_array(x) for x in (*of_neurons, hold, lags, weights, drive))
-    return loops.Clocked(*numbers, reset == "by", through)
+def _layer(loops: Any, fixed: Fixed, of_neurons: Any, weights: Tensor, drive: Tensor) -> Any:
+    """The layer as the loops take it, its numbers repeated for the samples of a tile."""
+    samples = max(1, TILE // max(1, len(fixed.hold)))
+    repeated = [np.tile(_array(x), samples) for x in (*of_neurons, fixed.hold.to(torch.int32))]
+    recurrent = (_array(fixed.lags), _array(weights), _flat(drive))
+    return loops.Clocked(*repeated, bool(fixed.hold.any()), *recurrent, fixed.reset == "by", fixed.through)
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """The neurons of all samples in one row, (T, B·N)."""
+    array = _array(x)
+    return array.reshape(len(array), int(np.prod(array.shape[1:])))
 
 
 def _array(x: Tensor) -> np.ndarray:
