@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.numerics.first_order import FirstOrder, first_order
+from adjsnn.numerics.memory import fresh
 
 Reset = Literal["to", "by"]
 RESETS = ("to", "by")
@@ -133,15 +135,58 @@ class _Carried(torch.autograd.Function):
         return g @ back, g.flatten(0, -2).T @ spikes.flatten(0, -2), None
 
 
-def arrivals(w: Tensor, lags: Tensor, spikes: Float[Tensor, "T1 B M"], back: Tensor | None = None) -> Float[Tensor, "T1 B N"]:
-    """What arrives at each time: Σ_m w_nm S_m, each a lag earlier; errors go back through `back` where it is given."""
-    total = spikes.new_zeros(*spikes.shape[:2], len(w))
-    for lag in lags.unique().tolist():
-        if lag < len(spikes):
-            these = (lags == lag).to(w)
-            sent = carried(spikes[: len(spikes) - lag], w * these, None if back is None else back * these)
-            total = total + torch.nn.functional.pad(sent, (0, 0, 0, 0, lag, 0))
-    return total
+def arrivals(
+    w: Float[Tensor, "N M"], lags: Int[Tensor, "..."], spikes: Float[Tensor, "T1 B M"], back: Tensor | None = None
+) -> Float[Tensor, "T1 B N"]:
+    """What arrives at each time: Σ_m w_nm S_m, each a lag earlier; errors go back through `back` where it is given.
+
+    Nothing else refers to the result's memory.
+    """
+    result: Tensor = _Arrivals.apply(w, lags, spikes, back)  # pyright: ignore[reportAssignmentType]
+    return result
+
+
+class _Arrivals(FirstOrder):
+    @staticmethod
+    def forward(ctx, w, lags, spikes, back):
+        found = sorted(set(lags.flatten().tolist()))
+        ctx.parts = [(lag, None if len(found) == 1 else (lags == lag).to(w)) for lag in found if lag < len(spikes)]
+        ctx.save_for_backward(w, spikes, back)
+        steps, batch, _ = spikes.shape
+        total = fresh((steps, batch, len(w)), spikes)
+        total[: ctx.parts[0][0] if len(found) == 1 and ctx.parts else steps] = 0.0
+        for lag, these in ctx.parts:
+            sent, arriving = spikes[: steps - lag].flatten(0, 1), total[lag:].flatten(0, 1)
+            if these is None:
+                torch.mm(sent, w.T, out=arriving)
+            else:
+                arriving.addmm_(sent, (w * these).T)
+        return total
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        return _arrivals_back(ctx, *cotangents)
+
+
+@first_order
+def _arrivals_back(ctx, cotangent):
+    w, spikes, back = ctx.saved_tensors
+    steps, through = len(spikes), w if back is None else back
+    needs_w, _, needs_spikes, _ = ctx.needs_input_grad
+    d_w, d_spikes = torch.zeros_like(w) if needs_w else None, torch.zeros_like(spikes) if needs_spikes else None
+    for lag, these in ctx.parts:
+        told, sent = cotangent[lag:].flatten(0, 1), spikes[: steps - lag].flatten(0, 1)
+        if d_w is not None:
+            whole = outer_sum(told, sent)
+            d_w += whole if these is None else whole * these
+        if d_spikes is not None:
+            d_spikes[: steps - lag].flatten(0, 1).addmm_(told, through if these is None else through * these)
+    return d_w, None, d_spikes, None
+
+
+def outer_sum(told: Float[Tensor, "K N"], sent: Float[Tensor, "K M"]) -> Float[Tensor, "N M"]:
+    """Σ_k told_k sent_kᵀ, the few columns first: the other way round takes a matrix product several times as long."""
+    return told.T @ sent if told.shape[1] <= sent.shape[1] else (sent.T @ told).T
 
 
 def unroll(

@@ -90,8 +90,8 @@ def clocked_solution(
             read = directed(read, [run.spikes for run in runs], paths.direct, 0)
     return ClockedSolution(
         ts=(rows.double() * dt).clamp(max=problem.trial.t_end).to(like),
-        v=[run.v[rows] for run in runs],
-        i=[run.i[rows] for run in runs],
+        v=[run.v if len(rows) > steps else run.v[rows] for run in runs],
+        i=[run.i if len(rows) > steps else run.i[rows] for run in runs],
         final_state=[LIFState(run.v[-1].clone(), run.i[-1].clone()) for run in runs],
         t_end=problem.trial.t_end,
         dt=dt,

@@ -10,7 +10,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import index
 from adjsnn.errors import ConfigurationError
-from adjsnn.kept import computed_once
+from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.clocked import ClockedRun, spiking
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.readout import Readout
@@ -56,6 +56,9 @@ class ClockedSolution:
         final_state: voltage and current of each layer at t_end; differentiable.
         t_end: end of the trial, ms.
         dt: the step, ms.
+
+    Raises:
+        ConfigurationError: a figure is asked for after a state or the spikes that it is computed from were changed in place.
     """
 
     ts: Float[Tensor, " T"]
@@ -70,6 +73,13 @@ class ClockedSolution:
     _readout: Readout | None = field(repr=False)
     _sent: Tensor | None = field(repr=False)
     _ran: Ran = field(repr=False)
+    _seal: Seal = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = {}
+        for k, run in enumerate(self._runs):
+            parts |= {f"sol.spikes_on_grid({k})": run.spikes, f"sol.v[{k}]": run.v, f"sol.i[{k}]": run.i}
+        object.__setattr__(self, "_seal", Seal(**parts))
 
     @untraced
     def spikes_on_grid(self, layer: int = -1) -> Float[Tensor, "T1 B N"]:
@@ -92,6 +102,7 @@ class ClockedSolution:
     @untraced
     def layer_spikes(self) -> list[SpikeTrains]:
         """Spikes of each layer; their times, on the grid, without gradient."""
+        self._seal.check()
         return [self._trains(run) for run in self._runs]
 
     @untraced
@@ -117,8 +128,7 @@ class ClockedSolution:
     @untraced
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Largest voltage of each neuron over the grid; differentiable. The threshold for a neuron that spikes."""
-        k = index("layer", layer, len(self._runs))
-        run = self._runs[k]
+        k, run = index("layer", layer, len(self._runs)), self._run(layer)
         return torch.where(spiking(run).any(0), self._layers[k].v_th, run.peak.amax(0))
 
     @untraced
@@ -154,6 +164,7 @@ class ClockedSolution:
     @untraced
     def stats(self) -> ClockedStats:
         """Figures about this solve; computed when first asked for."""
+        self._seal.check()
         fired = [spiking(run) for run in self._runs]
         return ClockedStats(
             steps=len(self._runs[0].spikes) - 1,
@@ -165,6 +176,7 @@ class ClockedSolution:
         )
 
     def _run(self, layer: object) -> ClockedRun:
+        self._seal.check()
         return self._runs[index("layer", layer, len(self._runs))]
 
     def _trains(self, run: ClockedRun) -> SpikeTrains:

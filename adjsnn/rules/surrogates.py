@@ -35,12 +35,12 @@ class Surrogate(ABC):
 
     @abstractmethod
     def shape(self, x: Tensor) -> Tensor:
-        """σ′ as a function of γ x, of height 1."""
+        """σ′ as a function of γ x, of height 1. The tensor is the method's own, and may become the result."""
 
     def derivative(self, x: Tensor) -> Tensor:
         """σ′(x) of x = v - v_th, in units of voltage."""
-        height = float(self.slope) / self.area if self.normalised else 1.0
-        return height * self.shape(float(self.slope) * x)
+        shape = self.shape(float(self.slope) * x)
+        return shape * (float(self.slope) / self.area) if self.normalised else shape
 
     def fire(self, x: Tensor) -> Tensor:
         """Θ(x): 1 where x ≥ 0, else 0, with σ′ for its derivative."""
@@ -67,7 +67,7 @@ class FastSigmoid(Surrogate):
     area = 2.0
 
     def shape(self, x: Tensor) -> Tensor:
-        return (1.0 + x.abs()).square().reciprocal()
+        return x.abs_().add_(1.0).square_().reciprocal_()
 
 
 class Triangle(Surrogate):
@@ -76,7 +76,7 @@ class Triangle(Surrogate):
     area = 1.0
 
     def shape(self, x: Tensor) -> Tensor:
-        return (1.0 - x.abs()).clamp(min=0.0)
+        return x.abs_().neg_().add_(1.0).clamp_(min=0.0)
 
 
 class RectifiedLinear(Surrogate):
@@ -85,7 +85,7 @@ class RectifiedLinear(Surrogate):
     area = 0.5
 
     def shape(self, x: Tensor) -> Tensor:
-        return torch.where(x <= 0.0, (1.0 + x).clamp(min=0.0), 0.0)
+        return torch.where(x <= 0.0, (1.0 + x).clamp_(min=0.0), 0.0)
 
 
 class Exponential(Surrogate):
@@ -94,7 +94,7 @@ class Exponential(Surrogate):
     area = 2.0
 
     def shape(self, x: Tensor) -> Tensor:
-        return (-x.abs()).exp()
+        return x.abs_().neg_().exp_()
 
 
 class Boxcar(Surrogate):
@@ -103,7 +103,7 @@ class Boxcar(Surrogate):
     area = 2.0
 
     def shape(self, x: Tensor) -> Tensor:
-        return (x.abs() < 1.0).to(x.dtype)
+        return (x.abs_() < 1.0).to(x.dtype)
 
 
 class Arctangent(Surrogate):
@@ -112,4 +112,4 @@ class Arctangent(Surrogate):
     area = pi
 
     def shape(self, x: Tensor) -> Tensor:
-        return (1.0 + x.square()).reciprocal()
+        return x.square_().add_(1.0).reciprocal_()

@@ -92,13 +92,14 @@ class Back(NamedTuple):
 
 
 @compiled(**EXACT)
-def forward(layer, steps, state, held, first, last):
+def forward(layer, steps, state, spikes, held, first, last):
     """Steps of samples first … last-1 from row 0 of steps.peak, in place; i holds what arrives and becomes the current.
 
     Args:
         layer: Clocked, its weights (from, to).
         steps: Steps; row 0 of peak is given, and i⁻ at time 0 is in i already.
         state: S, (T+1, B·N), int8; written.
+        spikes: the same in numbers, 0 or 1; written.
         held: how many steps more a neuron stays, (B·N,), int32, zeros.
         first: of the samples.
         last: one past the last of them.
@@ -113,7 +114,7 @@ def forward(layer, steps, state, held, first, last):
                     sent = state[n - layer.lags[k], here:to]
                     for b in range(0, to - here, n_hidden):
                         _add_spikes(layer.weights[k], sent[b : b + n_hidden], i[b : b + n_hidden])
-            _reset(layer, steps.peak[n, here:to], stays, state[n, here:to], steps.v[n, here:to])
+            _reset(layer, steps.peak[n, here:to], stays, state[n, here:to], spikes[n, here:to], steps.v[n, here:to])
             if n + 1 < rows:
                 after = steps.peak[n + 1, here:to]
                 _flow(layer, steps.v[n, here:to], i, after, steps.i[n + 1, here:to])
@@ -133,8 +134,9 @@ def _add_spikes(weights, s, i):
 
 
 @compiled(**EXACT_BARE)
-def _reset(layer, peak, held, s, v):
+def _reset(layer, peak, held, s, as_number, v):
     v_th, v_reset, hold, size = layer.v_th, layer.v_reset, layer.hold, len(s)
+    zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
     if layer.by:
         for j in range(size):
             v[j] = peak[j] + (v_reset[j] - v_th[j])
@@ -144,12 +146,13 @@ def _reset(layer, peak, held, s, v):
     if not layer.holds:
         for j in range(size):
             spikes = peak[j] - v_th[j] >= 0
-            s[j] = np.int8(spikes)
+            s[j], as_number[j] = np.int8(spikes), one if spikes else zero
             v[j] = v[j] if spikes else peak[j]
         return
     for j in range(size):
         spikes = (peak[j] - v_th[j] >= 0) & (held[j] == 0)
         s[j] = np.int8(SPIKES) if spikes else (np.int8(HELD) if held[j] > 0 else np.int8(FREE))
+        as_number[j] = one if spikes else zero
         v[j] = v[j] if spikes else peak[j]
         held[j] = hold[j] if spikes else max(held[j] - np.int32(1), np.int32(0))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset
 from adjsnn.lif.network import LIFState
 from adjsnn.numerics.first_order import FirstOrder, first_order
+from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups
 
 TILE = 512  # neurons of some samples that are treated together: their vectors stay in a core's nearest cache
@@ -46,7 +47,7 @@ def fused(
     through_reset: bool = False,
     rec_back: Tensor | None = None,
 ) -> ClockedRun:
-    """As `unroll`, of tensors on the CPU."""
+    """As `unroll`, of tensors on the CPU; what arrives is used up."""
     if drive is None:
         drive = arriving.new_zeros(0, *arriving.shape[1:])
     of_neurons = (layer.bias, layer.v_th, layer.v_reset, layer.alpha, layer.beta, layer.kappa)
@@ -63,21 +64,23 @@ class _Fused(FirstOrder):
         from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
         steps, batch, n = arriving.shape
-        peak, v, i = torch.empty_like(arriving), torch.empty_like(arriving), arriving.contiguous().clone()
+        peak, v, spikes = (fresh(arriving.shape, arriving) for _ in range(3))
+        i = arriving.contiguous().detach()
         peak[0] = v0
         i[0] += i0
         state = torch.empty(arriving.shape, dtype=torch.int8)
         layer = _layer(loops, fixed, of_neurons, _by_lag(w_rec, fixed).transpose(1, 2), drive)
-        path, rows, held = loops.Steps(*(_flat(x) for x in (peak, v, i))), _flat(state), np.zeros(batch * n, np.int32)
+        path, held = loops.Steps(*(_flat(x) for x in (peak, v, i))), np.zeros(batch * n, np.int32)
+        rows, numbers = _flat(state), _flat(spikes)
 
         def work(k: int, first: int, last: int) -> None:
-            loops.forward(layer, path, rows, held, first, last)
+            loops.forward(layer, path, rows, numbers, held, first, last)
 
         run_groups(work, groups_of(batch, steps * n, n))
         ctx.fixed, ctx.state = fixed, state
-        ctx.save_for_backward(peak, v, i, drive, w_rec, *of_neurons)
+        ctx.save_for_backward(spikes, peak, v, i, drive, w_rec, *of_neurons)
         ctx.set_materialize_grads(False)
-        return (state == loops.SPIKES).to(arriving.dtype), peak, v, i
+        return spikes, peak, v, i
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -89,7 +92,7 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
     fixed, state = ctx.fixed, ctx.state
-    peak, v, i, drive, w_rec, *of_neurons = ctx.saved_tensors
+    spikes, peak, v, i, drive, w_rec, *of_neurons = ctx.saved_tensors
     steps, batch, n = peak.shape
     like, nothing = peak.dtype, torch.empty(0, 0, dtype=peak.dtype)
     slope = _flat(fixed.spike.derivative(peak - of_neurons[1]))
@@ -98,7 +101,7 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     path = loops.Steps(*(_flat(x) for x in (peak, v, i)))
     c_spikes, *given = (_flat(nothing if x is None else x) for x in (c_spikes, c_peak, c_v, c_i))
     lam_v, *sums = (torch.zeros(batch, n, dtype=like) for _ in range(7))
-    lam_i, d_drive = torch.empty_like(peak), torch.empty_like(drive)
+    lam_i, d_drive = fresh(peak.shape, peak), torch.empty_like(drive)
     needs_drive, _, _, *needs = ctx.needs_input_grad[4:]
     of_drive = _flat(d_drive if needs_drive else nothing)
     own = [_array(x).reshape(-1) for x in sums]
@@ -111,13 +114,13 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     run_groups(work, groups_of(batch, steps * n, n))
     d_bias, *d_others = (x.sum(0) for x in sums)
     d_bias = d_bias * (1.0 - of_neurons[4])
-    d_w_rec = _of_weights(lam_i, state == loops.SPIKES, w_rec, fixed) if ctx.needs_input_grad[5] else None
+    d_w_rec = _of_weights(lam_i, spikes, w_rec, fixed) if ctx.needs_input_grad[5] else None
     return None, lam_i, lam_v, lam_i[0].clone(), d_drive if needs_drive else None, d_w_rec, d_bias, *d_others
 
 
-def _of_weights(lam_i: Tensor, spikes: Tensor, w_rec: Tensor, fixed: Fixed) -> Tensor:
+def _of_weights(lam_i: Tensor, sent: Tensor, w_rec: Tensor, fixed: Fixed) -> Tensor:
     """Σ λ_i[n + D] S[n]ᵀ."""
-    total, sent, steps = torch.zeros_like(w_rec), spikes.to(lam_i.dtype), len(lam_i)
+    total, steps = torch.zeros_like(w_rec), len(lam_i)
     for lag in fixed.lags.tolist():
         if lag < steps:
             whole = lam_i[lag:].flatten(0, 1).T @ sent[: steps - lag].flatten(0, 1)
