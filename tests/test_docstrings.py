@@ -57,10 +57,18 @@ def documented(tree: ast.Module, path: Path) -> Iterator[tuple[ast.FunctionDef |
             yield from ((part, not part.name.startswith("_")) for part in node.body if isinstance(part, ast.FunctionDef))
 
 
+def inherited(tree: ast.Module, node: ast.ClassDef) -> set[str]:
+    """What a class has, with what it takes from classes of the same module."""
+    bases = {x.id for x in node.bases if isinstance(x, ast.Name)}
+    above = [x for x in tree.body if isinstance(x, ast.ClassDef) and x.name in bases]
+    return of_class(node).union(*(inherited(tree, x) for x in above))
+
+
 def faults(path: Path) -> Iterator[str]:
-    for node, public in documented(ast.parse(path.read_text()), path):
+    tree = ast.parse(path.read_text())
+    for node, public in documented(tree, path):
         is_class = isinstance(node, ast.ClassDef)
-        names, named = of_class(node) if is_class else signature(node), set()
+        names, named = inherited(tree, node) if is_class else signature(node), set()
         for section, line in entries(ast.get_docstring(node) or ""):
             if section not in ("Args", "Attributes"):
                 continue
