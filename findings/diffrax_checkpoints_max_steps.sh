@@ -5,7 +5,7 @@
 # the sum of squares Σ e^{-0.2 k} to 1e-8, and RecursiveCheckpointAdjoint is documented to give the derivative of the steps, as
 # DirectAdjoint does: 2 Σ e^{-0.2 k} = 11.0333 for either and for every max_steps ≥ 200.
 # Seen: the loss is the same for all of them, and so is DirectAdjoint's gradient. RecursiveCheckpointAdjoint's is off by 2e-6
-# for max_steps = 200 and 201, by 2e-12 for 300, and right to rounding for 256, 512 and the default 4096. Nothing tells. Saved
+# for max_steps = 200 and 201, by 2e-11 for 300, and right to rounding for 256, 512 and the default 4096. Nothing tells. Saved
 # at the end alone (t1=True) it is right for all of them.
 # Source: https://docs.kidger.site/diffrax/api/adjoints/, and the central difference below
 set -eu
