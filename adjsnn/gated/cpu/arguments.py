@@ -283,10 +283,10 @@ class EulerAdjointMemory(NamedTuple):
 
 
 class StageMemory(NamedTuple):
-    """The stages of one step of one sample, each (s+1, N), the last row the end of the step; vectors (N,), indices (N+1,).
+    """The stages of one step of a tile of S samples, each (s+1, S·N), the last row the end of the step; vectors (S·N,).
 
     Attributes:
-        active: neurons that release charge.
+        active: (N+1,), neurons of a sample that release charge.
         volts: voltages, without whole turns.
         flows: f.
         currents: I.
@@ -294,7 +294,7 @@ class StageMemory(NamedTuple):
         columns: Ω = W_rec ΔG.
         turns: thresholds crossed.
         x: zone coordinate.
-        weight: of the active neurons.
+        weight: of the active neurons, (N,).
         drive: W_in u + b.
         slopes: (s,), float64, of the stages after a reset.
     """
@@ -313,7 +313,7 @@ class StageMemory(NamedTuple):
 
 
 class StageAdjointMemory(NamedTuple):
-    """Cotangents of the stages, each (s+1, N), vectors (N,), and (s,) in float64.
+    """Cotangents of the stages, each (s+1, S·N), vectors (S·N,), and (s,) in float64.
 
     Attributes:
         bars: of the flows.

@@ -109,12 +109,12 @@ def _step(network, keep, gain, path, carry, memory, t, start, stop):
     scaled(keep[0], recurrent)
     fine, lowest, highest = _checked(current, after, turns, crossings)
     scaled(gain[0], q)
-    _add_released(network.w_rec_t, q, memory.active, memory.weight, recurrent)
+    add_released(network.w_rec_t, q, memory.active, memory.weight, recurrent)
     return fine, lowest, highest
 
 
-@compiled(**PIECE)
-def _add_released(w_rec_t, weight, active, chosen, recurrent):
+@compiled(**OPTIONS)
+def add_released(w_rec_t, weight, active, chosen, recurrent):
     """recurrent += W_rec weight for each sample of a tile: the columns that have a weight, or the whole matrix."""
     n_hidden, done = w_rec_t.shape[0], 0
     while recurrent.shape[0] - done >= n_hidden:

@@ -60,7 +60,7 @@ class FusedGated:
         self.neuron, self.gate, self.dt = program.neuron, program.gate, program.dt
         self.tableau = FusedTableau.of(program) if isinstance(program, GatedRungeKutta) else None
         # Samples in a tile: a multiple of those that are multiplied together.
-        self.tile = 1 if self.tableau else TOGETHER * max(1, TILE // (TOGETHER * len(tensors.w_rec)))
+        self.tile = TOGETHER * max(1, TILE // (TOGETHER * len(tensors.w_rec)))
 
     def unit_length(self, n_steps: int, batch: int) -> int:
         """Steps per call of a compiled loop, also the unit of checkpointing."""
@@ -169,18 +169,17 @@ class FusedGated:
     def network(self, dtype: Any) -> Network:
         """The network as the loops take it."""
         t, width = self.tensors, self.gate.width
-        repeats = self.tile if self.tableau is None else 1
         return Network(
             membrane=MEMBRANES[type(self.neuron)],
             gate=GATES[type(self.gate)],
             two_sided=self.neuron.two_sided,
             zone=(dtype(1.0 / width), dtype(1.0 - self.neuron.threshold / width)),
             h=dtype(self.dt),
-            constants=np.tile(self._constants(), repeats),
+            constants=np.tile(self._constants(), self.tile),
             w_rec_t=_array(t.w_rec.T),
             w_rec=_array(t.w_rec),
             w_in_t=_array(t.w_in.T),
-            bias=np.tile(_array(t.bias), repeats),
+            bias=np.tile(_array(t.bias), self.tile),
             w_out=_array(t.w_out),
             w_out_t=_array(t.w_out.T),
         )
@@ -192,9 +191,7 @@ class FusedGated:
         return whole._replace(**per_neuron)
 
     def rows(self, x: np.ndarray, dimensions: int) -> np.ndarray:
-        """An array (…, B, N) as the loops take it: where samples are solved in tiles, (…, B·N) of so many dimensions."""
-        if self.tableau is not None:
-            return x
+        """An array (…, B, N) as the loops take it, (…, B·N) of so many dimensions."""
         return x.reshape(-1) if dimensions == 1 else x.reshape(len(x), x.shape[1] * x.shape[2])
 
     def scheme(self, dtype: Any) -> Synapses | RungeKutta:
@@ -210,8 +207,9 @@ class FusedGated:
         if self.tableau is None:
             return (EulerMemory._make([index, *np.empty((len(EulerMemory._fields) - 1, self.tile * n_hidden), dtype)]),)
         s = len(self.tableau.b)
-        blocks, vectors = np.empty((5, s + 1, n_hidden), dtype), np.empty((4, n_hidden), dtype)
-        return (StageMemory._make([index, *blocks, *vectors, np.empty(s)]),)
+        width = self.tile * n_hidden
+        blocks, (turns, x, drive) = np.empty((5, s + 1, width), dtype), np.empty((3, width), dtype)
+        return (StageMemory._make([index, *blocks, turns, x, np.empty(n_hidden, dtype), drive, np.empty(s)]),)
 
     def _adjoint_memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the backward loop writes to."""
@@ -221,7 +219,8 @@ class FusedGated:
             indices = {"active": np.empty(width + 1, np.int64), "ends": np.empty(self.tile, np.int64)}
             return (EulerAdjointMemory(**found | indices),)
         s = len(self.tableau.b)
-        blocks, vectors = np.empty((6, s + 1, n_hidden), dtype), np.empty((9, n_hidden), dtype)
+        width = self.tile * n_hidden
+        blocks, vectors = np.empty((6, s + 1, width), dtype), np.empty((9, width), dtype)
         return *self._memory(n_hidden, dtype), StageAdjointMemory._make([*blocks, *vectors, np.empty(s)])
 
     def _constants(self) -> np.ndarray:

@@ -13,19 +13,18 @@ back.
 import numpy as np
 
 from adjsnn.gated.cpu.arguments import LIF
+from adjsnn.gated.cpu.euler import add_input, add_released
 from adjsnn.gated.cpu.membranes import flow_of
 from adjsnn.gated.cpu.vectors import (
     OPTIONS,
     PIECE,
     add,
-    add_drive,
-    add_rows,
     copy,
     dot_rows,
     fill,
     integral,
     mirrored,
-    select,
+    total,
     zone,
 )
 from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
@@ -40,82 +39,95 @@ def forward(network, scheme, path, carry, first, last, memory, channels, outcome
         scheme: RungeKutta.
         memory: StageMemory.
     """
-    s, weights = scheme.method.b.shape[0], scheme.method.b
-    lowest, highest = np.int8(0), np.int8(0)
+    s, weights, n_hidden = scheme.method.b.shape[0], scheme.method.b, network.w_rec_t.shape[0]
+    lowest, highest, tile = np.int8(0), np.int8(0), memory.x.shape[0] // n_hidden
     for t in range(len(path.current)):
-        for b in range(first, last):
-            v, after, recurrent, level = path.v[t, b], path.v[t + 1, b], carry.recurrent[b], carry.level[b]
-            fill(memory.drive, v.dtype.type(0.0))
-            add_drive(network.w_in_t, network.bias, path.u[t, b], memory.drive)
-            copy(recurrent, memory.currents[0])
-            add(memory.drive, memory.currents[0])
-            copy(memory.currents[0], path.current[t, b])
+        for start in range(first, last, tile):
+            stop = min(start + tile, last)
+            here, to = start * n_hidden, stop * n_hidden
+            v, after, current = path.v[t, here:to], path.v[t + 1, here:to], path.current[t, here:to]
+            recurrent, level = carry.recurrent[here:to], carry.level[here:to]
+            drives(network, path, t, start, stop, memory.drive)
+            total(recurrent, memory.drive, current)
+            copy(current, memory.currents[0])
             stages(network, scheme, v, recurrent, level, memory)
             combine(v, memory.flows, weights, s, network.h, after)
             _reset(network, scheme.method, v, after, memory)
-            fine, low, high = _finish(network, scheme, path, recurrent, level, memory, t, b)
-            dot_rows(network.w_out, channels, len(network.w_out), path.a_slow[t + 1, b], path.readout[t + 1, b])
+            fine, low, high = _finish(network, scheme, path, recurrent, level, memory, t, here, to)
+            for b in range(start, stop):
+                a_slow = path.a_slow[t + 1, b * n_hidden : (b + 1) * n_hidden]
+                dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
             lowest, highest = min(lowest, low), max(highest, high)
             if not fine:
-                outcome.broken[0], outcome.broken[1] = t, b
+                outcome.broken[0], outcome.broken[1] = t, start
                 return
     outcome.extremes[0], outcome.extremes[1] = min(outcome.extremes[0], lowest), max(outcome.extremes[1], highest)
 
 
 @compiled(**OPTIONS)
 def stages(network, scheme, v, recurrent, level, memory):
-    """Stages of one step of one sample: fills volts, flows, currents, charges and columns; currents[0] and drive are given."""
-    a, keep, gain = scheme.method.a, scheme.fast.keep, scheme.fast.gain
-    volts, flows, currents, turns = memory.volts, memory.flows, memory.currents, memory.turns
-    copy(v, volts[0])
-    flow_of(network.membrane, volts[0], currents[0], network.constants, flows[0])
+    """Stages of one step of a tile: fills volts, flows, currents, charges and columns; currents[0] and drive are given."""
+    a, keep, gain, size = scheme.method.a, scheme.fast.keep, scheme.fast.gain, v.shape[0]
+    flows, turns, drive = memory.flows, memory.turns[:size], memory.drive[:size]
+    copy(v, memory.volts[0])
+    flow_of(network.membrane, v, memory.currents[0], network.constants, flows[0])
     for i in range(1, a.shape[0]):
-        charge = memory.charges[i]
-        combine(v, flows, a[i], i, network.h, volts[i])
-        _unwrap(network.membrane, volts[i], turns)
-        charge_of(network, volts[i], memory.x, charge)
-        for n in range(v.shape[0]):
+        charge, volts, current = memory.charges[i, :size], memory.volts[i, :size], memory.currents[i, :size]
+        combine(v, flows, a[i], i, network.h, volts)
+        _unwrap(network.membrane, volts, turns)
+        charge_of(network, volts, memory.x, charge)
+        for n in range(size):
             charge[n] += turns[n] - level[n]
-        released_columns(network.w_rec_t, charge, memory.active, memory.weight, memory.columns[i])
-        scaled(recurrent, keep[i], memory.columns, gain[i], i + 1, currents[i])
-        add(memory.drive, currents[i])
-        flow_of(network.membrane, volts[i], currents[i], network.constants, flows[i])
+        released_columns(network.w_rec_t, charge, memory.active, memory.weight, memory.columns[i, :size])
+        scaled(recurrent, keep[i], memory.columns, gain[i], i + 1, current)
+        add(drive, current)
+        flow_of(network.membrane, volts, current, network.constants, flows[i])
 
 
 @compiled(**PIECE)
-def _finish(network, scheme, path, recurrent, level, memory, t, b):
+def drives(network, path, t, start, stop, drive):
+    """W_in u + b of a tile."""
+    n_hidden = network.w_rec_t.shape[0]
+    copy(network.bias[: (stop - start) * n_hidden], drive)
+    for b in range(start, stop):
+        add_input(network.w_in_t, path.u[t, b], drive[(b - start) * n_hidden : (b - start + 1) * n_hidden])
+
+
+@compiled(**PIECE)
+def _finish(network, scheme, path, recurrent, level, memory, t, here, to):
     """Charge, synapses and recurrent current at the end of a step. Returns as `euler._step`."""
-    s, keep, gain = scheme.method.b.shape[0], scheme.fast.keep, scheme.fast.gain
-    after, current, crossings = path.v[t + 1, b], path.current[t, b], path.crossings[t, b]
-    charges, turns, total = memory.charges, memory.turns, memory.drive  # of the drive nothing is needed any more
-    charge_of(network, after, memory.x, total)
-    for n in range(after.shape[0]):
-        charges[s][n] = total[n] + turns[n] - level[n]
-    copy(total, level)
-    released_columns(network.w_rec_t, charges[s], memory.active, memory.weight, memory.columns[s])
-    scaled(recurrent, keep[s], memory.columns, gain[s], s + 1, total)
-    copy(total, recurrent)
-    scaled(path.a_fast[t, b], keep[s], charges, gain[s], s + 1, path.a_fast[t + 1, b])
-    scaled(path.a_slow[t, b], scheme.slow.keep[s], charges, scheme.slow.gain[s], s + 1, path.a_slow[t + 1, b])
+    s, keep, gain, size = scheme.method.b.shape[0], scheme.fast.keep, scheme.fast.gain, to - here
+    after, current, crossings = path.v[t + 1, here:to], path.current[t, here:to], path.crossings[t, here:to]
+    charges, turns, whole = memory.charges, memory.turns[:size], memory.drive[:size]  # of the drive nothing is needed any more
+    charge_of(network, after, memory.x, whole)
+    for n in range(size):
+        charges[s, n] = whole[n] + turns[n] - level[n]
+    copy(whole, level)
+    released_columns(network.w_rec_t, charges[s, :size], memory.active, memory.weight, memory.columns[s, :size])
+    scaled(recurrent, keep[s], memory.columns, gain[s], s + 1, whole)
+    copy(whole, recurrent)
+    scaled(path.a_fast[t, here:to], keep[s], charges, gain[s], s + 1, path.a_fast[t + 1, here:to])
+    slow = scheme.slow
+    scaled(path.a_slow[t, here:to], slow.keep[s], charges, slow.gain[s], s + 1, path.a_slow[t + 1, here:to])
     magnitude, lowest, highest = after.dtype.type(0.0), np.int8(0), np.int8(0)
     most = after.dtype.type(MOST_COUNTED)
     for n in range(after.shape[0]):
         magnitude += abs(current[n]) + abs(after[n])  # not finite if any of them is not
     for n in range(after.shape[0]):
         crossings[n] = np.int8(min(max(turns[n], -most), most))
-    count = select(turns, memory.active)
-    fine = magnitude < after.dtype.type(np.inf)
-    for k in range(count):
-        n = memory.active[k]
-        fine &= (abs(turns[n]) <= MOST_CROSSINGS) & (after[n] < after.dtype.type(1.0))
+    fine, wrong = magnitude < after.dtype.type(np.inf), np.int32(0)
+    for n in range(size):
         lowest, highest = min(lowest, crossings[n]), max(highest, crossings[n])
+    for n in range(size):
+        wrong += (turns[n] != 0) & (not (after[n] < after.dtype.type(1.0)))
+    fine &= (wrong == 0) & (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS)
     return fine, lowest, highest
 
 
 @compiled(**PIECE)
 def _reset(network, method, v, after, memory):
     """`after` holds ṽ and becomes v⁺; turns the signed number of thresholds crossed."""
-    flows, currents, turns, h = memory.flows, memory.currents, memory.turns, network.h
+    flows, currents, turns, h = memory.flows, memory.currents, memory.turns[: v.shape[0]], network.h
     if network.membrane == LIF:
         one = v.dtype.type(1.0)
         for n in range(v.shape[0]):
@@ -129,12 +141,9 @@ def _reset(network, method, v, after, memory):
 
 @compiled(**OPTIONS)
 def released_columns(w_rec_t, charge, index, weight, out):
-    """Ω = W_rec ΔG, over the neurons that release charge."""
+    """Ω = W_rec ΔG of each sample, over the neurons that release charge, or by the whole matrix where most do."""
     fill(out, out.dtype.type(0.0))
-    count = select(charge, index)
-    for k in range(count):
-        weight[k] = charge[index[k]]
-    add_rows(w_rec_t, index, weight, count, out)
+    add_released(w_rec_t, charge, index, weight, out)
 
 
 @compiled(**OPTIONS)

@@ -267,19 +267,6 @@ def combined(matrix, weight, out):
 
 
 @compiled(**OPTIONS)
-def add_drive(w_in_t, bias, u, current):
-    """current += W_in u + b."""
-    for n in range(current.shape[0]):
-        current[n] += bias[n]
-    for c in range(u.shape[0]):
-        x = u[c]
-        if x != 0:
-            row = w_in_t[c]
-            for n in range(current.shape[0]):
-                current[n] += x * row[n]
-
-
-@compiled(**OPTIONS)
 def dot(a, b):
     total = a.dtype.type(0.0)
     for n in range(a.shape[0]):
