@@ -130,8 +130,8 @@ def grid(problem: LIFProblem) -> tuple[float, int]:
     """The step h, ms, and the number of steps of a trial on a clock.
 
     Raises:
-        ConfigurationError: no dt; a trial that is no whole number of steps; input spike times that require a gradient, which
-            a grid does not have.
+        ConfigurationError: no dt; a trial that is no whole number of steps; input spike times, delays or refractory times that
+            require a gradient, which a grid does not have.
     """
     dt, t_end = problem.dt, problem.trial.t_end
     if dt is None:
@@ -142,12 +142,24 @@ def grid(problem: LIFProblem) -> tuple[float, int]:
             "times without, which a grid rounds",
             "x.time.detach(), or adjoint=adjsnn.EventAdjoint()",
         )
+    rounded = ("delays", "rec_delays", "refractory")
+    learnt = [name for layer in problem.layers for name in rounded if _requires_grad(getattr(layer, name))]
+    if learnt:
+        raise ConfigurationError(
+            f"{learnt[0]} that learn, on a clock",
+            "times without a gradient, which are rounded to steps",
+            f"lif.{learnt[0]}.requires_grad_(False), or adjoint=adjsnn.EventAdjoint()",
+        )
     steps, whole = steps_in(t_end, dt, 1e-7)
     if steps < 1 or not whole:
         raise ConfigurationError(
             f"t_end={t_end:g} ms in steps of {dt:g} ms", "a whole number of steps", f"t_end={max(1, round(t_end / dt)) * dt:g}"
         )
     return dt, steps
+
+
+def _requires_grad(x: Tensor | None) -> bool:
+    return x is not None and x.requires_grad
 
 
 def input_spikes(problem: LIFProblem, dt: float, steps: int) -> Float[Tensor, "T1 B M"]:

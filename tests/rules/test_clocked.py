@@ -293,7 +293,14 @@ def test_van_rossum_distance_is_that_of_the_spike_times_and_has_the_gradient_of_
             assert float(found[k, b, n]) == pytest.approx(float(2.0 * (trace * kernel).sum() * 0.01 / 10.0), abs=4e-3)
 
 
+def learning(**options):
+    net = network(**options, learn=("weights", "delays", "refractory"))
+    return lambda _, x: adjsnn.solve(net, x, dt=0.5, adjoint=SurrogateBPTT())
+
+
 BAD = {
+    "delays that learn": (learning(delays=1.0), "delays that learn"),
+    "recurrent delays that learn": (learning(rec_delays=1.0), "rec_delays that learn"),
     "no dt": (lambda net, x: adjsnn.solve(net, x, adjoint=SurrogateBPTT()), "no dt"),
     "dt negative": (lambda net, x: adjsnn.solve(net, x, dt=-0.1, adjoint=SurrogateBPTT()), "dt"),
     "no whole number of steps": (lambda net, x: adjsnn.solve(net, x, dt=0.7, adjoint=SurrogateBPTT()), "whole number of steps"),
