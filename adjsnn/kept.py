@@ -1,8 +1,9 @@
 """What a solution keeps of tensors that others can change: private copies, and a seal on what is too large to copy."""
 
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
@@ -11,7 +12,25 @@ from adjsnn.errors import ConfigurationError
 if TYPE_CHECKING:
     computed_once = property
 else:
-    computed_once = cached_property
+
+    class computed_once:
+        """As `functools.cached_property`, with two places: what is asked for first without a tape has no gradient, and must
+        not be handed to a loss that has one."""
+
+        def __init__(self, function: Callable[[Any], Any]) -> None:
+            self.function, self.__doc__ = function, function.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self.name = name
+
+        def __get__(self, sol: Any, owner: type | None = None) -> Any:
+            if sol is None:
+                return self
+            kept = vars(sol)
+            place = self.name if torch.is_grad_enabled() else f"{self.name} without a tape"
+            if place not in kept:  # what has a tape is found under its name before this is called, in either mode
+                kept[place] = self.function(sol)
+            return kept[place]
 
 
 def kept(x: Tensor) -> Tensor:

@@ -132,6 +132,8 @@ def angle(
     inputs = _double(inputs)
     options = {name: _double(x) for name, x in solve_kwargs.items()}
     leaves = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    if not leaves:
+        raise ConfigurationError("a network in which nothing learns", "parameters that require a gradient", "learn=")
     gated = isinstance(net, GatedSynapseNetwork)
 
     def solved(adjoint: Any, clocked: bool) -> Any:
@@ -170,6 +172,8 @@ def compared(rule: str, parameter: str, r: Tensor, g: Tensor) -> AngleRow:
 
 
 def _named(rules: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(rules, Mapping | list | tuple):
+        raise ConfigurationError(f"rules of type {type(rules).__name__}", "a list of them, or a dict by name", "rules=[...]")
     named = dict(rules) if isinstance(rules, Mapping) else {}
     for rule in () if isinstance(rules, Mapping) else rules:
         name = type(rule).__name__

@@ -123,7 +123,7 @@ def carried(spikes: Float[Tensor, "*T B M"], w: Float[Tensor, "N M"], back: Tens
     return result
 
 
-class _Carried(torch.autograd.Function):
+class _Carried(FirstOrder):
     @staticmethod
     def forward(ctx, spikes, w, back):
         ctx.save_for_backward(spikes, back)
@@ -131,8 +131,13 @@ class _Carried(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *cotangents):
-        (spikes, back), (g,) = ctx.saved_tensors, cotangents
-        return g @ back, g.flatten(0, -2).T @ spikes.flatten(0, -2), None
+        return _carried_back(ctx, *cotangents)
+
+
+@first_order
+def _carried_back(ctx, cotangent):
+    spikes, back = ctx.saved_tensors
+    return cotangent @ back, cotangent.flatten(0, -2).T @ spikes.flatten(0, -2), None
 
 
 def arrivals(

@@ -20,7 +20,7 @@ Recurrent = Literal["exact", "random", "cut"]
 RECURRENT = ("exact", "random", "cut")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _ByMatrices(ABC):
     """Backpropagation with a surrogate, where errors go back through fixed matrices."""
 
@@ -43,8 +43,9 @@ class _ByMatrices(ABC):
         object.__setattr__(self, "scale", positive("scale", self.scale, "a positive number", "scale=1.0"))
         object.__setattr__(self, "through_reset", flag("through_reset", self.through_reset))
         if self.matrices is not None:
-            if isinstance(self.matrices, Tensor):
-                raise ConfigurationError("matrices of type Tensor", "a list of matrices", "matrices=[...]")
+            if not isinstance(self.matrices, list | tuple):
+                kind_of = type(self.matrices).__name__
+                raise ConfigurationError(f"matrices of type {kind_of}", "a list of matrices", "matrices=[...]")
             copies = [tensor(f"matrices[{k}]", x, "a matrix", "a tensor") for k, x in enumerate(self.matrices)]
             object.__setattr__(self, "matrices", tuple(x.detach().clone() for x in copies))
 
@@ -84,7 +85,7 @@ class _ByMatrices(ABC):
         return [x.to(like) for x in self.matrices]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeedbackAlignment(_ByMatrices):
     """Backpropagation with a surrogate, through fixed random matrices instead of the weights (5.5).
 
@@ -118,7 +119,7 @@ class FeedbackAlignment(_ByMatrices):
         return Paths(layers, None if problem.readout is None else matrices[-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DirectFeedbackAlignment(_ByMatrices):
     """The error of the output goes straight to every hidden layer, through a fixed random matrix of its own (5.5).
 

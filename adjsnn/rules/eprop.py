@@ -95,7 +95,7 @@ class _Traced(FirstOrder):
         sol = solve_clocked(problem, rule.surrogate, rule.reset, rule.through_reset)
         (run,) = sol._runs
         ctx.rule, ctx.problem = rule, problem
-        ctx.save_for_backward(w_in, w_rec, bias, w_out, run.spikes, run.peak)
+        ctx.save_for_backward(w_rec, bias, rule.back(w_out).detach().clone(), run.spikes, run.peak)
         ctx.set_materialize_grads(False)
         return *(x.detach() for x in run), torch.nn.functional.linear(run.spikes, w_out)
 
@@ -111,10 +111,10 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i, error):
             "a loss of spikes or states, by EProp", "one of the readout", "SurrogateBPTT(), which has the gradient of all"
         )
     rule, problem = ctx.rule, ctx.problem
-    _, w_rec, bias, w_out, spikes, peak = ctx.saved_tensors
+    w_rec, bias, back, spikes, peak = ctx.saved_tensors
     dt, steps = grid(problem)
     layer = clocked_layer(problem.layers[0], dt, first=True)
-    signal = error @ rule.back(w_out)  # of each neuron at each step
+    signal = error @ back  # of each neuron at each step
     traces = [_Trace(layer, layer.w_in, layer.lags, input_spikes(problem, dt, steps), 0)]
     if w_rec is not None and layer.rec_lags is not None:
         traces.append(_Trace(layer, w_rec, layer.rec_lags, spikes, 1))

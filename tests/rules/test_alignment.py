@@ -1,5 +1,7 @@
 """Feedback alignment and direct feedback alignment: backpropagation where the matrices are those of the weights."""
 
+import copy
+
 import pytest
 import torch
 from test_clocked import F64, network, spikes
@@ -115,7 +117,26 @@ def test_single_precision_has_the_same_matrices():
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-3
 
 
+@pytest.mark.parametrize("rule", [FeedbackAlignment(SHAPE), DirectFeedbackAlignment(SHAPE)])
+def test_batches_of_cotangents(rule):
+    net, x = three_layers(False, n_out=2), spikes()
+    sol = adjsnn.solve(net, x, dt=0.5, adjoint=rule)
+    cotangents = torch.randn(2, *sol.readout.shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+    (together,) = torch.autograd.grad(sol.readout, net.w_in[0], cotangents, is_grads_batched=True, retain_graph=True)
+    for value, cotangent in zip(together, cotangents, strict=True):
+        (one,) = torch.autograd.grad(sol.readout, net.w_in[0], cotangent, retain_graph=True)
+        torch.testing.assert_close(value, one)
+
+
+def test_rules_with_matrices_can_be_compared_and_copied():
+    rule = FeedbackAlignment(matrices=[torch.zeros(2, 2)])
+    same = rule
+    assert rule == same
+    assert copy.deepcopy(rule) != rule
+
+
 BAD = {
+    "no list": (lambda net: FeedbackAlignment(matrices=5), "matrices of type int"),
     "too few": (lambda net: FeedbackAlignment(matrices=[net.w_in[1]]), "matrices of the shapes"),
     "a shape": (lambda net: DirectFeedbackAlignment(matrices=[torch.zeros(2, 2), torch.zeros(3, 8)]), "matrices of the shapes"),
     "a tensor": (lambda net: FeedbackAlignment(matrices=torch.zeros(2, 2)), "matrices of type Tensor"),

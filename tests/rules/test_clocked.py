@@ -236,6 +236,9 @@ def test_figures_are_those_of_the_grid():
     assert torch.equal(asked.readout, sol.readout[[20, 41]])
     assert torch.equal(asked.v[0], sol.v[0][[20, 41]])
     assert torch.equal(asked.final_state[0].v, sol.v[0][-1])
+    for times in (torch.linspace(0.0, 60.0, 601), 0.1 * torch.arange(601)):  # rounded to float32
+        every = adjsnn.solve(net, x, dt=0.1, ts=times, adjoint=SurrogateBPTT())
+        assert every.v[0].shape == (601, 4, 12)
 
 
 def test_currents_and_initial_states():

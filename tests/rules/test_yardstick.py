@@ -91,6 +91,8 @@ BAD = {
     "system": (lambda net, x: angle(torch.nn.Linear(1, 1), x, lambda s: s, [EventAdjoint()]), "system"),
     "no rules": (lambda net, x: angle(net, x, lambda s: s, []), "no rules"),
     "two of one name": (lambda net, x: angle(net, x, lambda s: s, [SurrogateBPTT(), SurrogateBPTT()]), "two rules"),
+    "no list": (lambda net, x: angle(net, x, lambda s: s, SurrogateBPTT()), "rules of type"),
+    "frozen": (lambda net, x: angle(net.requires_grad_(False), x, lambda s: s, [EventAdjoint()]), "nothing learns"),
     "adjoint": (lambda net, x: angle(net, x, lambda s: s, [EventAdjoint()], adjoint=EventAdjoint()), "adjoint in angle"),
     "no scalar": (lambda net, x: angle(net, x, lambda s: s.final_state[0].v, [EventAdjoint()]), "a loss"),
     "a count": (lambda net, x: angle(net, x, lambda s: s.spike_count().sum(), [SurrogateBPTT()], dt=0.5), "exact gradient"),
