@@ -24,11 +24,12 @@ import adjsnn
 HERE = Path(__file__).resolve()
 
 
-def gated(method: str, steps: int = 400, price: float = 0.0, **options: Any) -> Callable[[], object]:
+def gated(method: str, steps: int = 400, price: float = 0.0, width: float = 0.1, **options: Any) -> Callable[[], object]:
     import gated_gradient  # noqa: PLC0415 - beside this file, in either checkout
 
+    usual, gated_gradient.WIDTH = gated_gradient.WIDTH, width
     net, u = gated_gradient.problem(torch.float32)
-    u = u[:steps]
+    gated_gradient.WIDTH, u = usual, u[:steps]
 
     def run() -> object:
         sol = adjsnn.solve(net, u, dt=0.5, method=method, **options)
@@ -102,6 +103,8 @@ CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "gated, Euler": lambda: gated("euler"),
     "gated, Heun": lambda: gated("heun"),
     "gated, RK4": lambda: gated("rk4", 200),
+    "gated, Heun, gate width 1": lambda: gated("heun", 200, width=1.0),
+    "gated, RK4, gate width 1": lambda: gated("rk4", 200, width=1.0),
     'gated, Euler, checkpoints="sqrt"': lambda: gated("euler", adjoint=adjsnn.DiscreteAdjoint(checkpoints="sqrt")),
     "gated, Euler, a price on activity": lambda: gated("euler", price=0.1),
     "gated, Euler, plain": lambda: gated("euler", 100, kernels="plain"),

@@ -5,7 +5,7 @@ network's tensors, time constants included, is on torch's tape; delays and refra
 gradient. Layers follow one another: all of a layer's steps are taken before the next one's.
 """
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ RESETS = ("to", "by")
 SERIES_BELOW = 1e-2  # |x| under which (1 - e^{-x})/x and its derivative are summed as a series, to rounding
 
 
+@runtime_checkable
 class Differentiated(Protocol):
     """A spike, and what a rule takes for its derivative."""
 
