@@ -1,6 +1,7 @@
 """Shapes and dtypes of the inner layers are checked while the tests run; the doors raise the library's own errors."""
 
 import os
+import random
 import sys
 
 import matplotlib as mpl
@@ -95,6 +96,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     config.update("jaxtyping_disable", not item.stash[CHECKED])
     torch.manual_seed(0)  # a network without a generator is the same one, whatever ran before
+    random.seed(0)  # the shape checks look at one item of a list, drawn by it
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def clocked_solution(
 
 
 def directed(
-    output: Float[Tensor, "T1 B C"], hidden: Sequence[Float[Tensor, "T1 B N"]], direct: Sequence[Tensor], lag: int
+    output: Float[Tensor, "T1 B C"], hidden: Sequence[Float[Tensor, "T1 B _"]], direct: Sequence[Tensor], lag: int
 ) -> Float[Tensor, "T1 B C"]:
     """The output, whose error e goes straight to hidden layers too: dC/dS_l[n] += B_lᵀ e[n + lag]."""
     result: Tensor = _Directed.apply(output, lag, len(hidden), *hidden, *direct)  # pyright: ignore[reportAssignmentType]
