@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from adjsnn.lif.clocked import RESETS, Feedback, Reset
 from adjsnn.lif.clocked_problem import Paths, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
+from adjsnn.rules.stated import LAYER_ERROR, OUTPUT_ERROR, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
 Recurrent = Literal["exact", "random", "cut"]
@@ -107,6 +108,13 @@ class FeedbackAlignment(_ByMatrices):
         ConfigurationError: another kind of value; in a solve, matrices that do not fit the network.
     """
 
+    stated: ClassVar[Stated] = Stated(
+        "what surrogates drop, and the weights on the way back: fixed random matrices (5.5)",
+        (OWN, LAYER_ERROR),
+        "every step of every neuron, B T N",
+        "B T (N + W)",
+    )
+
     def shapes(self, problem: LIFProblem) -> list[tuple[int, ...]]:
         """As of the base."""
         between = [tuple(layer.w_in.shape) for layer in problem.layers[1:]]
@@ -142,6 +150,13 @@ class DirectFeedbackAlignment(_ByMatrices):
     """
 
     recurrent: Recurrent = "cut"
+
+    stated: ClassVar[Stated] = Stated(
+        "that and the way through the layers between (5.5)",
+        (OWN, OUTPUT_ERROR),
+        "every step of every neuron, B T N",
+        "B T (N + W)",
+    )
 
     def shapes(self, problem: LIFProblem) -> list[tuple[int, ...]]:
         """As of the base."""

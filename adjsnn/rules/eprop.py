@@ -1,7 +1,7 @@
 """e-prop: eligibility traces of each neuron's own dynamics, times learning signals from the readout, equation (5.8)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from adjsnn.lif.clocked_problem import clocked_solution, grid, input_spikes, sol
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.numerics.first_order import FirstOrder, first_order
+from adjsnn.rules.stated import OUTPUT_ERROR, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
 COVERED = ("w_in", "w_rec", "bias")
@@ -50,6 +51,12 @@ class EProp:
     through_reset: bool = False
 
     clocked = True  # solves in steps of dt
+    stated: ClassVar[Stated] = Stated(
+        "that and what a spike does to other neurons through W_rec (5.8)",
+        (OWN, OUTPUT_ERROR),
+        "a trace of each synapse, B W, for any T",
+        "B T W",
+    )
 
     def __post_init__(self) -> None:
         kind("surrogate", self.surrogate, Surrogate)

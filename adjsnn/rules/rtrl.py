@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.numerics.first_order import FirstOrder, first_order
+from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
 FIELDS = ("w_in", "w_rec", "bias", "tau_mem", "tau_syn", "v_th", "v_reset")
@@ -50,6 +51,12 @@ class RTRL:
     chunk: Count | None = None
 
     clocked = True  # solves in steps of dt
+    stated: ClassVar[Stated] = Stated(
+        "the same; nothing is kept of the past",
+        (OWN, LAYER_ERROR, OTHERS),
+        "how each parameter moves each neuron, B N W, for any T",
+        "B T N W; of `own_neuron` no less, as it is carried here",
+    )
 
     def __post_init__(self) -> None:
         kind("surrogate", self.surrogate, Surrogate)

@@ -1,6 +1,7 @@
 """Backpropagation through time with a surrogate for the derivative of a spike, equation (5.2)."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from adjsnn.checks import flag, kind
 from adjsnn.errors import ConfigurationError
@@ -8,6 +9,7 @@ from adjsnn.lif.clocked import RESETS, Reset
 from adjsnn.lif.clocked_problem import solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
+from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
 
@@ -31,6 +33,12 @@ class SurrogateBPTT:
     through_reset: bool = False
 
     clocked = True  # solves in steps of dt
+    stated: ClassVar[Stated] = Stated(
+        "that a spike has no derivative: σ′ stands in (5.2)",
+        (OWN, LAYER_ERROR, OTHERS),
+        "every step of every neuron, B T N",
+        "B T (N + W)",
+    )
 
     def __post_init__(self) -> None:
         kind("surrogate", self.surrogate, Surrogate)
