@@ -150,7 +150,7 @@ def angle(
     for name, rule in named.items():
         sol = solved(rule, gated or has_clock(lif_adjoint(rule)))
         found[name], r = _judged(sol, loss, leaves)
-        miscounted[name] = miscounted(sol, exact)
+        miscounted[name] = share_miscounted(sol, exact)
         whole, of_exact = (torch.cat([x.flatten() for x in y.values()]) for y in (r, g))
         rows += [compared(name, parameter, r[parameter], g[parameter]) for parameter in leaves]
         rows.append(compared(name, ALL, whole, of_exact))
@@ -200,7 +200,7 @@ def gradients(value: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(leaves, found, strict=True))
 
 
-def miscounted(sol: Any, exact: Any) -> float:
+def share_miscounted(sol: Any, exact: Any) -> float:
     """Share of neurons of the batch with another number of spikes."""
     layers = range(len(exact.stats.layer_spikes))
     off = [(sol.layer_counts(k) != exact.layer_counts(k)).flatten() for k in layers]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.gradcheck.yardstick import compared, gradients, miscounted
+from adjsnn.gradcheck.yardstick import compared, gradients, share_miscounted
 from adjsnn.training.batches import moved
 from adjsnn.training.experiment import Experiment
 from adjsnn.training.rules import named
@@ -43,7 +43,7 @@ def angles(experiment: Experiment[Any], net: nn.Module) -> dict[str, float]:
             for rule in config.angles:
                 r, sol = _of(experiment, measured, batch, *named(rule, config.slope))
                 row = compared(rule, "all", r, g)
-                off = miscounted(sol, exact)
+                off = share_miscounted(sol, exact)
                 figures |= {
                     f"{name}_{rule}": x for name, x in zip(FIGURES, (row.cosine, row.ratio, row.signs, off), strict=True)
                 }

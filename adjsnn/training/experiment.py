@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,12 @@ class TrainingConfig:
     def settled(self) -> Self:
         """The configuration that is meant: for flags that stand for several others. Default: itself."""
         return self
+
+
+class Clock(TypedDict, total=False):
+    """The step of a clock, ms, where there is one."""
+
+    dt: float
 
 
 class Cost(NamedTuple):
@@ -220,7 +226,7 @@ class Experiment(ABC, Generic[C]):
         """The adjoint that the configuration names, for `adjsnn.solve(..., adjoint=...)`; None: the solver's own choice."""
         return adjoint_of(self.config.adjoint, self.config.slope, self.config.seed)
 
-    def clock(self) -> dict[str, float]:
+    def clock(self) -> Clock:
         """What `adjsnn.solve` needs beside it: the step `dt` where the adjoint is a rule on a clock, else nothing."""
         return {"dt": self.config.clock} if getattr(self.adjoint(), "clocked", False) else {}
 
