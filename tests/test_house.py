@@ -65,6 +65,18 @@ def test_imports_keep_the_law():
             assert rooms <= allowed(room(name)), f"{name} imports {sorted(rooms - allowed(room(name)))}"
 
 
+def test_rules_that_are_adjoints_know_no_entry():
+    """What is `adjoint=` is handed a problem; `solve` is for those that train a network themselves."""
+    adjoints = [
+        name
+        for name, path in MODULES.items()
+        if room(name) == "rules" and any(f"def run_{family}(" in path.read_text() for family in FAMILIES)
+    ]
+    assert len(adjoints) >= 4
+    for name in adjoints:
+        assert not {"adjsnn.solve", "adjsnn.losses"} & imports(MODULES[name]), name
+
+
 def test_bodies_are_known_to_their_engine_alone():
     for name, path in MODULES.items():
         for imported in imports(path):

@@ -266,7 +266,7 @@ class _Normal:
         return self._generator.standard_normal(shape)
 
 
-def _project(net: LIFNetwork) -> None:
+def _project(net: Any) -> None:
     net.project_()
 
 

@@ -1,6 +1,7 @@
 """A ReLU network as rates: the closed-form rate of a neuron, errors that fall as 1/T, the accuracy of the ReLU network."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ F64 = torch.float64
 
 def model(*sizes: int, relu_last: bool = False, bias: bool = True, dtype: torch.dtype = F64) -> nn.Sequential:
     torch.manual_seed(0)
-    parts = [part for n, m in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(n, m, bias), nn.ReLU())]
+    parts = [part for n, m in pairwise(sizes) for part in (nn.Linear(n, m, bias), nn.ReLU())]
     return nn.Sequential(*(parts if relu_last else parts[:-1])).to(dtype)
 
 

@@ -102,7 +102,7 @@ def test_filtered_spikes_are_those_of_the_equation():
     expected = torch.zeros_like(found)
     for b, row in enumerate(trains.to_list()):
         for t, k in row:
-            expected[:, b, k] += torch.where(TS >= t, torch.exp(-(TS - t) / 7.0) / 7.0, 0.0)
+            expected[:, b, k] += torch.where(t <= TS, torch.exp(-(TS - t) / 7.0) / 7.0, 0.0)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 
