@@ -290,16 +290,13 @@ class LIFXor(DelayedXor[LIF]):
 
     def finer(self) -> int:
         """Steps of a clock in one of the input; 1 without a clock."""
-        if not (clock := self.clock()):
-            return 1
-        steps = max(1, round(self.config.dt / clock["dt"]))
-        if abs(steps * clock["dt"] - self.config.dt) > 1e-6 * self.config.dt:
+        step = self.clock().get("dt", self.config.dt)
+        finer = max(1, round(self.config.dt / step))
+        if abs(finer * step - self.config.dt) > 1e-6 * self.config.dt:
             raise adjsnn.ConfigurationError(
-                f"clock={clock['dt']:g} with dt={self.config.dt:g}",
-                "whole steps of the clock in one of the input",
-                "--clock 0.5",
+                f"clock={step:g} with dt={self.config.dt:g}", "whole steps in one of the input", "--clock 0.5"
             )
-        return steps
+        return finer
 
     def means(self, sol: adjsnn.LIFSolution, trials: Trials) -> Tensor:
         start = trials.starts[:, 2] + self.config.reaction
