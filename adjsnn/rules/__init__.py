@@ -2,6 +2,7 @@
 
 from adjsnn.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from adjsnn.rules.eprop import EProp
+from adjsnn.rules.local_errors import LocalErrors
 from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
@@ -15,6 +16,7 @@ CATALOGUE: dict[str, Stated] = {
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
+    "LocalErrors": LocalErrors.stated,
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Exponential",
     "FastSigmoid",
     "FeedbackAlignment",
+    "LocalErrors",
     "RectifiedLinear",
     "Surrogate",
     "SurrogateBPTT",
