@@ -2,6 +2,7 @@
 
 from adjsnn.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from adjsnn.rules.eprop import EProp
+from adjsnn.rules.escape_noise import DrawnSolution, EscapeNoise, score_function
 from adjsnn.rules.local_errors import LocalErrors
 from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
@@ -17,6 +18,7 @@ CATALOGUE: dict[str, Stated] = {
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
     "LocalErrors": LocalErrors.stated,
+    "EscapeNoise": EscapeNoise.stated,
 }
 
 __all__ = [
@@ -25,7 +27,9 @@ __all__ = [
     "Arctangent",
     "Boxcar",
     "DirectFeedbackAlignment",
+    "DrawnSolution",
     "EProp",
+    "EscapeNoise",
     "Exponential",
     "FastSigmoid",
     "FeedbackAlignment",
@@ -34,4 +38,5 @@ __all__ = [
     "Surrogate",
     "SurrogateBPTT",
     "Triangle",
+    "score_function",
 ]
