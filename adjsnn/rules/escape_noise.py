@@ -22,7 +22,7 @@ from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
 Baseline = Literal["leave_one_out", "mean"]
-RARE, SURE = -30.0, 10.0  # log hρ beyond which log(1 - e^{-hρ}) is log hρ - hρ/2, and 0, to rounding in float64
+RARE, SURE = -37.0, 10.0  # log hρ beyond which log(1 - e^{-hρ}) is log hρ, and 0, to rounding in float64
 LARGEST = 60.0  # log hρ of a silent step above which a log-likelihood, about -1e26, and its gradient say nothing any more
 
 
@@ -194,7 +194,7 @@ class EscapeNoise:
 def _log_of_a_spike(a: Tensor) -> Tensor:
     """log(1 - e^{-x}) of a = log x; it and its derivative are free of cancellation and overflow."""
     usual = torch.log(-torch.expm1(-a.clamp(RARE, SURE).exp()))
-    return torch.where(a > RARE, usual, a - 0.5 * a.clamp(max=RARE).exp())
+    return torch.where(a > RARE, usual, a)
 
 
 def _check_taken(clamped: Tensor, run: ClockedRun, dt: float) -> None:
