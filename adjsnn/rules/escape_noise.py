@@ -23,7 +23,7 @@ from adjsnn.untraced import untraced
 
 Baseline = Literal["leave_one_out", "mean"]
 RARE, SURE = -37.0, 10.0  # log hρ beyond which log(1 - e^{-hρ}) is log hρ, and 0, to rounding in float64
-LARGEST = 60.0  # log hρ of a silent step above which a log-likelihood, about -1e26, and its gradient say nothing any more
+LARGEST = 40.0  # log hρ of a silent step above which the square of a gradient, of about 1e17, is near the end of float32
 
 
 @dataclass(frozen=True, eq=False)
