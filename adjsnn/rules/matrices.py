@@ -1,4 +1,4 @@
-"""Fixed matrices that rules take the place of weights by: drawn from a seed, or the user's."""
+"""Fixed matrices that learning rules use: drawn from a seed, or given by the user."""
 
 from collections.abc import Callable, Sequence
 
