@@ -7,7 +7,9 @@ train the same networks themselves.
 from adjsnn.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from adjsnn.rules.converted import Converted
 from adjsnn.rules.eprop import EProp
+from adjsnn.rules.escape_noise import DrawnSolution, EscapeNoise, score_function
 from adjsnn.rules.evolution import Evolution
+from adjsnn.rules.local_errors import LocalErrors
 from adjsnn.rules.reservoir import Reservoir
 from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
@@ -25,6 +27,8 @@ CATALOGUE: dict[str, Stated] = {
     "Reservoir": Reservoir.stated,
     "Evolution": Evolution.stated,
     "Converted": Converted.stated,
+    "LocalErrors": LocalErrors.stated,
+    "EscapeNoise": EscapeNoise.stated,
 }
 
 __all__ = [
@@ -34,14 +38,18 @@ __all__ = [
     "Boxcar",
     "Converted",
     "DirectFeedbackAlignment",
+    "DrawnSolution",
     "EProp",
+    "EscapeNoise",
     "Evolution",
     "Exponential",
     "FastSigmoid",
     "FeedbackAlignment",
+    "LocalErrors",
     "RectifiedLinear",
     "Reservoir",
     "Surrogate",
     "SurrogateBPTT",
     "Triangle",
+    "score_function",
 ]

@@ -56,7 +56,7 @@ def spikingjelly(case: protocol.Case, step: float) -> Forward:
     torch, whole = import_module("torch"), "spikingjelly.activation_based"
     neuron, surrogate, functional = (import_module(f"{whole}.{name}") for name in ("neuron", "surrogate", "functional"))
     alpha, beta = (float(np.exp(-step / case.number(name))) for name in ("tau_syn", "tau_mem"))
-    constants = {"c_decay": 1.0 - alpha, "v_decay": 1.0 - beta, "v_threshold": case.number("v_th")}
+    constants = {"c_decay": alpha, "v_decay": beta, "v_threshold": case.number("v_th")}
     cells = [neuron.CUBALIFNode(**constants, surrogate_function=surrogate.ATan()) for _ in range(2)]
     layers = torch.nn.Sequential(*cells)
     functional.set_step_mode(layers, "m")
