@@ -6,6 +6,7 @@ from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
 from adjsnn.rules.surrogates import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, Surrogate, Triangle
+from adjsnn.rules.three_factors import ThreeFactors
 
 # What each says of itself, in the order of the docs: `python -m adjsnn.rules` prints it.
 CATALOGUE: dict[str, Stated] = {
@@ -15,6 +16,7 @@ CATALOGUE: dict[str, Stated] = {
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
+    "ThreeFactors": ThreeFactors.stated,
 }
 
 __all__ = [
@@ -30,5 +32,6 @@ __all__ = [
     "RectifiedLinear",
     "Surrogate",
     "SurrogateBPTT",
+    "ThreeFactors",
     "Triangle",
 ]
