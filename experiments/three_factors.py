@@ -40,7 +40,12 @@ SHIFT = 2.0  # ms, by which a target has the postsynaptic spikes earlier or late
 T_POST = 150.0  # ms, of the pulse that makes the postsynaptic spike in the middle
 WORDS = {-1: "should come earlier", 1: "should come later"}  # of a postsynaptic spike, by the sign of S
 TITLES = {"lif": "LIF neurons, τ_m 20 ms", "qif": "QIF neurons, τ_v 25 ms"}
-PROTOCOLS = {"one": "one spike", "regular": "a spike each 25 ms"}
+PERIOD = 25.0  # ms, between postsynaptic spikes where there are several
+PROTOCOLS = {
+    "one": "one spike",
+    "regular": f"a spike each {PERIOD:g} ms, all told the same",
+    "in_turn": f"a spike each {PERIOD:g} ms, told the opposite in turn",
+}
 STATES = {"start": "random start", "trained": "trained"}
 
 
@@ -129,9 +134,9 @@ def stdp(lag: np.ndarray, a_plus: float, tau_plus: float, a_minus: float, tau_mi
     return sum((np.where(side, a * np.exp(-np.abs(lag) / tau), 0.0) for side, a, tau in sides if a != 0.0), np.zeros_like(lag))
 
 
-def window(curve: Curve, sign: int) -> Window:
-    """A curve, upside down where the error's sign is +1, beside STDP."""
-    known = np.isfinite(curve.mean) & (curve.lag != 0.0)
+def window(curve: Curve, sign: int, reach: float = REACH) -> Window:
+    """A curve as far as `reach`, upside down where the error's sign is +1, beside STDP."""
+    known = np.isfinite(curve.mean) & (curve.lag != 0.0) & (np.abs(curve.lag) < reach + 1e-9)
     lag, y = curve.lag[known], -sign * curve.mean[known]
     y = y / max(float(np.abs(y).max()), 1e-300)
     after, before = lag > 0.0, lag < 0.0
@@ -152,9 +157,9 @@ def correlated(x: np.ndarray, y: np.ndarray) -> float:
     return float(x[known] @ y[known]) / size if size else float("nan")
 
 
-def told(curves: Curves) -> dict[str, Any]:
+def told(curves: Curves, reach: float = REACH) -> dict[str, Any]:
     """The numbers of the curves for either sign of the error."""
-    windows = {f"{WORDS[sign].rsplit(' ', 1)[1]}": window(curve, sign)._asdict() for sign, curve in curves.items()}
+    windows = {f"{WORDS[sign].rsplit(' ', 1)[1]}": window(curve, sign, reach)._asdict() for sign, curve in curves.items()}
     return {**windows, "flip": correlated(curves[-1].mean, curves[1].mean)}
 
 
@@ -165,6 +170,7 @@ class Pairs(NamedTuple):
     u: Tensor
     y0: adjsnn.GatedState
     lags: np.ndarray
+    protocol: str
 
     @classmethod
     def made(cls, name: str, protocol: str, config: Config) -> "Pairs":
@@ -182,7 +188,7 @@ class Pairs(NamedTuple):
             dtype=torch.float64,
         )
         u = torch.zeros(round(2.0 * T_POST / config.dt), 1, n, dtype=torch.float64)
-        spikes = [0.0] if protocol == "one" else [-75.0, -50.0, -25.0, 0.0, 25.0, 50.0, 75.0]
+        spikes = [0.0] if protocol == "one" else [PERIOD * k for k in range(-3, 4)]
         for k, t in [*enumerate(T_POST - lags), *((n - 1, T_POST + t) for t in spikes)]:
             u[round(t / config.dt) : round((t + length) / config.dt), 0, k] = height
         with torch.no_grad():
@@ -191,7 +197,7 @@ class Pairs(NamedTuple):
             net.w_out.copy_(torch.eye(n)[-1:])
             net.bias.fill_(bias)
         at_rest = net.initial_state(1)
-        return cls(net, u, at_rest._replace(v=at_rest.v + rest), lags)
+        return cls(net, u, at_rest._replace(v=at_rest.v + rest), lags, protocol)
 
     def gradients(self, dt: float) -> tuple[Curves, adjsnn.GatedSolution, dict[int, Tensor]]:
         """Δw of each lag by the exact adjoint, for errors of either sign; the solution; cotangents of its readout."""
@@ -207,7 +213,10 @@ class Pairs(NamedTuple):
         curves, cotangents = {}, {}
         for sign in WORDS:
             late = round(SHIFT / dt) * sign
-            target = torch.roll(sol.readout.detach(), late, 0)
+            target, opposite = (torch.roll(sol.readout.detach(), shift, 0) for shift in (late, -late))
+            if self.protocol == "in_turn":  # from a little before each spike to a little before the next
+                turn = torch.floor((sol.ts - float(middle) + 0.2 * PERIOD) / PERIOD) % 2
+                target = torch.where(turn[:, None, None] == 0.0, target, opposite)
             cost = 0.5 * (sol.readout - target).square().sum() * dt
             cotangents[sign], of_w = torch.autograd.grad(cost, [sol.readout, self.net.w_rec], retain_graph=True)
             mean = -of_w[post, :post].numpy()[order]
@@ -346,7 +355,7 @@ def computed(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         for protocol in PROTOCOLS:
             key = f"pairs, {name}, {protocol}"
             curves[key] = Pairs.made(name, protocol, config).gradients(config.dt)[0]
-            numbers[key] = told(curves[key])
+            numbers[key] = told(curves[key], REACH if protocol == "one" else PERIOD)
         found: dict[str, list[Found]] = {state: [] for state in STATES}
         for seed in range(config.first_seed, config.first_seed + config.seeds):
             net, generator = network(name, seed, config)
@@ -368,16 +377,17 @@ def draw(curves: dict[str, Any], config: Config) -> Figure:
     panels = figure.subplots(2, 3)
     _draw_example(panels[0, 0], config)
     for axes, name in zip(panels[0, 1:], TITLES, strict=True):
-        one, regular = curves[f"pairs, {name}, one"], curves[f"pairs, {name}, regular"]
+        one = curves[f"pairs, {name}, one"]
         scale = max(np.abs(curve.mean).max() for curve in one.values())
         for colour, (sign, curve) in zip(COLOURS, one.items(), strict=False):
             fit = window(curve, sign)
             axes.plot(curve.lag, curve.mean / scale, "o", ms=2.5, color=colour, label=f"the one spike {WORDS[sign]}")
             shape = stdp(curve.lag, *fit[2:6]) * -sign * np.abs(curve.mean).max() / scale
             axes.plot(curve.lag, shape, color=colour, lw=0.8, ls="--", label="best STDP window" if sign > 0 else None)
-            every = regular[sign]
-            label = f"{PROTOCOLS['regular']}: all of them" if sign > 0 else None
-            axes.plot(every.lag, every.mean / np.abs(every.mean).max(), color=colour, lw=0.6, alpha=0.6, label=label)
+        labels = {"regular": "all of several should", "in_turn": "this one should, the next not"}
+        for colour, (protocol, label) in zip(COLOURS[2:], labels.items(), strict=False):
+            every = curves[f"pairs, {name}, {protocol}"][-1]
+            axes.plot(every.lag, every.mean / np.abs(every.mean).max(), color=colour, lw=0.8, label=label)
         _dress(axes, f"{name.upper()} neurons: chosen pairs")
     for axes, name in zip(panels[1, :2], TITLES, strict=True):
         for state, style in (("trained", "-"), ("start", ":")):
@@ -415,7 +425,7 @@ def _draw_example(axes: Axes, config: Config) -> None:
     train = sol.spikes
     for neuron, colour in ((k, INK), (post, COLOURS[2])):
         axes.axvline(float(train.time[0, train.idx[0] == neuron][0]) - T_POST, color=colour, lw=0.6, ls=":")
-    axes.set(xlabel="time (ms)", ylabel="factors, of their largest", ylim=(-1.1, 1.9))
+    axes.set(xlabel="time (ms)", ylabel="factors, of their largest", ylim=(-1.1, 2.1))
     axes.set_title("a pair: dotted the spikes, shaded the products", loc="left")
     axes.legend(fontsize=6, loc="upper left")
 
@@ -432,7 +442,7 @@ def _dress(axes: Axes, title: str) -> None:
     axes.set(
         xlabel=r"$t_{post} - t_{pre}$ (ms)", ylabel=r"$\Delta w = -\partial C/\partial w$, of the largest", xlim=(-REACH, REACH)
     )
-    axes.set_ylim(-1.25, 1.75)
+    axes.set_ylim(-1.25, 2.1)
     axes.set_title(title, loc="left")
     axes.legend(fontsize=6, loc="upper left")
 
@@ -460,17 +470,21 @@ def _range(values: list[float], form: str = "+.2f") -> str:
 
 def answer(numbers: dict[str, Any]) -> str:
     """Yes or no, in the words that the numbers allow."""
-    one, regular = ([numbers[f"pairs, {name}, {protocol}"] for name in TITLES] for protocol in PROTOCOLS)
+    one, regular, in_turn = ([numbers[f"pairs, {name}, {protocol}"] for name in TITLES] for protocol in PROTOCOLS)
     states = [numbers[f"network, {name}, {state}"] for name in TITLES for state in STATES]
     by_factor, by_error = (
         [numbers[f"network, {name}, {state}, {kind}"] for name in TITLES for state in STATES]
         for kind in ("by_factor", "by_error")
     )
-    flips = [entry["flip"] for entry in (*one, *regular, *by_factor)]
-    lobes, after = ([entry["earlier"]["lobes"] for entry in entries] for entries in ((*one, *by_factor), regular))
+    flips = [entry["flip"] for entry in (*one, *regular, *in_turn, *by_factor)]
+    lobes, alike, opposite = (
+        [entry["earlier"]["lobes"] for entry in entries] for entries in ((*one, *by_factor), regular, in_turn)
+    )
     same, following = ([x for state in states for x in state[name]] for name in ("same_sign", "next_source"))
     pair, all_pairs = ([entry["earlier"]["correlation"] for entry in entries] for entries in (one, by_factor))
-    antisymmetric = [entry["earlier"]["antisymmetric"] for entry in (*one, *by_factor)]
+    antisymmetric, turned = (
+        [entry["earlier"]["antisymmetric"] for entry in entries] for entries in ((*one, *by_factor), in_turn)
+    )
     sign = "yes" if max(flips) < -0.9 else "mostly" if max(flips) < -0.5 else "no"
     depression = "no, there is no lobe of the other sign" if min(lobes) > -0.1 else "in part, there is a lobe of the other sign"
     decay = "yes" if min(pair) > 0.95 else "in part"
@@ -481,8 +495,9 @@ gradient is linear in what a spike is told, which multiplies a window of the pai
 
 - **Post before pre does the opposite: {depression}.** The area before over that after is {_range(lobes)}; an antisymmetric
 window has -1. A charge that comes after a spike cannot move it. It moves the next one. Where all spikes are told the same, the
-ratio is {_range(after)}: post before pre does what pre before post does. Where the next is told the opposite, it does the
-opposite. In the networks what successive spikes of a neuron are told is correlated by {_range(following)}.
+ratio is {_range(alike)}; where each is told the opposite of the one before, it is {_range(opposite)}, and then the best
+antisymmetric window is correlated with the curve by {_range(turned)}. In the networks what successive spikes of a neuron are
+told is correlated by {_range(following)}.
 
 - **Pre before post decays as an exponential: {decay}.** The window is the neuron's own response to a current, filtered by the
 synapse: zero at first, of LIF neurons rising with τ_f and falling with τ_m, of QIF neurons falling with their phase; an earlier
@@ -535,16 +550,17 @@ Does the exact gradient of a pair of spikes look like reward-modulated spike-tim
 ## Pairs at times of our choice
 
 A presynaptic spike at each lag and a postsynaptic one at a fixed time, made by pulses of input, the weight between them 0; one
-postsynaptic spike alone, or one each 25 ms. The cost is ½∫(o - o_d)² dt, o the postsynaptic neuron's slow synapse and o_d the
-same {SHIFT:g} ms earlier or later: its spikes should come earlier, or later. Δw = -dC/dw by `DiscreteAdjoint`.
+postsynaptic spike alone, or one each {PERIOD:g} ms. The cost is ½∫(o - o_d)² dt, o the postsynaptic neuron's slow synapse and
+o_d the same {SHIFT:g} ms earlier or later: its spikes should come earlier, or later; or, in turn, the one at the lag should and
+the next should do the opposite. Δw = -dC/dw by `DiscreteAdjoint`. Numbers of several spikes are of lags up to {PERIOD:g} ms.
 
 {table(pairs, "neurons", heads)}
 
 Numbers are of the curve for "earlier". *best STDP*: correlation, about zero, with the window that is nearest in square, of
 A₊ e^(-Δt/τ₊) for pre before post and -A₋ e^(Δt/τ₋) for post before pre with A₊, A₋ ≥ 0; A is given over the largest Δw.
-*best antisymmetric*: of those with A₊ = A₋ and τ₊ = τ₋. *before / after*: area of post before pre over that of pre before post,
--1 for an antisymmetric window, 0 where post before pre does nothing. *flip*: correlation of the curves of either error, -1 where
-its sign is that of Δw.
+*best antisymmetric*: of those with A₊ = A₋ and τ₊ = τ₋. *before / after*: area of post before pre over that of pre before
+post, -1 for an antisymmetric window, 0 where post before pre does nothing. *flip*: correlation of the curves of either error,
+-1 where its sign is that of Δw.
 
 ## All pairs of a network
 

@@ -122,9 +122,10 @@ def test_the_script_writes_a_page_a_picture_and_numbers(tmp_path, capsys):
     (path,) = (tmp_path / "three_factors").glob("*/numbers.json")
     numbers = json.loads(path.read_text())["numbers"]
     for name in ("lif", "qif"):
-        one, regular = (numbers[f"pairs, {name}, {protocol}"] for protocol in ("one", "regular"))
+        one, regular, in_turn = (numbers[f"pairs, {name}, {protocol}"] for protocol in three_factors.PROTOCOLS)
         assert abs(one["earlier"]["lobes"]) < 0.05
         assert regular["earlier"]["lobes"] > 0.5
+        assert in_turn["earlier"]["lobes"] < -0.5
         assert one["flip"] < -0.99
         assert 0.8 < one["earlier"]["correlation"] <= 1.0
         assert one["earlier"]["tau_plus"] > 0.0
