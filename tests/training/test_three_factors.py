@@ -9,14 +9,17 @@ import pytest
 import torch
 
 import adjsnn
+from adjsnn.training import main
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import three_factors  # noqa: E402  the folder of scripts is not a package
+from predictive_coding import GatedPredictiveCoding, LIFPredictiveCoding  # noqa: E402
 from spike_pairs import attributed, costate  # noqa: E402
 from three_factors import Config, Curve, Pairs, examined, network, one_sided, told, window  # noqa: E402
 
+KINDS = GatedPredictiveCoding, LIFPredictiveCoding
 SMALL = Config(seeds=1, neurons=12, trials=3, duration=60.0, steps=3, lag=5.0)
 
 
@@ -138,3 +141,13 @@ def test_impossible_flags(tmp_path, capsys):
     assert three_factors.main(["--dt", "-1", "--runs", str(tmp_path)]) == 1
     assert "dt=-1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_experiment_with_gated_synapses_trains_by_the_rule(tmp_path, capsys):
+    flags = ["--iterations", "2", "--batch", "2", "--neurons", "6", "--held-out-window", "20", "--window", "10"]
+    flags += ["--adjoint", "three_factors", "--angles", "three_factors_random", "--runs", str(tmp_path)]
+    assert main(*KINDS, argv=flags) == 0
+    assert len(list((tmp_path / "predictive_coding").glob("*/summary.json"))) == 1
+    capsys.readouterr()
+    assert main(*KINDS, argv=[*flags, "--network", "lif"]) == 1
+    assert "ThreeFactors for a LIF network" in capsys.readouterr().err
