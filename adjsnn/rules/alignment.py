@@ -14,7 +14,7 @@ from adjsnn.lif.clocked import RESETS, Feedback, Reset
 from adjsnn.lif.clocked_problem import Paths, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
-from adjsnn.rules.matrices import copied, fixed
+from adjsnn.rules.matrices import fixed, gaussian, listed
 from adjsnn.rules.stated import LAYER_ERROR, OUTPUT_ERROR, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
@@ -44,14 +44,14 @@ class _ByMatrices(ABC):
         object.__setattr__(self, "seed", count("seed", self.seed, 0))
         object.__setattr__(self, "scale", positive("scale", self.scale, "a positive number", "scale=1.0"))
         object.__setattr__(self, "through_reset", flag("through_reset", self.through_reset))
-        object.__setattr__(self, "matrices", copied(self.matrices))
+        object.__setattr__(self, "matrices", listed(self.matrices))
 
     def run_lif(self, problem: LIFProblem) -> ClockedSolution:
         """Solve on the clock; gradients are the rule's."""
         layers, like = problem.layers, problem.layers[0].w_in
         own = self.shapes(problem)
         loops = [tuple(x.w_rec.shape) for x in layers if x.w_rec is not None] if self.recurrent == "random" else []
-        found = fixed(self.matrices, [*own, *loops], like, self.seed, self.scale)
+        found = self._found([*own, *loops], like)
         rest = iter(found[len(own) :])
         recurrent: list[Tensor | None] = [None] * len(layers)
         for k, layer in enumerate(layers):
@@ -67,6 +67,10 @@ class _ByMatrices(ABC):
     @abstractmethod
     def paths(self, problem: LIFProblem, matrices: list[Tensor], recurrent: list[Tensor | None]) -> Paths:
         """How errors go back, given these, and what takes the place of the recurrent weights of each layer."""
+
+    def _found(self, shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:
+        """The matrices: the user's, or Gaussian ones, the same for a seed in any dtype."""
+        return fixed(self.matrices, shapes, int(self.seed), gaussian(self.scale), like)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from adjsnn.gated.problem import GatedProblem
 from adjsnn.gated.runge_kutta import GatedRungeKutta
 from adjsnn.gated.runge_kutta_adjoint import RungeKuttaSweep
 from adjsnn.gated.solution import GatedSolution
-from adjsnn.rules.matrices import copied, fixed
+from adjsnn.rules.matrices import fixed, gaussian, listed
 from adjsnn.rules.stated import OUTPUT_ERROR, OWN, Stated
 
 WAYS = {"recurrent": ("cut", "random", "own"), "readout": ("exact", "random")}
@@ -67,13 +67,14 @@ class ThreeFactors:
                 raise ConfigurationError(f"{name}={value!r}", f"one of {list(known)}", f'{name}="{known[0]}"')
         object.__setattr__(self, "seed", count("seed", self.seed, 0))
         object.__setattr__(self, "scale", positive("scale", self.scale, "a positive number", "scale=1.0"))
-        object.__setattr__(self, "matrices", copied(self.matrices))
+        object.__setattr__(self, "matrices", listed(self.matrices))
 
     def run_gated(self, problem: GatedProblem) -> GatedSolution:
         """Solve; gradients are the rule's."""
         w_rec, w_out = problem.tensors.w_rec, problem.tensors.w_out
         replaced = [w for w, way in ((w_rec, self.recurrent), (w_out, self.readout)) if way == "random"]
-        found = fixed(self.matrices, [tuple(w.shape) for w in replaced], w_rec, self.seed, self.scale)
+        shapes = [tuple(w.shape) for w in replaced]
+        found = fixed(self.matrices, shapes, int(self.seed), gaussian(self.scale), w_rec)
 
         def start(
             engine: Engine,
