@@ -15,6 +15,7 @@ from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
 from adjsnn.rules.surrogates import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, Surrogate, Triangle
+from adjsnn.rules.three_factors import ThreeFactors
 
 # What each says of itself, in the order of the docs: `python -m adjsnn.rules` prints it.
 CATALOGUE: dict[str, Stated] = {
@@ -24,11 +25,12 @@ CATALOGUE: dict[str, Stated] = {
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
+    "LocalErrors": LocalErrors.stated,
+    "EscapeNoise": EscapeNoise.stated,
+    "ThreeFactors": ThreeFactors.stated,
     "Reservoir": Reservoir.stated,
     "Evolution": Evolution.stated,
     "Converted": Converted.stated,
-    "LocalErrors": LocalErrors.stated,
-    "EscapeNoise": EscapeNoise.stated,
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Reservoir",
     "Surrogate",
     "SurrogateBPTT",
+    "ThreeFactors",
     "Triangle",
     "score_function",
 ]

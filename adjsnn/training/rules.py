@@ -19,6 +19,8 @@ Adjoint = Literal[
     "eprop_random",
     "feedback_alignment",
     "direct_feedback_alignment",
+    "three_factors",
+    "three_factors_random",
 ]
 # Of the slope of the surrogate, a fast sigmoid, and the seed of random matrices.
 BY_NAME: dict[str, Callable[[float, int], Any]] = {
@@ -32,6 +34,8 @@ BY_NAME: dict[str, Callable[[float, int], Any]] = {
     "eprop_random": lambda slope, seed: rules.EProp(rules.FastSigmoid(slope), feedback="random", seed=seed),
     "feedback_alignment": lambda slope, seed: rules.FeedbackAlignment(rules.FastSigmoid(slope), seed=seed),
     "direct_feedback_alignment": lambda slope, seed: rules.DirectFeedbackAlignment(rules.FastSigmoid(slope), seed=seed),
+    "three_factors": lambda slope, seed: rules.ThreeFactors(),
+    "three_factors_random": lambda slope, seed: rules.ThreeFactors("random", seed=seed),
 }
 
 
