@@ -36,8 +36,8 @@ def most(work: Callable[[], Any]) -> int:
     held = top = 0
     results = found.profiler
     assert results is not None
-    events: Any = results.kineto_results.events()
-    for event in events:
+    kineto: Any = results.kineto_results
+    for event in kineto.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             top = max(top, held)
@@ -85,9 +85,9 @@ def main() -> None:
         "",
         f"Written by `python benchmarks/rule_memory.py --write`, torch {torch.__version__}, {date.today()}. A recurrent "
         f"layer, {INPUTS} inputs, 2 outputs, batch {BATCH}, float64. Bytes of torch's tensors at most. The solve keeps the "
-        "trajectory, B T N, for all of them, since a loss is known after it only. In the backward pass, against N: RTRL carries "
-        f"B N W derivatives, with W = N² + {INPUTS} N a slope of 3; e-prop traces of B W, 2, beside the learning signal of each "
-        "step, B T N. SurrogateBPTT has its costates there, B T N, and the gradient, W.",
+        "trajectory, B T N, for all of them, since a loss is known after it only. In the backward pass, against N: RTRL has "
+        f"B N W derivatives, with W = N² + {INPUTS} N a slope of 3; e-prop traces of B W, 2, beside the learning signal of "
+        "each step, B T N. SurrogateBPTT has its costates there, B T N, and the gradient, W.",
         "",
     ]
     for name, rule in RULES.items():
