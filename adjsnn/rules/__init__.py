@@ -3,6 +3,7 @@
 from adjsnn.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from adjsnn.rules.eprop import EProp
 from adjsnn.rules.rtrl import RTRL
+from adjsnn.rules.single_spike import SingleSpike
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
 from adjsnn.rules.surrogates import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, Surrogate, Triangle
@@ -15,6 +16,7 @@ CATALOGUE: dict[str, Stated] = {
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
+    "SingleSpike": SingleSpike.stated,
 }
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "FastSigmoid",
     "FeedbackAlignment",
     "RectifiedLinear",
+    "SingleSpike",
     "Surrogate",
     "SurrogateBPTT",
     "Triangle",
