@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import adjsnn
+from adjsnn.rules import SingleSpike
 from adjsnn.training.batches import moved
 from adjsnn.training.optimiser import SizedAdam, scaled_norm
 from adjsnn.training.ranges import Count, NotNegative, Positive, Range, Seed, Threads
@@ -26,6 +27,7 @@ ADJOINTS = {
     "continuous": adjsnn.ContinuousAdjoint,
     "bptt": adjsnn.BPTT,
     "event": adjsnn.EventAdjoint,
+    "single_spike": SingleSpike,
 }
 
 
@@ -51,7 +53,7 @@ class TrainingConfig:
     """steps between evaluations on the validation set, each a row of metrics.csv"""
     save_every: Count = 50
     """steps between checkpoints"""
-    adjoint: Literal["default", "discrete", "continuous", "bptt", "event"] = "default"
+    adjoint: Literal["default", "discrete", "continuous", "bptt", "event", "single_spike"] = "default"
     """method of the gradient; default: discrete for gated networks, event for LIF networks with jumps"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one"""
