@@ -38,7 +38,7 @@ class Config(TrainingConfig):
     """Temporal XOR with neurons that do not leak and spike once. Times in ms."""
 
     network: Literal["lif"] = "lif"
-    hidden: Count = 10
+    hidden: Count = 20
     tau_syn: Positive = 5.0
     early: NotNegative = 2.0
     """time of an early spike"""
@@ -47,11 +47,11 @@ class Config(TrainingConfig):
     jitter: NotNegative = 1.0
     """each spike comes up to so much earlier or later, in training and in evaluation"""
     t_end: Positive = 60.0
-    iterations: Count = 400
+    iterations: Count = 1000
     batch: Count = 32
     learning_rate: Positive = 0.02
     """in units of the weight whose charge reaches the threshold"""
-    log_every: Count = 20
+    log_every: Count = 50
     save_every: Count = 200
     tau0: Positive = 1.0
     """how far apart the first spikes of the two neurons should be"""
@@ -187,6 +187,7 @@ class TemporalXor(Experiment[Config]):
         low, high = float(times.min()) - 1.0, float(times.max()) + 1.0
         axes.plot([low, high], [low, high], color=plotting.INK, lw=0.6, ls="--")
         axes.set(xlabel="first spike of neuron 0 (ms)", ylabel="first spike of neuron 1 (ms)", aspect="equal")
+        axes.set_title(f"held out; silent: at {config.t_end:g} ms", loc="left")
         axes.legend(fontsize=7)
         return {"cases": cases, "answers": answers}
 
