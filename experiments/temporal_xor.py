@@ -25,10 +25,10 @@ import adjsnn
 from adjsnn import plotting
 from adjsnn.losses import first_spike_cross_entropy
 from adjsnn.plotting import Figure
-from adjsnn.rules import SingleSpike
 from adjsnn.rules.single_spike import LEAKLESS
 from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig, main
 from adjsnn.training.ranges import Count, NotNegative, Positive
+from adjsnn.training.rules import Adjoint
 
 CASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # which of the two inputs are late
 
@@ -60,6 +60,7 @@ class Config(TrainingConfig):
     reserve: NotNegative = 0.2
     trials: Count = 1000
     """of validation, and held out"""
+    adjoint: Adjoint = "single_spike"
     dtype: Literal["float32", "float64"] = "float64"
 
 
@@ -124,8 +125,7 @@ class TemporalXor(Experiment[Config]):
         return self.draw(self.config.batch, generator)
 
     def solve(self, net: adjsnn.LIFNetwork, x: adjsnn.SpikeTrains) -> adjsnn.LIFSolution:
-        rule = self.adjoint()
-        return adjsnn.solve(net, x, t_end=self.config.t_end, adjoint=SingleSpike() if rule is None else rule)
+        return adjsnn.solve(net, x, t_end=self.config.t_end, adjoint=self.adjoint(), **self.clock())
 
     def loss(self, sol: adjsnn.LIFSolution, labels: Tensor) -> Tensor:
         return first_spike_cross_entropy(sol, labels, tau0=self.config.tau0, alpha=0.0)

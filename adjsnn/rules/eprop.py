@@ -27,7 +27,8 @@ class EProp:
     For one layer with a readout. The trace, ε_v = ∂v_n/∂w_nm along the neuron's own dynamics alone, goes forward with the
     steps; what a spike of the neuron does to other neurons is left out. Bellec et al. 2020. In memory traces are weights times
     samples, O(N²), whatever the length of the trial. Since a loss is known only after the solve, traces go forward in the
-    backward pass, along the spikes that are stored.
+    backward pass, along the spikes that are stored. What a loss says of a neuron's own spikes, such as a price on activity, is
+    told to that neuron alone.
 
     Args:
         surrogate: σ′ (5.2).
@@ -40,7 +41,7 @@ class EProp:
 
     Raises:
         ConfigurationError: another kind of value; in a solve, more than one layer, no readout, or something that learns but
-            weights and biases; in the backward pass, a loss of anything but the readout.
+            weights and biases; in the backward pass, a loss of voltages or currents.
     """
 
     surrogate: Surrogate = field(default_factory=FastSigmoid)
@@ -77,13 +78,14 @@ class EProp:
             )
         layer, w_out = problem.layers[0], problem.readout.w_out
         others = [name for name, x in layer._asdict().items() if x is not None and x.requires_grad and name not in COVERED]
-        if others or any(x.requires_grad for state in problem.y0 for x in state) or problem.drive is not None:
+        if others or any(x.requires_grad for state in problem.y0 for x in state):
             raise ConfigurationError(
-                f"gradients of {', '.join(others) or 'initial states or currents'}, by EProp",
-                "weights and biases, of spikes",
+                f"gradients of {', '.join(others) or 'initial states'}, by EProp",
+                "weights and biases",
                 "SurrogateBPTT(), which has all of them",
             )
-        results: Any = _Traced.apply(self, problem, layer.w_in, layer.w_rec, layer.bias, w_out)
+        drive = None if problem.drive is None else problem.drive.values
+        results: Any = _Traced.apply(self, problem, layer.w_in, layer.w_rec, layer.bias, w_out, drive)
         *run, sent = results
         ran = Ran("plain", "traces are carried forward by torch operations")
         return clocked_solution(problem, [ClockedRun(*run)], ran, sent=sent)
@@ -98,7 +100,7 @@ class EProp:
 
 class _Traced(FirstOrder):
     @staticmethod
-    def forward(ctx, rule, problem, w_in, w_rec, bias, w_out):
+    def forward(ctx, rule, problem, w_in, w_rec, bias, w_out, drive):
         sol = solve_clocked(problem, rule.surrogate, rule.reset, rule.through_reset)
         (run,) = sol._runs
         ctx.rule, ctx.problem = rule, problem
@@ -113,20 +115,24 @@ class _Traced(FirstOrder):
 
 @first_order
 def _backward(ctx, c_spikes, c_peak, c_v, c_i, error):
-    if any(x is not None for x in (c_spikes, c_peak, c_v, c_i)):
+    if any(x is not None for x in (c_peak, c_v, c_i)):
         raise ConfigurationError(
-            "a loss of spikes or states, by EProp", "one of the readout", "SurrogateBPTT(), which has the gradient of all"
+            "a loss of voltages or currents, by EProp",
+            "one of the readout and of spikes",
+            "SurrogateBPTT(), which has the gradient of all",
         )
     rule, problem = ctx.rule, ctx.problem
     w_rec, bias, back, spikes, peak = ctx.saved_tensors
     dt, steps = grid(problem)
     layer = clocked_layer(problem.layers[0], dt, first=True)
-    signal = error @ back  # of each neuron at each step
+    signal = torch.zeros_like(spikes) if error is None else error @ back  # of each neuron at each step
+    signal = signal if c_spikes is None else signal + c_spikes
     traces = [_Trace(layer, layer.w_in, layer.lags, input_spikes(problem, dt, steps), 0)]
     if w_rec is not None and layer.rec_lags is not None:
         traces.append(_Trace(layer, w_rec, layer.rec_lags, spikes, 1))
     d_bias, of_bias = torch.zeros_like(bias), torch.zeros_like(peak[0])
     held = torch.zeros_like(peak[0], dtype=torch.long)
+    own: list[tuple[Tensor, Tensor, Tensor]] = []  # of each step, for currents
     for n in range(steps + 1):
         s, x = spikes[n], peak[n] - layer.v_th
         slope = rule.surrogate.derivative(x) * (held == 0)
@@ -138,9 +144,23 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i, error):
         of_bias = torch.where(held == 0, layer.beta * stays * of_bias + 1.0 - layer.beta, stays * of_bias)
         for trace in traces:
             trace.step(n, told, stays, free)
+        if ctx.needs_input_grad[6]:
+            own.append((told, stays * (1.0 + free * (layer.beta - 1.0)), free * (1.0 - layer.beta)))
     d_w_in, d_w_rec = traces[0].total, traces[1].total if len(traces) > 1 else None
-    d_w_out = torch.einsum("tbc,tbn->cn", error, spikes)
-    return None, None, d_w_in, d_w_rec, d_bias, d_w_out
+    d_w_out = None if error is None else torch.einsum("tbc,tbn->cn", error, spikes)
+    return None, None, d_w_in, d_w_rec, d_bias, d_w_out, _to_currents(own) if own else None
+
+
+def _to_currents(own: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """What is told of the currents of each step, (T, B, N): what is told of v, back along the neuron's own dynamics.
+
+    The currents are W_in u, whose weights are outside; the sum over traces of each of them is this one.
+    """
+    costate, found = own[-1][0], list[Tensor]()
+    for told, stays, gain in own[-2::-1]:
+        found.append(costate * gain)
+        costate = told + costate * stays
+    return torch.stack(found[::-1])
 
 
 class _Trace:

@@ -59,6 +59,39 @@ def test_with_recurrence_it_is_backpropagation_that_is_cut_there(name):
     assert not torch.allclose(whole["w_rec.0"], found["w_rec.0"], rtol=1e-2)
 
 
+@pytest.mark.parametrize("through", [False, True])
+def test_currents_and_their_weights(through):
+    """Beside spikes' weights, those of analog currents, and the currents themselves."""
+    u = torch.randn(120, 4, 5, dtype=F64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    found = {}
+    for recurrent in (True, False):
+        net = layer(recurrent, refractory=1.0)
+        rules = (
+            EProp(SHAPE, through_reset=through),
+            FeedbackAlignment(SHAPE, recurrent="cut", matrices=[net.w_out], through_reset=through),
+        )
+        for rule in rules:
+            sol = adjsnn.solve(net, u, dt=0.5, adjoint=rule)
+            found[rule] = torch.autograd.grad(
+                sol.readout.square().sum(), [u, *(p for p in net.parameters() if p.requires_grad)]
+            )
+        assert bool(found[rules[0]][0].any())
+        for own, expected in zip(*(found[rule] for rule in rules), strict=True):
+            torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_a_price_on_spikes_is_told_to_their_neurons():
+    net, x, found = layer(), spikes(), []
+    for rule in (EProp(SHAPE), FeedbackAlignment(SHAPE, recurrent="cut", matrices=[net.w_out])):
+        sol = adjsnn.solve(net, x, dt=0.5, adjoint=rule)
+        for value in (sol.squared_rate().mean(), sol.squared_rate().mean() + sol.readout.square().sum()):
+            leaves = [net.w_in[0], net.w_rec[0], net.bias[0]]
+            found.append(torch.autograd.grad(value, leaves, retain_graph=True))
+    for k in (0, 1):
+        for own, expected in zip(found[k], found[k + 2], strict=True):
+            torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-11)
+
+
 def test_random_feedback_goes_through_one_matrix():
     net, x = layer(), spikes()
     rule = EProp(SHAPE, feedback="random", seed=3, scale=0.5)
@@ -80,12 +113,8 @@ def test_what_it_does_not_cover_is_refused():
         with pytest.raises(ConfigurationError, match=message):
             adjsnn.solve(net, x, dt=0.5, adjoint=EProp())
     sol = adjsnn.solve(layer(), x, dt=0.5, adjoint=EProp())
-    for value in (
-        sol.spike_count().sum(),
-        sol.v[0].sum() + sol.readout.sum(),
-        sol.first_spike_times().nan_to_num(posinf=0).sum(),
-    ):
-        with pytest.raises(ConfigurationError, match="a loss of spikes or states"):
+    for value in (sol.v[0].sum() + sol.readout.sum(), sol.i[0].sum(), sol.voltage_max().sum()):
+        with pytest.raises(ConfigurationError, match="a loss of voltages or currents"):
             value.backward(retain_graph=True)
     for bad in ({"feedback": "none"}, {"reset": "up"}, {"seed": -1}, {"scale": 0.0}, {"surrogate": "x"}):
         with pytest.raises(ConfigurationError):

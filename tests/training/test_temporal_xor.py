@@ -72,7 +72,7 @@ def test_a_tie_and_silence_are_wrong():
 
 
 def test_a_short_run_learns(tmp_path):
-    for adjoint in ("default", "event"):
+    for adjoint in ("single_spike", "event"):
         argv = ["--iterations", "3", "--batch", "8", "--trials", "20", "--adjoint", adjoint, "--runs", str(tmp_path / adjoint)]
         assert main(TemporalXor, argv=argv) == 0
         (run,) = (tmp_path / adjoint / "temporal_xor").iterdir()
