@@ -10,7 +10,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.layer import Events, LayerRun
-from adjsnn.lif.network import LIFLayer
+from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult
 from adjsnn.lif.solution import LIFSolution
@@ -36,7 +36,7 @@ class SingleSpike:
 
     Raises:
         ConfigurationError: in a solve, what has no such closed form: neurons that leak or may spike twice, recurrence, a bias,
-            currents, initial states, a readout or times ts; a bias, a reset or refractory times that learn; in the backward
+            currents, a readout or times ts; a bias, a reset or refractory times that learn; in the backward
             pass, a loss of the final state.
     """
 
@@ -52,9 +52,9 @@ class SingleSpike:
         _check(problem)
         trial, results = problem.trial, list[LayerResult]()
         inputs, time = Events(trial.first, problem.time.detach().double(), trial.source), problem.time
-        for layer in problem.layers:
+        for layer, start in zip(problem.layers, problem.y0, strict=True):
             runs: list[LayerRun] = []
-            solved: Any = _Layer.apply(trial.t_end, inputs, runs, time, *layer)
+            solved: Any = _Layer.apply(trial.t_end, inputs, runs, time, *layer, *start)
             time, v, i = solved
             results.append(LayerResult(time.to(layer.w_in, copy=True), v, i, runs[0]))
             inputs = runs[0].spikes
@@ -71,10 +71,9 @@ def _check(problem: LIFProblem) -> None:
         (problem.drive is not None, "analog currents"),
         (problem.readout is not None, "a readout"),
         (len(trial.probes) > 1, "states at times ts"),
-        (any(bool(x.any()) or x.requires_grad for state in problem.y0 for x in state), "an initial state"),
     ):
         if there:
-            raise _uncovered(seen, "spikes from rest, and a loss of spike times", EVENT)
+            raise _uncovered(seen, "spikes, and a loss of their times", EVENT)
     for k, layer in enumerate(problem.layers):
         if layer.w_rec is not None:
             raise _uncovered(f"recurrent weights in layer {k}", "layers one after the other", EVENT)
@@ -149,26 +148,26 @@ class _Found(NamedTuple):
     i: Tensor
 
 
-def _first_spikes(layer: LIFLayer, arrivals: _Arrivals, t_end: float) -> _Found:
+def _first_spikes(layer: LIFLayer, start: LIFState, arrivals: _Arrivals, t_end: float) -> _Found:
     """Causal sets, one arrival after the other: the first whose spike lies before the next arrival, or before the end.
 
     Between arrivals x = v τ_m/τ_s goes from x_k to x_k + i_k (1 - e^{-s/τ_s}), i_k = Σ_C w e^{-(t_k - t_m)/τ_s}, and
-    x_k + i_k = Σ_C w. So it is at θ = v_th τ_m/τ_s after s = -τ_s log(1 - (θ - x_k)/i_k), which is (5.7) with t_k as the
-    origin of time: nothing overflows, and what is small is not a difference. Whether it gets there is asked of the same x as
-    the next interval starts from, so that no spike falls between two.
+    x_k + i_k = x_0 + Σ_C w, where C has i(0) at 0. So it is at θ = v_th τ_m/τ_s after s = -τ_s log(1 - (θ - x_k)/i_k), which is
+    (5.7) with t_k as the origin of time: nothing overflows, and what is small is not a difference. Whether it gets there is
+    asked of the same x as the next interval starts from, so that no spike falls between two.
     """
     w = layer.w_in.detach().double().flatten()
     tau, tau_mem, v_th = (x.detach().double() for x in (layer.tau_syn, layer.tau_mem, layer.v_th))
     theta = v_th * tau_mem / tau
     k, batch, n = arrivals.synapse.shape
-    x = w.new_zeros(batch, n)
-    i, current, time, now = torch.zeros_like(x), torch.zeros_like(x), torch.full_like(x, torch.inf), torch.zeros_like(x)
+    x, i = start.v.detach().double() * tau_mem / tau, start.i.detach().double()
+    current, time, now = torch.zeros_like(x), torch.full_like(x, torch.inf), torch.zeros_like(x)
     causes = torch.zeros_like(x, dtype=torch.long)
     for row in range(k + 1):
         until = arrivals.time[row].clamp(max=t_end).expand(batch, n) if row < k else torch.full_like(x, t_end)
         gap = (until - now) / tau
         after = x - i * torch.expm1(-gap)
-        fires = time.isinf() & (after >= theta) & (i > theta - x)  # the last is Σ_C w > θ
+        fires = time.isinf() & (after >= theta) & (i > theta - x)  # the last is x_0 + Σ_C w > θ
         if bool(fires.any()):
             part = torch.where(fires, (theta - x) / i, 0.0).clamp(min=0.0)
             when = torch.minimum(now - torch.log1p(-part) * tau, until)
@@ -191,8 +190,8 @@ class _Layer(FirstOrder):
 
     @staticmethod
     def forward(ctx: Any, t_end: float, inputs: Events, runs: list[LayerRun], time: Tensor, *flat: Any) -> Any:
-        layer = LIFLayer._make(flat)
-        parts = [_first_spikes(layer, arrivals, t_end) for _, arrivals in _parts(inputs, layer)]
+        layer, (v, i) = LIFLayer._make(flat[:-2]), flat[-2:]
+        parts = [_first_spikes(layer, LIFState(v[part], i[part]), arrivals, t_end) for part, arrivals in _parts(inputs, layer)]
         found = _Found._make(torch.cat(x) for x in zip(*parts, strict=True))
         spikes, place = _in_order(found.time)
         runs.append(LayerRun(spikes, found.current.flatten()[place], None, tuple(found[:3])))
@@ -220,34 +219,41 @@ def _backward(ctx: Any, c_time: Any, c_v: Tensor | None, c_i: Tensor | None) -> 
     if c_v is not None or c_i is not None:
         raise ConfigurationError("a loss of the final state, by SingleSpike", "one of spike times", EVENT)
     time, when, causes, current, place, *flat = ctx.saved_tensors
-    layer, inputs = LIFLayer._make(flat), ctx.inputs
+    layer, start, inputs = LIFLayer._make(flat[:-2]), LIFState(*(x.double() for x in flat[-2:])), ctx.inputs
     told = torch.zeros_like(when).flatten().index_put((place,), c_time).view(when.shape)
     tau, tau_mem, v_th = (x.double() for x in (layer.tau_syn, layer.tau_mem, layer.v_th))
     w = layer.w_in.double().flatten()
     per_current = torch.where(told != 0.0, told / current, 0.0)  # dC/dt over i at the spike
     d_w, d_time = torch.zeros_like(w), torch.zeros_like(inputs.time)
     d_delays = None if layer.delays is None else torch.zeros_like(layer.delays, dtype=torch.float64).flatten()
-    charge = -per_current * v_th * tau_mem / tau  # d/dτ_s, the part of the threshold, to which comes that of each arrival
-    for part, arrivals in _parts(inputs, layer):
+    age = torch.where(told != 0.0, when / tau, 0.0)
+    d_i, way = tau * torch.expm1(-age) * per_current, v_th - start.v
+    # d/dτ_s, the parts of the threshold and of i(0), to which comes that of each arrival
+    charge = per_current * (age * start.i * torch.exp(-age) - way * tau_mem / tau)
+    for part, whole in _parts(inputs, layer):
+        arrivals = _Arrivals._make(x[: int(causes[part].max())] for x in whole)
         k = torch.arange(len(arrivals.time), device=w.device)[:, None, None]
         age = torch.where(k < causes[part], (when[part] - arrivals.time) / tau, 0.0)
         among = torch.where(k < causes[part], per_current[part], 0.0)
         d_w.index_add_(0, arrivals.synapse.flatten(), (tau * torch.expm1(-age) * among).flatten())
         moved = w[arrivals.synapse] * torch.exp(-age) * among
         charge[part] += (age * moved).sum(0)
-        d_time.index_add_(0, arrivals.spike.expand(moved.shape).flatten(), moved.flatten())
+        together = moved.sum(2, keepdim=True) if arrivals.spike.shape[2] == 1 else moved
+        d_time.index_add_(0, arrivals.spike.flatten(), together.flatten())
         if d_delays is not None:
             axons = arrivals.synapse if len(d_delays) == len(w) else arrivals.synapse % layer.w_in.shape[1]
             d_delays.index_add_(0, axons.flatten(), moved.flatten())
     gradients: dict[str, Tensor | None] = {
         "w_in": d_w,
-        "tau_mem": (per_current * v_th).sum(0),
+        "tau_mem": (per_current * way).sum(0),
         "tau_syn": charge.sum(0),
         "v_th": (per_current * tau_mem).sum(0),
         "delays": d_delays,
+        "v": -per_current * tau_mem,
+        "i": d_i,
     }
     shaped = [
         None if (g := gradients.get(name)) is None else g.view(x.shape).to(x)
-        for name, x in zip(LIFLayer._fields, flat, strict=True)
+        for name, x in zip((*LIFLayer._fields, *LIFState._fields), flat, strict=True)
     ]
     return None, None, None, *laid_out((d_time.to(time), *shaped), (time, *flat))

@@ -53,11 +53,25 @@ def spikes(seed=0, batch=6, rate=40.0, ties=False, dtype=F64) -> SpikeTrains:
     return SpikeTrains(x.idx, time.to(dtype), 5, T_END)
 
 
+def started(net, batch):
+    """Initial states of every neuron and sample, apart from rest."""
+    generator, dtype = torch.Generator().manual_seed(1), net.w_in[0].dtype
+    noise = [torch.randn(2, batch, n, generator=generator, dtype=F64) for n in net.layers]
+    rows = zip(noise, net.v_th, net.tau_mem, net.tau_syn, strict=True)
+    states = [
+        ((0.2 * a[0]).clamp(max=0.4).to(dtype), (0.1 * a[1] * (v_th * tau / syn).detach()).to(dtype))
+        for a, v_th, tau, syn in rows
+    ]
+    return [LIFState(v.requires_grad_(), i.requires_grad_()) for v, i in states]
+
+
 def solved(net, x, rule, **options):
-    """First spike times of each layer, and gradients of a sum over the finite ones by all that learns and by input times."""
+    """First spike times of each layer, and gradients of a sum over the finite ones by all that learns, input times and y0."""
     x = SpikeTrains(x.idx, x.time.clone().requires_grad_(), x.n_neurons, x.t_max)
     leaves = {name: p for name, p in net.named_parameters() if p.requires_grad} | {"time": x.time}
-    sol = adjsnn.solve(net, x, adjoint=rule, **options)
+    y0 = started(net, x.batch)
+    leaves |= {f"{name}.{k}": part for k, state in enumerate(y0) for name, part in state._asdict().items()}
+    sol = adjsnn.solve(net, x, adjoint=rule, y0=y0, **options)
     first = [sol.first_spike_times(k) for k in range(len(net.layers))]
     loss = sum(
         (torch.linspace(0.5, 1.5, t.numel(), dtype=t.dtype).view(t.shape) * t)[t.isfinite()].square().sum() for t in first
@@ -110,17 +124,20 @@ def test_what_else_a_solution_tells_is_the_same():
 
 
 def by_all_causal_sets(weights, times, tau, theta, t_end):
-    """The earliest spike that any set of arrivals causes which is just what arrived before it: (5.7) by mpmath, or inf."""
+    """The earliest spike that any set of arrivals causes which is just what arrived before it: (5.7) by mpmath, or inf.
+
+    A current at the start is an arrival at 0, and a voltage there is taken from the threshold.
+    """
     found = mpmath.inf
     arrivals = list(zip(weights, times, strict=True))
-    for size in range(1, len(arrivals) + 1):
+    for size in range(len(arrivals) + 1):
         for causes in itertools.combinations(arrivals, size):
             others = [t for w, t in arrivals if (w, t) not in causes]
             charge, sum_z = mpmath.fsum(w for w, _ in causes) - theta, mpmath.fsum(w * mpmath.exp(t / tau) for w, t in causes)
             if not (charge > 0 and sum_z > 0):
                 continue
             t = tau * mpmath.log(sum_z / charge)
-            if max(s for _, s in causes) < t <= min([*others, t_end]):
+            if max([0, *(s for _, s in causes)]) < t <= min([*others, t_end]):
                 found = min(found, t)
     return found
 
@@ -133,12 +150,19 @@ def test_no_set_of_causes_gives_an_earlier_spike(seed):
     with mpmath.workdps(40):
         end = mpmath.mpf(T_END)
         given = [[[mpmath.mpf(v) for v in row] for row in w.tolist()] for w in net.w_in]
+        v, i = ([[mpmath.mpf(u) for u in state[j][0].tolist()] for state in started(net, 1)] for j in range(2))
         source, inputs = x.idx[0].tolist(), [mpmath.mpf(t) for t in x.time[0].tolist()]
 
         def layer(k, w, times, sources):
             tau, v_th, tau_mem = ([mpmath.mpf(v) for v in p[k].tolist()] for p in (net.tau_syn, net.v_th, net.tau_mem))
             return [
-                by_all_causal_sets([row[m] for m in sources], times, tau[n], v_th[n] * tau_mem[n] / tau[n], end)
+                by_all_causal_sets(
+                    [i[k][n], *(row[m] for m in sources)],
+                    [0, *times],
+                    tau[n],
+                    (v_th[n] - v[k][n]) * tau_mem[n] / tau[n],
+                    end,
+                )
                 for n, row in enumerate(w)
             ]
 
@@ -278,7 +302,6 @@ def _train(events):
 
 def test_what_it_does_not_cover_is_refused():
     x = spikes()
-    state = [LIFState(torch.full((6, 8), 0.1, dtype=F64), torch.zeros(6, 8, dtype=F64)), *network().initial_state(6)[1:]]
     for net, options, message in (
         (network(tau_mem=20.0), {}, "neurons that leak"),
         (network(refractory=5.0), {}, "neurons that may spike twice"),
@@ -288,7 +311,6 @@ def test_what_it_does_not_cover_is_refused():
         (network(learn=("weights", "refractory")), {}, "refractory.*that learns"),
         (network(n_out=2), {}, "a readout"),
         (network(), {"ts": [1.0]}, "states at times ts"),
-        (network(), {"y0": state}, "an initial state"),
         (network(), {"currents": torch.ones(50, 6, 5, dtype=F64), "dt": 1.0}, "analog currents"),
         (network(), {"dt": 1.0}, "dt for a LIF network"),
         (network(), {"kernels": "fused"}, "no loops"),
@@ -318,7 +340,7 @@ def test_a_charge_that_just_reaches_the_threshold_causes_no_spike():
 def test_changes_of_the_network_do_not_reach_a_solution():
     net, x = network(), spikes()
     expected = solved(net, x, SingleSpike())[2]["w_in.0"]
-    sol = adjsnn.solve(net, x, adjoint=SingleSpike())
+    sol = adjsnn.solve(net, x, adjoint=SingleSpike(), y0=started(net, 6))
     first = [sol.first_spike_times(k) for k in range(2)]
     loss = sum((torch.linspace(0.5, 1.5, t.numel(), dtype=F64).view(t.shape) * t)[t.isfinite()].square().sum() for t in first)
     w = net.w_in[0].detach().clone()
@@ -328,3 +350,13 @@ def test_changes_of_the_network_do_not_reach_a_solution():
     loss.backward()
     assert torch.equal(net.w_in[0].grad, expected)
     assert not torch.equal(net.w_in[0].detach(), w)
+
+
+def test_gradcheck_takes_it():
+    net, x = network(layers=(4, 2)), spikes(batch=2)
+
+    def loss(sol):
+        return sol.spike_times(-1).square().sum() + sol.spike_times(0).sum()
+
+    report = adjsnn.gradcheck(net, x, loss, adjoint=SingleSpike())  # raises where a gradient is not that of differences
+    assert {row.name for row in report.rows} >= {"w_in.1", "tau_syn.0", "v_th.0", "y0[0].v", "y0[1].i", "time"}
