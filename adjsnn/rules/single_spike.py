@@ -36,8 +36,8 @@ class SingleSpike:
 
     Raises:
         ConfigurationError: in a solve, what has no such closed form: neurons that leak or may spike twice, recurrence, a bias,
-            currents, a readout or times ts; a bias, a reset or refractory times that learn; in the backward
-            pass, a loss of the final state.
+            currents, a readout or times ts; a bias, a reset or refractory times that learn; in the backward pass, a loss of
+            the final state.
     """
 
     stated: ClassVar[Stated] = Stated(
