@@ -157,7 +157,7 @@ class TemporalXor(Experiment[Config]):
             "cost": float(self.loss(sol, data.labels)),
             "four_cases": float((self.leads(net, self.four)[0] > 0.0).double().mean()),
             "margin": float(lead.min()),
-            "hidden_spikes": sol.stats.spikes[0] / (data.x.batch * self.config.hidden),
+            "hidden_spikes": sol.stats.layer_spikes[0] / (data.x.batch * self.config.hidden),
         }
 
     @torch.no_grad()
@@ -179,7 +179,7 @@ class TemporalXor(Experiment[Config]):
             axes.set_xlim(0.0, min(config.t_end, 1.1 * last))
 
         times = self.solve(net, held_out.x).first_spike_times().clamp(max=config.t_end).cpu()
-        answers = plotting.new_figure(3.6, 3.4)
+        answers = plotting.new_figure(5.4, 3.4)
         axes = answers.subplots()
         for answer, name in enumerate(("equal", "different")):
             here = times[held_out.labels.cpu() == answer]
@@ -188,7 +188,7 @@ class TemporalXor(Experiment[Config]):
         axes.plot([low, high], [low, high], color=plotting.INK, lw=0.6, ls="--")
         axes.set(xlabel="first spike of neuron 0 (ms)", ylabel="first spike of neuron 1 (ms)", aspect="equal")
         axes.set_title(f"held out; silent: at {config.t_end:g} ms", loc="left")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return {"cases": cases, "answers": answers}
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adjsnn.training import main
+from adjsnn.training.optimiser import SizedAdam
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -79,6 +80,21 @@ def test_a_short_run_learns(tmp_path):
         assert {path.stem for path in (run / "figures").iterdir()} == {"cases", "answers", "history"}
         held_out = json.loads((run / "summary.json").read_text())["held_out"]
         assert 0.0 <= held_out["accuracy"] <= 1.0
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e13])
+def test_steps_do_not_depend_on_the_unit(size):
+    """A thousand small ones, in float32, where what is added to 1e13 by itself is lost."""
+    x = torch.tensor([0.5, -2.0, 1.0], requires_grad=True)
+    p = torch.tensor([0.5, -2.0, 1.0]).mul(size).requires_grad_()
+    plain, sized = torch.optim.Adam([x], lr=1e-3, betas=(0.9, 0.99)), SizedAdam({p: size}, lr=1e-3, betas=(0.9, 0.99))
+    for _ in range(1000):
+        for leaf, unit, optimiser in ((x, 1.0, plain), (p, size, sized)):
+            optimiser.zero_grad()
+            (leaf / unit - 0.1).square().sum().backward()
+            optimiser.step()
+    torch.testing.assert_close(p.detach() / size, x.detach(), rtol=0, atol=2e-5)
+    assert float((x.detach() - torch.tensor([0.5, -2.0, 1.0])).abs().min()) > 0.3
 
 
 def test_times_that_cannot_be(tmp_path, capsys):
