@@ -12,6 +12,7 @@ from adjsnn.rules.evolution import Evolution
 from adjsnn.rules.local_errors import LocalErrors
 from adjsnn.rules.reservoir import Reservoir
 from adjsnn.rules.rtrl import RTRL
+from adjsnn.rules.single_spike import SingleSpike
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
 from adjsnn.rules.surrogates import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, Surrogate, Triangle
@@ -26,6 +27,7 @@ CATALOGUE: dict[str, Stated] = {
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
     "LocalErrors": LocalErrors.stated,
+    "SingleSpike": SingleSpike.stated,
     "EscapeNoise": EscapeNoise.stated,
     "ThreeFactors": ThreeFactors.stated,
     "Reservoir": Reservoir.stated,
@@ -50,6 +52,7 @@ __all__ = [
     "LocalErrors",
     "RectifiedLinear",
     "Reservoir",
+    "SingleSpike",
     "Surrogate",
     "SurrogateBPTT",
     "ThreeFactors",

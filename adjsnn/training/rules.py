@@ -21,6 +21,7 @@ Adjoint = Literal[
     "direct_feedback_alignment",
     "three_factors",
     "three_factors_random",
+    "single_spike",
 ]
 # Of the slope of the surrogate, a fast sigmoid, and the seed of random matrices.
 BY_NAME: dict[str, Callable[[float, int], Any]] = {
@@ -36,6 +37,7 @@ BY_NAME: dict[str, Callable[[float, int], Any]] = {
     "direct_feedback_alignment": lambda slope, seed: rules.DirectFeedbackAlignment(rules.FastSigmoid(slope), seed=seed),
     "three_factors": lambda slope, seed: rules.ThreeFactors(),
     "three_factors_random": lambda slope, seed: rules.ThreeFactors("random", seed=seed),
+    "single_spike": lambda slope, seed: rules.SingleSpike(),
 }
 
 
