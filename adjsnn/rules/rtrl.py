@@ -22,6 +22,7 @@ from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
 FIELDS = ("w_in", "w_rec", "bias", "tau_mem", "tau_syn", "v_th", "v_reset")
 WIDTH = len(FIELDS)
+SMALL = 2**20  # numbers, 8 MB: so few directions are held together
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RTRL:
         reset: as of `SurrogateBPTT`.
         through_reset: likewise.
         chunk: parameters whose derivatives are carried at a time, of which more take more memory; None for as many as there are
-            neurons times samples, with which it is that of one derivative of each state by each parameter.
+            neurons times samples, with which it is that of one derivative of each state by each parameter; few at once.
 
     Raises:
         ConfigurationError: another kind of value; in a solve, initial states or currents that require a gradient.
@@ -68,10 +69,12 @@ class RTRL:
         if self.chunk is not None:
             object.__setattr__(self, "chunk", count("chunk", self.chunk))
 
-    def together(self, problem: LIFProblem) -> int:
+    def together(self, problem: LIFProblem, parameters: int) -> int:
         """How many parameters are carried at a time. Along each goes a tensor of the size of all parameters, its direction."""
-        neurons = sum(len(layer.v_th) for layer in problem.layers)
-        return int(self.chunk) if self.chunk is not None else max(1, (len(problem.trial.first) - 1) * neurons)
+        if self.chunk is not None:
+            return int(self.chunk)
+        states = (len(problem.trial.first) - 1) * sum(len(layer.v_th) for layer in problem.layers)
+        return max(1, parameters if parameters * parameters <= SMALL else states)
 
     def run_lif(self, problem: LIFProblem) -> ClockedSolution:
         """Solve on the clock; gradients are the rule's."""
@@ -129,7 +132,7 @@ def _backward(ctx, *cotangents):
 
     with warnings.catch_warnings():  # torch's own forward mode still scripts some functions when it is first used
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
-        found = torch.func.vmap(along, chunk_size=rule.together(problem))(numbers)
+        found = torch.func.vmap(along, chunk_size=rule.together(problem, len(theta)))(numbers)
     gradients: list[Tensor | None] = [None] * len(flat)
     for k, x, part in zip(wanted, at, found.split(sizes), strict=True):
         gradients[k] = part.view(x.shape)

@@ -1,5 +1,7 @@
 """RTRL: the gradient of backpropagation with the same surrogate, carried forward."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_clocked import F64, network, spikes
@@ -32,6 +34,7 @@ def gradients(net, x, rule, **options):
     return dict(zip(leaves, found, strict=True))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("options", [{}, {"refractory": 1.0}, {"delays": 1.2, "rec_delays": 2.0}])
 @pytest.mark.parametrize("through", [False, True])
 @pytest.mark.parametrize("reset", ["to", "by"])
@@ -55,9 +58,18 @@ def test_its_truncation_cuts_recurrent_weights():
 
 def test_chunks_change_nothing():
     net, x = small(learn=("weights",)), inputs()
-    whole, parts = (gradients(net, x, RTRL(SHAPE, chunk=chunk)) for chunk in (None, 7))
+    whole, parts = (gradients(net, x, RTRL(SHAPE, chunk=chunk)) for chunk in (None, 20))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-12, atol=1e-13)
+
+
+def test_many_parameters_are_carried_in_parts_as_many_as_states():
+    """Memory is then that of a derivative of each state by each parameter, not of a direction of each."""
+    layers = [SimpleNamespace(v_th=torch.zeros(n)) for n in (5, 4)]
+    problem = SimpleNamespace(trial=SimpleNamespace(first=torch.zeros(3)), layers=layers)
+    assert RTRL().together(problem, 1024) == 1024
+    assert RTRL().together(problem, 1025) == 2 * (5 + 4)
+    assert RTRL(chunk=7).together(problem, 10**6) == 7
 
 
 def test_a_network_that_learns_little_carries_little():
