@@ -2,8 +2,10 @@
 
 from adjsnn.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from adjsnn.rules.eprop import EProp
+from adjsnn.rules.rmaxprop import RMaxProp
 from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
+from adjsnn.rules.superspike import SuperSpike
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
 from adjsnn.rules.surrogates import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, Surrogate, Triangle
 
@@ -12,6 +14,7 @@ CATALOGUE: dict[str, Stated] = {
     "EventAdjoint": EVENT_ADJOINT,
     "SurrogateBPTT": SurrogateBPTT.stated,
     "RTRL": RTRL.stated,
+    "SuperSpike": SuperSpike.stated,
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
@@ -27,7 +30,9 @@ __all__ = [
     "Exponential",
     "FastSigmoid",
     "FeedbackAlignment",
+    "RMaxProp",
     "RectifiedLinear",
+    "SuperSpike",
     "Surrogate",
     "SurrogateBPTT",
     "Triangle",
