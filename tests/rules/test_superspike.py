@@ -126,7 +126,7 @@ def test_it_is_the_sum_of_traces_that_go_forward_with_the_trial(name):
 @pytest.mark.parametrize("silent", [True, False])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_without_resets_one_layer_is_backpropagation(name, silent, kernels):
-    """Where no neuron reaches its threshold; and where a spike sets it down by a fixed amount, through which gradients go on."""
+    """Where no neuron reaches its threshold; and where a spike sets it down by a fixed amount, which gradients pass."""
     options = {key: x[0] if isinstance(x, tuple) else x for key, x in OPTIONS[name].items()}
     if not silent:
         options.pop("refractory", None)  # which holds a voltage that backpropagation knows of
