@@ -8,13 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.bodies import Ran
-from adjsnn.checks import index
+from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.clocked import ClockedRun, spiking
+from adjsnn.lif.clocked_readout import error_integral, filtered, integral, square_integral
 from adjsnn.lif.network import LIFLayer, LIFState
-from adjsnn.lif.readout import Readout
-from adjsnn.solutions import summed_errors
+from adjsnn.lif.readout import Readout, target_at, target_square, windows
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
@@ -120,6 +120,10 @@ class ClockedSolution:
         """Number of spikes of each neuron; a whole number, without gradient."""
         return spiking(self._run(layer)).sum(0)
 
+    def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
+        """The same as `layer_counts`."""
+        return self.layer_counts(layer)
+
     @untraced
     def spike_count(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Σ_n S[n] of each neuron, differentiable by the rule."""
@@ -146,19 +150,68 @@ class ClockedSolution:
         Raises:
             ConfigurationError: a network without readout.
         """
-        if self._readout is None or self._sent is None:
-            raise ConfigurationError("the readout of a network without one", "a network with n_out", "LIFNetwork(..., n_out=1)")
-        tau = self._readout.tau_out
-        decay = float(torch.exp(torch.tensor(-self.dt / tau, dtype=torch.float64)))
-        rows: list[Tensor] = []
-        for sent in (self._sent / tau).unbind():
-            rows.append(sent + decay * rows[-1] if rows else sent)
-        return torch.stack(rows)[self._rows]
+        readout, sent = self._read()
+        return filtered(sent, self.dt, readout.tau_out)[self._rows]
+
+    @untraced
+    def readout_error(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
+        """∫ ‖o - o_d‖² dt over ts[0] … ts[-1] for each sample, exact, (2.17); differentiable by the rule.
+
+        Args:
+            target: o_d at the times ts, linear between them; without gradient.
+
+        Raises:
+            ConfigurationError: a network without readout, fewer than two times ts, or a target of another shape.
+        """
+        target, (first, last) = self._target(target), (int(self._rows[0]), int(self._rows[-1]))
+        readout, sent = self._read()
+        o = filtered(sent, self.dt, readout.tau_out)[first : last + 1]
+        own = torch.arange(first, last + 1, device=self._rows.device)
+        after = torch.searchsorted(self._rows, own).clamp(1, len(self._rows) - 1)
+        start, stop = self._rows[after - 1], self._rows[after]
+        part = ((own - start).double() / (stop - start).clamp(min=1).double())[:, None, None].to(o)
+        between = torch.lerp(target[after - 1], target[after], part)
+        error = error_integral(o.double(), between.double(), self.dt, readout.tau_out)
+        return error.to(o) + self.error_of_silence(target)
+
+    @untraced
+    def error_of_silence(self, target: Float[Tensor, "T B C"]) -> Float[Tensor, " B"]:
+        """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
+        target = self._target(target)
+        return target_square(self._rows.double() * self.dt, target.double()).to(self.ts)
 
     @untraced
     def squared_errors(self, target: Float[Tensor, "T B C"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Σ ‖o - o_d‖² and Σ ‖o_d‖² over the times ts and the batch."""
-        return summed_errors(self.readout, target)
+        """`readout_error` and `error_of_silence`, each summed over the batch."""
+        return self.readout_error(target).sum(), self.error_of_silence(target).sum()
+
+    @untraced
+    def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """∫ o dt over a window of each sample, (2.18); differentiable by the rule in all but the window.
+
+        Args:
+            start: when the windows begin, ms.
+            stop: when they end, ms, start ≤ stop.
+
+        Raises:
+            ConfigurationError: a network without readout, or windows of another shape or backward in time.
+        """
+        readout, sent = self._read()
+        return integral(sent, self.dt, readout.tau_out, *windows(start, stop, sent.shape[1]))
+
+    @untraced
+    def squared_rate(self, tau: Number = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:
+        """Mean over time of the square of each neuron's filtered rate, (spikes/s)², (2.19); differentiable by the rule.
+
+        Args:
+            tau: time constant of the filter, ms.
+            layer: its number; default the last.
+
+        Raises:
+            ConfigurationError: tau not positive.
+        """
+        tau = positive("tau", tau, remedy="tau=20.0")
+        return square_integral(filtered(self._run(layer).spikes, self.dt, tau), self.dt, tau) * (1e6 / self.t_end)
 
     @computed_once
     @untraced
@@ -174,6 +227,17 @@ class ClockedSolution:
             kernel=self._ran.kernel,
             kernel_reason=self._ran.reason,
         )
+
+    def _read(self) -> tuple[Readout, Tensor]:
+        """The readout, where there is one, and W_out S."""
+        if self._readout is None or self._sent is None:
+            raise ConfigurationError("the readout of a network without one", "a network with n_out", "LIFNetwork(..., n_out=1)")
+        return self._readout, self._sent
+
+    def _target(self, target: object) -> Tensor:
+        """A target of the readout's shape."""
+        _, sent = self._read()
+        return target_at(target, (len(self._rows), *sent.shape[1:])).detach().to(sent)
 
     def _run(self, layer: object) -> ClockedRun:
         self._seal.check()

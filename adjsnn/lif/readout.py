@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adjsnn.checks import real
+from adjsnn.errors import ConfigurationError
 from adjsnn.lif.layer import sample_of
 from adjsnn.lif.run import LayerResult
 from adjsnn.numerics.pair_sums import pair_sums
@@ -16,6 +18,43 @@ class Readout(NamedTuple):
 
     w_out: Tensor
     tau_out: float
+
+
+def windows(start: object, stop: object, batch: int) -> tuple[Tensor, Tensor]:
+    """Windows of each sample, ms, as `readout_integral` of a solution takes them.
+
+    Raises:
+        ConfigurationError: of another shape, or backward in time.
+    """
+    begin, end = (
+        real(name, x, "a time in ms for each sample, (B,)", "torch.full((B,), 10.0)").detach()
+        for name, x in (("start", start), ("stop", stop))
+    )
+    if begin.shape != (batch,) or end.shape != (batch,) or bool((end < begin).any()):
+        raise ConfigurationError(
+            f"windows of shapes {tuple(begin.shape)} and {tuple(end.shape)}",
+            f"two of ({batch},), start ≤ stop",
+            "one for each sample",
+        )
+    return begin, end
+
+
+def target_at(target: object, shape: tuple[int, ...]) -> Tensor:
+    """Values of the readout at the times ts.
+
+    Raises:
+        ConfigurationError: of another shape, or fewer than two times.
+    """
+    if shape[0] < 2:
+        raise ConfigurationError(
+            f"the readout of a solve with {shape[0]} times ts", "at least 2 to read it at", "solve(..., ts=...)"
+        )
+    wanted = real("target", target, "values of the readout at the times ts", "torch.as_tensor(target)")
+    if wanted.shape != shape:
+        raise ConfigurationError(
+            f"a target of shape {tuple(wanted.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
+        )
+    return wanted
 
 
 def filtered_readout(readout: Readout, result: LayerResult, ts: Float[Tensor, " T"]) -> Float[Tensor, "T B C"]:

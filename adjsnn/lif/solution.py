@@ -8,12 +8,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.bodies import Ran
-from adjsnn.checks import Number, index, positive, real
+from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
 from adjsnn.lif.network import LIFLayer, LIFState
-from adjsnn.lif.readout import Readout, filtered_readout, readout_error, readout_integral, squared_activity, target_square
+from adjsnn.lif.readout import (
+    Readout,
+    filtered_readout,
+    readout_error,
+    readout_integral,
+    squared_activity,
+    target_at,
+    target_square,
+    windows,
+)
 from adjsnn.lif.run import LayerResult
 from adjsnn.lif.voltage import voltage_integral, voltage_max
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
@@ -178,17 +187,8 @@ class LIFSolution:
             ConfigurationError: a network without readout, or windows of another shape or backward in time.
         """
         readout, batch = self._read(0), self._results[-1].run.spikes.batch
-        start, stop = (
-            real(name, x, "a time in ms for each sample, (B,)", "torch.full((B,), 10.0)")
-            for name, x in (("start", start), ("stop", stop))
-        )
-        if start.shape != (batch,) or stop.shape != (batch,) or bool((stop < start).any()):
-            raise ConfigurationError(
-                f"windows of shapes {tuple(start.shape)} and {tuple(stop.shape)}",
-                f"two of ({batch},), start ≤ stop",
-                "one for each sample",
-            )
-        return readout_integral(readout, self._result(-1), start.detach(), stop.detach())
+        start, stop = windows(start, stop, batch)
+        return readout_integral(readout, self._result(-1), start, stop)
 
     def _read(self, times: int) -> Readout:
         """The readout, where there is one and as many times ts as needed."""
@@ -204,14 +204,9 @@ class LIFSolution:
 
     def _read_against(self, target: object) -> tuple[Readout, Tensor]:
         """The readout, and a target of its shape."""
-        readout = self._read(2)
-        target = real("target", target, "values of the readout at the times ts", "torch.as_tensor(target)")
-        shape = (len(self._times), self._results[-1].run.spikes.batch, len(readout.w_out))
-        if target.shape != shape:
-            raise ConfigurationError(
-                f"a target of shape {tuple(target.shape)}", f"{shape}, as sol.readout", "one value at each of ts"
-            )
-        return readout, target
+        readout = self._read(0)
+        batch = self._results[-1].run.spikes.batch
+        return readout, target_at(target, (len(self._times), batch, len(readout.w_out)))
 
     @untraced
     def squared_rate(self, tau: Number = 20.0, layer: int = -1) -> Float[Tensor, "B N"]:

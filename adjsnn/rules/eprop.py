@@ -77,13 +77,14 @@ class EProp:
             )
         layer, w_out = problem.layers[0], problem.readout.w_out
         others = [name for name, x in layer._asdict().items() if x is not None and x.requires_grad and name not in COVERED]
-        if others or any(x.requires_grad for state in problem.y0 for x in state) or problem.drive is not None:
+        if others or any(x.requires_grad for state in problem.y0 for x in state):
             raise ConfigurationError(
-                f"gradients of {', '.join(others) or 'initial states or currents'}, by EProp",
-                "weights and biases, of spikes",
+                f"gradients of {', '.join(others) or 'initial states'}, by EProp",
+                "weights and biases",
                 "SurrogateBPTT(), which has all of them",
             )
-        results: Any = _Traced.apply(self, problem, layer.w_in, layer.w_rec, layer.bias, w_out)
+        drive = None if problem.drive is None else problem.drive.values
+        results: Any = _Traced.apply(self, problem, layer.w_in, layer.w_rec, layer.bias, w_out, drive)
         *run, sent = results
         ran = Ran("plain", "traces are carried forward by torch operations")
         return clocked_solution(problem, [ClockedRun(*run)], ran, sent=sent)
@@ -98,7 +99,7 @@ class EProp:
 
 class _Traced(FirstOrder):
     @staticmethod
-    def forward(ctx, rule, problem, w_in, w_rec, bias, w_out):
+    def forward(ctx, rule, problem, w_in, w_rec, bias, w_out, drive):
         sol = solve_clocked(problem, rule.surrogate, rule.reset, rule.through_reset)
         (run,) = sol._runs
         ctx.rule, ctx.problem = rule, problem
@@ -127,6 +128,7 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i, error):
         traces.append(_Trace(layer, w_rec, layer.rec_lags, spikes, 1))
     d_bias, of_bias = torch.zeros_like(bias), torch.zeros_like(peak[0])
     held = torch.zeros_like(peak[0], dtype=torch.long)
+    own: list[tuple[Tensor, Tensor, Tensor]] = []  # of each step, for currents
     for n in range(steps + 1):
         s, x = spikes[n], peak[n] - layer.v_th
         slope = rule.surrogate.derivative(x) * (held == 0)
@@ -138,9 +140,23 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i, error):
         of_bias = torch.where(held == 0, layer.beta * stays * of_bias + 1.0 - layer.beta, stays * of_bias)
         for trace in traces:
             trace.step(n, told, stays, free)
+        if ctx.needs_input_grad[6]:
+            own.append((told, stays * (1.0 + free * (layer.beta - 1.0)), free * (1.0 - layer.beta)))
     d_w_in, d_w_rec = traces[0].total, traces[1].total if len(traces) > 1 else None
     d_w_out = torch.einsum("tbc,tbn->cn", error, spikes)
-    return None, None, d_w_in, d_w_rec, d_bias, d_w_out
+    return None, None, d_w_in, d_w_rec, d_bias, d_w_out, _to_currents(own) if own else None
+
+
+def _to_currents(own: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """What is told of the currents of each step, (T, B, N): what is told of v, back along the neuron's own dynamics.
+
+    The currents are W_in u, whose weights are outside; the sum over traces of each of them is this one.
+    """
+    costate, found = own[-1][0], list[Tensor]()
+    for told, stays, gain in own[-2::-1]:
+        found.append(costate * gain)
+        costate = told + costate * stays
+    return torch.stack(found[::-1])
 
 
 class _Trace:

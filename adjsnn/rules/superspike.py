@@ -82,15 +82,16 @@ class SuperSpike:
         """Solve on the clock; gradients are the rule's."""
         learnt = {name for layer in problem.layers for name, x in layer._asdict().items() if x is not None and x.requires_grad}
         others = [name for name in LIFLayer._fields if name in learnt - {*COVERED}]
-        if others or any(x.requires_grad for state in problem.y0 for x in state) or problem.drive is not None:
+        if others or any(x.requires_grad for state in problem.y0 for x in state):
             raise ConfigurationError(
-                f"gradients of {', '.join(others) or 'initial states or currents'}, by SuperSpike",
-                "weights and biases, of spikes",
+                f"gradients of {', '.join(others) or 'initial states'}, by SuperSpike",
+                "weights and biases",
                 "SurrogateBPTT(), which has all of them",
             )
         flat = [getattr(layer, name) for layer in problem.layers for name in COVERED]
         w_out = None if problem.readout is None else problem.readout.w_out
-        ran, *results = _Told.apply(self, problem, w_out, *flat)
+        drive = None if problem.drive is None else problem.drive.values  # W_in u, whose weights are outside
+        ran, *results = _Told.apply(self, problem, drive, w_out, *flat)
         runs = [ClockedRun(*results[k : k + 4]) for k in range(0, 4 * len(problem.layers), 4)]
         return clocked_solution(problem, runs, ran, sent=None if w_out is None else results[-1])
 
@@ -115,7 +116,7 @@ class SuperSpike:
 
 class _Told(FirstOrder):
     @staticmethod
-    def forward(ctx: Any, rule: SuperSpike, problem: LIFProblem, w_out: Tensor | None, *flat: Tensor | None) -> Any:
+    def forward(ctx: Any, rule: SuperSpike, problem: LIFProblem, drive: Any, w_out: Tensor | None, *flat: Tensor | None) -> Any:
         sol = solve_clocked(problem, rule.surrogate, rule.reset)
         runs = [ClockedRun(*(x.detach() for x in run)) for run in sol._runs]
         ctx.rule, ctx.problem = rule, problem
@@ -144,24 +145,26 @@ def _backward(ctx: Any, _: None, *cotangents: Tensor | None) -> tuple[Tensor | N
             "SurrogateBPTT(), which has the gradient of all",
         )
     error = given[-1][0] if problem.readout is None else cotangents[-1]
-    gradients: list[Tensor | None] = []
+    gradients, d_drive = list[Tensor | None](), None
     sent = input_spikes(problem, dt, steps)
     for k, (s, peak) in enumerate(zip(spikes, peaks, strict=True)):
         own = clocked_layer(problem.layers[k], dt, first=k == 0)
         parts = [error @ backs[k]] if error is not None and k < len(backs) else []
         c = sum([x for x in (given[k][0], *parts) if x is not None], torch.zeros_like(s))
         told = c * rule.surrogate.derivative(peak - own.v_th) * may_spike(s, own.hold)
-        by_voltage, by_current = filtered_back(told, _with_kernel(rule.kernel, problem.layers[k], own, dt))
+        by_drive, by_arrival = filtered_back(told, _with_kernel(rule.kernel, problem.layers[k], own, dt))
         d_rec = None
         if own.w_rec is not None and own.rec_lags is not None:
-            d_rec = weights_told(torch.zeros_like(own.w_rec), by_current, s, by_lag(own.rec_lags, s))
-        d_in = weights_told(torch.zeros_like(own.w_in), by_current, sent, by_lag(own.lags, sent))
-        gradients += [d_in, d_rec, by_voltage]
+            d_rec = weights_told(torch.zeros_like(own.w_rec), by_arrival, s, by_lag(own.rec_lags, s))
+        d_in = weights_told(torch.zeros_like(own.w_in), by_arrival, sent, by_lag(own.lags, sent))
+        gradients += [d_in, d_rec, by_drive.sum((0, 1))]
+        if k == 0 and problem.drive is not None:
+            d_drive = by_drive[: len(problem.drive.values)].to(problem.drive.values)
         sent = s
     d_out = None
     if problem.readout is not None and error is not None:
         d_out = error.flatten(0, 1).T @ spikes[-1].flatten(0, 1)
-    return None, None, d_out, *gradients
+    return None, None, d_drive, d_out, *gradients
 
 
 def may_spike(spikes: Tensor, hold: Tensor) -> Tensor:
@@ -173,11 +176,11 @@ def may_spike(spikes: Tensor, hold: Tensor) -> Tensor:
 
 
 def filtered_back(told: Tensor, layer: ClockedLayer) -> tuple[Tensor, Tensor]:
-    """The gradient by the bias, (N,), and by what arrives at each time, (T+1, B, N), of Σ_t told[t] v[t] without resets."""
+    """The gradient of Σ_t told[t] v[t], without resets, by b in each step, (T, B, N), and by what arrives at each time."""
     late = _summed_back(told, layer.beta)[1:]  # of v one step later
     by_current = torch.zeros_like(told)
     by_current[:-1] = layer.kappa * late
-    return (1.0 - layer.beta) * late.sum((0, 1)), _summed_back(by_current, layer.alpha)
+    return (1.0 - layer.beta) * late, _summed_back(by_current, layer.alpha)
 
 
 def _summed_back(x: Tensor, decay: Tensor) -> Tensor:

@@ -59,6 +59,27 @@ def test_with_recurrence_it_is_backpropagation_that_is_cut_there(name):
     assert not torch.allclose(whole["w_rec.0"], found["w_rec.0"], rtol=1e-2)
 
 
+@pytest.mark.parametrize("through", [False, True])
+def test_currents_and_their_weights(through):
+    """Beside spikes' weights, those of analog currents, and the currents themselves."""
+    u = torch.randn(120, 4, 5, dtype=F64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    found = {}
+    for recurrent in (True, False):
+        net = layer(recurrent, refractory=1.0)
+        rules = (
+            EProp(SHAPE, through_reset=through),
+            FeedbackAlignment(SHAPE, recurrent="cut", matrices=[net.w_out], through_reset=through),
+        )
+        for rule in rules:
+            sol = adjsnn.solve(net, u, dt=0.5, adjoint=rule)
+            found[rule] = torch.autograd.grad(
+                sol.readout.square().sum(), [u, *(p for p in net.parameters() if p.requires_grad)]
+            )
+        assert bool(found[rules[0]][0].any())
+        for own, expected in zip(*(found[rule] for rule in rules), strict=True):
+            torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-11)
+
+
 def test_random_feedback_goes_through_one_matrix():
     net, x = layer(), spikes()
     rule = EProp(SHAPE, feedback="random", seed=3, scale=0.5)

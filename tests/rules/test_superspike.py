@@ -212,6 +212,20 @@ def test_losses_of_spikes():
     torch.testing.assert_close(total, found["w_in.0"] + gradients(net, x, SuperSpike(SHAPE))["w_in.0"], **ROUNDING)
 
 
+def test_currents_are_those_of_backpropagation_where_nothing_is_reset():
+    net, generator = net_of((12,), False), torch.Generator().manual_seed(0)
+    u = (0.5 * torch.rand(120, 4, 5, generator=generator, dtype=F64)).requires_grad_()
+
+    def found(rule):
+        sol = adjsnn.solve(net, u, dt=DT, adjoint=rule)
+        assert sol.stats.spikes[0] > 20
+        return torch.autograd.grad(weighted(sol), [u, net.w_in[0], net.bias[0]])
+
+    for g, h in zip(*(found(rule) for rule in (SuperSpike(SHAPE, reset="by"), SurrogateBPTT(SHAPE, reset="by"))), strict=True):
+        assert bool(h.any())
+        torch.testing.assert_close(g, h, **ROUNDING)
+
+
 def test_a_kernel_of_its_own():
     """That of the neuron's own constants is the rule itself; another one is not, and the network stays."""
     net, x = net_of(), spikes()
@@ -261,8 +275,9 @@ def test_what_it_does_not_cover_is_refused():
     ):
         with pytest.raises(ConfigurationError, match=message):
             adjsnn.solve(net_of(**options), x, dt=DT, adjoint=SuperSpike())
-    with pytest.raises(ConfigurationError, match="initial states or currents"):
-        adjsnn.solve(net_of(), torch.zeros(10, 1, 5, dtype=F64), dt=DT, adjoint=SuperSpike())
+    with pytest.raises(ConfigurationError, match="initial states"):
+        y0 = [adjsnn.LIFState(*(torch.zeros(4, n, dtype=F64, requires_grad=True) for _ in range(2))) for n in (12, 3)]
+        adjsnn.solve(net_of(), x, y0=y0, dt=DT, adjoint=SuperSpike())
     sol = adjsnn.solve(net_of(), x, dt=DT, adjoint=SuperSpike())
     for value in (
         sol.v[0].sum(),
