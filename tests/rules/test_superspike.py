@@ -275,8 +275,8 @@ def test_what_it_does_not_cover_is_refused():
     ):
         with pytest.raises(ConfigurationError, match=message):
             adjsnn.solve(net_of(**options), x, dt=DT, adjoint=SuperSpike())
+    y0 = [adjsnn.LIFState(*(torch.zeros(4, n, dtype=F64, requires_grad=True) for _ in range(2))) for n in (12, 3)]
     with pytest.raises(ConfigurationError, match="initial states"):
-        y0 = [adjsnn.LIFState(*(torch.zeros(4, n, dtype=F64, requires_grad=True) for _ in range(2))) for n in (12, 3)]
         adjsnn.solve(net_of(), x, y0=y0, dt=DT, adjoint=SuperSpike())
     sol = adjsnn.solve(net_of(), x, dt=DT, adjoint=SuperSpike())
     for value in (
