@@ -284,8 +284,19 @@ class LIFXor(DelayedXor[LIF]):
         }
 
     def solve(self, net: adjsnn.LIFNetwork, trials: Trials) -> adjsnn.LIFSolution:
-        ts = torch.arange(len(trials.u) + 1, device=trials.u.device, dtype=trials.u.dtype) * self.config.dt
-        return adjsnn.solve(net, trials.u, dt=self.config.dt, ts=ts, adjoint=self.adjoint())
+        u, dt, finer = trials.u, self.config.dt, self.finer()
+        ts = torch.arange(len(u) + 1, device=u.device, dtype=u.dtype) * dt
+        return adjsnn.solve(net, u.repeat_interleave(finer, 0), dt=dt / finer, ts=ts, adjoint=self.adjoint())
+
+    def finer(self) -> int:
+        """Steps of a clock in one of the input; 1 without a clock."""
+        step = self.clock().get("dt", self.config.dt)
+        finer = max(1, round(self.config.dt / step))
+        if abs(finer * step - self.config.dt) > 1e-6 * self.config.dt:
+            raise adjsnn.ConfigurationError(
+                f"clock={step:g} with dt={self.config.dt:g}", "whole steps in one of the input", "--clock 0.5"
+            )
+        return finer
 
     def means(self, sol: adjsnn.LIFSolution, trials: Trials) -> Tensor:
         start = trials.starts[:, 2] + self.config.reaction

@@ -222,7 +222,7 @@ class YinYang(Experiment[Config]):
         return first_spike_cross_entropy(sol, labels, tau0=config.tau0, alpha=config.alpha, tau1=config.tau1)
 
     def solve(self, net: adjsnn.LIFNetwork, x: adjsnn.SpikeTrains) -> adjsnn.LIFSolution:
-        return adjsnn.solve(net, x, t_end=self.config.t_end, adjoint=self.adjoint())
+        return adjsnn.solve(net, x, t_end=self.config.t_end, adjoint=self.adjoint(), **self.clock())
 
     def cost(self, net: adjsnn.LIFNetwork, batch: Points) -> Cost:
         sol = self.solve(net, batch.x)

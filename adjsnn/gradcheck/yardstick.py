@@ -141,7 +141,7 @@ def angle(
         return solve(net, inputs, adjoint=adjoint, **options, **given)
 
     exact = solved(DiscreteAdjoint() if gated else EventAdjoint(), gated)
-    value, g = _gradients(exact, loss, leaves)
+    value, g = _judged(exact, loss, leaves)
     if not any(bool(x.any()) for x in g.values()):
         raise ConfigurationError(
             "a loss without exact gradient", "one of spike times, voltages or the readout", "losses.van_rossum"
@@ -149,8 +149,8 @@ def angle(
     rows, found, miscounted = list[AngleRow](), dict[str, float](), dict[str, float]()
     for name, rule in named.items():
         sol = solved(rule, gated or has_clock(lif_adjoint(rule)))
-        found[name], r = _gradients(sol, loss, leaves)
-        miscounted[name] = _miscounted(sol, exact)
+        found[name], r = _judged(sol, loss, leaves)
+        miscounted[name] = share_miscounted(sol, exact)
         whole, of_exact = (torch.cat([x.flatten() for x in y.values()]) for y in (r, g))
         rows += [compared(name, parameter, r[parameter], g[parameter]) for parameter in leaves]
         rows.append(compared(name, ALL, whole, of_exact))
@@ -185,17 +185,22 @@ def _named(rules: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def _gradients(sol: Any, loss: Callable[[Any], Tensor], leaves: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+def _judged(sol: Any, loss: Callable[[Any], Tensor], leaves: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
     value = loss(sol)
     if not isinstance(value, Tensor) or value.dim():
         raise ConfigurationError(f"a loss of type {type(value).__name__}", "a tensor, one number", "loss.sum() or loss.mean()")
+    return float(value.detach()), gradients(value, leaves)
+
+
+def gradients(value: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of one number by each leaf, zeros where it does not depend on it."""
     if not value.requires_grad:
-        return float(value), {name: torch.zeros_like(p) for name, p in leaves.items()}
+        return {name: torch.zeros_like(p) for name, p in leaves.items()}
     found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return float(value.detach()), dict(zip(leaves, found, strict=True))
+    return dict(zip(leaves, found, strict=True))
 
 
-def _miscounted(sol: Any, exact: Any) -> float:
+def share_miscounted(sol: Any, exact: Any) -> float:
     """Share of neurons of the batch with another number of spikes."""
     layers = range(len(exact.stats.layer_spikes))
     off = [(sol.layer_counts(k) != exact.layer_counts(k)).flatten() for k in layers]

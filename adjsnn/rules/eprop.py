@@ -27,7 +27,8 @@ class EProp:
     For one layer with a readout. The trace, ε_v = ∂v_n/∂w_nm along the neuron's own dynamics alone, goes forward with the
     steps; what a spike of the neuron does to other neurons is left out. Bellec et al. 2020. In memory traces are weights times
     samples, O(N²), whatever the length of the trial. Since a loss is known only after the solve, traces go forward in the
-    backward pass, along the spikes that are stored.
+    backward pass, along the spikes that are stored. What a loss says of a neuron's own spikes, such as a price on activity, is
+    told to that neuron alone.
 
     Args:
         surrogate: σ′ (5.2).
@@ -40,7 +41,7 @@ class EProp:
 
     Raises:
         ConfigurationError: another kind of value; in a solve, more than one layer, no readout, or something that learns but
-            weights and biases; in the backward pass, a loss of anything but the readout.
+            weights and biases; in the backward pass, a loss of voltages or currents.
     """
 
     surrogate: Surrogate = field(default_factory=FastSigmoid)
@@ -114,15 +115,18 @@ class _Traced(FirstOrder):
 
 @first_order
 def _backward(ctx, c_spikes, c_peak, c_v, c_i, error):
-    if any(x is not None for x in (c_spikes, c_peak, c_v, c_i)):
+    if any(x is not None for x in (c_peak, c_v, c_i)):
         raise ConfigurationError(
-            "a loss of spikes or states, by EProp", "one of the readout", "SurrogateBPTT(), which has the gradient of all"
+            "a loss of voltages or currents, by EProp",
+            "one of the readout and of spikes",
+            "SurrogateBPTT(), which has the gradient of all",
         )
     rule, problem = ctx.rule, ctx.problem
     w_rec, bias, back, spikes, peak = ctx.saved_tensors
     dt, steps = grid(problem)
     layer = clocked_layer(problem.layers[0], dt, first=True)
-    signal = error @ back  # of each neuron at each step
+    signal = torch.zeros_like(spikes) if error is None else error @ back  # of each neuron at each step
+    signal = signal if c_spikes is None else signal + c_spikes
     traces = [_Trace(layer, layer.w_in, layer.lags, input_spikes(problem, dt, steps), 0)]
     if w_rec is not None and layer.rec_lags is not None:
         traces.append(_Trace(layer, w_rec, layer.rec_lags, spikes, 1))
@@ -143,7 +147,7 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i, error):
         if ctx.needs_input_grad[6]:
             own.append((told, stays * (1.0 + free * (layer.beta - 1.0)), free * (1.0 - layer.beta)))
     d_w_in, d_w_rec = traces[0].total, traces[1].total if len(traces) > 1 else None
-    d_w_out = torch.einsum("tbc,tbn->cn", error, spikes)
+    d_w_out = None if error is None else torch.einsum("tbc,tbn->cn", error, spikes)
     return None, None, d_w_in, d_w_rec, d_bias, d_w_out, _to_currents(own) if own else None
 
 

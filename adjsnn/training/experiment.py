@@ -6,27 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-import adjsnn
 from adjsnn.training.batches import moved
 from adjsnn.training.optimiser import SizedAdam, scaled_norm
 from adjsnn.training.ranges import Count, NotNegative, Positive, Range, Seed, Threads
+from adjsnn.training.rules import Adjoint, adjoint_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Split = Literal["validation", "held_out"]
 Metrics = dict[str, list[float]]
-ADJOINTS = {
-    "discrete": adjsnn.DiscreteAdjoint,
-    "continuous": adjsnn.ContinuousAdjoint,
-    "bptt": adjsnn.BPTT,
-    "event": adjsnn.EventAdjoint,
-}
 
 
 @dataclass(frozen=True)
@@ -51,8 +45,14 @@ class TrainingConfig:
     """steps between evaluations on the validation set, each a row of metrics.csv"""
     save_every: Count = 50
     """steps between checkpoints"""
-    adjoint: Literal["default", "discrete", "continuous", "bptt", "event"] = "default"
-    """method of the gradient; default: discrete for gated networks, event for LIF networks with jumps"""
+    adjoint: Adjoint = "default"
+    """method of the gradient, or a learning rule; default: discrete for gated networks, event for LIF networks with jumps"""
+    clock: Positive = 0.5
+    """step of learning rules that solve on a clock, ms"""
+    slope: Positive = 10.0
+    """of their surrogate, a fast sigmoid, 1/voltage"""
+    angles: tuple[str, ...] = ()
+    """learning rules whose angle to the exact gradient is measured at each evaluation; surrogate@100 is one of that slope"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one"""
     dtype: Literal["float32", "float64"] = "float32"
@@ -68,6 +68,12 @@ class TrainingConfig:
     def settled(self) -> Self:
         """The configuration that is meant: for flags that stand for several others. Default: itself."""
         return self
+
+
+class Clock(TypedDict, total=False):
+    """The step of a clock, ms, where there is one."""
+
+    dt: float
 
 
 class Cost(NamedTuple):
@@ -218,7 +224,11 @@ class Experiment(ABC, Generic[C]):
 
     def adjoint(self) -> Any:
         """The adjoint that the configuration names, for `adjsnn.solve(..., adjoint=...)`; None: the solver's own choice."""
-        return None if self.config.adjoint == "default" else ADJOINTS[self.config.adjoint]()
+        return adjoint_of(self.config.adjoint, self.config.slope, self.config.seed)
+
+    def clock(self) -> Clock:
+        """What `adjsnn.solve` needs beside it: the step `dt` where the adjoint is a rule on a clock, else nothing."""
+        return {"dt": self.config.clock} if getattr(self.adjoint(), "clocked", False) else {}
 
     @property
     def in_charge_form(self) -> bool:

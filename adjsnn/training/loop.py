@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from adjsnn.errors import ConfigurationError, IntegrationError, MissingPackageError
 from adjsnn.numerics.threads import one_torch_thread
+from adjsnn.training.angles import angles
 from adjsnn.training.batches import share_of
 from adjsnn.training.experiment import Cost, Experiment
 from adjsnn.training.files import load_checkpoint
@@ -142,7 +143,7 @@ def rehearse(experiment: Experiment[Any], training: Training, team: Processes) -
             buffer.copy_(buffers[name])
         torch.set_rng_state(state)
         if team.first and training.done == 0:
-            training.start = experiment.evaluate(training.judged, "validation")
+            training.start = _evaluated(experiment, training)
     return getattr(getattr(cost.sol, "stats", None), "kernel", "plain")
 
 
@@ -236,7 +237,7 @@ def _judge(
     numbers, training.start = training.start, None
     if numbers is None:
         with torch.no_grad():
-            numbers = experiment.evaluate(training.judged, "validation")
+            numbers = _evaluated(experiment, training)
     steps = sums.get("steps", math.nan)
     row = {
         "iteration": training.done,
@@ -253,6 +254,11 @@ def _judge(
         run.save_best(training.judged)
     run.log(row)
     writer.row(row)
+
+
+def _evaluated(experiment: Experiment[Any], training: Training) -> dict[str, float]:
+    """Numbers of the network that is kept, and angles of the one that learns."""
+    return {**experiment.evaluate(training.judged, "validation"), **angles(experiment, training.net)}
 
 
 def _save(training: Training, run: RunFolder | None) -> None:

@@ -15,6 +15,7 @@ import tyro
 
 from adjsnn.errors import AdjsnnError, ConfigurationError
 from adjsnn.numerics.threads import loops_alone
+from adjsnn.training.angles import check_angles
 from adjsnn.training.curves import draw
 from adjsnn.training.experiment import Curve, Experiment, TrainingConfig
 from adjsnn.training.files import State, checkpoints, digest_of, digests_of, lost_files, read_about, read_summary, sealed
@@ -35,8 +36,8 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
     """Run an experiment from the command line.
 
     Args:
-        kinds: the experiment; where it has variants, several, told apart by a field `network` of their configurations. The
-            first is the default.
+        kinds: the experiment; where it has variants, several, told apart by a field `network` or `task` of their
+            configurations. The first is the default.
         argv: the arguments; default those of this process.
 
     Returns:
@@ -54,6 +55,7 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
         experiment = kind(config)
         with loops_alone(config.threads) as share, processes(experiment.device) as team, stopping() as stop:
             experiment.device = team.device
+            check_angles(experiment, team.count)
             training = new_training(experiment)
             if resumed is not None:
                 run = _opened(kind, resumed, training, team)
@@ -155,16 +157,21 @@ def _history(metrics: dict[str, list[float]]) -> "dict[str, Figure]":
 
 
 def _chosen(kinds: Sequence[Kind], arguments: Sequence[str]) -> Kind:
-    """The variant that --network names; an unknown name is left to the parser, which lists the known."""
+    """The variant that --network or --task names; an unknown name is left to the parser, which lists the known."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--network")
-    name = parser.parse_known_args(arguments)[0].network
-    return next((kind for kind in kinds if network_of(kind) == name), kinds[0])
+    parser.add_argument(f"--{variant_field(kinds)}", dest="name")
+    name = parser.parse_known_args(arguments)[0].name
+    return next((kind for kind in kinds if variant_of(kind, variant_field(kinds)) == name), kinds[0])
 
 
-def network_of(kind: Kind) -> object:
-    """Default of the field `network` of its configuration; None without one."""
-    return next((field.default for field in fields(kind.config_type) if field.name == "network"), None)
+def variant_field(kinds: Sequence[Kind]) -> str:
+    """The field that tells variants apart: "task" where their configurations have different ones, else "network"."""
+    return "task" if len({variant_of(kind, "task") for kind in kinds}) > 1 else "network"
+
+
+def variant_of(kind: Kind, name: str) -> object:
+    """Default of a field of its configuration; None without one."""
+    return next((field.default for field in fields(kind.config_type) if field.name == name), None)
 
 
 def _earlier(kinds: Sequence[Kind], path: Path, arguments: Sequence[str]) -> tuple[Kind, TrainingConfig]:
@@ -183,7 +190,8 @@ def _earlier(kinds: Sequence[Kind], path: Path, arguments: Sequence[str]) -> tup
         raise ConfigurationError(
             f"{path} holds a run of {about['experiment']!r}", f"one of {kinds[0].name()!r}", "the script that made it"
         )
-    kind = next((kind for kind in kinds if network_of(kind) == about["config"].get("network")), kinds[0])
+    name = variant_field(kinds)
+    kind = next((kind for kind in kinds if variant_of(kind, name) == about["config"].get(name)), kinds[0])
     config = tyro.cli(kind.config_type, args=about["arguments"]).settled()
     now = settings_of(config)
     changed = [name for name in {*now, *about["config"]} if now.get(name) != about["config"].get(name)]

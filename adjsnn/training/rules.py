@@ -1,0 +1,71 @@
+"""Adjoints and learning rules by the names that `--adjoint` and `--angles` take."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import adjsnn
+from adjsnn import rules
+from adjsnn.errors import ConfigurationError
+
+Adjoint = Literal[
+    "default",
+    "discrete",
+    "continuous",
+    "bptt",
+    "event",
+    "surrogate",
+    "rtrl",
+    "eprop",
+    "eprop_random",
+    "feedback_alignment",
+    "direct_feedback_alignment",
+]
+# Of the slope of the surrogate, a fast sigmoid, and the seed of random matrices.
+BY_NAME: dict[str, Callable[[float, int], Any]] = {
+    "discrete": lambda slope, seed: adjsnn.DiscreteAdjoint(),
+    "continuous": lambda slope, seed: adjsnn.ContinuousAdjoint(),
+    "bptt": lambda slope, seed: adjsnn.BPTT(),
+    "event": lambda slope, seed: adjsnn.EventAdjoint(),
+    "surrogate": lambda slope, seed: rules.SurrogateBPTT(rules.FastSigmoid(slope)),
+    "rtrl": lambda slope, seed: rules.RTRL(rules.FastSigmoid(slope)),
+    "eprop": lambda slope, seed: rules.EProp(rules.FastSigmoid(slope)),
+    "eprop_random": lambda slope, seed: rules.EProp(rules.FastSigmoid(slope), feedback="random", seed=seed),
+    "feedback_alignment": lambda slope, seed: rules.FeedbackAlignment(rules.FastSigmoid(slope), seed=seed),
+    "direct_feedback_alignment": lambda slope, seed: rules.DirectFeedbackAlignment(rules.FastSigmoid(slope), seed=seed),
+}
+
+
+def adjoint_of(name: str, slope: float, seed: int) -> Any:
+    """The adjoint or rule of a name, for `adjsnn.solve(..., adjoint=...)`; None for the solver's own choice.
+
+    Args:
+        name: of `BY_NAME`, or "default".
+        slope: of a surrogate, 1/voltage.
+        seed: of random matrices.
+
+    Raises:
+        ConfigurationError: another name.
+    """
+    if name == "default":
+        return None
+    if name not in BY_NAME:
+        raise ConfigurationError(f"a learning rule {name!r}", f"one of {', '.join(BY_NAME)}", "surrogate, or surrogate@100")
+    return BY_NAME[name](slope, seed)
+
+
+def named(rule: str, slope: float) -> tuple[str, float]:
+    """Name and slope of a rule such as `surrogate@100`; `slope` where it gives none.
+
+    Raises:
+        ConfigurationError: an unknown name, or a slope that is no positive number.
+    """
+    name, at, given = rule.partition("@")
+    try:
+        found = float(given) if at else slope
+    except ValueError:
+        found = -1.0
+    if name not in BY_NAME or not 0.0 < found < float("inf"):
+        raise ConfigurationError(
+            f"a learning rule {rule!r}", f"one of {', '.join(BY_NAME)}, with @ and a slope or without", "surrogate@100"
+        )
+    return name, found
