@@ -72,7 +72,11 @@ class OneTrain(TrainingConfig):
     decay: Annotated[float, Range(0.0, 1.0, above=True)] = math.exp(-0.5 / 30.0)
     """of the largest squared gradient, of a step"""
     clip: NotNegative = 0.0
-    wake: NotNegative = 0.1
+    price: NotNegative = 0.1
+    """of activity: this times the mean over hidden neurons of (mean square of the filtered rate / ceiling²)²"""
+    ceiling: Positive = 20.0
+    """spikes/s"""
+    wake: NotNegative = 0.3
     """how far weights into neurons with a wrong number of spikes move, in learning rates; 0: not at all"""
     log_every: Count = 20
     save_every: Count = 500
@@ -222,8 +226,9 @@ class SpikePatterns(Experiment[C]):
     def network(self) -> adjsnn.LIFNetwork:
         config, generator = self.config, self.generator(1_000_000)
         layers = (config.hidden, config.outputs) if config.hidden else (config.outputs,)
-        constants = {"tau_mem": config.tau_mem, "tau_syn": config.tau_syn, "refractory": config.refractory}
-        net = adjsnn.LIFNetwork(config.inputs, layers, **constants)
+        net = adjsnn.LIFNetwork(
+            config.inputs, layers, tau_mem=config.tau_mem, tau_syn=config.tau_syn, refractory=config.refractory
+        )
         with torch.no_grad():
             for w in net.w_in:
                 of_spikes = 0.001 * config.input_rate * config.tau_syn * w.shape[1]  # ∫ i dt of all spikes of 1 ms, weights 1
@@ -246,7 +251,10 @@ class SpikePatterns(Experiment[C]):
 
     def cost(self, net: adjsnn.LIFNetwork, batch: Pattern) -> Cost:
         sol = self.solve(net, batch.x)
-        return Cost(self.distance(sol, batch.target) / self.silence, sol)
+        cost = self.distance(sol, batch.target) / self.silence
+        if self.config.hidden and self.config.price:
+            cost = cost + self.config.price * (sol.squared_rate(100.0, 0) / self.config.ceiling**2).square().mean()
+        return Cost(cost, sol)
 
     def after_step(self, net: adjsnn.LIFNetwork, batch: Pattern, cost: Cost, rate: float) -> None:
         """Weights from neurons that spiked move, up into those that spiked too rarely, down into those that did too often."""
