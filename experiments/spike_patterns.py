@@ -38,6 +38,7 @@ from adjsnn.training.ranges import Count, NotNegative, Positive, Range
 from adjsnn.training.rules import Adjoint
 
 Neurons = Annotated[int, Range(0)]
+FEW = 5  # output neurons that are drawn as single rows
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ class OneTrain(TrainingConfig):
     batch: Count = 1
     learning_rate: Positive = 0.04
     """the longest step of a weight; it falls by a half cosine"""
+    hidden_rate: NotNegative = 0.1
+    """learning rate of hidden neurons over that"""
     decay: Annotated[float, Range(0.0, 1.0, above=True)] = math.exp(-0.5 / 30.0)
     """of the largest squared gradient, of a step"""
     clip: NotNegative = 0.0
-    price: NotNegative = 0.1
+    price: NotNegative = 1.0
     """of activity: this times the mean over hidden neurons of (mean square of the filtered rate / ceiling²)²"""
     ceiling: Positive = 20.0
     """spikes/s"""
@@ -106,6 +109,7 @@ class Many(OneTrain):
     """0: none"""
     outputs: Count = 500
     drive: NotNegative = 0.6
+    learning_rate: Positive = 0.1
     iterations: Count = 200
     clock: Positive = 1.0
     log_every: Count = 10
@@ -129,6 +133,7 @@ class Picture(OneTrain):
     dark: Positive = 5.0
     """spikes/s where it is dark"""
     drive: NotNegative = 0.6
+    learning_rate: Positive = 0.1
     iterations: Count = 500
     clock: Positive = 1.0
     log_every: Count = 25
@@ -191,7 +196,7 @@ def pattern_of(config: OneTrain, generator: torch.Generator) -> Pattern:
 
 def draw_spikes(axes: Axes, trains: adjsnn.SpikeTrains, title: str, colour: str) -> None:
     """One mark for each spike, in rows."""
-    few = trains.n_neurons <= 5
+    few = trains.n_neurons <= FEW
     spiked = trains.idx[0] >= 0
     size = {"marker": "|", "s": 120.0, "lw": 1.2} if few else {"marker": ".", "s": 2.5, "lw": 0.0}
     axes.scatter(trains.time[0][spiked].detach(), trains.idx[0][spiked], color=colour, **size)
@@ -238,7 +243,9 @@ class SpikePatterns(Experiment[C]):
         return net
 
     def optimiser(self, net: adjsnn.LIFNetwork) -> torch.optim.Optimizer:
-        return RMaxProp([p for p in net.parameters() if p.requires_grad], self.config.learning_rate, self.config.decay)
+        rate = self.config.learning_rate
+        hidden = [{"params": [w], "lr": self.config.hidden_rate * rate} for w in list(net.w_in)[:-1]]
+        return RMaxProp([{"params": [net.w_in[-1]]}, *hidden], rate, self.config.decay)
 
     def batch(self, generator: torch.Generator, step: int) -> Pattern:
         return self.pattern
@@ -287,12 +294,13 @@ class SpikePatterns(Experiment[C]):
         for name, of in (("at the start", start), ("learnt", net)):
             sol = self.solve(of, x)
             trains[f"{name}, distance / silent {float(self.distance(sol, target)) / self.silence:.3g}"] = sol.layer_spikes[-1]
-        raster = plotting.new_figure(7.0, 2.4 if self.config.outputs <= 5 else 7.5)
+        few = self.config.outputs <= FEW
+        raster = plotting.new_figure(7.0, 2.4 if few else 7.5)
         panels = raster.subplots(3, 1, sharex=True)
         for axes, (title, spikes), colour in zip(panels, trains.items(), (plotting.INK, *plotting.COLOURS), strict=False):
             draw_spikes(axes, spikes, title, colour)
         panels[-1].set(xlabel="time (ms)")
-        return {"raster": raster, "events": plotting.event_diagnostics(sol)}
+        return {"raster": raster} if few else {"raster": raster, "events": plotting.event_diagnostics(sol)}
 
 
 class LearnOneTrain(SpikePatterns[OneTrain]):
