@@ -7,7 +7,7 @@ from adjsnn.gradcheck import gradcheck
 from adjsnn.solve import solve
 
 if TYPE_CHECKING:
-    from adjsnn import losses, signals
+    from adjsnn import losses, rules, signals
     from adjsnn.adjoints import BPTT, DiscreteAdjoint
     from adjsnn.charge_form import ChargeForm
     from adjsnn.collate import collate_spikes
@@ -79,11 +79,12 @@ __all__ = [
     "gradcheck",
     "losses",
     "release_memory",
+    "rules",
     "signals",
     "solve",
 ]
 # Where each name is that is loaded when first asked for: of three kinds of network most programs need one.
-_MODULES = {"losses", "signals"}
+_MODULES = {"losses", "rules", "signals"}
 _HOME = {
     name: f"adjsnn.{module}"
     for module, names in {

@@ -2,15 +2,16 @@
 it."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.checks import Number, index, kind, number, positive, real, tensor
+from adjsnn.checks import Number, duration, index, kind, number, positive, real, steps_in, tensor
 from adjsnn.errors import ConfigurationError
 from adjsnn.numerics.pair_sums import pair_sums
-from adjsnn.solutions import FirstSpikeSolution, ReadoutSolution, SpikingSolution, check_face, target_of
+from adjsnn.solutions import FirstSpikeSolution, LocalSolution, ReadoutSolution, SpikingSolution, check_face, target_of
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
@@ -217,6 +218,45 @@ def van_rossum(
     if rise is not None:
         distances = (tau * distances - rise * pair_sums(sorted_time, weight, first, rise)) / (tau - rise)
     return distances.view(spikes.batch, spikes.n_neurons).sum(1).to(spikes.time.dtype)
+
+
+@untraced
+def local_errors(
+    sol: LocalSolution, target: Tensor, kind: Literal["smooth_l1", "squared"] = "smooth_l1", *, burn_in: Number = 0.0
+) -> Float[Tensor, ""]:
+    """Σ_l Σ_n Σ_c ℓ(y_l[n] - ŷ[n]) of the local readouts y_l of all layers, mean over samples (5.6).
+
+    ℓ(x) is "squared", ½ x², or "smooth_l1", the same for |x| < 1 and |x| - ½ beyond. The target is one for all layers.
+
+    Args:
+        sol: a solution by `adjsnn.rules.LocalErrors`.
+        target: ŷ, (B, C), such as one-hot classes, the same at all times; or at the times 0, h, … t_end, (T+1, B, C).
+        kind: "smooth_l1" or "squared".
+        burn_in: the errors before this time are left out, ms.
+
+    Raises:
+        ConfigurationError: a solution by another rule, a target of another shape, or a burn-in longer than the trial.
+    """
+    check_face(sol, "local_readout", "that by adjsnn.rules.LocalErrors")
+    if kind not in ("smooth_l1", "squared"):
+        raise ConfigurationError(f"kind={kind!r}", "'smooth_l1' or 'squared'", 'kind="smooth_l1"')
+    read = [sol.local_readout(layer) for layer in range(len(sol.v))]
+    target = real("target", target, "what local readouts should be, (B, C) or (T+1, B, C)", "torch.as_tensor(target)")
+    if target.shape not in (read[0].shape, read[0].shape[1:]):
+        raise ConfigurationError(
+            f"a target of shape {tuple(target.shape)} for local readouts of {tuple(read[0].shape)}",
+            f"{tuple(read[0].shape[1:])}, or one at each time of the grid",
+            "torch.nn.functional.one_hot(labels, classes) of labels",
+        )
+    first, whole = steps_in(duration("burn_in", burn_in, remedy="burn_in=0.0"), sol.dt, 1e-7)
+    first += not whole
+    if first >= len(read[0]):
+        raise ConfigurationError(f"burn_in={burn_in!r} ms, the whole trial", "a part of it", "burn_in=0.0")
+    wanted = target.to(read[0]).expand(read[0].shape)[first:]
+    if kind == "squared":
+        return torch.stack([0.5 * (y[first:] - wanted).square().sum() / y.shape[1] for y in read]).sum()
+    error = torch.nn.functional.smooth_l1_loss
+    return torch.stack([error(y[first:], wanted, reduction="sum") / y.shape[1] for y in read]).sum()
 
 
 def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,6 +85,24 @@ class FirstSpikeSolution(SpikingSolution, Protocol):
         ...
 
 
+class LocalSolution(Protocol):
+    """A solution whose layers are each read by a fixed matrix."""
+
+    @property
+    def dt(self) -> float:
+        """The step of its grid, ms."""
+        ...
+
+    @property
+    def v(self) -> Sequence[Tensor]:
+        """Voltages of each layer."""
+        ...
+
+    def local_readout(self, layer: int = -1) -> Float[Tensor, "T1 B C"]:
+        """What is read of a layer at all times of the grid; differentiable by the rule."""
+        ...
+
+
 def check_face(sol: object, method: str, example: str) -> None:
     """Refuse what has no such method; it is looked for without computing what a solution computes when asked."""
     if not callable(getattr(type(sol), method, None)):

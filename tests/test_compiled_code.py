@@ -327,7 +327,7 @@ def test_networks_are_solved_where_nothing_can_be_written(read_only, lif):
 
 
 # Packages that take long to load and that a first import need not wait for, beside those that torch loads itself.
-LATE = {"numba", "scipy", "torchdiffeq", "matplotlib", "sklearn", "safetensors", "tyro", "tqdm"}
+LATE = {"numba", "scipy", "torchdiffeq", "matplotlib", "sklearn", "cma", "safetensors", "tyro", "tqdm"}
 
 
 def test_importing_the_library_waits_for_none_of_its_slow_dependencies():

@@ -16,7 +16,7 @@ GROUND = {
     "solutions", "spikes", "trains_check", "untraced",
 }  # fmt: skip
 FAMILIES = {"gated", "lif", "hybrid"}
-ABOVE = ("charge_form", "rules", "losses", "solve", "gradcheck", "plotting", "training")
+ABOVE = ("charge_form", "losses", "solve", "rules", "gradcheck", "plotting", "training")
 BODIES = ("cpu", "cuda")
 # What stands once, and loops for a GPU take from those for the CPU: the mathematics of a neuron, which numba compiles for
 # either machine, the form of a Runge–Kutta method, and which networks are covered.
@@ -63,6 +63,18 @@ def test_imports_keep_the_law():
         if name != "adjsnn":
             rooms = {room(x) for x in imports(path)} - {""}
             assert rooms <= allowed(room(name)), f"{name} imports {sorted(rooms - allowed(room(name)))}"
+
+
+def test_rules_that_are_adjoints_know_no_entry():
+    """What is `adjoint=` is handed a problem; `solve` is for those that train a network themselves."""
+    adjoints = [
+        name
+        for name, path in MODULES.items()
+        if room(name) == "rules" and any(f"def run_{family}(" in path.read_text() for family in FAMILIES)
+    ]
+    assert len(adjoints) >= 4
+    for name in adjoints:
+        assert not {"adjsnn.solve", "adjsnn.losses"} & imports(MODULES[name]), name
 
 
 def test_bodies_are_known_to_their_engine_alone():

@@ -5,7 +5,7 @@ import torch
 from networks import DT, GATES, MEMBRANES, random_network, random_trial
 
 import adjsnn
-from adjsnn.rules import DirectFeedbackAlignment, EProp, FeedbackAlignment, SurrogateBPTT
+from adjsnn.rules import DirectFeedbackAlignment, EProp, FeedbackAlignment, LocalErrors, SurrogateBPTT
 
 F64 = torch.float64
 RULES = {
@@ -14,6 +14,7 @@ RULES = {
     "alignment": FeedbackAlignment(),
     "direct": DirectFeedbackAlignment(),
     "e-prop": EProp(),
+    "local": LocalErrors(),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.bodies import Ran
@@ -172,12 +172,17 @@ def input_spikes(problem: LIFProblem, dt: float, steps: int) -> Float[Tensor, "T
     trial, like = problem.trial, problem.layers[0].w_in
     batch, n_in = len(trial.first) - 1, like.shape[1]
     sample = torch.arange(batch, device=trial.first.device).repeat_interleave(trial.first.diff())
-    time = problem.time.detach().double()
-    within = time <= trial.t_end
-    step = (time[within] / dt).round().long().clamp(max=steps)
+    within = problem.time.detach().double() <= trial.t_end
     counts = like.new_zeros(steps + 1, batch, n_in)
-    place = (step, sample[within], trial.source[within])
-    return counts.index_put_(place, like.new_ones(()), accumulate=True)
+    return counted(counts, sample[within], trial.source[within], problem.time[within], dt)
+
+
+def counted(
+    counts: Float[Tensor, "T1 B M"], sample: Int[Tensor, " S"], neuron: Int[Tensor, " S"], time: Float[Tensor, " S"], dt: float
+) -> Float[Tensor, "T1 B M"]:
+    """The counts and, added to them in place, spikes, each at the time of the grid nearest to its own."""
+    step = (time.detach().double() / dt).round().long().clamp(max=len(counts) - 1)
+    return counts.index_put_((step, sample, neuron), counts.new_ones(()), accumulate=True)
 
 
 def _rows(problem: LIFProblem, dt: float, steps: int) -> Tensor:

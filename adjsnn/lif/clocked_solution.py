@@ -73,6 +73,7 @@ class ClockedSolution:
     _readout: Readout | None = field(repr=False)
     _sent: Tensor | None = field(repr=False)
     _ran: Ran = field(repr=False)
+    _local: Sequence[Tensor] = field(default=(), repr=False)  # G of each layer, by a rule of local errors
     _seal: Seal = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -179,6 +180,22 @@ class ClockedSolution:
         """∫ ‖o_d‖² dt, what `readout_error` is for a network without spikes."""
         target = self._target(target)
         return target_square(self._rows.double() * self.dt, target.double()).to(self.ts)
+
+    @untraced
+    def local_readout(self, layer: int = -1) -> Float[Tensor, "T1 B C"]:
+        """y = G S of a layer at the times 0, h, … t_end, G its fixed readout (5.6); its error stays in the layer.
+
+        Raises:
+            ConfigurationError: a rule without local readouts.
+        """
+        s = self._run(layer).spikes
+        if not self._local:
+            raise ConfigurationError(
+                "the local readout of a solve by a rule without one",
+                "a solve by LocalErrors",
+                "adjoint=adjsnn.rules.LocalErrors(), or sol.readout of a network with n_out",
+            )
+        return torch.nn.functional.linear(s, self._local[index("layer", layer, len(self._local))])
 
     @untraced
     def squared_errors(self, target: Float[Tensor, "T B C"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

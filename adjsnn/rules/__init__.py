@@ -1,7 +1,16 @@
-"""The field's learning rules, each a value of `adjoint=` in `adjsnn.solve`; the exact gradient is their yardstick."""
+"""The field's learning rules; the exact gradient is their yardstick.
+
+Most are values of `adjoint=` in `adjsnn.solve`. `Reservoir`, `Evolution` and `Converted` find no gradient of what spikes: they
+train the same networks themselves.
+"""
 
 from adjsnn.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from adjsnn.rules.converted import Converted
 from adjsnn.rules.eprop import EProp
+from adjsnn.rules.escape_noise import DrawnSolution, EscapeNoise, score_function
+from adjsnn.rules.evolution import Evolution
+from adjsnn.rules.local_errors import LocalErrors
+from adjsnn.rules.reservoir import Reservoir
 from adjsnn.rules.rmaxprop import RMaxProp
 from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
@@ -18,6 +27,11 @@ CATALOGUE: dict[str, Stated] = {
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
+    "Reservoir": Reservoir.stated,
+    "Evolution": Evolution.stated,
+    "Converted": Converted.stated,
+    "LocalErrors": LocalErrors.stated,
+    "EscapeNoise": EscapeNoise.stated,
 }
 
 __all__ = [
@@ -25,15 +39,22 @@ __all__ = [
     "RTRL",
     "Arctangent",
     "Boxcar",
+    "Converted",
     "DirectFeedbackAlignment",
+    "DrawnSolution",
     "EProp",
+    "EscapeNoise",
+    "Evolution",
     "Exponential",
     "FastSigmoid",
     "FeedbackAlignment",
+    "LocalErrors",
     "RMaxProp",
     "RectifiedLinear",
+    "Reservoir",
     "SuperSpike",
     "Surrogate",
     "SurrogateBPTT",
     "Triangle",
+    "score_function",
 ]

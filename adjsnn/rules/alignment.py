@@ -3,17 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from adjsnn.checks import Count, Number, count, flag, kind, positive, tensor
+from adjsnn.checks import Count, Number, count, flag, kind, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.clocked import RESETS, Feedback, Reset
 from adjsnn.lif.clocked_problem import Paths, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
+from adjsnn.rules.matrices import fixed, listed
 from adjsnn.rules.stated import LAYER_ERROR, OUTPUT_ERROR, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
@@ -43,12 +44,7 @@ class _ByMatrices(ABC):
         object.__setattr__(self, "seed", count("seed", self.seed, 0))
         object.__setattr__(self, "scale", positive("scale", self.scale, "a positive number", "scale=1.0"))
         object.__setattr__(self, "through_reset", flag("through_reset", self.through_reset))
-        if self.matrices is not None:
-            if not isinstance(self.matrices, list | tuple):
-                kind_of = type(self.matrices).__name__
-                raise ConfigurationError(f"matrices of type {kind_of}", "a list of matrices", "matrices=[...]")
-            copies = [tensor(f"matrices[{k}]", x, "a matrix", "a tensor") for k, x in enumerate(self.matrices)]
-            object.__setattr__(self, "matrices", tuple(x.detach().clone() for x in copies))
+        object.__setattr__(self, "matrices", listed(self.matrices))
 
     def run_lif(self, problem: LIFProblem) -> ClockedSolution:
         """Solve on the clock; gradients are the rule's."""
@@ -74,16 +70,11 @@ class _ByMatrices(ABC):
 
     def _found(self, shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:
         """The matrices: the user's, or Gaussian ones, the same for a seed in any dtype."""
-        if self.matrices is None:
-            generator = torch.Generator().manual_seed(int(self.seed))
-            noise = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-            return [(x * (float(self.scale) / max(len(x), 1) ** 0.5)).to(like) for x in noise]
-        seen = [tuple(x.shape) for x in self.matrices]
-        if seen != shapes:
-            raise ConfigurationError(
-                f"matrices of the shapes {seen}", f"{shapes}, (to, from)", "one in each place, in this order"
-            )
-        return [x.to(like) for x in self.matrices]
+
+        def draw(shape: tuple[int, ...], **options: Any) -> Tensor:
+            return torch.randn(shape, **options) * (float(self.scale) / max(shape[0], 1) ** 0.5)
+
+        return fixed(self.matrices, shapes, int(self.seed), draw, like)
 
 
 @dataclass(frozen=True, eq=False)

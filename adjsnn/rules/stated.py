@@ -19,7 +19,7 @@ class Stated(NamedTuple):
         drops: of the exact gradient.
         knows: what a synapse must know, of the constants of this module.
         memory: what is kept, and how it grows.
-        cost: of one gradient.
+        cost: of one gradient, or of what is done in its place.
     """
 
     drops: str

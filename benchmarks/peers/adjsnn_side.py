@@ -23,6 +23,7 @@ import protocol
 
 import adjsnn
 from adjsnn import LIFNetwork, SpikeTrains, losses
+from adjsnn.rules import SurrogateBPTT
 
 NO_LEAK = 1e9  # ms, time constants in place of none: what they change is smaller than 1e-7
 FIRST = 50.0  # ms, the trial of first spikes
@@ -70,6 +71,21 @@ def lif(dtype: torch.dtype, small: bool) -> Problem:
     net, x, labels = lif_gradient.problem(False, *((4, 10) if small else ()))
     net, x = net.to(dtype), x.to(dtype=dtype)
     return _spiking(net, x, labels, lif_gradient.T_END), _first_spikes(net, x, labels, lif_gradient.T_END)
+
+
+def clock(dtype: torch.dtype, small: bool) -> Problem:
+    """The same network in steps of 0.5 ms, and the loss that libraries on a grid take."""
+    net, x, labels = lif_gradient.problem(False, *((4, 10) if small else ()))
+    net, x = net.to(dtype), x.to(dtype=dtype)
+    rule = SurrogateBPTT()
+
+    def run() -> protocol.Results:
+        sol = adjsnn.solve(net, x, t_end=lif_gradient.T_END, dt=0.5, adjoint=rule)
+        found = torch.autograd.grad(torch.nn.functional.cross_entropy(sol.spike_count(), labels), list(net.w_in))
+        forward = {"counts": sol.layer_counts(), "first": sol.first_spike_times().detach()}
+        return {f"d_w{k}": g for k, g in enumerate(found)} | forward
+
+    return _spiking(net, x, labels, lif_gradient.T_END), run
 
 
 def no_leak(dtype: torch.dtype, small: bool) -> Problem:
@@ -153,6 +169,7 @@ def hybrid(name: str, gradient: bool = True) -> Callable[[torch.dtype, bool], Pr
 PROBLEMS: dict[str, Callable[[torch.dtype, bool], Problem]] = {
     "gated": gated,
     "lif": lif,
+    "clock": clock,
     "if": no_leak,
     "single-5": single(150, 5, 120, 3),
     "single-784": single(16, 784, 350, 10),

@@ -1,4 +1,4 @@
-"""The LIF network in norse and snntorch: steps on a grid, and a surrogate in place of the derivative of a spike.
+"""The LIF network in norse, snntorch and SpikingJelly: steps on a grid, and a surrogate in place of the derivative of a spike.
 
 Input spikes are put on the grid. The loss is a cross-entropy of the output neurons' spike counts, because spike times on a grid
 have no derivative: times can be compared with adjsnn's, and the spikes that come out, but gradients cannot.
@@ -51,7 +51,26 @@ def snntorch(case: protocol.Case, step: float) -> Forward:
     return forward
 
 
-LIBRARIES = {"norse": norse, "snntorch": snntorch}
+def spikingjelly(case: protocol.Case, step: float) -> Forward:
+    """SpikingJelly's current-based LIF nodes, all steps in one call; the voltage adds the current at each step, as above."""
+    torch, whole = import_module("torch"), "spikingjelly.activation_based"
+    neuron, surrogate, functional = (import_module(f"{whole}.{name}") for name in ("neuron", "surrogate", "functional"))
+    alpha, beta = (float(np.exp(-step / case.number(name))) for name in ("tau_syn", "tau_mem"))
+    constants = {"c_decay": alpha, "v_decay": beta, "v_threshold": case.number("v_th")}
+    cells = [neuron.CUBALIFNode(**constants, surrogate_function=surrogate.ATan()) for _ in range(2)]
+    layers = torch.nn.Sequential(*cells)
+    functional.set_step_mode(layers, "m")
+
+    def forward(weights: list[Any], x: Any) -> Any:
+        functional.reset_net(layers)
+        for cell, w in zip(cells, weights, strict=True):
+            x = cell(x @ (step / case.number("tau_mem") * w).T)
+        return x
+
+    return forward
+
+
+LIBRARIES = {"norse": norse, "snntorch": snntorch, "spikingjelly": spikingjelly}
 
 
 def dense(case: protocol.Case, step: float) -> np.ndarray:

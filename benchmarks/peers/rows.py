@@ -6,6 +6,7 @@ TORCH = ("torch==2.13.0", "numpy==2.4.6")
 JAX = ("jax==0.10.2", "jaxlib==0.10.2", "numpy==2.4.6")
 DIFFRAX = ("diffrax==0.7.2", "equinox==0.13.8", "optimistix==0.1.0", *JAX)
 COUNTS = "not comparable: the loss is of spike counts, and the derivative of a spike a surrogate"
+OWN = "not comparable: another step and surrogate"
 FORWARD = "no gradient"
 
 
@@ -39,6 +40,13 @@ PROBLEMS = {
         "The network of `lif_gradient.py`: 150 samples of 5-120-3, τ_m = 20 ms, τ_s = 5 ms, 60 ms, float32, cross-entropy of "
         "first output spikes. Libraries with a grid put input spikes on it and take a cross-entropy of spike counts.",
         "EventAdjoint, exact, of located spike times",
+        "float32",
+    ),
+    "clock": Problem(
+        "LIF neurons on a clock, surrogate gradients",
+        "The same network in steps of 0.5 ms, float32, cross-entropy of output spike counts, surrogates of each library's own: "
+        "the same work in all, but each has its own step and its own surrogate, so that gradients are not compared.",
+        "rules.SurrogateBPTT, exact flow between steps",
         "float32",
     ),
     "if": Problem(
@@ -88,9 +96,9 @@ PROBLEMS = {
 }
 
 
-def _on_grid(library: str, packages: tuple[str, ...], what: str, step: float) -> Row:
+def _on_grid(library: str, packages: tuple[str, ...], what: str, step: float, problem: str = "lif", why: str = COUNTS) -> Row:
     options = {"library": library, "step": step}
-    return Row(library, "on_grid.py", "lif", packages, f"{what}, steps of {step} ms", options, COUNTS)
+    return Row(library, "on_grid.py", problem, packages, f"{what}, steps of {step} ms", options, why)
 
 
 def _units(library: str, problem: str, packages: tuple[str, ...], what: str, **options: Any) -> Row:
@@ -130,6 +138,14 @@ ROWS = [
             ("snntorch", "1.0.0", "exponential steps with a surrogate (arctangent)"),
         )
         for step in (0.5, 0.1)
+    ),
+    *(
+        _on_grid(library, (f"{library}=={version}", *TORCH), what, 0.5, "clock", OWN)
+        for library, version, what in (
+            ("norse", "1.1.0", "Euler steps, SuperSpike"),
+            ("snntorch", "1.0.0", "exponential steps, arctangent"),
+            ("spikingjelly", "2.0.0", "CUBALIFNode, all steps in one call, arctangent"),
+        )
     ),
     Row("spikingjelly", "spikingjelly_if.py", "if", ("spikingjelly==2.0.0", *TORCH), "timing_based.srm, exact spike times"),
     *(
