@@ -70,7 +70,7 @@ class OneTrain(TrainingConfig):
     batch: Count = 1
     learning_rate: Positive = 0.04
     """the longest step of a weight; it falls by a half cosine"""
-    hidden_rate: NotNegative = 0.1
+    hidden_rate: NotNegative = 0.3
     """learning rate of hidden neurons over that"""
     decay: Annotated[float, Range(0.0, 1.0, above=True)] = math.exp(-0.5 / 30.0)
     """of the largest squared gradient, of a step"""
@@ -110,9 +110,9 @@ class Many(OneTrain):
     outputs: Count = 500
     drive: NotNegative = 0.6
     learning_rate: Positive = 0.1
-    iterations: Count = 200
+    iterations: Count = 400
     clock: Positive = 1.0
-    log_every: Count = 10
+    log_every: Count = 40
     save_every: Count = 100
 
 
