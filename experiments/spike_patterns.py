@@ -134,9 +134,9 @@ class Picture(OneTrain):
     """spikes/s where it is dark"""
     drive: NotNegative = 0.6
     learning_rate: Positive = 0.1
-    iterations: Count = 500
+    iterations: Count = 300
     clock: Positive = 1.0
-    log_every: Count = 25
+    log_every: Count = 50
     save_every: Count = 100
 
 
