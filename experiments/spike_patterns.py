@@ -110,9 +110,9 @@ class Many(OneTrain):
     outputs: Count = 500
     drive: NotNegative = 0.6
     learning_rate: Positive = 0.1
-    iterations: Count = 400
+    iterations: Count = 800
     clock: Positive = 1.0
-    log_every: Count = 40
+    log_every: Count = 80
     save_every: Count = 100
 
 
