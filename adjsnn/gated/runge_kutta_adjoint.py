@@ -56,7 +56,8 @@ class _Block:
 class RungeKuttaSweep:
     """The backward recursion (4.5) and the gradients gathered so far; arguments and use as of `EulerSweep`.
 
-    Carries λ_v, λ_f and λ_s.
+    Carries λ_v, λ_f and λ_s. In a learning rule the costate may go back through others than the network's w_rec and w_out:
+    through those of `back`; stages are computed again from the network's own.
     """
 
     def __init__(
@@ -67,9 +68,11 @@ class RungeKuttaSweep:
         wanted: frozenset[str],
         last: Sequence[Tensor | None],
         c_charge: Tensor | None = None,
+        back: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         n_steps, batch, n_hidden = shape
         self.program, self.tensors = program, tensors
+        self.back_rec, self.back_out = (tensors.w_rec, tensors.w_out) if back is None else back
         self.wanted, self.c_charge = wanted, c_charge
         self.length = block_length(n_steps, batch * n_hidden * program.stage_count)
         with torch.no_grad():
@@ -117,7 +120,7 @@ class RungeKuttaSweep:
     ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], Tensor]:
         """Sweep the steps of a block, last first. Returns, for the whole block, k̄_i, Ī_i, the cotangents of a at the stages and
         the end for both filters, and v̄_e."""
-        tensors, fast, slow = self.tensors, self.rates.fast, self.rates.slow
+        fast, slow = self.rates.fast, self.rates.slow
         tableau, h = self.program.tableau, self.program.dt
         s = tableau.stages
         new = torch.empty_like(block.slope_after)
@@ -136,7 +139,7 @@ class RungeKuttaSweep:
                 current = block.partials[i].d_current[n] * k[i]
                 if block.after_current:
                     current = current + block.after_current[i][n] * end
-                a = current @ tensors.w_rec
+                a = current @ self.back_rec
                 flows[i][n], currents[i][n], filtered[i][n] = k[i], current, a
                 lam_fast = lam_fast + fast.keep[i] * a
                 voltage = block.partials[i].d_v[n] * k[i]
@@ -254,7 +257,7 @@ class RungeKuttaSweep:
     def _loss(self, cotangents: Sequence[Tensor | None], n: int) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
         """Loss cotangents of v, a_f and a_s at row n, from those of readout, v, a_f and a_s."""
         c_readout, c_v, c_fast, c_slow = cotangents
-        slow = 0.0 if c_readout is None else c_readout[n] @ self.tensors.w_out
+        slow = 0.0 if c_readout is None else c_readout[n] @ self.back_out
         if c_slow is not None:
             slow = slow + c_slow[n]
         return (0.0 if c_v is None else c_v[n]), (0.0 if c_fast is None else c_fast[n]), slow

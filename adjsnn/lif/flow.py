@@ -118,7 +118,8 @@ def _voltage(t: float, v: float, i: float, bias: float, tau_mem: float, tau_syn:
 
 def _newton(low: float, high: float, v: float, i: float, bias: float, tau_mem: float, tau_syn: float, v_th: float) -> float:
     """The root of v(t) = v_th between low (below) and high (at or above) by Newton's method, bisecting where it leaves them."""
-    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
+    # i counts by K/τ_m, which is no more than τ_s/τ_m.
+    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn / tau_mem))
     t = low
     for _ in range(200):
         voltage, rise = _voltage(t, v, i, bias, tau_mem, tau_syn)

@@ -13,10 +13,12 @@ from adjsnn.rules.local_errors import LocalErrors
 from adjsnn.rules.reservoir import Reservoir
 from adjsnn.rules.rmaxprop import RMaxProp
 from adjsnn.rules.rtrl import RTRL
+from adjsnn.rules.single_spike import SingleSpike
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
 from adjsnn.rules.superspike import SuperSpike
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
 from adjsnn.rules.surrogates import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, Surrogate, Triangle
+from adjsnn.rules.three_factors import ThreeFactors
 
 # What each says of itself, in the order of the docs: `python -m adjsnn.rules` prints it.
 CATALOGUE: dict[str, Stated] = {
@@ -27,11 +29,13 @@ CATALOGUE: dict[str, Stated] = {
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
+    "LocalErrors": LocalErrors.stated,
+    "SingleSpike": SingleSpike.stated,
+    "EscapeNoise": EscapeNoise.stated,
+    "ThreeFactors": ThreeFactors.stated,
     "Reservoir": Reservoir.stated,
     "Evolution": Evolution.stated,
     "Converted": Converted.stated,
-    "LocalErrors": LocalErrors.stated,
-    "EscapeNoise": EscapeNoise.stated,
 }
 
 __all__ = [
@@ -52,9 +56,11 @@ __all__ = [
     "RMaxProp",
     "RectifiedLinear",
     "Reservoir",
+    "SingleSpike",
     "SuperSpike",
     "Surrogate",
     "SurrogateBPTT",
+    "ThreeFactors",
     "Triangle",
     "score_function",
 ]

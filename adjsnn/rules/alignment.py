@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from adjsnn.lif.clocked import RESETS, Feedback, Reset
 from adjsnn.lif.clocked_problem import Paths, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
-from adjsnn.rules.matrices import fixed, listed
+from adjsnn.rules.matrices import fixed, gaussian, listed
 from adjsnn.rules.stated import LAYER_ERROR, OUTPUT_ERROR, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
@@ -70,11 +70,7 @@ class _ByMatrices(ABC):
 
     def _found(self, shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:
         """The matrices: the user's, or Gaussian ones, the same for a seed in any dtype."""
-
-        def draw(shape: tuple[int, ...], **options: Any) -> Tensor:
-            return torch.randn(shape, **options) * (float(self.scale) / max(shape[0], 1) ** 0.5)
-
-        return fixed(self.matrices, shapes, int(self.seed), draw, like)
+        return fixed(self.matrices, shapes, int(self.seed), gaussian(self.scale), like)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,12 @@
 """Fixed matrices that learning rules use: drawn from a seed, or given by the user."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from adjsnn.checks import tensor
+from adjsnn.checks import Number, finite, real
 from adjsnn.errors import ConfigurationError
 
 Shape = tuple[int, ...]
@@ -15,14 +16,25 @@ def listed(matrices: object) -> tuple[Tensor, ...] | None:
     """Copies of a user's matrices; None for none.
 
     Raises:
-        ConfigurationError: no list of matrices.
+        ConfigurationError: no list of matrices, or entries that are not finite.
     """
     if matrices is None:
         return None
     if not isinstance(matrices, list | tuple):
         raise ConfigurationError(f"matrices of type {type(matrices).__name__}", "a list of matrices", "matrices=[...]")
-    found = [tensor(f"matrices[{k}]", x, "a matrix", "a tensor") for k, x in enumerate(matrices)]
-    return tuple(x.detach().clone() for x in found)
+    found = [real(f"matrices[{k}]", x, "a matrix", "a tensor").detach().clone() for k, x in enumerate(matrices)]
+    for k, x in enumerate(found):
+        finite(f"matrices[{k}]", x, "finite entries", "another matrix")
+    return tuple(found)
+
+
+def gaussian(scale: Number) -> Callable[..., Tensor]:
+    """What draws Gaussian matrices with a standard deviation of scale/√(rows)."""
+
+    def draw(shape: Shape, **options: Any) -> Tensor:
+        return torch.randn(shape, **options) * (float(scale) / max(shape[0], 1) ** 0.5)
+
+    return draw
 
 
 def fixed(

@@ -38,7 +38,8 @@ class RTRL:
         own_neuron: a truncation: no derivative goes through recurrent weights to other neurons, O(N²) if it were stored so.
         reset: as of `SurrogateBPTT`.
         through_reset: likewise.
-        chunk: parameters whose derivatives are carried at a time, of which more take more memory; None for all.
+        chunk: parameters whose derivatives are carried at a time, of which more take more memory; None for as many as there are
+            neurons times samples, with which it is that of one derivative of each state by each parameter.
 
     Raises:
         ConfigurationError: another kind of value; in a solve, initial states or currents that require a gradient.
@@ -66,6 +67,11 @@ class RTRL:
             object.__setattr__(self, name, flag(name, getattr(self, name)))
         if self.chunk is not None:
             object.__setattr__(self, "chunk", count("chunk", self.chunk))
+
+    def together(self, problem: LIFProblem) -> int:
+        """How many parameters are carried at a time. Along each goes a tensor of the size of all parameters, its direction."""
+        neurons = sum(len(layer.v_th) for layer in problem.layers)
+        return int(self.chunk) if self.chunk is not None else max(1, (len(problem.trial.first) - 1) * neurons)
 
     def run_lif(self, problem: LIFProblem) -> ClockedSolution:
         """Solve on the clock; gradients are the rule's."""
@@ -116,14 +122,14 @@ def _backward(ctx, *cotangents):
         return _contraction(rule, problem, layers, given)
 
     theta = torch.cat([x.flatten() for x in at])
-    directions = torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
+    numbers = torch.arange(len(theta), device=theta.device)
 
-    def along(direction: Tensor) -> Tensor:
-        return torch.func.jvp(contracted, (theta,), (direction,))[1]
+    def along(number: Tensor) -> Tensor:
+        return torch.func.jvp(contracted, (theta,), ((numbers == number).to(theta),))[1]
 
     with warnings.catch_warnings():  # torch's own forward mode still scripts some functions when it is first used
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
-        found = torch.func.vmap(along, chunk_size=rule.chunk)(directions)
+        found = torch.func.vmap(along, chunk_size=rule.together(problem))(numbers)
     gradients: list[Tensor | None] = [None] * len(flat)
     for k, x, part in zip(wanted, at, found.split(sizes), strict=True):
         gradients[k] = part.view(x.shape)

@@ -22,6 +22,9 @@ Adjoint = Literal[
     "eprop_random",
     "feedback_alignment",
     "direct_feedback_alignment",
+    "three_factors",
+    "three_factors_random",
+    "single_spike",
 ]
 # Of the slope of the surrogate, a fast sigmoid, and the seed of random matrices.
 BY_NAME: dict[str, Callable[[float, int], Any]] = {
@@ -38,6 +41,9 @@ BY_NAME: dict[str, Callable[[float, int], Any]] = {
     "eprop_random": lambda slope, seed: rules.EProp(rules.FastSigmoid(slope), feedback="random", seed=seed),
     "feedback_alignment": lambda slope, seed: rules.FeedbackAlignment(rules.FastSigmoid(slope), seed=seed),
     "direct_feedback_alignment": lambda slope, seed: rules.DirectFeedbackAlignment(rules.FastSigmoid(slope), seed=seed),
+    "three_factors": lambda slope, seed: rules.ThreeFactors(),
+    "three_factors_random": lambda slope, seed: rules.ThreeFactors("random", seed=seed),
+    "single_spike": lambda slope, seed: rules.SingleSpike(),
 }
 
 

@@ -191,7 +191,8 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
             t = t if 0.0 < t < high else high
         if t > 0.0:
             at, rise = voltage(t, v, i, bias, tau_mem, tau_syn)
-    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i))
+    # i counts by K/τ_m, which is no more than τ_s/τ_m.
+    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn / tau_mem))
     for _ in range(200):
         gap = at - v_th
         if gap < 0.0:
