@@ -161,7 +161,12 @@ def first_spike_mse(sol: FirstSpikeSolution, target: Float[Tensor, "B N"], layer
 
 @untraced
 def van_rossum(
-    sol: SpikingSolution | SpikeTrains, target: SpikeTrains, tau: Number = 10.0, layer: int = -1
+    sol: SpikingSolution | SpikeTrains,
+    target: SpikeTrains,
+    tau: Number = 10.0,
+    layer: int = -1,
+    *,
+    tau_rise: Number | None = None,
 ) -> Float[Tensor, " B"]:
     """van Rossum distance of the spikes of a layer to `target`, summed over neurons, for each sample.
 
@@ -172,14 +177,18 @@ def van_rossum(
     ½ Σ e^{-|t_k-t_l|/τ} over all pairs of the two trains, with sign + within a train and - across (2.15). A spike too many or
     too few costs ½, and two spikes much further apart than τ cost 1.
 
+    With `tau_rise` the kernel is e^{-t/τ} - e^{-t/τ_r}, as SuperSpike has it, in such units that ½ and 1 stay: a pair counts
+    (τ e^{-|t_k-t_l|/τ} - τ_r e^{-|t_k-t_l|/τ_r})/(τ - τ_r).
+
     Args:
         sol: the solution, or spike trains.
         target: spikes of as many samples and neurons.
         tau: τ, ms.
         layer: of the solution, its number; default the last.
+        tau_rise: τ_r, ms, shorter than τ; None for a kernel that jumps.
 
     Raises:
-        ConfigurationError: another number of samples or neurons, or tau not positive.
+        ConfigurationError: another number of samples or neurons, tau or tau_rise not positive, or tau_rise no shorter than tau.
     """
     kind("target", target, SpikeTrains)
     if isinstance(sol, SpikeTrains):
@@ -192,6 +201,9 @@ def van_rossum(
             f"{target!r} as a target of {spikes!r}", "as many samples and neurons", "SpikeTrains.from_list"
         )
     tau = positive("tau", tau, remedy="tau=10.0")
+    rise = None if tau_rise is None else positive("tau_rise", tau_rise, remedy="tau_rise=5.0")
+    if rise is not None and not rise < tau:
+        raise ConfigurationError(f"tau_rise={rise:g} ms of tau={tau:g} ms", "a shorter one", f"tau_rise={0.5 * tau:g}")
     spikes.check(ordered=False)
     target.check(ordered=False)
     on_grid = getattr(type(sol), "weighted_spikes", None)
@@ -201,7 +213,10 @@ def van_rossum(
     order = order[group[order].argsort(stable=True)]
     groups = spikes.batch * spikes.n_neurons
     first = torch.cat([group.new_zeros(1), torch.bincount(group, minlength=groups).cumsum(0)])
-    distances = pair_sums(time[order].double(), sign[order].double()[:, None], first, tau)
+    sorted_time, weight = time[order].double(), sign[order].double()[:, None]
+    distances = pair_sums(sorted_time, weight, first, tau)
+    if rise is not None:
+        distances = (tau * distances - rise * pair_sums(sorted_time, weight, first, rise)) / (tau - rise)
     return distances.view(spikes.batch, spikes.n_neurons).sum(1).to(spikes.time.dtype)
 
 

@@ -120,6 +120,7 @@ ENTRIES = {
     "cross entropy alpha": (lambda x: _first_spikes(alpha=x), 0.25),
     "cross entropy tau1": (lambda x: _first_spikes(tau1=x), 4.0),
     "van_rossum": (lambda x: losses.van_rossum(TRAINS, TRAINS.between(0.0, 2.0), tau=x), 4.0),
+    "van_rossum tau_rise": (lambda x: losses.van_rossum(TRAINS, TRAINS.between(0.0, 2.0), tau_rise=x), 4.0),
     "squared_rate": (lambda x: _lif_solve().squared_rate(tau=x), 4.0),
     "threshold_bracket rtol": (lambda x: threshold_bracket(_lif(), TRAINS, rtol=x, kernels="plain"), 0.5),
     "threshold_bracket neuron": (lambda x: threshold_bracket(_lif(), TRAINS, neuron=x, rtol=0.5, kernels="plain"), 1),

@@ -155,12 +155,11 @@ def arrivals(
 class _Arrivals(FirstOrder):
     @staticmethod
     def forward(ctx, w, lags, spikes, back):
-        found = sorted(set(lags.flatten().tolist()))
-        ctx.parts = [(lag, None if len(found) == 1 else (lags == lag).to(w)) for lag in found if lag < len(spikes)]
+        ctx.parts = by_lag(lags, spikes)
         ctx.save_for_backward(w, spikes, back)
         steps, batch, _ = spikes.shape
         total = fresh((steps, batch, len(w)), spikes)
-        total[: ctx.parts[0][0] if len(found) == 1 and ctx.parts else steps] = 0.0
+        total[: ctx.parts[0][0] if ctx.parts and ctx.parts[0][1] is None else steps] = 0.0
         for lag, these in ctx.parts:
             sent, arriving = spikes[: steps - lag].flatten(0, 1), total[lag:].flatten(0, 1)
             if these is None:
@@ -179,15 +178,32 @@ def _arrivals_back(ctx, cotangent):
     w, spikes, back = ctx.saved_tensors
     steps, through = len(spikes), w if back is None else back
     needs_w, _, needs_spikes, _ = ctx.needs_input_grad
-    d_w, d_spikes = torch.zeros_like(w) if needs_w else None, torch.zeros_like(spikes) if needs_spikes else None
-    for lag, these in ctx.parts:
-        told, sent = cotangent[lag:].flatten(0, 1), spikes[: steps - lag].flatten(0, 1)
-        if d_w is not None:
-            whole = outer_sum(told, sent)
-            d_w += whole if these is None else whole * these
-        if d_spikes is not None:
+    d_w = weights_told(torch.zeros_like(w), cotangent, spikes, ctx.parts) if needs_w else None
+    d_spikes = torch.zeros_like(spikes) if needs_spikes else None
+    if d_spikes is not None:
+        for lag, these in ctx.parts:
+            told = cotangent[lag:].flatten(0, 1)
             d_spikes[: steps - lag].flatten(0, 1).addmm_(told, through if these is None else through * these)
     return d_w, None, d_spikes, None
+
+
+def by_lag(lags: Int[Tensor, "..."], spikes: Float[Tensor, "T1 B M"]) -> list[tuple[int, Tensor | None]]:
+    """Each lag within the trial, and where weights have it: 1 or 0; None for everywhere."""
+    found = sorted(set(lags.flatten().tolist()))
+    return [(lag, None if len(found) == 1 else (lags == lag).to(spikes)) for lag in found if lag < len(spikes)]
+
+
+def weights_told(
+    total: Float[Tensor, "N M"],
+    told: Float[Tensor, "T1 B N"],
+    sent: Float[Tensor, "T1 B M"],
+    parts: list[tuple[int, Tensor | None]],
+) -> Float[Tensor, "N M"]:
+    """Σ_n told[n + lag] sent[n]ᵀ added to a total, over the lags of `by_lag`."""
+    for lag, these in parts:
+        whole = outer_sum(told[lag:].flatten(0, 1), sent[: len(sent) - lag].flatten(0, 1))
+        total += whole if these is None else whole * these
+    return total
 
 
 def outer_sum(told: Float[Tensor, "K N"], sent: Float[Tensor, "K M"]) -> Float[Tensor, "N M"]:

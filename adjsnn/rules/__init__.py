@@ -11,9 +11,11 @@ from adjsnn.rules.escape_noise import DrawnSolution, EscapeNoise, score_function
 from adjsnn.rules.evolution import Evolution
 from adjsnn.rules.local_errors import LocalErrors
 from adjsnn.rules.reservoir import Reservoir
+from adjsnn.rules.rmaxprop import RMaxProp
 from adjsnn.rules.rtrl import RTRL
 from adjsnn.rules.single_spike import SingleSpike
 from adjsnn.rules.stated import EVENT_ADJOINT, Stated
+from adjsnn.rules.superspike import SuperSpike
 from adjsnn.rules.surrogate_bptt import SurrogateBPTT
 from adjsnn.rules.surrogates import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, Surrogate, Triangle
 from adjsnn.rules.three_factors import ThreeFactors
@@ -23,6 +25,7 @@ CATALOGUE: dict[str, Stated] = {
     "EventAdjoint": EVENT_ADJOINT,
     "SurrogateBPTT": SurrogateBPTT.stated,
     "RTRL": RTRL.stated,
+    "SuperSpike": SuperSpike.stated,
     "EProp": EProp.stated,
     "FeedbackAlignment": FeedbackAlignment.stated,
     "DirectFeedbackAlignment": DirectFeedbackAlignment.stated,
@@ -50,9 +53,11 @@ __all__ = [
     "FastSigmoid",
     "FeedbackAlignment",
     "LocalErrors",
+    "RMaxProp",
     "RectifiedLinear",
     "Reservoir",
     "SingleSpike",
+    "SuperSpike",
     "Surrogate",
     "SurrogateBPTT",
     "ThreeFactors",

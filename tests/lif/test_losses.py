@@ -183,6 +183,7 @@ def test_spike_losses_have_the_gradients_of_differences():
     run = lambda: adjsnn.solve(lif, x, t_end=T_END)  # noqa: E731
     count = lambda: [s.idx.tolist() for s in run().layer_spikes]  # noqa: E731
     check_gradients(lif, lambda: losses.van_rossum(run(), target), count)
+    check_gradients(lif, lambda: losses.van_rossum(run(), target, tau_rise=5.0), count)
     check_gradients(lif, lambda: losses.first_spike_mse(run(), early), count)
     check_gradients(lif, lambda: losses.first_spike_cross_entropy(run(), labels), count)
 

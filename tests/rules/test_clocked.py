@@ -296,6 +296,24 @@ def test_van_rossum_distance_is_that_of_the_spike_times_and_has_the_gradient_of_
             assert float(found[k, b, n]) == pytest.approx(float(2.0 * (trace * kernel).sum() * 0.01 / 10.0), abs=4e-3)
 
 
+def test_a_van_rossum_distance_with_a_rise_is_linear_in_the_weight_of_a_spike_and_in_its_pairs():
+    net, x = network(seed=8), spikes(8)
+    sol = adjsnn.solve(net, x, dt=0.5, adjoint=SurrogateBPTT())
+    target = SpikeTrains.from_list([[(20.0, 0), (31.0, 0)]] * 4, n_neurons=3, t_max=60.0, dtype=F64)
+    distance = adjsnn.losses.van_rossum(sol, target, tau=10.0, tau_rise=5.0)
+    torch.testing.assert_close(distance, adjsnn.losses.van_rossum(sol.layer_spikes[1], target, tau=10.0, tau_rise=5.0))
+    s = sol.spikes_on_grid()
+    (found,) = torch.autograd.grad(distance.sum(), s)
+    grid = 0.5 * torch.arange(121, dtype=F64)
+
+    def pairs(times):  # ρ, summed, at all times of the grid
+        age = (grid[:, None] - torch.as_tensor(times, dtype=F64)).abs()
+        return (2.0 * (-age / 10.0).exp() - (-age / 5.0).exp()).sum(1)
+
+    own = grid[s[:, 2, 0].detach() > 0]
+    torch.testing.assert_close(found[:, 2, 0], pairs(own) - pairs([20.0, 31.0]), rtol=1e-11, atol=1e-12)
+
+
 def learning(**options):
     net = network(**options, learn=("weights", "delays", "refractory"))
     return lambda _, x: adjsnn.solve(net, x, dt=0.5, adjoint=SurrogateBPTT())
