@@ -179,11 +179,16 @@ def _arrivals_back(ctx, cotangent):
     steps, through = len(spikes), w if back is None else back
     needs_w, _, needs_spikes, _ = ctx.needs_input_grad
     d_w = weights_told(torch.zeros_like(w), cotangent, spikes, ctx.parts) if needs_w else None
-    d_spikes = torch.zeros_like(spikes) if needs_spikes else None
-    if d_spikes is not None:
-        for lag, these in ctx.parts:
-            told = cotangent[lag:].flatten(0, 1)
-            d_spikes[: steps - lag].flatten(0, 1).addmm_(told, through if these is None else through * these)
+    if not needs_spikes:
+        return d_w, None, None, None
+    d_spikes = fresh(spikes.shape, spikes)
+    d_spikes[steps - ctx.parts[0][0] if ctx.parts and ctx.parts[0][1] is None else 0 :] = 0.0
+    for lag, these in ctx.parts:
+        told, sending = cotangent[lag:].flatten(0, 1), d_spikes[: steps - lag].flatten(0, 1)
+        if these is None:
+            torch.mm(told, through, out=sending)
+        else:
+            sending.addmm_(told, through * these)
     return d_w, None, d_spikes, None
 
 

@@ -12,6 +12,7 @@ from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups
 
+CACHED = 2**14  # numbers of which a few arrays stay in a core's second cache
 TILE = 512  # neurons of some samples that are treated together: their vectors stay in a core's nearest cache
 
 
@@ -95,7 +96,7 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     spikes, peak, v, i, drive, w_rec, *of_neurons = ctx.saved_tensors
     steps, batch, n = peak.shape
     like, nothing = peak.dtype, torch.empty(0, 0, dtype=peak.dtype)
-    slope = _flat(fixed.spike.derivative(peak - of_neurons[1]))
+    slope = _flat(_slopes(fixed.spike, peak, of_neurons[1]))
     weights = _by_lag(w_rec if fixed.back is None else fixed.back, fixed)
     layer = _layer(loops, fixed, of_neurons, weights, drive)
     path = loops.Steps(*(_flat(x) for x in (peak, v, i)))
@@ -116,6 +117,15 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     d_bias = d_bias * (1.0 - of_neurons[4])
     d_w_rec = _of_weights(lam_i, spikes, w_rec, fixed) if ctx.needs_input_grad[5] else None
     return None, lam_i, lam_v, lam_i[0].clone(), d_drive if needs_drive else None, d_w_rec, d_bias, *d_others
+
+
+def _slopes(spike: Differentiated, peak: Tensor, v_th: Tensor) -> Tensor:
+    """σ′(peak - v_th), some steps at a time, whose intermediate results stay in a core's cache."""
+    slopes = fresh(peak.shape, peak)
+    together = max(1, CACHED // max(1, peak[0].numel()))
+    for rows, into in zip(peak.split(together), slopes.split(together), strict=True):
+        into.copy_(spike.derivative(rows - v_th))
+    return slopes
 
 
 def _of_weights(lam_i: Tensor, sent: Tensor, w_rec: Tensor, fixed: Fixed) -> Tensor:
