@@ -9,6 +9,7 @@ in runs/compare_rules; what is finished there is not run again, so that a stoppe
 written from the runs alone.
 """
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from adjsnn.training.ranges import Count, Seed, check_ranges
 # isort: split
 import tyro  # after adjsnn.training, which says what to install
 
-SCRIPT = Path(__file__).parent / "credit_assignment.py"
+HERE = Path(__file__).parent
 SLOPES = (1, 3, 10, 30, 100)  # of angles, times one over the threshold's distance from rest
 
 
@@ -46,16 +47,22 @@ RULES = {
     "surrogate": Rule("surrogate BPTT", "SurrogateBPTT"),
     "feedback_alignment": Rule("feedback alignment", "FeedbackAlignment"),
     "direct_feedback_alignment": Rule("direct feedback alignment", "DirectFeedbackAlignment"),
+    "superspike": Rule("SuperSpike, symmetric", "SuperSpike"),
+    "superspike_random": Rule("SuperSpike, random", "SuperSpike"),
+    "superspike_uniform": Rule("SuperSpike, uniform", "SuperSpike"),
     "eprop": Rule("e-prop, symmetric", "EProp"),
     "eprop_random": Rule("e-prop, random", "EProp"),
+    "reservoir": Rule("reservoir, ridge readout", "Reservoir"),
+    "evolution": Rule("evolution (CMA-ES)", "Evolution"),
 }
 
 
 class Task(NamedTuple):
-    """A task: its rules, the number that counts, and the numbers that tables show, with label and format."""
+    """A task: its rules, ways without a gradient, the number that counts, and those that tables show, with label and format."""
 
     title: str
     rules: tuple[str, ...]
+    ways: tuple[str, ...]
     metric: str
     columns: Mapping[str, tuple[str, str]]
 
@@ -64,7 +71,8 @@ ALIGNED = ("event", "surrogate", "feedback_alignment", "direct_feedback_alignmen
 TASKS = {
     "yin_yang": Task(
         "Yin-Yang",
-        ALIGNED,
+        (*ALIGNED, "superspike", "superspike_random"),
+        ("reservoir", "evolution"),
         "accuracy",
         {
             "accuracy": ("accuracy", ".3f"),
@@ -74,12 +82,25 @@ TASKS = {
     ),
     "delayed_xor": Task(
         "Delayed XOR",
-        (*ALIGNED, "eprop", "eprop_random"),
+        (*ALIGNED, "eprop", "eprop_random", "superspike_random"),
+        ("reservoir", "evolution"),
         "accuracy",
         {
             "accuracy": ("accuracy", ".3f"),
             "accuracy_exact": ("without a clock", ".3f"),
             "spikes_per_s": ("spikes/s per neuron", ".1f"),
+        },
+    ),
+    "patterns": Task(
+        "Spike patterns",
+        (*ALIGNED, "superspike", "superspike_random", "superspike_uniform"),
+        ("evolution",),
+        "cost",
+        {
+            "cost": ("distance / silent", ".3f"),
+            "exact_cost": ("without a clock", ".3f"),
+            "spikes_per_s": ("spikes/s, output", ".1f"),
+            "hidden_per_s": ("hidden", ".1f"),
         },
     ),
 }
@@ -94,6 +115,8 @@ class Config:
     first_seed: Seed = 0
     parallel: Count = 2
     """trainings at a time, each of one thread"""
+    generations: Count = 100
+    """of evolution"""
     flags: str = ""
     """further flags of every training"""
     runs: Path = Path("runs")
@@ -131,6 +154,28 @@ def done(run: Run, root: Path) -> Finished | None:
         return None
 
 
+def without_gradient(run: Run, root: Path, generations: int) -> None:
+    """One search without a gradient in a process of its own, unless it is done already.
+
+    Raises:
+        ConfigurationError: it failed.
+    """
+    into = run.folder(root) / "found.json"
+    if into.exists():
+        return
+    given = {"task": run.task, "way": run.rule, "seed": run.seed, "generations": generations, "into": into}
+    _started(run, "without_gradient.py", [str(x) for name, value in given.items() for x in (f"--{name}", value)])
+
+
+def _started(run: Run, script: str, flags: Sequence[str]) -> None:
+    command = [sys.executable, str(HERE / script), *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        word = (ended.stderr.strip() or "no word").splitlines()[-1]
+        raise adjsnn.ConfigurationError(f"{run} failed: {word}", "a training", " ".join(command))
+    print(f"{run.task}, {RULES[run.rule].label}, seed {run.seed}: done", flush=True)
+
+
 def train(run: Run, root: Path, flags: Sequence[str]) -> None:
     """One training in a process of its own, unless it is finished already.
 
@@ -140,14 +185,8 @@ def train(run: Run, root: Path, flags: Sequence[str]) -> None:
     if done(run, root) is not None:
         return
     given = {"task": run.task, "adjoint": run.rule, "seed": run.seed, "threads": 1, "device": "cpu", "runs": run.folder(root)}
-    command = [sys.executable, str(SCRIPT), *(str(x) for name, value in given.items() for x in (f"--{name}", value))]
-    ended = subprocess.run(
-        [*command, "--angles", *angles_of(run.task, run.rule), *flags], capture_output=True, text=True, check=False
-    )
-    if ended.returncode != 0:
-        word = (ended.stderr.strip() or "no word").splitlines()[-1]
-        raise adjsnn.ConfigurationError(f"{run} failed: {word}", "a training", " ".join(command))
-    print(f"{run.task}, {RULES[run.rule].label}, seed {run.seed}: done", flush=True)
+    own = [str(x) for name, value in given.items() for x in (f"--{name}", value)]
+    _started(run, "credit_assignment.py", [*own, "--angles", *angles_of(run.task, run.rule), *flags])
 
 
 class Found(NamedTuple):
@@ -175,6 +214,12 @@ def collected(config: Config, root: Path) -> dict[str, dict[str, Found]]:
     return found
 
 
+def searched(task: str, way: str, config: Config, root: Path) -> list[dict[str, float]]:
+    """What searches without a gradient found, of all seeds."""
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    return [json.loads((Run(task, way, seed).folder(root) / "found.json").read_text())["numbers"] for seed in seeds]
+
+
 def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean over seeds, and the half width of its 95 % confidence interval by Student's t."""
     from scipy.stats import t  # noqa: PLC0415
@@ -190,8 +235,8 @@ def stages(cosines: np.ndarray) -> str:
     return ", ".join(f"{mean[k]:.2f}" for k in (0, len(mean) // 2, -1))
 
 
-def task_table(task: str, found: Mapping[str, Found]) -> str:
-    """What each rule reached, cost and pointed at."""
+def task_table(task: str, found: Mapping[str, Found], ways: Mapping[str, list[dict[str, float]]]) -> str:
+    """What each rule reached, cost and pointed at, and what was found without a gradient."""
     rows = {}
     for rule, of in found.items():
         own = of.column(f"cosine_{rule}") if rule != "event" else None
@@ -204,6 +249,10 @@ def task_table(task: str, found: Mapping[str, Found]) -> str:
             "1" if along is None else stages(along),
             ", ".join(CATALOGUE[RULES[rule].row].knows),
         ]
+    for way, numbers in ways.items():
+        shown = [*((name, form) for name, (_, form) in TASKS[task].columns.items()), ("seconds", ".1f"), ("peak_mb", ".0f")]
+        cells = [spread([each[name] for each in numbers], form) for name, form in shown]
+        rows[RULES[way].label] = [*cells, "", "", ", ".join(CATALOGUE[RULES[way].row].knows)]
     labels = [label for label, _ in TASKS[task].columns.values()]
     return table(
         rows,
@@ -265,13 +314,14 @@ def draw_slopes(found: Mapping[str, Mapping[str, Found]]) -> plotting.Figure:
     return figure
 
 
-def written(found: Mapping[str, Mapping[str, Found]], config: Config, page: Path) -> None:
+def written(found: Mapping[str, Mapping[str, Found]], config: Config, root: Path, page: Path) -> None:
     """The page, and the figures beside it."""
     parts, first = [], next(iter(next(iter(found.values())).values())).runs[0]
+    ways = {task: {way: searched(task, way, config, root) for way in TASKS[task].ways} for task in found}
     for task, rules in found.items():
         clock, slope = (rules["event"].runs[0].about["config"][name] for name in ("clock", "slope"))
         parts.append(
-            f"## {TASKS[task].title}\n\nClock {clock:g} ms, slope {slope:g}.\n\n{task_table(task, rules)}\n\n"
+            f"## {TASKS[task].title}\n\nClock {clock:g} ms, slope {slope:g}.\n\n{task_table(task, rules, ways[task])}\n\n"
             f"Cosine of surrogate BPTT along the exact trainings:\n\n{slope_table(rules)}\n"
         )
     names = {kind: page.with_name(f"{page.stem}_{kind}.png") for kind in ("training", "slopes")}
@@ -307,11 +357,14 @@ def main(argv: list[str] | None = None) -> int:
             raise adjsnn.ConfigurationError(f"--tasks {' '.join(unknown)}", f"of {', '.join(TASKS)}", "leaving it out")
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         runs = [Run(task, rule, seed) for seed in seeds for task in config.tasks for rule in TASKS[task].rules]
+        searches = [Run(task, way, seed) for seed in seeds for task in config.tasks for way in TASKS[task].ways]
         with ThreadPoolExecutor(config.parallel) as pool:
-            for result in [pool.submit(train, run, root, config.flags.split()) for run in runs]:
+            waiting = [pool.submit(train, run, root, config.flags.split()) for run in runs]
+            waiting += [pool.submit(without_gradient, run, root, config.generations) for run in searches]
+            for result in waiting:
                 result.result()
         page = config.page or root / "credit_assignment.md"
-        written(collected(config, root), config, page)
+        written(collected(config, root), config, root, page)
     except (adjsnn.AdjsnnError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

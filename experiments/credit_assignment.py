@@ -3,6 +3,7 @@
     python experiments/credit_assignment.py                                           Yin-Yang by the exact gradient
     python experiments/credit_assignment.py --adjoint surrogate --angles surrogate    by surrogate gradients, and their angle
     python experiments/credit_assignment.py --task delayed_xor --adjoint eprop
+    python experiments/credit_assignment.py --task patterns --adjoint superspike
     python -m adjsnn.training sweep experiments/credit_assignment.py --grid adjoint=event,surrogate,feedback_alignment
 
 Network, cost, batches and optimiser are the same whatever the rule, so that what differs is the gradient alone. A rule on a
@@ -16,11 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from delayed_xor import LIF, LIFXor
+from spike_patterns import Many, Neurons, SpikePatterns
+from xor_trials import Trials, draw_trials
 from yin_yang import Config as YinYangConfig
 from yin_yang import YinYang
 
 from adjsnn.training import Column, Split, main
 from adjsnn.training.ranges import Count, NotNegative, Positive
+from adjsnn.training.rules import Adjoint
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,22 @@ class XorTask(LIF):
     slope: Positive = 5.0
 
 
+@dataclass(frozen=True)
+class PatternsTask(Many):
+    """Spike patterns: 100 frozen inputs, 60 hidden neurons, 20 trains of 5 spikes each. Times in ms."""
+
+    task: Literal["patterns"] = "patterns"  # pyright: ignore[reportIncompatibleVariableOverride]
+    adjoint: Adjoint = "default"
+    inputs: Count = 100
+    hidden: Neurons = 60
+    outputs: Count = 20
+    iterations: Count = 400
+    clock: Positive = 0.5
+    log_every: Count = 40
+
+
 class ByAnyRule:
-    """What all tasks share: one folder of runs, and judgement in continuous time too."""
+    """What all tasks share: one folder of runs."""
 
     config: Any
 
@@ -66,6 +84,10 @@ class ByAnyRule:
     @property
     def title(self) -> str:
         return f"Credit assignment, {self.config.task.replace('_', ' ')}"
+
+
+class InContinuousTime(ByAnyRule):
+    """What is learnt on a clock is judged without one too."""
 
     def evaluate(self, net: Any, split: Split) -> dict[str, float]:
         found = super().evaluate(net, split)  # type: ignore[misc]
@@ -79,15 +101,23 @@ class ByAnyRule:
 EXACT = {"accuracy_exact": Column("accuracy without a clock", ".4f")}
 
 
-class YinYangByAnyRule(ByAnyRule, YinYang):
+class YinYangByAnyRule(InContinuousTime, YinYang):
     config_type = YinYangTask
     columns = {**YinYang.columns, **EXACT}
 
 
-class XorByAnyRule(ByAnyRule, LIFXor):
+class XorByAnyRule(InContinuousTime, LIFXor):
     config_type = XorTask
     columns = {**LIFXor.columns, **EXACT}
 
+    def batch_of(self, count: int) -> Trials:
+        """Trials of all delays, for training."""
+        return draw_trials(self.config, count, self.generator())
+
+
+class PatternsByAnyRule(ByAnyRule, SpikePatterns[PatternsTask]):
+    config_type = PatternsTask
+
 
 if __name__ == "__main__":
-    sys.exit(main(YinYangByAnyRule, XorByAnyRule))
+    sys.exit(main(YinYangByAnyRule, XorByAnyRule, PatternsByAnyRule))
