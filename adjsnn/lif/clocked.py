@@ -33,6 +33,23 @@ class Differentiated(Protocol):
         ...
 
 
+class Slope(NamedTuple):
+    """A σ′ that compiled loops know, height · shape(γ x); a rule's spike has it as `loops`, one that they do not know has none.
+
+    Attributes:
+        shape: one of SHAPES.
+        gamma: γ, 1/voltage.
+        height: at 0.
+    """
+
+    shape: str
+    gamma: float
+    height: float
+
+
+SHAPES = ("fast sigmoid", "triangle", "rectified linear", "boxcar", "arctangent")
+
+
 class ClockedLayer(NamedTuple):
     """What a step of a layer needs.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.checks import Number, flag, positive
+from adjsnn.lif.clocked import Slope
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Surrogate(ABC):
         """σ′(x) of x = v - v_th, in units of voltage."""
         shape = self.shape(float(self.slope) * x)
         return shape * (float(self.slope) / self.area) if self.normalised else shape
+
+    @property
+    def loops(self) -> Slope | None:
+        """What compiled loops know of it; None for a shape that they do not know, and whatever a subclass may have changed."""
+        known = LOOPS.get(type(self))
+        slope = float(self.slope)
+        return None if known is None else Slope(known, slope, slope / self.area if self.normalised else 1.0)
 
     def fire(self, x: Tensor) -> Tensor:
         """Θ(x): 1 where x ≥ 0, else 0, with σ′ for its derivative."""
@@ -113,3 +121,12 @@ class Arctangent(Surrogate):
 
     def shape(self, x: Tensor) -> Tensor:
         return x.square_().add_(1.0).reciprocal_()
+
+
+LOOPS: dict[type[Surrogate], str] = {
+    FastSigmoid: "fast sigmoid",
+    Triangle: "triangle",
+    RectifiedLinear: "rectified linear",
+    Boxcar: "boxcar",
+    Arctangent: "arctangent",
+}

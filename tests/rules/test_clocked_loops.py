@@ -7,7 +7,7 @@ from test_clocked import F64, network, spikes
 import adjsnn
 from adjsnn import ConfigurationError
 from adjsnn.lif.network import LIFState
-from adjsnn.rules import Exponential, FastSigmoid, SurrogateBPTT, Triangle
+from adjsnn.rules import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, SurrogateBPTT, Triangle
 
 OPTIONS = {
     "plain": {},
@@ -111,3 +111,26 @@ def test_what_was_learnt_meanwhile_changes_nothing():
 def test_loops_for_a_gpu_are_refused():
     with pytest.raises(ConfigurationError, match="cuda"):
         adjsnn.solve(network(), spikes(), dt=0.5, adjoint=SurrogateBPTT(), kernels="cuda")
+
+
+class Steeper(FastSigmoid):
+    """A shape of one's own below one that the loops know."""
+
+    def shape(self, x):
+        return super().shape(3.0 * x)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("shape", [FastSigmoid, Triangle, RectifiedLinear, Exponential, Boxcar, Arctangent, Steeper])
+def test_every_shape_is_the_same_in_the_loops(shape, normalised):
+    """Known to them or not; in single precision too, where a boxcar's edge must fall to the same side."""
+    for dtype, rtol in ((F64, 1e-11), (torch.float32, 1e-4)):
+        net, x = network(bias=0.3, dtype=dtype), spikes()
+        found = []
+        for kernels in ("fused", "plain"):
+            sol = adjsnn.solve(net, x, dt=0.5, adjoint=SurrogateBPTT(shape(3.0, normalised)), kernels=kernels)
+            found.append(torch.autograd.grad(sol.readout.square().sum(), [*net.w_in, *net.w_rec]))
+        for own, expected in zip(*found, strict=True):
+            assert bool(expected.any())
+            torch.testing.assert_close(own, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
+    assert (shape(3.0).loops is None) == (shape in (Exponential, Steeper))

@@ -61,6 +61,22 @@ class Steps(NamedTuple):
     i: np.ndarray
 
 
+class Slope(NamedTuple):
+    """σ′ of the loops' own, or what was computed of another.
+
+    Attributes:
+        shape: 1 + its number in SHAPES of `lif/clocked.py`; 0 where `values` are given.
+        gamma: γ, in the layer's dtype.
+        height: likewise.
+        values: σ′(peak - v_th), (T+1, B·N), or of no rows.
+    """
+
+    shape: int
+    gamma: np.floating
+    height: np.floating
+    values: np.ndarray
+
+
 class Back(NamedTuple):
     """Cotangents and gradients, each sample's own, (B·N,) unless said otherwise.
 
@@ -186,11 +202,11 @@ def backward(layer, steps, state, slope, of_spikes, given, into, memory, first, 
         layer: Clocked, its weights (to, from).
         steps: Steps, as `forward` left them.
         state: S.
-        slope: σ′(peak - v_th), (T+1, B·N).
+        slope: Slope.
         of_spikes: cotangent of S, (T+1, B·N), or of no rows.
         given: Steps, cotangents of the states.
         into: Back; written.
-        memory: (3, S·N), for the λ_v that flowed on, the cotangent of v⁺ and that of S.
+        memory: (4, S·N), for the λ_v that flowed on, the cotangent of v⁺, that of S, and σ′.
         first: of the samples.
         last: one past the last of them.
     """
@@ -215,12 +231,41 @@ def backward(layer, steps, state, slope, of_spikes, given, into, memory, first, 
                     arrived = into.i[n + layer.lags[k], here:to]
                     for b in range(0, to - here, n_hidden):
                         _add_products(layer.weights[k], arrived[b : b + n_hidden], d_spikes[b : b + n_hidden])
-            lam_v = into.v[here:to]
-            _reset_back(layer, steps.peak[n, here:to], state[n, here:to], slope[n, here:to], p, d_spikes, into, here, to)
+            lam_v, peak, steep = into.v[here:to], steps.peak[n, here:to], memory[3, : to - here]
+            if slope.shape:
+                _steepness(slope, peak, layer.v_th, steep)
+            else:
+                steep = slope.values[n, here:to]
+            _reset_back(layer, peak, state[n, here:to], steep, p, d_spikes, into, here, to)
             if len(given.peak) > 0:
                 of_peak = given.peak[n, here:to]
                 for j in range(to - here):
                     lam_v[j] += of_peak[j]
+
+
+@compiled(**EXACT_BARE)
+def _steepness(slope, peak, v_th, into):
+    """σ′(peak - v_th) of a known shape; as `adjsnn.rules.surrogates`."""
+    gamma, height, size = slope.gamma, slope.height, len(into)
+    zero, one = into.dtype.type(0.0), into.dtype.type(1.0)
+    if slope.shape == 1:
+        for j in range(size):
+            x = abs(gamma * (peak[j] - v_th[j])) + one
+            into[j] = height / (x * x)
+    elif slope.shape == 2:
+        for j in range(size):
+            into[j] = height * max(one - abs(gamma * (peak[j] - v_th[j])), zero)
+    elif slope.shape == 3:
+        for j in range(size):
+            x = gamma * (peak[j] - v_th[j])
+            into[j] = height * (max(one + x, zero) if x <= zero else zero)
+    elif slope.shape == 4:
+        for j in range(size):
+            into[j] = height if abs(gamma * (peak[j] - v_th[j])) < one else zero
+    else:
+        for j in range(size):
+            x = gamma * (peak[j] - v_th[j])
+            into[j] = height / (x * x + one)
 
 
 @compiled(**EXACT_BARE)

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset
+from adjsnn.lif.clocked import SHAPES, ClockedLayer, ClockedRun, Differentiated, Reset, Slope
 from adjsnn.lif.network import LIFState
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups
 
-CACHED = 2**14  # numbers of which a few arrays stay in a core's second cache
+CACHED = 2**15  # numbers of which a few arrays stay in a core's second cache
 TILE = 512  # neurons of some samples that are treated together: their vectors stay in a core's nearest cache
 
 
@@ -96,7 +96,7 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     spikes, peak, v, i, drive, w_rec, *of_neurons = ctx.saved_tensors
     steps, batch, n = peak.shape
     like, nothing = peak.dtype, torch.empty(0, 0, dtype=peak.dtype)
-    slope = _flat(_slopes(fixed.spike, peak, of_neurons[1]))
+    slope = _slope(loops, fixed.spike, peak, of_neurons[1])
     weights = _by_lag(w_rec if fixed.back is None else fixed.back, fixed)
     layer = _layer(loops, fixed, of_neurons, weights, drive)
     path = loops.Steps(*(_flat(x) for x in (peak, v, i)))
@@ -109,7 +109,7 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     into = loops.Back._make([_array(lam_v).reshape(-1), _flat(lam_i), *own, of_drive, any(needs[:2]), any(needs[2:])])
 
     def work(k: int, first: int, last: int) -> None:
-        memory = np.empty((3, len(layer.bias)), slope.dtype)
+        memory = np.empty((4, len(layer.bias)), slope.gamma.dtype)
         loops.backward(layer, path, _flat(state), slope, c_spikes, loops.Steps(*given), into, memory, first, last)
 
     run_groups(work, groups_of(batch, steps * n, n))
@@ -119,13 +119,18 @@ def _backward(ctx, c_spikes, c_peak, c_v, c_i):
     return None, lam_i, lam_v, lam_i[0].clone(), d_drive if needs_drive else None, d_w_rec, d_bias, *d_others
 
 
-def _slopes(spike: Differentiated, peak: Tensor, v_th: Tensor) -> Tensor:
-    """σ′(peak - v_th), some steps at a time, whose intermediate results stay in a core's cache."""
+def _slope(loops: Any, spike: Differentiated, peak: Tensor, v_th: Tensor) -> Any:
+    """σ′ that the loops compute; of a shape that they do not know, its values at all steps."""
+    number = _array(peak[:0]).dtype.type
+    known: Slope | None = getattr(spike, "loops", None)
+    if known is not None:
+        none = torch.empty(0, peak[0].numel(), dtype=peak.dtype)
+        return loops.Slope(1 + SHAPES.index(known.shape), number(known.gamma), number(known.height), _flat(none))
     slopes = fresh(peak.shape, peak)
-    together = max(1, CACHED // max(1, peak[0].numel()))
+    together = max(1, CACHED // max(1, peak[0].numel()))  # steps whose intermediate results stay in a core's cache
     for rows, into in zip(peak.split(together), slopes.split(together), strict=True):
         into.copy_(spike.derivative(rows - v_th))
-    return slopes
+    return loops.Slope(0, number(0.0), number(0.0), _flat(slopes))
 
 
 def _of_weights(lam_i: Tensor, sent: Tensor, w_rec: Tensor, fixed: Fixed) -> Tensor:
