@@ -177,10 +177,13 @@ def beside(found: Results, exact: Results) -> str:
         total, differ = int(found["counts"].sum()), int((found["counts"] != exact["counts"]).sum())
         both = np.isfinite(found["first"]) & np.isfinite(exact["first"])
         shift = np.abs(found["first"] - exact["first"])[both]
-        return (
+        told = (
             f"{total} output spikes, adjsnn {int(exact['counts'].sum())}; another number in {differ} of {found['counts'].size} "
-            f"neurons; first spikes off by {np.median(shift):.1g} ms (median), {shift.max():.1g} (largest)"
+            "neurons"
         )
+        if not len(shift):
+            return f"{told}; none spikes in both"
+        return f"{told}; first spikes off by {np.median(shift):.1g} ms (median), {shift.max():.1g} (largest)"
     if "events" in found and found["events"].any():
         part = len(found["events"])
         total, ours = int(found["events"].sum()), int(exact["events"][:part].sum())
@@ -274,7 +277,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adjsnn-peers"
     parser.add_argument("--environments", type=Path, default=cache, help="a folder for them; default %(default)s")
     parser.add_argument("--small", action="store_true", help="few samples and units, to see that all works")
-    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/results, which git keeps")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="put the tables into benchmarks/results, which git keeps; with --only into a page of their own",
+    )
     options = parser.parse_args(argv)
     options.only = [name for name in options.only.split(",") if name] or list(PROBLEMS)
     libraries = {row.library for row in ROWS}
@@ -282,8 +289,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     unknown = {*options.only} - {*PROBLEMS} | options.libraries - libraries
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))} among {', '.join((*PROBLEMS, *sorted(libraries)))}")
-    if options.write and (options.small or options.peers or options.only != list(PROBLEMS)):
-        parser.error("--write is for all problems and libraries in full")
+    if options.write and (options.small or options.peers):
+        parser.error("--write is for all libraries in full")
     if options.rounds < 1 or options.threads < 1:
         parser.error("--rounds and --threads are 1 or more")
     return options
@@ -312,7 +319,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     page = "\n".join(lines)
     print(page)
     if options.write:
-        (RESULTS / "peers.md").write_text(page)
+        some = "" if options.only == list(PROBLEMS) else "_" + "_".join(options.only)
+        (RESULTS / f"peers{some}.md").write_text(page)
 
 
 if __name__ == "__main__":
