@@ -52,9 +52,16 @@ RULES = {
     "superspike_uniform": Rule("SuperSpike, uniform", "SuperSpike"),
     "eprop": Rule("e-prop, symmetric", "EProp"),
     "eprop_random": Rule("e-prop, random", "EProp"),
+    "local_errors": Rule("local errors", "LocalErrors"),
+    "escape_noise": Rule("escape noise", "EscapeNoise"),
+    "converted": Rule("converted ReLU network", "Converted"),
     "reservoir": Rule("reservoir, ridge readout", "Reservoir"),
     "evolution": Rule("evolution (CMA-ES)", "Evolution"),
 }
+
+
+# What one gradient takes far longer for: fewer steps, which the page tells.
+FLAGS = {"escape_noise": ("--iterations", "150", "--log-every", "15")}
 
 
 class Task(NamedTuple):
@@ -71,8 +78,8 @@ ALIGNED = ("event", "surrogate", "feedback_alignment", "direct_feedback_alignmen
 TASKS = {
     "yin_yang": Task(
         "Yin-Yang",
-        (*ALIGNED, "superspike", "superspike_random"),
-        ("reservoir", "evolution"),
+        (*ALIGNED, "superspike", "superspike_random", "local_errors"),
+        ("reservoir", "evolution", "converted"),
         "accuracy",
         {
             "accuracy": ("accuracy", ".3f"),
@@ -93,7 +100,7 @@ TASKS = {
     ),
     "patterns": Task(
         "Spike patterns",
-        (*ALIGNED, "superspike", "superspike_random", "superspike_uniform"),
+        (*ALIGNED, "superspike", "superspike_random", "superspike_uniform", "escape_noise"),
         ("evolution",),
         "cost",
         {
@@ -186,7 +193,8 @@ def train(run: Run, root: Path, flags: Sequence[str]) -> None:
         return
     given = {"task": run.task, "adjoint": run.rule, "seed": run.seed, "threads": 1, "device": "cpu", "runs": run.folder(root)}
     own = [str(x) for name, value in given.items() for x in (f"--{name}", value)]
-    _started(run, "credit_assignment.py", [*own, "--angles", *angles_of(run.task, run.rule), *flags])
+    measured = ["--angles", *angles_of(run.task, run.rule)]
+    _started(run, "credit_assignment.py", [*own, *measured, *FLAGS.get(run.rule, ()), *flags])
 
 
 class Found(NamedTuple):
@@ -240,13 +248,14 @@ def task_table(task: str, found: Mapping[str, Found], ways: Mapping[str, list[di
     rows = {}
     for rule, of in found.items():
         own = of.column(f"cosine_{rule}") if rule != "event" else None
-        along = found["event"].column(f"cosine_{rule}") if rule != "event" else None
+        measured = rule != "event" and all(f"cosine_{rule}" in metrics for metrics in found["event"].metrics)
+        along = found["event"].column(f"cosine_{rule}") if measured else None
         rows[RULES[rule].label] = [
             *(spread(of.numbers(name), form) for name, (_, form) in TASKS[task].columns.items()),
             spread(of.numbers("seconds"), ".1f"),
             spread(of.numbers("peak_mb"), ".0f"),
             "1" if own is None else stages(own),
-            "1" if along is None else stages(along),
+            ("1" if rule == "event" else "") if along is None else stages(along),
             ", ".join(CATALOGUE[RULES[rule].row].knows),
         ]
     for way, numbers in ways.items():
@@ -320,8 +329,10 @@ def written(found: Mapping[str, Mapping[str, Found]], config: Config, root: Path
     ways = {task: {way: searched(task, way, config, root) for way in TASKS[task].ways} for task in found}
     for task, rules in found.items():
         clock, slope = (rules["event"].runs[0].about["config"][name] for name in ("clock", "slope"))
+        steps = {rule: of.runs[0].about["config"]["iterations"] for rule, of in rules.items()}
+        others = [f", {n} for {RULES[rule].label}" for rule, n in steps.items() if n != steps["event"]]
         parts.append(
-            f"## {TASKS[task].title}\n\nClock {clock:g} ms, slope {slope:g}.\n\n{task_table(task, rules, ways[task])}\n\n"
+            f"## {TASKS[task].title}\n\nClock {clock:g} ms, slope {slope:g}, {steps['event']} steps{''.join(others)}.\n\n{task_table(task, rules, ways[task])}\n\n"
             f"Cosine of surrogate BPTT along the exact trainings:\n\n{slope_table(rules)}\n"
         )
     names = {kind: page.with_name(f"{page.stem}_{kind}.png") for kind in ("training", "slopes")}

@@ -1,7 +1,8 @@
-"""Credit assignment without a gradient of what spikes: a frozen network with the best readout, or networks drawn and ranked.
+"""Credit assignment without a gradient of what spikes: a frozen network, networks drawn and ranked, or a ReLU network's rates.
 
     python experiments/without_gradient.py --task delayed_xor --way reservoir
     python experiments/without_gradient.py --task yin_yang --way evolution
+    python experiments/without_gradient.py --task yin_yang --way converted
 
 The tasks and networks are those of `experiments/credit_assignment.py`, at the same random start. The reservoir of Yin-Yang is
 its hidden layer, read by spike counts; that of delayed XOR is the network, whose own readout is fitted to the target. Evolution
@@ -17,9 +18,10 @@ from typing import Literal
 
 import torch
 from credit_assignment import PatternsByAnyRule, PatternsTask, XorByAnyRule, XorTask, YinYangByAnyRule, YinYangTask
+from torch import Tensor, nn
 
 import adjsnn
-from adjsnn.rules import Evolution, Reservoir
+from adjsnn.rules import Converted, Evolution, Reservoir
 from adjsnn.training.main import peak_mb
 from adjsnn.training.ranges import Count, Seed, check_ranges
 
@@ -35,7 +37,7 @@ class Config:
     """One way without a gradient, on one task."""
 
     task: Literal["yin_yang", "delayed_xor", "patterns"] = "yin_yang"
-    way: Literal["reservoir", "evolution"] = "reservoir"
+    way: Literal["reservoir", "evolution", "converted"] = "reservoir"
     seed: Seed = 0
     generations: Count = 100
     """of evolution"""
@@ -54,6 +56,30 @@ def yin_yang_reservoir(task: YinYangByAnyRule) -> Found:
     spikes = adjsnn.solve(hidden, held_out.x, t_end=task.config.t_end).stats.spikes[0]
     found = {"accuracy": accuracy, "accuracy_exact": accuracy}
     return {**found, "hidden_spikes": spikes / (held_out.x.batch * task.config.hidden)}
+
+
+def yin_yang_converted(task: YinYangByAnyRule) -> Found:
+    """A ReLU network of as many hidden units, trained on the coordinates by Adam, as rates of LIF neurons over 200 ms."""
+    generator, train, held_out = torch.Generator().manual_seed(task.config.seed), task.data["train"], task.data["held_out"]
+
+    def coordinates(points: Tensor) -> Tensor:
+        return torch.cat([points, 1.0 - points], 1).float()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(task.config.seed)
+        model = nn.Sequential(nn.Linear(4, task.config.hidden), nn.ReLU(), nn.Linear(task.config.hidden, 3))
+    x, optimiser = coordinates(train.points), torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(30):
+        for part in torch.randperm(len(x), generator=generator).split(32):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(x[part]), train.labels[part]).backward()
+            optimiser.step()
+    converted, shown = Converted(model, x, t_end=200.0), coordinates(held_out.points)
+    with torch.no_grad():
+        sol = converted.solve(shown)
+        accuracy = float((converted.outputs(sol).argmax(1) == held_out.labels).double().mean())
+    spikes = sol.stats.spikes[0] / (len(shown) * task.config.hidden)
+    return {"accuracy": accuracy, "accuracy_exact": accuracy, "hidden_spikes": spikes}
 
 
 def xor_reservoir(task: XorByAnyRule) -> Found:
@@ -91,12 +117,12 @@ def main(argv: list[str] | None = None) -> int:
         if config.way == "evolution":
             found = evolved(task, config.generations)
         elif isinstance(task, YinYangByAnyRule):
-            found = yin_yang_reservoir(task)
-        elif isinstance(task, XorByAnyRule):
+            found = yin_yang_converted(task) if config.way == "converted" else yin_yang_reservoir(task)
+        elif isinstance(task, XorByAnyRule) and config.way == "reservoir":
             found = xor_reservoir(task)
         else:
             raise adjsnn.ConfigurationError(
-                "--way reservoir of spike patterns", "a task with classes or a readout", "--way evolution"
+                f"--way {config.way} of {config.task}", "yin_yang, or a reservoir of delayed_xor", "--way evolution"
             )
     except adjsnn.AdjsnnError as error:
         print(f"error: {error}", file=sys.stderr)

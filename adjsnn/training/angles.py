@@ -41,7 +41,7 @@ def angles(experiment: Experiment[Any], net: nn.Module) -> dict[str, float]:
             g, exact = _of(experiment, measured, batch, "default", config.slope)
             figures: dict[str, float] = {}
             for rule in config.angles:
-                r, sol = _of(experiment, measured, batch, *named(rule, config.slope))
+                r, sol = _of(experiment, measured, batch, *named(rule, config.slope, experiment.adjoints))
                 row = compared(rule, "all", r, g)
                 off = share_miscounted(sol, exact)
                 figures |= {
@@ -59,7 +59,7 @@ def check_angles(experiment: Experiment[Any], processes: int) -> None:
         ConfigurationError: an unknown rule, or several processes, of which one alone measures.
     """
     for rule in experiment.config.angles:
-        named(rule, experiment.config.slope)
+        named(rule, experiment.config.slope, experiment.adjoints)
     if experiment.config.angles and processes > 1:
         raise ConfigurationError(f"--angles in {processes} processes", "one", "no torchrun, or no --angles")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adjsnn.training.batches import moved
 from adjsnn.training.optimiser import SizedAdam, scaled_norm
 from adjsnn.training.ranges import Count, NotNegative, Positive, Range, Seed, Threads
-from adjsnn.training.rules import Adjoint, adjoint_of
+from adjsnn.training.rules import BY_NAME, Adjoint, Known, adjoint_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,6 +124,8 @@ class Experiment(ABC, Generic[C]):
     Attributes:
         config_type: its configuration, a frozen dataclass derived from TrainingConfig.
         columns: numbers of `evaluate("held_out")`, `summary` and `seconds` that tables show, in order; default all.
+        adjoints: adjoints and learning rules by the names that its configuration has for them; one that needs a cost of its own
+            is an entry of a subclass.
         config: the configuration.
         device: where the networks run, from the configuration.
         dtype: in what they run, from the configuration.
@@ -131,6 +133,7 @@ class Experiment(ABC, Generic[C]):
 
     config_type: ClassVar[type[TrainingConfig]] = TrainingConfig
     columns: ClassVar[Mapping[str, Column]] = {}
+    adjoints: ClassVar[Known] = BY_NAME
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -224,7 +227,7 @@ class Experiment(ABC, Generic[C]):
 
     def adjoint(self) -> Any:
         """The adjoint that the configuration names, for `adjsnn.solve(..., adjoint=...)`; None: the solver's own choice."""
-        return adjoint_of(self.config.adjoint, self.config.slope, self.config.seed)
+        return adjoint_of(self.config.adjoint, self.config.slope, self.config.seed, self.adjoints)
 
     def clock(self) -> Clock:
         """What `adjsnn.solve` needs beside it: the step `dt` where the adjoint is a rule on a clock, else nothing."""

@@ -1,6 +1,6 @@
 """Adjoints and learning rules by the names that `--adjoint` and `--angles` take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import adjsnn
@@ -27,7 +27,8 @@ Adjoint = Literal[
     "single_spike",
 ]
 # Of the slope of the surrogate, a fast sigmoid, and the seed of random matrices.
-BY_NAME: dict[str, Callable[[float, int], Any]] = {
+Known = Mapping[str, Callable[[float, int], Any]]
+BY_NAME: Known = {
     "discrete": lambda slope, seed: adjsnn.DiscreteAdjoint(),
     "continuous": lambda slope, seed: adjsnn.ContinuousAdjoint(),
     "bptt": lambda slope, seed: adjsnn.BPTT(),
@@ -47,25 +48,26 @@ BY_NAME: dict[str, Callable[[float, int], Any]] = {
 }
 
 
-def adjoint_of(name: str, slope: float, seed: int) -> Any:
+def adjoint_of(name: str, slope: float, seed: int, known: Known = BY_NAME) -> Any:
     """The adjoint or rule of a name, for `adjsnn.solve(..., adjoint=...)`; None for the solver's own choice.
 
     Args:
-        name: of `BY_NAME`, or "default".
+        name: one of those that are known, or "default".
         slope: of a surrogate, 1/voltage.
         seed: of random matrices.
+        known: adjoints and rules by their names.
 
     Raises:
         ConfigurationError: another name.
     """
     if name == "default":
         return None
-    if name not in BY_NAME:
-        raise ConfigurationError(f"a learning rule {name!r}", f"one of {', '.join(BY_NAME)}", "surrogate, or surrogate@100")
-    return BY_NAME[name](slope, seed)
+    if name not in known:
+        raise ConfigurationError(f"a learning rule {name!r}", f"one of {', '.join(known)}", "surrogate, or surrogate@100")
+    return known[name](slope, seed)
 
 
-def named(rule: str, slope: float) -> tuple[str, float]:
+def named(rule: str, slope: float, known: Known = BY_NAME) -> tuple[str, float]:
     """Name and slope of a rule such as `surrogate@100`; `slope` where it gives none.
 
     Raises:
@@ -76,8 +78,8 @@ def named(rule: str, slope: float) -> tuple[str, float]:
         found = float(given) if at else slope
     except ValueError:
         found = -1.0
-    if name not in BY_NAME or not 0.0 < found < float("inf"):
+    if name not in known or not 0.0 < found < float("inf"):
         raise ConfigurationError(
-            f"a learning rule {rule!r}", f"one of {', '.join(BY_NAME)}, with @ and a slope or without", "surrogate@100"
+            f"a learning rule {rule!r}", f"one of {', '.join(known)}, with @ and a slope or without", "surrogate@100"
         )
     return name, found

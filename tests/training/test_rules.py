@@ -19,7 +19,14 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import compare_rules  # noqa: E402  the folder of scripts is not a package
-from credit_assignment import XorByAnyRule, XorTask, YinYangByAnyRule, YinYangTask  # noqa: E402
+from credit_assignment import (  # noqa: E402
+    PatternsByAnyRule,
+    PatternsTask,
+    XorByAnyRule,
+    XorTask,
+    YinYangByAnyRule,
+    YinYangTask,
+)
 
 TIMES = ["--delay", "0", "4", "--gap", "2", "4", "--pulse", "4", "--answer", "8", "--lead", "2", "--rest", "2"]
 XOR = [
@@ -101,6 +108,24 @@ def test_measuring_leaves_the_training_as_it_is(tmp_path):
         assert torch.equal(p, x)
         assert p.grad is None
     torch.set_rng_state(state)
+
+
+def test_rules_with_a_cost_of_their_own_reach_every_layer(tmp_path):
+    """Local errors: hidden neurons have a gradient, and the exact network's cost is the task's alone. Escape noise: all weights."""
+    for task, kind, config in (
+        (YinYangTask, YinYangByAnyRule, {"adjoint": "local_errors", "hidden": 8, "batch": 4}),
+        (PatternsTask, PatternsByAnyRule, {"adjoint": "escape_noise", "hidden": 4, "outputs": 2, "inputs": 10, "t_end": 100.0}),
+    ):
+        experiment = kind(task(**config, clock=1.0))
+        net = experiment.network()
+        cost = experiment.cost(net, experiment.batch(experiment.generator(), 0))
+        cost.value.backward()
+        assert all(bool(w.grad.any()) for w in net.w_in)
+    with pytest.raises(ConfigurationError, match="local_errors"):
+        named("local_errors", 1.0)
+    assert named("local_errors", 1.0, YinYangByAnyRule.adjoints) == ("local_errors", 1.0)
+    folder = run([*YIN_YANG, "--adjoint", "local_errors", "--clock", "1.0", "--angles", "local_errors"], tmp_path)
+    assert all(abs(x) < 1.0 for x in read_metrics(folder)["cosine_local_errors"])
 
 
 @pytest.mark.parametrize(
