@@ -331,10 +331,10 @@ def written(found: Mapping[str, Mapping[str, Found]], config: Config, root: Path
         clock, slope = (rules["event"].runs[0].about["config"][name] for name in ("clock", "slope"))
         steps = {rule: of.runs[0].about["config"]["iterations"] for rule, of in rules.items()}
         others = [f", {n} for {RULES[rule].label}" for rule, n in steps.items() if n != steps["event"]]
-        parts.append(
-            f"## {TASKS[task].title}\n\nClock {clock:g} ms, slope {slope:g}, {steps['event']} steps{''.join(others)}.\n\n{task_table(task, rules, ways[task])}\n\n"
-            f"Cosine of surrogate BPTT along the exact trainings:\n\n{slope_table(rules)}\n"
-        )
+        told = f"Clock {clock:g} ms, slope {slope:g}, {steps['event']} steps{''.join(others)}."
+        whole = task_table(task, rules, ways[task])
+        along = f"Cosine of surrogate BPTT along the exact trainings:\n\n{slope_table(rules)}"
+        parts.append(f"## {TASKS[task].title}\n\n{told}\n\n{whole}\n\n{along}\n")
     names = {kind: page.with_name(f"{page.stem}_{kind}.png") for kind in ("training", "slopes")}
     save_figure(draw_training(found), names["training"])
     save_figure(draw_slopes(found), names["slopes"])

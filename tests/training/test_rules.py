@@ -111,7 +111,7 @@ def test_measuring_leaves_the_training_as_it_is(tmp_path):
 
 
 def test_rules_with_a_cost_of_their_own_reach_every_layer(tmp_path):
-    """Local errors: hidden neurons have a gradient, and the exact network's cost is the task's alone. Escape noise: all weights."""
+    """Of local errors the hidden layer's readout, of escape noise the score; and the exact cost is the task's alone."""
     for task, kind, config in (
         (YinYangTask, YinYangByAnyRule, {"adjoint": "local_errors", "hidden": 8, "batch": 4}),
         (PatternsTask, PatternsByAnyRule, {"adjoint": "escape_noise", "hidden": 4, "outputs": 2, "inputs": 10, "t_end": 100.0}),
