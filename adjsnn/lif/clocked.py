@@ -5,6 +5,7 @@ network's tensors, time constants included, is on torch's tape; delays and refra
 gradient. Layers follow one another: all of a layer's steps are taken before the next one's.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -97,20 +98,44 @@ class Feedback(NamedTuple):
 EXACT = Feedback()
 
 
-class ClockedRun(NamedTuple):
+class ClockedRun:
     """What a layer did, at the times 0, h, … T h.
 
-    Attributes:
+    Args:
         spikes: S, 0 or 1, (T+1, B, N); its gradient is the rule's.
         peak: v before the reset, (T+1, B, N).
-        v: v⁺, after it.
+        v: v⁺, after it; or what finds it when it is asked for, from `spikes` and `peak`, since few losses read it.
         i: the current, arrivals included, (T+1, B, N).
+
+    Attributes:
+        spikes: as given.
+        peak: as given.
+        i: as given.
+        v: v⁺.
     """
 
-    spikes: Float[Tensor, "T1 B N"]
-    peak: Float[Tensor, "T1 B N"]
-    v: Float[Tensor, "T1 B N"]
-    i: Float[Tensor, "T1 B N"]
+    def __init__(self, spikes: Tensor, peak: Tensor, v: Tensor | Callable[[], Tensor], i: Tensor) -> None:
+        self.spikes, self.peak, self.i = spikes, peak, i
+        self._v = v
+
+    @property
+    def v(self) -> Float[Tensor, "T1 B N"]:
+        return self._v if isinstance(self._v, Tensor) else self._v()
+
+    def last(self) -> LIFState:
+        """The state at the end."""
+        return LIFState(self.v[-1].clone(), self.i[-1].clone())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.spikes, self.peak, self.v, self.i))
+
+
+def after_reset(
+    peak: Float[Tensor, "*T B N"], s: Float[Tensor, "*T B N"], layer: ClockedLayer, reset: Reset, through: bool
+) -> Float[Tensor, "*T B N"]:
+    """v⁺ of v and S."""
+    gate = s if through else s.detach()
+    return peak + gate * (layer.v_reset - (peak if reset == "to" else layer.v_th))
 
 
 def clocked_layer(layer: LIFLayer, dt: float, first: bool) -> ClockedLayer:
@@ -266,8 +291,7 @@ def unroll(
             if lag <= n:
                 i = i + carried(sent[n - lag], w, back)
         s = spike.fire(v - layer.v_th) * (held == 0)
-        gate = s if through_reset else s.detach()
-        after = v + gate * (layer.v_reset - (v if reset == "to" else layer.v_th))
+        after = after_reset(v, s, layer, reset, through_reset)
         rows.append((s, v, after, i))
         sent.append(s)
         if n + 1 < len(arriving):

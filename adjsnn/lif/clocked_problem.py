@@ -13,7 +13,6 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, arrivals, carried, clocked_layer
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.engine import choose_clocked
-from adjsnn.lif.network import LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
@@ -91,9 +90,7 @@ def clocked_solution(
             read = directed(read, [run.spikes for run in runs], paths.direct, 0)
     return ClockedSolution(
         ts=(rows.double() * dt).clamp(max=problem.trial.t_end).to(like),
-        v=[run.v if len(rows) > steps else run.v[rows] for run in runs],
         i=[run.i if len(rows) > steps else run.i[rows] for run in runs],
-        final_state=[LIFState(run.v[-1].clone(), run.i[-1].clone()) for run in runs],
         t_end=problem.trial.t_end,
         dt=dt,
         _rows=rows,

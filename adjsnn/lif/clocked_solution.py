@@ -51,9 +51,7 @@ class ClockedSolution:
 
     Attributes:
         ts: (T,), the times asked for, ms; all of the grid where none were.
-        v: voltage of each layer at these times, each (T, B, N_l), after resets; differentiable.
-        i: current of each layer, likewise.
-        final_state: voltage and current of each layer at t_end; differentiable.
+        i: current of each layer at these times, each (T, B, N_l); differentiable.
         t_end: end of the trial, ms.
         dt: the step, ms.
 
@@ -62,9 +60,7 @@ class ClockedSolution:
     """
 
     ts: Float[Tensor, " T"]
-    v: list[Tensor]
     i: list[Tensor]
-    final_state: list[LIFState]
     t_end: float
     dt: float
     _rows: Int[Tensor, " T"] = field(repr=False)
@@ -79,8 +75,23 @@ class ClockedSolution:
     def __post_init__(self) -> None:
         parts = {}
         for k, run in enumerate(self._runs):
-            parts |= {f"sol.spikes_on_grid({k})": run.spikes, f"sol.v[{k}]": run.v, f"sol.i[{k}]": run.i}
+            parts |= {f"sol.spikes_on_grid({k})": run.spikes, f"sol.i[{k}]": run.i}
         object.__setattr__(self, "_seal", Seal(**parts))
+
+    @computed_once
+    @untraced
+    def v(self) -> list[Tensor]:
+        """Voltage of each layer at the times ts, each (T, B, N_l), after resets; differentiable."""
+        self._seal.check()
+        whole = len(self._rows) == len(self._runs[0].spikes)
+        return [run.v if whole else run.v[self._rows] for run in self._runs]
+
+    @computed_once
+    @untraced
+    def final_state(self) -> list[LIFState]:
+        """Voltage and current of each layer at t_end; differentiable."""
+        self._seal.check()
+        return [run.last() for run in self._runs]
 
     @untraced
     def spikes_on_grid(self, layer: int = -1) -> Float[Tensor, "T1 B N"]:

@@ -8,6 +8,7 @@ from test_clocked import F64, network, spikes
 
 import adjsnn
 from adjsnn import ConfigurationError, losses
+from adjsnn.lif.clocked import ClockedRun
 from adjsnn.lif.layer import Events
 from adjsnn.lif.readout import readout_error, readout_integral, squared_activity
 from adjsnn.rules import SurrogateBPTT
@@ -56,9 +57,9 @@ def test_their_derivatives_by_a_spike_are_differences():
     start, stop = torch.full((4,), 3.0, dtype=F64), torch.full((4,), 44.2, dtype=F64)
 
     def figures(s):
-        run = sol._runs[-1]._replace(spikes=s)
+        run = ClockedRun(s, *list(sol._runs[-1])[1:])
         of = adjsnn.lif.clocked_solution.ClockedSolution(
-            sol.ts, sol.v, sol.i, sol.final_state, sol.t_end, sol.dt, sol._rows, sol._layers, [*sol._runs[:-1], run],
+            sol.ts, sol.i, sol.t_end, sol.dt, sol._rows, sol._layers, [*sol._runs[:-1], run],
             sol._readout, torch.nn.functional.linear(s, sol._readout.w_out.detach()), sol._ran,
         )  # fmt: skip
         return of.readout_error(target).sum() + of.readout_integral(start, stop).sum() + 1e-3 * of.squared_rate().sum()

@@ -52,12 +52,10 @@ class Steps(NamedTuple):
 
     Attributes:
         peak: v before resets.
-        v: v after them.
         i: the current; before the forward loop what arrives.
     """
 
     peak: np.ndarray
-    v: np.ndarray
     i: np.ndarray
 
 
@@ -108,7 +106,7 @@ class Back(NamedTuple):
 
 
 @compiled(**EXACT)
-def forward(layer, steps, state, spikes, held, first, last):
+def forward(layer, steps, state, spikes, held, memory, first, last):
     """Steps of samples first … last-1 from row 0 of steps.peak, in place; i holds what arrives and becomes the current.
 
     Args:
@@ -117,6 +115,7 @@ def forward(layer, steps, state, spikes, held, first, last):
         state: S, (T+1, B·N), int8; written.
         spikes: the same in numbers, 0 or 1; written.
         held: how many steps more a neuron stays, (B·N,), int32, zeros.
+        memory: (S·N,), for v⁺.
         first: of the samples.
         last: one past the last of them.
     """
@@ -124,20 +123,20 @@ def forward(layer, steps, state, spikes, held, first, last):
     for n in range(rows):
         for here in range(first * n_hidden, last * n_hidden, tile):
             to = min(here + tile, last * n_hidden)
-            i, stays = steps.i[n, here:to], held[here:to]
+            i, stays, v = steps.i[n, here:to], held[here:to], memory[: to - here]
             for k in range(len(layer.lags)):
                 if layer.lags[k] <= n:
                     sent = state[n - layer.lags[k], here:to]
                     for b in range(0, to - here, n_hidden):
                         _add_spikes(layer.weights[k], sent[b : b + n_hidden], i[b : b + n_hidden])
-            _reset(layer, steps.peak[n, here:to], stays, state[n, here:to], spikes[n, here:to], steps.v[n, here:to])
+            _reset(layer, steps.peak[n, here:to], stays, state[n, here:to], spikes[n, here:to], v)
             if n + 1 < rows:
                 after = steps.peak[n + 1, here:to]
-                _flow(layer, steps.v[n, here:to], i, after, steps.i[n + 1, here:to])
+                _flow(layer, v, i, after, steps.i[n + 1, here:to])
                 if driven:
                     _driven(layer, layer.drive[n, here:to], after)
                 if layer.holds:
-                    _hold(steps.v[n, here:to], stays, after)
+                    _hold(v, stays, after)
 
 
 @compiled(**EXACT_BARE)
@@ -204,7 +203,7 @@ def backward(layer, steps, state, slope, of_spikes, given, into, memory, first, 
         state: S.
         slope: Slope.
         of_spikes: cotangent of S, (T+1, B·N), or of no rows.
-        given: Steps, cotangents of the states.
+        given: Steps, cotangents of v before resets and i.
         into: Back; written.
         memory: (4, S·N), for the λ_v that flowed on, the cotangent of v⁺, that of S, and σ′.
         first: of the samples.
@@ -216,7 +215,8 @@ def backward(layer, steps, state, slope, of_spikes, given, into, memory, first, 
             to = min(here + tile, last * n_hidden)
             moved, p, d_spikes = memory[0, : to - here], memory[1, : to - here], memory[2, : to - here]
             lam_i = into.i[n, here:to]
-            _given(given.v, n, here, to, p)
+            for j in range(to - here):
+                p[j] = 0.0
             _given(given.i, n, here, to, lam_i)
             _given(of_spikes, n, here, to, d_spikes)
             if n + 1 < rows:
@@ -225,7 +225,7 @@ def backward(layer, steps, state, slope, of_spikes, given, into, memory, first, 
                     _drive_back(layer, moved, into.drive[n, here:to])
                 if into.taus:
                     drive = layer.drive[n, here:to] if len(layer.drive) > 0 else layer.bias[:0]
-                    _taus_back(layer, steps.v[n, here:to], steps.i[n, here:to], drive, moved, into, n, here, to)
+                    _taus_back(layer, steps, state[n, here:to], drive, moved, into, n, here, to)
             for k in range(len(layer.lags)):
                 if n + layer.lags[k] < rows:
                     arrived = into.i[n + layer.lags[k], here:to]
@@ -307,11 +307,13 @@ def _drive_back(layer, moved, d_drive):
 
 
 @compiled(**EXACT_BARE)
-def _taus_back(layer, v, i, drive, moved, into, n, here, to):
-    lam_next, bias = into.i[n + 1, here:to], layer.bias
+def _taus_back(layer, steps, s, drive, moved, into, n, here, to):
+    lam_next, bias, v_reset, v_th = into.i[n + 1, here:to], layer.bias, layer.v_reset, layer.v_th
+    peak, i = steps.peak[n, here:to], steps.i[n, here:to]
     alpha, beta, kappa = into.alpha[here:to], into.beta[here:to], into.kappa[here:to]
     for j in range(len(moved)):
-        beta[j] += moved[j] * (v[j] - bias[j])
+        v = peak[j] + (v_reset[j] - (v_th[j] if layer.by else peak[j])) if s[j] == SPIKES else peak[j]
+        beta[j] += moved[j] * (v - bias[j])
         kappa[j] += moved[j] * i[j]
         alpha[j] += lam_next[j] * i[j]
     for j in range(len(drive)):

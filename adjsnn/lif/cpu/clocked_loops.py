@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.lif.clocked import SHAPES, ClockedLayer, ClockedRun, Differentiated, Reset, Slope
+from adjsnn.lif.clocked import SHAPES, ClockedLayer, ClockedRun, Differentiated, Reset, Slope, after_reset
 from adjsnn.lif.network import LIFState
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
@@ -56,7 +56,8 @@ def fused(
     w_rec = arriving.new_zeros(0, arriving.shape[2]) if layer.w_rec is None else layer.w_rec
     fixed = Fixed(spike, reset, through_reset, layer.hold, lags, layer.rec_lags, rec_back)
     results: Any = _Fused.apply(fixed, arriving, *start, drive, w_rec, *of_neurons)
-    return ClockedRun(*results)
+    spikes, peak, i = results
+    return ClockedRun(spikes, peak, lambda: after_reset(peak, spikes, layer, reset, through_reset), i)
 
 
 class _Fused(FirstOrder):
@@ -65,23 +66,23 @@ class _Fused(FirstOrder):
         from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
         steps, batch, n = arriving.shape
-        peak, v, spikes = (fresh(arriving.shape, arriving) for _ in range(3))
+        peak, spikes = (fresh(arriving.shape, arriving) for _ in range(2))
         i = arriving.contiguous().detach()
         peak[0] = v0
         i[0] += i0
         state = torch.empty(arriving.shape, dtype=torch.int8)
         layer = _layer(loops, fixed, of_neurons, _by_lag(w_rec, fixed).transpose(1, 2), drive)
-        path, held = loops.Steps(*(_flat(x) for x in (peak, v, i))), np.zeros(batch * n, np.int32)
+        path, held = loops.Steps(_flat(peak), _flat(i)), np.zeros(batch * n, np.int32)
         rows, numbers = _flat(state), _flat(spikes)
 
         def work(k: int, first: int, last: int) -> None:
-            loops.forward(layer, path, rows, numbers, held, first, last)
+            loops.forward(layer, path, rows, numbers, held, np.empty(len(layer.bias), numbers.dtype), first, last)
 
         run_groups(work, groups_of(batch, steps * n, n))
         ctx.fixed, ctx.state = fixed, state
-        ctx.save_for_backward(spikes, peak, v, i, drive, w_rec, *of_neurons)
+        ctx.save_for_backward(spikes, peak, i, drive, w_rec, *of_neurons)
         ctx.set_materialize_grads(False)
-        return spikes, peak, v, i
+        return spikes, peak, i
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -89,18 +90,18 @@ class _Fused(FirstOrder):
 
 
 @first_order
-def _backward(ctx, c_spikes, c_peak, c_v, c_i):
+def _backward(ctx, c_spikes, c_peak, c_i):
     from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
     fixed, state = ctx.fixed, ctx.state
-    spikes, peak, v, i, drive, w_rec, *of_neurons = ctx.saved_tensors
+    spikes, peak, i, drive, w_rec, *of_neurons = ctx.saved_tensors
     steps, batch, n = peak.shape
     like, nothing = peak.dtype, torch.empty(0, 0, dtype=peak.dtype)
     slope = _slope(loops, fixed.spike, peak, of_neurons[1])
     weights = _by_lag(w_rec if fixed.back is None else fixed.back, fixed)
     layer = _layer(loops, fixed, of_neurons, weights, drive)
-    path = loops.Steps(*(_flat(x) for x in (peak, v, i)))
-    c_spikes, *given = (_flat(nothing if x is None else x) for x in (c_spikes, c_peak, c_v, c_i))
+    path = loops.Steps(_flat(peak), _flat(i))
+    c_spikes, *given = (_flat(nothing if x is None else x) for x in (c_spikes, c_peak, c_i))
     lam_v, *sums = (torch.zeros(batch, n, dtype=like) for _ in range(7))
     lam_i, d_drive = fresh(peak.shape, peak), torch.empty_like(drive)
     needs_drive, _, _, *needs = ctx.needs_input_grad[4:]
