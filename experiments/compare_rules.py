@@ -78,7 +78,7 @@ ALIGNED = ("event", "surrogate", "feedback_alignment", "direct_feedback_alignmen
 TASKS = {
     "yin_yang": Task(
         "Yin-Yang",
-        (*ALIGNED, "superspike", "superspike_random", "local_errors"),
+        ("event", "surrogate", "feedback_alignment", "superspike", "local_errors"),  # one hidden layer: alignment is direct
         ("reservoir", "evolution", "converted"),
         "accuracy",
         {
@@ -89,7 +89,7 @@ TASKS = {
     ),
     "delayed_xor": Task(
         "Delayed XOR",
-        (*ALIGNED, "eprop", "eprop_random", "superspike_random"),
+        (*ALIGNED, "eprop", "eprop_random"),
         ("reservoir", "evolution"),
         "accuracy",
         {
