@@ -344,12 +344,13 @@ def written(found: Mapping[str, Mapping[str, Found]], config: Config, root: Path
 
 Written by `{command}`: {versions["machine"]}, one thread a training, {config.parallel} at a time; torch {versions["torch"]};
 {date.today()}. Seeds {seeds}; mean ± standard deviation over them on held-out trials. The same networks, costs, batches and
-optimiser, whatever the rule. Peak memory is that of the whole process.
+optimiser, whatever the rule, but for local errors, whose hidden layer has a cost of its own, and escape noise, which learns by
+the likelihood of the target, without the remedy for silent neurons. Peak memory is that of the whole process.
 
 Cosines are those of a rule's gradient of all parameters to the event adjoint's, of the same cost at the same weights on the
 same batch, in float64, at the start, in the middle and at the end: of the rule's own training, and of trainings by the exact
 gradient. A rule on a clock differentiates the network on that clock, whose spike times are off by half a step; a cosine is
-that of both.
+that of both. Of rules with a cost of their own it is that of the gradient of this cost to the exact one of the task's.
 
 ![What each rule reaches, and where it points]({names["training"].name})
 

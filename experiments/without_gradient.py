@@ -94,7 +94,7 @@ def xor_reservoir(task: XorByAnyRule) -> Found:
 def evolved(task: YinYangByAnyRule | XorByAnyRule | PatternsByAnyRule, generations: int) -> Found:
     """The mean of the last generation."""
     net, generator = task.network().to(task.dtype), task.generator()
-    evolution = Evolution(net, sigma=0.1, seed=task.config.seed)
+    evolution = Evolution(net, sigma=0.1, seed=task.config.seed, keep="mean")
     with torch.no_grad():
         for step in range(generations):
             batch = task.place(task.batch(generator, step))

@@ -122,6 +122,11 @@ class ClockedRun:
     def v(self) -> Float[Tensor, "T1 B N"]:
         return self._v if isinstance(self._v, Tensor) else self._v()
 
+    @property
+    def held(self) -> Tensor | None:
+        """v⁺ where it is kept, and not found when asked for."""
+        return self._v if isinstance(self._v, Tensor) else None
+
     def last(self) -> LIFState:
         """The state at the end."""
         return LIFState(self.v[-1].clone(), self.i[-1].clone())

@@ -75,6 +75,8 @@ class ClockedSolution:
     def __post_init__(self) -> None:
         parts = {}
         for k, run in enumerate(self._runs):
+            if run.held is not None:
+                parts[f"sol.v[{k}]"] = run.held
             parts |= {f"sol.spikes_on_grid({k})": run.spikes, f"sol.i[{k}]": run.i}
         object.__setattr__(self, "_seal", Seal(**parts))
 

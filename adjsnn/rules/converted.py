@@ -136,7 +136,16 @@ class Converted:
             x: inputs of the model, (B, n_in).
             generator: as of `inputs`.
             options: of `adjsnn.solve`; on a clock adjoint and dt.
+
+        Raises:
+            ConfigurationError: another t_end than the conversion's.
         """
+        if options.get("t_end", self.t_end) != self.t_end:
+            raise ConfigurationError(
+                f"t_end={options['t_end']!r} of inputs over {self.t_end:g} ms",
+                "the conversion's own",
+                f"Converted(..., t_end={options['t_end']!r})",
+            )
         if self.encode != "current":
             return solve(self.net, self.inputs(x, generator=generator), **options)
         options = {"dt": self.t_end} | options

@@ -166,7 +166,12 @@ class Reservoir:
         if isinstance(net, LIFNetwork) and net.tau_out != self.tau:
             raise ConfigurationError(f"tau_out={net.tau_out!r}, and a filter of {self.tau:g} ms", "the same", "tau=None")
         now = dict(net.named_parameters())
-        moved = [name for name, p in self._frozen.named_parameters() if name != "w_out" and not torch.equal(p, now[name])]
+        frozen = {name: p for name, p in self._frozen.named_parameters() if name != "w_out"}
+        if any(now[name].dtype != p.dtype for name, p in frozen.items()):
+            raise ConfigurationError(
+                f"a network of {net.w_out.dtype} frozen in another dtype", "the same", "net.to(dtype) before Reservoir(net)"
+            )
+        moved = [name for name, p in frozen.items() if not torch.equal(p, now[name])]
         if moved:
             raise ConfigurationError(
                 f"a network whose {', '.join(moved)} changed since it was frozen", "the frozen one", "Reservoir(net).fit(...)"

@@ -29,11 +29,20 @@ class RMaxProp(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: Number = 1e-3, decay: Number = DECAY) -> None:
-        lr = positive("lr", lr, remedy="lr=1e-3")
-        decay = positive("decay", decay, remedy="decay=0.98")
-        if decay > 1.0:
-            raise ConfigurationError(f"decay={decay:g}", "at most 1, which forgets nothing", "decay=0.98")
+        lr, decay = positive("lr", lr, remedy="lr=1e-3"), positive("decay", decay, remedy="decay=0.98")
         super().__init__(params, {"lr": lr, "decay": decay})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """A group of parameters, with an lr and a decay of its own where it has them.
+
+        Raises:
+            ConfigurationError: as of the class.
+        """
+        given = {**self.defaults, **param_group}
+        positive("lr", given["lr"], remedy="lr=1e-3")
+        if positive("decay", given["decay"], remedy="decay=0.98") > 1.0:
+            raise ConfigurationError(f"decay={given['decay']:g}", "at most 1, which forgets nothing", "decay=0.98")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

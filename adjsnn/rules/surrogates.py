@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import pi
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,9 +45,8 @@ class Surrogate(ABC):
 
     @property
     def loops(self) -> Slope | None:
-        """What compiled loops know of it; None for a shape that they do not know, and whatever a subclass may have changed."""
-        known = LOOPS.get(type(self))
-        slope = float(self.slope)
+        """What compiled loops know of it; None for a shape that they do not know, a subclass's own or one put in its place."""
+        known, slope = LOOPS.get((type(self).shape, type(self).derivative)), float(self.slope)
         return None if known is None else Slope(known, slope, slope / self.area if self.normalised else 1.0)
 
     def fire(self, x: Tensor) -> Tensor:
@@ -123,10 +122,13 @@ class Arctangent(Surrogate):
         return x.square_().add_(1.0).reciprocal_()
 
 
-LOOPS: dict[type[Surrogate], str] = {
-    FastSigmoid: "fast sigmoid",
-    Triangle: "triangle",
-    RectifiedLinear: "rectified linear",
-    Boxcar: "boxcar",
-    Arctangent: "arctangent",
+LOOPS: dict[Any, str] = {
+    (shape.shape, Surrogate.derivative): name
+    for shape, name in (
+        (FastSigmoid, "fast sigmoid"),
+        (Triangle, "triangle"),
+        (RectifiedLinear, "rectified linear"),
+        (Boxcar, "boxcar"),
+        (Arctangent, "arctangent"),
+    )
 }

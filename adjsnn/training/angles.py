@@ -24,6 +24,8 @@ def angles(experiment: Experiment[Any], net: nn.Module) -> dict[str, float]:
     exact g, all parameters as one vector: cosine_<rule> is ⟨r, g⟩/(‖r‖‖g‖), ratio_<rule> ‖r‖/‖g‖, signs_<rule> the share of
     entries of equal sign, and miscounted_<rule> that of the (sample, neuron) pairs with another number of spikes.
 
+    A rule whose cost is its own, such as a likelihood, is held against the exact gradient of the experiment's cost.
+
     Args:
         experiment: what is trained; neither it nor the network changes.
         net: the network as it is.
@@ -41,6 +43,7 @@ def angles(experiment: Experiment[Any], net: nn.Module) -> dict[str, float]:
             g, exact = _of(experiment, measured, batch, "default", config.slope)
             figures: dict[str, float] = {}
             for rule in config.angles:
+                torch.manual_seed(config.seed + BATCH)  # of a rule that draws spikes the same ones at each evaluation
                 r, sol = _of(experiment, measured, batch, *named(rule, config.slope, experiment.adjoints))
                 row = compared(rule, "all", r, g)
                 off = share_miscounted(sol, exact)

@@ -24,13 +24,17 @@ class SizedAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; gradients are scaled for it and left scaled."""
+        """One step, after the closure where there is one; gradients are scaled for it and left scaled."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         before = {p: (p.clone(), p / size) for p, size in self.sizes.items()}
         for p, size in self.sizes.items():
             p.copy_(before[p][1])  # x itself: beside a p of 1e13 a step of 0.01 would be lost
             if p.grad is not None:
                 p.grad.mul_(size)
-        loss = super().step(closure)
+        super().step()
         for p, size in self.sizes.items():
             start, x = before[p]
             p.copy_(start + size * (p - x))

@@ -11,7 +11,17 @@ from adjsnn import ConfigurationError, LIFNetwork, SpikeTrains
 from adjsnn.lif import flow
 from adjsnn.lif.clocked import _relative_gain, arrivals, clocked_layer, unroll
 from adjsnn.lif.network import LIFState
-from adjsnn.rules import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, SurrogateBPTT, Triangle
+from adjsnn.rules import (
+    RTRL,
+    Arctangent,
+    Boxcar,
+    Exponential,
+    FastSigmoid,
+    RectifiedLinear,
+    SuperSpike,
+    SurrogateBPTT,
+    Triangle,
+)
 
 F64 = torch.float64
 SHAPES = (FastSigmoid, Triangle, RectifiedLinear, Exponential, Boxcar, Arctangent)
@@ -347,3 +357,22 @@ def test_input_times_that_require_a_gradient_are_refused():
     moved = SpikeTrains(x.idx, x.time.clone().requires_grad_(), 5, 60.0)
     with pytest.raises(ConfigurationError, match="on a clock"):
         adjsnn.solve(network(), moved, dt=0.5, adjoint=SurrogateBPTT())
+
+
+@pytest.mark.parametrize("rule", [SurrogateBPTT(), SuperSpike(), RTRL()])
+@pytest.mark.parametrize("kernels", ["plain", "auto"])
+def test_states_that_were_changed_give_no_other_figures(rule, kernels):
+    """Where v is kept it is sealed; where it is found when asked for, a change of it changes nothing else."""
+    net, x = network(False, learn=("weights",)), spikes()
+    untouched = adjsnn.solve(net, x, dt=0.5, adjoint=rule, kernels=kernels)
+    expected, speeds = untouched.final_state[0].v.detach().clone(), untouched.layer_speeds(0)
+    sol = adjsnn.solve(net, x, dt=0.5, adjoint=rule, kernels=kernels)
+    with torch.no_grad():
+        sol.v[0].fill_(7.0)
+    for figure, wanted in ((lambda: sol.final_state[0].v, expected), (lambda: sol.layer_speeds(0), speeds)):
+        try:
+            found = figure()
+        except ConfigurationError as error:
+            assert "sol.v[0]" in str(error)  # noqa: PT017  one of the two
+        else:
+            torch.testing.assert_close(found.detach(), wanted)

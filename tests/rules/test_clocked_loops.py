@@ -134,3 +134,16 @@ def test_every_shape_is_the_same_in_the_loops(shape, normalised):
             assert bool(expected.any())
             torch.testing.assert_close(own, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
     assert (shape(3.0).loops is None) == (shape in (Exponential, Steeper))
+
+
+def test_a_shape_that_is_put_in_the_place_of_a_known_one_is_the_one_that_counts(monkeypatch):
+    monkeypatch.setattr(FastSigmoid, "shape", lambda self, x: torch.full_like(x, 0.5))
+    net, x = network(), spikes()
+    found = [
+        torch.autograd.grad(
+            adjsnn.solve(net, x, dt=0.5, adjoint=SurrogateBPTT(), kernels=kernels).readout.square().sum(), [*net.w_in]
+        )
+        for kernels in ("fused", "plain")
+    ]
+    for own, expected in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max()))

@@ -168,6 +168,9 @@ def test_it_learns_on_and_is_still_read_as_converted():
 
 def test_what_cannot_be_is_refused():
     net, x = model(6, 8, 3), data()
+    for encode in ("current", "regular", "poisson"):
+        with pytest.raises(ConfigurationError, match="t_end=400.0"):
+            Converted(net, x, t_end=200.0, encode=encode).solve(x, t_end=400.0)
     for bad, message in (
         (nn.Linear(6, 3), "a model of type Linear"),
         (nn.Sequential(nn.Linear(6, 3)), "a model of 1 parts"),

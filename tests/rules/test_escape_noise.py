@@ -322,6 +322,11 @@ def test_a_loss_of_drawn_spikes_alone_is_refused():
         value = score_function(loss(sol).expand(4), sol)
         assert value.requires_grad, name
         value.backward()
+    sol = adjsnn.solve(net, x, dt=0.5, adjoint=EscapeNoise(seed=0))
+    with torch.no_grad():
+        score_function(sol.readout.square().sum((0, 2)), sol)  # to be looked at
+    with pytest.raises(ConfigurationError, match="score_function"):
+        losses["readout"](sol).backward()
     with pytest.raises(ConfigurationError, match="score_function"):
         adjsnn.gradcheck.angle(net, x, losses["distance"], [EscapeNoise(seed=0)], dt=0.5)
     of_last = adjsnn.solve(net, x, dt=0.5, adjoint=EscapeNoise(seed=3)).layer_spikes[1]

@@ -63,3 +63,5 @@ def test_it_takes_a_closure():
 def test_what_cannot_be_is_refused(bad):
     with pytest.raises(ConfigurationError):
         RMaxProp([torch.nn.Parameter(torch.ones(1))], **bad)
+    with pytest.raises(ConfigurationError):
+        RMaxProp([{"params": [torch.nn.Parameter(torch.ones(1))], **bad}])

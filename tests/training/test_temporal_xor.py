@@ -97,6 +97,24 @@ def test_steps_do_not_depend_on_the_unit(size):
     assert float((x.detach() - torch.tensor([0.5, -2.0, 1.0])).abs().min()) > 0.3
 
 
+def test_a_closure_is_of_the_parameters_themselves():
+    p, seen = torch.tensor([4.0, 2.0], requires_grad=True), []
+    optimiser, expected = SizedAdam({p: torch.tensor([4.0, 0.1])}, lr=1e-3), p.detach().clone().requires_grad_()
+
+    def closure():
+        optimiser.zero_grad()
+        seen.append(p.detach().clone())
+        p.square().sum().backward()
+        return float(p.detach().square().sum())
+
+    assert optimiser.step(closure) == 20.0
+    assert seen[0].tolist() == [4.0, 2.0]
+    other = SizedAdam({expected: torch.tensor([4.0, 0.1])}, lr=1e-3)
+    expected.square().sum().backward()
+    other.step()
+    assert torch.equal(p, expected)
+
+
 def test_times_that_cannot_be(tmp_path, capsys):
     assert main(TemporalXor, argv=["--early", "12", "--runs", str(tmp_path)]) == 1
     assert "early ≤ late" in capsys.readouterr().err
