@@ -237,10 +237,10 @@ def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.nanmean(values, 0), width
 
 
-def stages(cosines: np.ndarray) -> str:
-    """Cosine at the start, in the middle and at the end of training, mean over seeds."""
-    mean, _ = mean_and_error(cosines)
-    return ", ".join(f"{mean[k]:.2f}" for k in (0, len(mean) // 2, -1))
+def stages(values: np.ndarray, form: str = ".2f") -> str:
+    """A number at the start, in the middle and at the end of training, mean over seeds."""
+    mean, _ = mean_and_error(values)
+    return ", ".join(f"{mean[k]:{form}}" for k in (0, len(mean) // 2, -1))
 
 
 def task_table(task: str, found: Mapping[str, Found], ways: Mapping[str, list[dict[str, float]]]) -> str:
@@ -255,18 +255,27 @@ def task_table(task: str, found: Mapping[str, Found], ways: Mapping[str, list[di
             spread(of.numbers("seconds"), ".1f"),
             spread(of.numbers("peak_mb"), ".0f"),
             "1" if own is None else stages(own),
+            "" if own is None else stages(100.0 * of.column(f"miscounted_{rule}"), ".0f"),
             ("1" if rule == "event" else "") if along is None else stages(along),
             ", ".join(CATALOGUE[RULES[rule].row].knows),
         ]
     for way, numbers in ways.items():
         shown = [*((name, form) for name, (_, form) in TASKS[task].columns.items()), ("seconds", ".1f"), ("peak_mb", ".0f")]
         cells = [spread([each[name] for each in numbers], form) for name, form in shown]
-        rows[RULES[way].label] = [*cells, "", "", ", ".join(CATALOGUE[RULES[way].row].knows)]
+        rows[RULES[way].label] = [*cells, "", "", "", ", ".join(CATALOGUE[RULES[way].row].knows)]
     labels = [label for label, _ in TASKS[task].columns.values()]
     return table(
         rows,
         "rule",
-        [*labels, "training s", "peak MB", "cosine, own training", "cosine, exact training", "what a synapse must know"],
+        [
+            *labels,
+            "training s",
+            "peak MB",
+            "cosine, own training",
+            "other counts, %",
+            "cosine, exact training",
+            "what a synapse must know",
+        ],
     )
 
 
@@ -286,17 +295,18 @@ def draw_training(found: Mapping[str, Mapping[str, Found]]) -> plotting.Figure:
     for (left, right), (task, rules) in zip(grid, found.items(), strict=True):
         for number, (rule, of) in enumerate(rules.items()):
             colour, step = plotting.COLOURS[number % len(plotting.COLOURS)], np.array(of.metrics[0]["iteration"])
+            style = ("-", "--")[number // len(plotting.COLOURS)]
             for axes, name in ((left, TASKS[task].metric), (right, f"cosine_{rule}")):
                 if rule == "event" and axes is right:
                     continue
                 mean, error = mean_and_error(of.column(name))
-                axes.plot(step, mean, color=colour, lw=1.4, label=RULES[rule].label)
+                axes.plot(step, mean, color=colour, ls=style, lw=1.4, label=RULES[rule].label)
                 axes.fill_between(step, mean - error, mean + error, color=colour, alpha=0.15, lw=0)
         right.axhline(0.0, color=plotting.INK, lw=0.6, ls=":")
         left.set(xlabel="training step", ylabel=f"{TASKS[task].metric}, validation")
         right.set(xlabel="training step", ylabel="cosine to the exact gradient", ylim=(-1.0, 1.02))
         left.set_title(f"{TASKS[task].title}: what is reached", loc="left")
-        right.set_title("where the rule points, through its own training", loc="left")
+        right.set_title("where each rule points", loc="left")
         left.legend(fontsize=5.5)
     return figure
 
@@ -350,7 +360,8 @@ the likelihood of the target, without the remedy for silent neurons. Peak memory
 Cosines are those of a rule's gradient of all parameters to the event adjoint's, of the same cost at the same weights on the
 same batch, in float64, at the start, in the middle and at the end: of the rule's own training, and of trainings by the exact
 gradient. A rule on a clock differentiates the network on that clock, whose spike times are off by half a step; a cosine is
-that of both. Of rules with a cost of their own it is that of the gradient of this cost to the exact one of the task's.
+that of both. Other counts are the share of neurons that spike more or less often there than without a clock: where they are
+many, as in a recurrent network that magnifies every difference, it is another network whose gradient is compared. Of rules with a cost of their own it is that of the gradient of this cost to the exact one of the task's.
 
 ![What each rule reaches, and where it points]({names["training"].name})
 
