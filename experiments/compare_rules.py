@@ -360,8 +360,9 @@ the likelihood of the target, without the remedy for silent neurons. Peak memory
 Cosines are those of a rule's gradient of all parameters to the event adjoint's, of the same cost at the same weights on the
 same batch, in float64, at the start, in the middle and at the end: of the rule's own training, and of trainings by the exact
 gradient. A rule on a clock differentiates the network on that clock, whose spike times are off by half a step; a cosine is
-that of both. Other counts are the share of neurons that spike more or less often there than without a clock: where they are
-many, as in a recurrent network that magnifies every difference, it is another network whose gradient is compared. Of rules with a cost of their own it is that of the gradient of this cost to the exact one of the task's.
+that of both. Other counts are the share of neurons that spike more or less often there than without a clock: where they
+are many, as in a recurrent network that magnifies every difference, it is another network whose gradient is compared. Of
+rules with a cost of their own a cosine is that of the gradient of this cost to the exact one of the task's.
 
 ![What each rule reaches, and where it points]({names["training"].name})
 
