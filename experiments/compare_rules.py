@@ -349,7 +349,9 @@ def written(found: Mapping[str, Mapping[str, Found]], config: Config, root: Path
     save_figure(draw_training(found), names["training"])
     save_figure(draw_slopes(found), names["slopes"])
     versions, seeds = first.summary["versions"], f"{config.first_seed} to {config.first_seed + config.seeds - 1}"
-    command = f"python experiments/compare_rules.py {config.flags}".strip()
+    given = {"first-seed": config.first_seed, "seeds": config.seeds, "generations": config.generations}
+    command = " ".join(["python experiments/compare_rules.py", *(f"--{name} {x}" for name, x in given.items())])
+    command += f' "--flags={config.flags}"' if config.flags else ""
     text = f"""# Learning rules beside the exact gradient
 
 Written by `{command}`: {versions["machine"]}, one thread a training, {config.parallel} at a time; torch {versions["torch"]};
