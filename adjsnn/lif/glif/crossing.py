@@ -30,7 +30,9 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
     moving = [(h, s) for h, s in zip(state.h.tolist(), p.th_rate.tolist(), strict=True) if h != 0.0]
     g = _collected([(push, 0.0), *currents, *(((s - mu) * h, s) for h, s in moving)])
     # f and g times e^{slowest t}: of a long silence as well the sign is that of the slowest part.
-    slowest = min([0.0] * (push != 0.0) + [mu] * (x != 0.0 or bool(currents)) + [rate for _, rate in currents + moving], default=0.0)
+    slowest = min(
+        [0.0] * (push != 0.0) + [mu] * (x != 0.0 or bool(currents)) + [rate for _, rate in currents + moving], default=0.0
+    )
 
     def gap(t: float) -> tuple[float, float]:
         f = x * exp(-(mu - slowest) * t) + (push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0)
@@ -104,17 +106,22 @@ def _kernel(a: float, b: float, t: float) -> float:
 def _root(function: WithSlope, low: float, high: float, climbs: bool) -> float:
     """Where a function that is e^{-ρt} times a monotone one changes sign between low and high, rounded to the side after.
 
-    Newton's method for the monotone one, a rounding further than it says so that the root is soon enclosed, and every third time
-    a bisection, so that it ends whatever the rounding of the function.
+    Newton's method for the monotone one, from the best point so far and a little further than it says, so that the root is soon
+    enclosed from both sides; every third time a bisection, so that it ends whatever the rounding of the function.
     """
-    t, step = low, 0
+    t, best, side, further, step = low, (low, np.inf, 0.0), False, 2.0**-52, 0
     while True:
         value, slope = function(t)
-        low, high = (low, t) if (value >= 0.0 if climbs else value <= 0.0) else (t, high)
+        after = value >= 0.0 if climbs else value <= 0.0
+        low, high = (low, t) if after else (t, high)
         middle = 0.5 * (low + high)
         if high - low <= 2.0**-52 * high or not low < middle < high:
             return high
-        move = -value / slope if slope != 0.0 else np.inf
-        new = t + move + (2.0**-52 * high if move > 0.0 else -(2.0**-52) * high)
+        if abs(value) < abs(best[1]):
+            best = (t, value, slope)
+        move = -best[1] / best[2] if best[2] != 0.0 else np.inf
+        new = best[0] + move + (further if move > 0.0 else -further) * high
+        further = 2.0**-52 if after != side else 4.0 * further
+        side = after
         step += 1
         t = new if low < new < high and step % 3 else middle

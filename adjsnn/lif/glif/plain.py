@@ -133,9 +133,7 @@ class _Run(Cells):
             raise above(self.trial, self.sample, n, float(self.since[n]))
 
 
-def run_sample(
-    layer: GLIF, times: np.ndarray, sources: np.ndarray, start: GLIFState, trial: Trial, sample: int
-) -> SampleRun:
+def run_sample(layer: GLIF, times: np.ndarray, sources: np.ndarray, start: GLIFState, trial: Trial, sample: int) -> SampleRun:
     """Solve one sample of a layer from its input spikes."""
     run, p = _Run(layer, start, trial, sample), layer.neurons
     everyone, probes, done = np.arange(len(start.v)), trial.probes, 0
