@@ -16,7 +16,7 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
     """Time of the first crossing of θ from below in [0, horizon], or inf, equation (6.3).
 
     f = v - θ climbs, up to a positive factor, where g = (d/dt + μ) f is positive, so that it crosses in the first such interval
-    at whose end it is positive. At the horizon it need only have reached 0; elsewhere just touching 0 from below is no crossing.
+    at whose end it is positive. At the horizon it need only have reached 0; just touching 0 elsewhere is no crossing.
 
     Args:
         state: v, a number, c (P,) and h (H,) of one neuron that is not held, no further above θ than rounding.
@@ -35,7 +35,8 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
     )
 
     def gap(t: float) -> tuple[float, float]:
-        f = x * exp(-(mu - slowest) * t) + (push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0)
+        f = x * exp(-(mu - slowest) * t) if x != 0.0 else 0.0
+        f += push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0
         f += sum(c * _kernel(mu - slowest, r - slowest, t) for c, r in currents)
         f -= sum(h * exp(-(s - slowest) * t) for h, s in moving)
         return f, _value(g, slowest, t)

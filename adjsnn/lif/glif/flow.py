@@ -16,7 +16,7 @@ def of(neurons: Neurons, who: X | int) -> Neurons:
 
 
 def kernel(a: X, b: X | float, t: X) -> X:
-    """K(a, b) = (e^{-at} - e^{-bt})/(b - a) at t, t e^{-at} for a = b, as the slower exponential times expm1: no cancellation."""
+    """K(a, b) = (e^{-at} - e^{-bt})/(b - a) at t, t e^{-at} for a = b, by the slower exponential and expm1: no cancellation."""
     apart = np.abs(b - a)
     return np.exp(-np.minimum(a, b) * t) * np.where(apart > 0.0, -np.expm1(-apart * t) / np.where(apart > 0.0, apart, 1.0), t)
 
