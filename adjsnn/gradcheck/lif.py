@@ -49,8 +49,11 @@ class LIFProbe(Probe):
     def _initial(self, y0: Sequence[LIFState] | None) -> list[LIFState]:
         batch = self.inputs.batch if isinstance(self.inputs, SpikeTrains) else self.inputs.shape[1]
         y0 = self.system.initial_state(batch) if y0 is None else y0
-        states = [LIFState(*(x.detach().double().clone().requires_grad_() for x in state)) for state in y0]
-        self.leaves |= {f"y0[{k}].{name}": x for k, state in enumerate(states) for name, x in state._asdict().items()}
+        states = [
+            LIFState._make(None if x is None else x.detach().double().clone().requires_grad_() for x in state) for state in y0
+        ]
+        named = {f"y0[{k}].{name}": x for k, state in enumerate(states) for name, x in state._asdict().items()}
+        self.leaves |= {name: x for name, x in named.items() if x is not None}
         return states
 
     def _branches(self, sol: LIFSolution) -> Tensor:

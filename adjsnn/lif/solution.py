@@ -70,8 +70,10 @@ class LIFSolution:
         t_end: end of the trial, ms.
         ts: (T,), times at which states were asked for, ms; empty without.
         v: voltage of each layer at these times, each (T, B, N_l); differentiable. At the instant of an event that after it.
-        i: current of each layer, likewise.
-        final_state: voltage and current of each layer at t_end; differentiable. It holds neither what is left of refractory
+        i: current of each layer, likewise, or (T, B, K, N_l) of K receptors.
+        a: spike-triggered currents of each layer, (T, B, J, N_l), or None without.
+        h: components of the threshold of each layer beside v_th, (T, B, H, N_l), or None without.
+        final_state: the state of each layer at t_end; differentiable. It holds neither what is left of refractory
             times nor spikes on their way through delays: where there are any, no solve that starts from it is the continuation.
 
     Raises:
@@ -82,6 +84,8 @@ class LIFSolution:
     ts: Float[Tensor, " T"]
     v: list[Tensor]
     i: list[Tensor]
+    a: list[Tensor | None]
+    h: list[Tensor | None]
     final_state: list[LIFState]
     _layers: list[LIFLayer] = field(repr=False)
     _results: list[LayerResult] = field(repr=False)
@@ -102,6 +106,21 @@ class LIFSolution:
     def layer_spikes(self) -> list[SpikeTrains]:
         """Spikes of each layer, their times differentiable."""
         return [self._trains(layer, self._result(k)) for k, layer in enumerate(self._layers)]
+
+    @untraced
+    def threshold(self, layer: int = -1) -> Float[Tensor, "T B N"]:
+        """Threshold of each neuron at the times ts, v_th and what its spikes have added, (6.1); differentiable."""
+        k = self._number(layer)
+        v_th, h = self._layers[k].v_th, self.h[k]
+        return v_th.expand_as(self.v[k]) if h is None else v_th + h.sum(2)
+
+    @untraced
+    def currents(self, layer: int = -1) -> Float[Tensor, "T B N"]:
+        """All current into each neuron at the times ts, through receptors and triggered by its spikes, without bias and drive."""
+        k = self._number(layer)
+        i, a = self.i[k], self.a[k]
+        synaptic = i if i.dim() == 3 else i.sum(2)
+        return synaptic if a is None else synaptic + a.sum(2)
 
     @untraced
     def spike_times(self, layer: int = -1) -> Float[Tensor, " S"]:
@@ -322,7 +341,9 @@ def _flat(spikes: Events, n: int) -> Tensor:
 
 
 def _speeds(layer: LIFLayer, result: LayerResult) -> Tensor:
-    """v̇ just before each spike, 1/ms, (2.7)."""
+    """v̇ just before each spike, 1/ms, (2.7); of a generalised layer v̇ - θ̇, (6.4)."""
+    if result.run.speed is not None:
+        return result.run.speed
     n = result.run.spikes.neuron
     v_th, bias, tau_mem = (x.detach().double() for x in (layer.v_th, layer.bias, layer.tau_mem))
     return (result.run.current + bias[n] - v_th[n]) / tau_mem[n]
