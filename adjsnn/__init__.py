@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from adjsnn.hybrid.solution import HybridSolution
     from adjsnn.hybrid.system import HybridSystem
     from adjsnn.lif.adjoint import EventAdjoint
-    from adjsnn.lif.network import LIFNetwork, LIFState
+    from adjsnn.lif.network import AdaptiveState, LIFNetwork, LIFState
     from adjsnn.lif.solution import LIFSolution
+    from adjsnn.lif.synapses import Synapses
     from adjsnn.numerics.memory import release_memory
     from adjsnn.spikes import SpikeTrains
 
@@ -44,6 +45,7 @@ __all__ = [
     "LIF",
     "NIF",
     "QIF",
+    "AdaptiveState",
     "AdjsnnError",
     "Backsolve",
     "BacksolveWarning",
@@ -75,6 +77,7 @@ __all__ = [
     "RectangularGate",
     "SpikeTrains",
     "StepTooLongWarning",
+    "Synapses",
     "collate_spikes",
     "gradcheck",
     "losses",
@@ -104,7 +107,8 @@ _HOME = {
         "hybrid.solution": "HybridSolution",
         "hybrid.system": "HybridSystem",
         "lif.adjoint": "EventAdjoint",
-        "lif.network": "LIFNetwork LIFState",
+        "lif.network": "AdaptiveState LIFNetwork LIFState",
+        "lif.synapses": "Synapses",
         "lif.solution": "LIFSolution",
         "numerics.memory": "release_memory",
         "spikes": "SpikeTrains",

@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, four, state_of
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 FIELDS = len(LIFLayer._fields)
-WIDTH = FIELDS + len(LIFState._fields)  # tensors of one layer among the arguments
-OUT = 1 + len(LIFState._fields)  # and among the results: times and states
+STATES = AdaptiveState._fields
+WIDTH = FIELDS + len(STATES)  # tensors of one layer among the arguments
+OUT = 1 + len(STATES)  # and among the results: times and states
 Back = Callable[..., LayerGradients]  # from (trial, *arguments), the arguments those of `lif.plain_adjoint.backward`
 
 
@@ -32,7 +33,7 @@ def attach(problem: LIFProblem, back: Back = exact) -> LIFSolution:
         back: gradients of a layer's arguments from the cotangents of its results.
     """
     runs: list[LayerRun] = []
-    flat = [x for layer, state in zip(problem.layers, problem.y0, strict=True) for x in (*layer, *state)]
+    flat = [x for layer, state in zip(problem.layers, problem.y0, strict=True) for x in (*layer, *four(state))]
     drive = None if problem.drive is None else problem.drive.values
     results = _Attached.apply(problem.trial, back, runs, problem.time, drive, *flat)
     rows = [results[k : k + OUT] for k in range(0, len(results), OUT)]
@@ -50,7 +51,7 @@ class _Attached(FirstOrder):
             run = trial.body.forward(layer, inputs, state, trial.of_layer(k, drive))
             # Users change results in place: of what they are given, the run keeps only a copy of the times.
             outputs.append(run.spikes.time.to(layer.w_in, copy=True))
-            outputs += [None if x is None else x.to(layer.w_in) for x in LIFState(*run.states)]
+            outputs += [None if x is None else x.to(layer.w_in) for x in four(run.states)]
             runs.append(run._replace(states=None))
             inputs = run.spikes
         ctx.trial, ctx.back, ctx.runs = trial, back, tuple(runs)
@@ -80,12 +81,12 @@ def _backward(ctx, *cotangents):
         inputs = ctx.runs[k - 1].spikes if k else Events(trial.first, time.detach().double(), trial.source)
         at_spikes = sum((c for c in (above, given[0]) if c is not None), torch.zeros_like(run.spikes.time))
         need = needs[k * WIDTH : (k + 1) * WIDTH]
-        names = frozenset(name for name, n in zip((*LIFLayer._fields, *LIFState._fields), need, strict=True) if n)
+        names = frozenset(name for name, n in zip((*LIFLayer._fields, *STATES), need, strict=True) if n)
         own_cotangents = LayerCotangents(at_spikes, *given[1:])
         layer_gradients = ctx.back(trial, layer, inputs, state, trial.of_layer(k, drive), run, own_cotangents, names)
         if k == 0 and ctx.needs_input_grad[4]:
             d_drive = layer_gradients.drive.to(drive)
-        gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(layer_gradients, (*layer, *state), need)
+        gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(layer_gradients, (*layer, *four(state)), need)
         above = layer_gradients.time
     d_time = above.to(time) if ctx.needs_input_grad[3] and above is not None else None
     return None, None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
@@ -96,9 +97,9 @@ def _first(needs: Sequence[bool]) -> int:
     return list(needs).index(True) if True in needs else len(needs)
 
 
-def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:
+def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, AnyState]]:
     per_layer = [flat[k : k + WIDTH] for k in range(0, len(flat), WIDTH)]
-    return [(LIFLayer(*tensors[:FIELDS]), LIFState(*tensors[FIELDS:])) for tensors in per_layer]
+    return [(LIFLayer(*tensors[:FIELDS]), state_of(*tensors[FIELDS:])) for tensors in per_layer]
 
 
 def _tensors(layer_gradients: LayerGradients, like: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:

@@ -15,7 +15,7 @@ from adjsnn.lif.glif import plain as glif_plain
 from adjsnn.lif.glif import plain_adjoint as glif_plain_adjoint
 from adjsnn.lif.glif.body import both, both_back
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 
 
 class Forward(Protocol):
@@ -25,7 +25,7 @@ class Forward(Protocol):
         EventError: a neuron spikes more often than trial.limit.
     """
 
-    def __call__(self, layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial, /) -> LayerRun: ...
+    def __call__(self, layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial, /) -> LayerRun: ...
 
 
 class Backward(Protocol):
@@ -40,7 +40,7 @@ class Backward(Protocol):
         self,
         layer: LIFLayer,
         inputs: Events,
-        start: LIFState,
+        start: AnyState,
         trial: Trial,
         run: LayerRun,
         cotangents: LayerCotangents,
@@ -132,7 +132,7 @@ class ClockedBody(Protocol):
         self,
         layer: ClockedLayer,
         arriving: Tensor,
-        start: LIFState,
+        start: AnyState,
         drive: Tensor | None,
         spike: Differentiated,
         reset: Reset,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import EventError
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.lif.structure import Structure
 
 X: TypeAlias = Any  # a tensor; in a body of numpy an array
@@ -191,7 +191,7 @@ class LayerGradients(NamedTuple):
 def on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of float64 arrays, contiguous and in the host's memory, as one of tensors; results are views of its arrays."""
 
-    def of_tensors(layer: LIFLayer, inputs: Events, start: LIFState, *others: Any) -> Any:
+    def of_tensors(layer: LIFLayer, inputs: Events, start: AnyState, *others: Any) -> Any:
         state = State(as_array(start.v), as_array(start.i))
         return _as_tensors(function(_filled(layer), _as_arrays(inputs), state, *[_as_arrays(x) for x in others]))
 
@@ -224,7 +224,7 @@ def _as_tensors(x: Any) -> Any:
         return torch.from_numpy(x)
     if isinstance(x, LayerRun):
         return LayerRun(_as_tensors(x.spikes), torch.from_numpy(x.current), _as_tensors(x.states), x.record)
-    return type(x)(*[_as_tensors(part) for part in x])
+    return None if x is None else type(x)(*[_as_tensors(part) for part in x])
 
 
 def _bytes(record: object) -> int:

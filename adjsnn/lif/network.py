@@ -20,7 +20,7 @@ PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
 PerComponent: TypeAlias = Number | Sequence[float] | tuple[Any, ...] | None
 Delays: TypeAlias = Number | tuple[Number | None, ...] | None
 COMPONENTS = ("tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th")
-LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays", *COMPONENTS)
+LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays")
 # The order of the parameters, which saved optimisers go by.
 REGISTERED = ("tau_mem", "tau_syn", "v_th", "v_reset", "bias", "refractory", "delays", "rec_delays", "w_in", "w_rec", *COMPONENTS)
 
@@ -31,14 +31,39 @@ class LIFState(NamedTuple):
     Attributes:
         v: membrane voltage, (B, N), dimensionless.
         i: synaptic current, (B, N), or (B, K, N) of K receptors, dimensionless.
-        a: spike-triggered currents, (B, J, N), or None without.
-        h: components of the threshold beside v_th, (B, H, N), or None without.
     """
 
     v: Tensor
     i: Tensor
-    a: Tensor | None = None
-    h: Tensor | None = None
+
+
+class AdaptiveState(NamedTuple):
+    """State at one time of a layer whose spikes trigger currents or move its threshold.
+
+    Attributes:
+        v: membrane voltage, (B, N), dimensionless.
+        i: synaptic current, (B, N), or (B, K, N) of K receptors.
+        a: spike-triggered currents, (B, J, N).
+        h: components of the threshold beside v_th, (B, H, N).
+    """
+
+    v: Tensor
+    i: Tensor
+    a: Tensor
+    h: Tensor
+
+
+AnyState: TypeAlias = LIFState | AdaptiveState
+
+
+def four(state: AnyState) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """v, i, a and h, the last two None where there are none."""
+    return state if isinstance(state, AdaptiveState) else (*state, None, None)
+
+
+def state_of(v: Tensor, i: Tensor, a: Tensor | None, h: Tensor | None) -> AnyState:
+    """The other way."""
+    return LIFState(v, i) if a is None or h is None else AdaptiveState(v, i, a, h)
 
 
 class LIFLayer(NamedTuple):
@@ -205,7 +230,7 @@ class LIFNetwork(nn.Module):
         recurrent = _recurrent(recurrent, len(layers))
         self.recurrent = tuple(r or x.rec_synapses is not None for r, x in zip(recurrent, self.structure, strict=True))
         self.tau_out = positive("tau_out", tau_out, "a positive finite time in ms", "tau_out=20.0")
-        self.learn = names("learn", learn, LEARNABLE)
+        self.learn = names("learn", learn, (*LEARNABLE, *COMPONENTS))
         placement(device, generator)
         bias = flag("bias", bias) if is_flag(bias) else bias
         if bias is True:
@@ -271,21 +296,21 @@ class LIFNetwork(nn.Module):
                 )
         return [LIFLayer(*row) for row in zip(*lists, strict=True)]
 
-    def initial_state(self, batch: Count) -> list[LIFState]:
-        """State of rest of each layer: voltages and currents zero, and what spikes trigger, as LIFState says."""
+    def initial_state(self, batch: Count) -> list[AnyState]:
+        """State of rest of each layer: voltages and currents zero, and what spikes trigger, as LIFState and
+        AdaptiveState say."""
         batch = count("batch", batch, 0)
 
         def zeros(k: int, *rows: int) -> Tensor:
             return self.v_th[k].new_zeros(batch, *rows, self.layers[k])
 
-        def own(k: int, jumps: Tensor | None) -> Tensor | None:
-            return None if jumps is None else zeros(k, len(jumps))
+        def of_layer(k: int) -> AnyState:
+            receptors = self.structure[k].receptors
+            v, i = zeros(k), zeros(k) if receptors is None else zeros(k, receptors)
+            rows = [None if x is None else len(x) for x in (self.jump_adapt[k], self.jump_th[k])]
+            return LIFState(v, i) if rows == [None, None] else AdaptiveState(v, i, *(zeros(k, n or 0) for n in rows))
 
-        receptors = [() if x.receptors is None else (x.receptors,) for x in self.structure]
-        return [
-            LIFState(zeros(k), zeros(k, *rows), own(k, self.jump_adapt[k]), own(k, self.jump_th[k]))
-            for k, rows in enumerate(receptors)
-        ]
+        return [of_layer(k) for k in range(len(self.layers))]
 
     def project_(self, *, tau_min: Number = 0.1, tau_max: Number | None = None, margin: Number = 0.01) -> "LIFNetwork":
         """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.

@@ -12,7 +12,7 @@ from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer, LIFState
 from adjsnn.lif.readout import (
     Readout,
     filtered_readout,
@@ -86,11 +86,11 @@ class LIFSolution:
     i: list[Tensor]
     a: list[Tensor | None]
     h: list[Tensor | None]
-    final_state: list[LIFState]
+    final_state: list[AnyState]
     _layers: list[LIFLayer] = field(repr=False)
     _results: list[LayerResult] = field(repr=False)
     _inputs: tuple[Tensor, Events] = field(repr=False)
-    _y0: Sequence[LIFState] = field(repr=False)
+    _y0: Sequence[AnyState] = field(repr=False)
     _times: Tensor = field(repr=False)
     _readout: Readout | None = field(repr=False)
     _ran: Ran = field(repr=False)

@@ -30,7 +30,7 @@ from adjsnn.lif.drive import injected
 from adjsnn.lif.engine import Kernels, choose
 from adjsnn.lif.glif.body import is_ordinary
 from adjsnn.lif.layer import Drive, as_array
-from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
+from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, LIFNetwork
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LIFTrial
@@ -52,7 +52,7 @@ def solve_lif(
     t_end: Number | None = None,
     ts: Times | None = None,
     adjoint: LIFAdjoint | ClockedAdjoint | None = None,
-    y0: Sequence[LIFState] | None = None,
+    y0: Sequence[AnyState] | None = None,
     max_spikes: Count | None = None,
     kernels: Kernels = "auto",
 ) -> LIFSolution | ClockedSolution:
@@ -117,7 +117,7 @@ def solve_lif(
     limit = _limit(max_spikes, end)
     y0 = system.initial_state(inputs.batch) if y0 is None else y0
     _check_state(system, layers, y0, inputs.batch)
-    y0 = [LIFState._make(None if x is None else kept(x) for x in state) for state in y0]
+    y0 = [state._make(map(kept, state)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
     probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
     trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges, structures)
@@ -278,20 +278,17 @@ def _limit(max_spikes: Count | None, t_end: float) -> int:
     return count("max_spikes", max_spikes, 1, "an integer ≥ 1, or None", "max_spikes=1000")
 
 
-def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[LIFState], batch: int) -> None:
-    if not isinstance(y0, Sequence) or len(y0) != len(layers) or not all(isinstance(state, LIFState) for state in y0):
-        raise ConfigurationError(f"y0 of type {type(y0).__name__}", "a LIFState for each layer", "lif.initial_state(batch)")
+def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[AnyState], batch: int) -> None:
+    if not isinstance(y0, Sequence) or len(y0) != len(layers) or not all(isinstance(state, AnyState) for state in y0):
+        raise ConfigurationError(f"y0 of type {type(y0).__name__}", "a LIFState for each layer, or an AdaptiveState", "lif.initial_state(batch)")
     like = layers[0].w_in
     for k, (state, layer, rest) in enumerate(zip(y0, layers, system.initial_state(batch), strict=True)):
+        if type(state) is not type(rest):
+            raise ConfigurationError(f"y0[{k}] of type {type(state).__name__}", type(rest).__name__, "lif.initial_state(batch)")
         for name, x in state._asdict().items():
-            expected = getattr(rest, name)
-            if expected is None:
-                if x is not None:
-                    raise ConfigurationError(f"y0[{k}].{name} of a layer without", "None", "lif.initial_state(batch)")
-                continue
-            matches(f"y0[{k}].{name}", x, tuple(expected.shape), like, "lif.initial_state(batch)")
+            matches(f"y0[{k}].{name}", x, tuple(getattr(rest, name).shape), like, "lif.initial_state(batch)")
             finite(f"y0[{k}].{name}", x, "finite states", "lif.initial_state(batch)")
-        threshold = layer.v_th.detach() + (0.0 if state.h is None else state.h.detach().sum(1))
+        threshold = layer.v_th.detach() + (state.h.detach().sum(1) if isinstance(state, AdaptiveState) else 0.0)
         above = state.v.detach() >= threshold
         if bool(above.any()):
             sample, neuron = (int(n) for n in above.nonzero()[0])

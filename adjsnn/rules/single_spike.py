@@ -20,7 +20,6 @@ from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 LEAKLESS = 1e12  # τ_m over the length of a trial, from which on a leak is none: v loses less than 1e-12 of itself
 ENTRIES = 2**21  # arrivals times neurons that are looked at together
 COVERED = ("w_in", "tau_mem", "tau_syn", "v_th", "delays")  # what may learn
-STATES = len(LIFState._fields)
 EVENT = "adjoint=adjsnn.EventAdjoint(), which has all of it"
 
 
@@ -191,7 +190,7 @@ class _Layer(FirstOrder):
 
     @staticmethod
     def forward(ctx: Any, t_end: float, inputs: Events, runs: list[LayerRun], time: Tensor, *flat: Any) -> Any:
-        layer, (v, i, *_) = LIFLayer._make(flat[:-STATES]), flat[-STATES:]
+        layer, (v, i) = LIFLayer._make(flat[:-2]), flat[-2:]
         parts = [_first_spikes(layer, LIFState(v[part], i[part]), arrivals, t_end) for part, arrivals in _parts(inputs, layer)]
         found = _Found._make(torch.cat(x) for x in zip(*parts, strict=True))
         spikes, place = _in_order(found.time)
@@ -220,8 +219,7 @@ def _backward(ctx: Any, c_time: Any, c_v: Tensor | None, c_i: Tensor | None) -> 
     if c_v is not None or c_i is not None:
         raise ConfigurationError("a loss of the final state, by SingleSpike", "one of spike times", EVENT)
     time, when, causes, current, place, *flat = ctx.saved_tensors
-    layer, inputs = LIFLayer._make(flat[:-STATES]), ctx.inputs
-    start = LIFState._make(None if x is None else x.double() for x in flat[-STATES:])
+    layer, start, inputs = LIFLayer._make(flat[:-2]), LIFState(*(x.double() for x in flat[-2:])), ctx.inputs
     told = torch.zeros_like(when).flatten().index_put((place,), c_time).view(when.shape)
     tau, tau_mem, v_th = (x.double() for x in (layer.tau_syn, layer.tau_mem, layer.v_th))
     w = layer.w_in.double().flatten()

@@ -55,7 +55,7 @@ def fused(
     lags = torch.zeros(0, dtype=torch.long) if layer.rec_lags is None else layer.rec_lags.unique()
     w_rec = arriving.new_zeros(0, arriving.shape[2]) if layer.w_rec is None else layer.w_rec
     fixed = Fixed(spike, reset, through_reset, layer.hold, lags, layer.rec_lags, rec_back)
-    results: Any = _Fused.apply(fixed, arriving, start.v, start.i, drive, w_rec, *of_neurons)
+    results: Any = _Fused.apply(fixed, arriving, *start, drive, w_rec, *of_neurons)
     spikes, peak, i = results
     return ClockedRun(spikes, peak, lambda: after_reset(peak, spikes, layer, reset, through_reset), i)
 

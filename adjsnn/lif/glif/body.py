@@ -12,11 +12,11 @@ from torch import Tensor
 from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFGradients, GLIFRun, GLIFState
 from adjsnn.lif.glif.assemble import assembled, carried_back
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, as_array
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer, LIFState, four, state_of
 from adjsnn.lif.structure import Structure
 
-Forward = Callable[[LIFLayer, Events, LIFState, Trial], LayerRun]
-Backward = Callable[[LIFLayer, Events, LIFState, Trial, LayerRun, LayerCotangents, frozenset[str]], LayerGradients]
+Forward = Callable[[LIFLayer, Events, AnyState, Trial], LayerRun]
+Backward = Callable[[LIFLayer, Events, AnyState, Trial, LayerRun, LayerCotangents, frozenset[str]], LayerGradients]
 GLIFForward = Callable[[GLIF, Events, GLIFState, Trial], GLIFRun]
 GLIFBackward = Callable[[GLIF, Events, GLIFState, Trial, GLIFRun, GLIFCotangents, bool], GLIFGradients]
 RATES = frozenset(("tau_mem", "tau_syn", "tau_adapt", "scale_adapt", "tau_th", "scale_th"))  # need the states along a run
@@ -30,7 +30,7 @@ def is_ordinary(layer: LIFLayer, own: Structure) -> bool:
 def both(ordinary: Forward, generalised: GLIFForward) -> Forward:
     """The solve of any layer."""
 
-    def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> LayerRun:
+    def forward(layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial) -> LayerRun:
         own = trial.structure
         if own is None:
             return ordinary(layer, inputs, start, trial)
@@ -52,7 +52,7 @@ def both_back(ordinary: Backward, generalised: GLIFBackward) -> Backward:
     def backward(
         layer: LIFLayer,
         inputs: Events,
-        start: LIFState,
+        start: AnyState,
         trial: Trial,
         run: LayerRun,
         cotangents: LayerCotangents,
@@ -76,7 +76,7 @@ def both_back(ordinary: Backward, generalised: GLIFBackward) -> Backward:
         arrays = assembled(host, own).arrays()
         found = generalised(arrays, *_arrays(inputs, start, trial), run.record, given, bool(wanted & RATES))
         states = _split(layer, own, GLIFState(*(torch.from_numpy(x[None]) for x in (found.v, found.c, found.h))))
-        v, i, a, h = (None if x is None else x[0] for x in states)
+        v, i, a, h = (None if x is None else x[0] for x in four(states))
         time, drive = torch.from_numpy(found.time), torch.from_numpy(found.drive)
         assert v is not None and i is not None
         return LayerGradients(carried_back(host, own, found), time, v, i, drive, a, h)
@@ -97,26 +97,23 @@ def _on_host(layer: LIFLayer) -> LIFLayer:
     return LIFLayer._make(None if x is None else x.detach().cpu() for x in layer)
 
 
-def _arrays(inputs: Events, start: LIFState, trial: Trial) -> tuple[Events, GLIFState, Trial]:
+def _arrays(inputs: Events, start: AnyState, trial: Trial) -> tuple[Events, GLIFState, Trial]:
     """As bodies of arrays take them; no structure, which the layer's arrays hold."""
     synaptic = start.i if start.i.dim() == 3 else start.i[:, None]
     none = start.v.new_zeros(len(start.v), 0, start.v.shape[1])
-    c = torch.cat([synaptic, none if start.a is None else start.a], 1)
-    h = none if start.h is None else start.h
+    a, h = (none if x is None else x for x in four(start)[2:])
+    c = torch.cat([synaptic, a], 1)
     given = trial._replace(structure=None, probes=as_array(trial.probes), drive=as_array(trial.drive), edges=as_array(trial.edges))
     return Events(*map(as_array, inputs)), GLIFState(as_array(start.v), as_array(c), as_array(h)), given
 
 
-def _split(layer: LIFLayer, own: Structure, states: GLIFState) -> LIFState:
+def _split(layer: LIFLayer, own: Structure, states: GLIFState) -> AnyState:
     """States at the probes (P, B, …), currents of receptors apart from those that spikes trigger."""
     c = torch.as_tensor(states.c)
     i, a = c[:, :, : own.currents], c[:, :, own.currents :]
-    return LIFState(
-        torch.as_tensor(states.v),
-        i if own.receptors is not None else i[:, :, 0],
-        None if layer.tau_adapt is None else a,
-        None if layer.tau_th is None else torch.as_tensor(states.h),
-    )
+    adaptive = layer.tau_adapt is not None or layer.tau_th is not None
+    of_spikes = (a, torch.as_tensor(states.h)) if adaptive else (None, None)
+    return state_of(torch.as_tensor(states.v), i if own.receptors is not None else i[:, :, 0], *of_spikes)
 
 
 def _currents(cotangents: LayerCotangents, layer: LIFLayer, own: Structure) -> np.ndarray | None:

@@ -1,0 +1,2 @@
+from adjsnn.lif.glif.plain import forward
+from adjsnn.lif.glif.plain_adjoint import backward
