@@ -52,8 +52,8 @@ class ClockedAdjoint(Protocol):
 class EventAdjoint:
     """Exact gradient of the true cost, to rounding: the costate jumps at events and is in closed form between them.
 
-    What is stored are the spikes, with the current at each; the cost is proportional to their number. Equations (2.5)-(2.10), of
-    generalised layers (6.4).
+    What is stored are the spikes, with the current at each; the cost is proportional to their number. Equations (2.5)-(2.10),
+    of generalised layers (6.4).
     """
 
     generalised: ClassVar[bool] = True

@@ -37,7 +37,9 @@ def attach(problem: LIFProblem, back: Back = exact) -> LIFSolution:
     drive = None if problem.drive is None else problem.drive.values
     results = _Attached.apply(problem.trial, back, runs, problem.time, drive, *flat)
     rows = [results[k : k + OUT] for k in range(0, len(results), OUT)]
-    return problem.solution([LayerResult(*row[:3], run, *row[3:]) for row, run in zip(rows, runs, strict=True)])
+    return problem.solution(
+        [LayerResult(row[0], row[1], row[2], run, row[3], row[4]) for row, run in zip(rows, runs, strict=True)]
+    )
 
 
 class _Attached(FirstOrder):

@@ -13,6 +13,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, arrivals, carried, clocked_layer
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.engine import choose_clocked
+from adjsnn.lif.network import LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
@@ -52,7 +53,7 @@ def solve_clocked(
     paths = Paths() if paths is None else paths
     _rows(problem, dt, steps)  # raises before anything is solved
     sent, runs = input_spikes(problem, dt, steps), list[ClockedRun]()
-    for k, (layer, start) in enumerate(zip(problem.layers, problem.y0, strict=True)):
+    for k, (layer, start) in enumerate(zip(problem.layers, ordinary(problem), strict=True)):
         clocked = clocked_layer(layer, dt, first=k == 0)
         drive = problem.drive.values.to(layer.w_in) if problem.drive is not None and k == 0 else None
         back = paths.layers[k] if paths.layers else EXACT
@@ -64,6 +65,11 @@ def solve_clocked(
         runs.append(run)
         sent = run.spikes
     return clocked_solution(problem, runs, ran, paths)
+
+
+def ordinary(problem: LIFProblem) -> list[LIFState]:
+    """The initial states, of ordinary layers: those of others are refused at the door."""
+    return [LIFState(state.v, state.i) for state in problem.y0]
 
 
 def clocked_solution(

@@ -1,17 +1,17 @@
 """Layered networks of LIF neurons with exponential synapses and jumps, equations (2.1), (2.2): parameters, no solver."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive, values
+from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.start import check_values, delay_times, per_layer, time_constants, triggered, weight
-from adjsnn.lif.structure import Structure, structures
+from adjsnn.lif.structure import structures
 from adjsnn.lif.synapses import Synapses
 from adjsnn.numerics.bounds import clip, separate
 from adjsnn.reparametrized import renew
@@ -22,7 +22,10 @@ Delays: TypeAlias = Number | tuple[Number | None, ...] | None
 COMPONENTS = ("tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th")
 LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays")
 # The order of the parameters, which saved optimisers go by.
-REGISTERED = ("tau_mem", "tau_syn", "v_th", "v_reset", "bias", "refractory", "delays", "rec_delays", "w_in", "w_rec", *COMPONENTS)
+REGISTERED = (
+    *("tau_mem", "tau_syn", "v_th", "v_reset", "bias", "refractory", "delays", "rec_delays", "w_in", "w_rec"),
+    *COMPONENTS,
+)
 
 
 class LIFState(NamedTuple):
@@ -58,7 +61,7 @@ AnyState: TypeAlias = LIFState | AdaptiveState
 
 def four(state: AnyState) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """v, i, a and h, the last two None where there are none."""
-    return state if isinstance(state, AdaptiveState) else (*state, None, None)
+    return state if isinstance(state, AdaptiveState) else (state.v, state.i, None, None)
 
 
 def state_of(v: Tensor, i: Tensor, a: Tensor | None, h: Tensor | None) -> AnyState:
@@ -134,9 +137,9 @@ class LIFNetwork(nn.Module):
         tau_out: time constant of that filter, ms.
         learn: what requires a gradient, among "weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory",
             "delays", "tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th".
-        receptors: K currents per neuron, each with weights and a τ_s of its own, (6.1); None for one, without a dimension of its
-            own. With it tau_syn is a number, K numbers or (K, N). Here and below: one for all layers, or a tuple with one for
-            each.
+        receptors: K currents per neuron, each with weights and a τ_s of its own, (6.1); None for one, without a dimension of
+            its own. With it tau_syn is a number, K numbers or (K, N). Here and below: one for all layers, or a tuple with one
+            for each.
         tau_adapt: τ_a of currents that a neuron's own spikes trigger, ms: a number, J numbers or (J, N); None for none.
         jump_adapt: Δa, what a spike adds to them, likewise; negative for adaptation.
         scale_adapt: f, what it multiplies them by before; default 1.
@@ -153,10 +156,11 @@ class LIFNetwork(nn.Module):
         device: of all parameters; default torch's.
 
     Attributes:
-        w_in: of each layer, (N_l, N_{l-1}), (K, N_l, N_{l-1}) of K receptors, (W,) of a list of synapses. This and the following are lists of Parameters, one for each layer. Input weights
-            start Gaussian, in units of the weight whose single spike lifts a neuron from reset to threshold: mean 2/fan-in,
-            standard deviation 0.5/√fan-in.
-        w_rec: (N_l, N_l), (K, N_l, N_l) or (W,), or None without recurrence; start with mean 0, standard deviation 0.2/√fan-in in the same units.
+        w_in: of each layer, (N_l, N_{l-1}), (K, N_l, N_{l-1}) of K receptors, (W,) of a list of synapses. This and the
+            following are lists of Parameters, one for each layer. Input weights start Gaussian, in units of the weight whose
+            single spike lifts a neuron from reset to threshold: mean 2/fan-in, standard deviation 0.5/√fan-in.
+        w_rec: (N_l, N_l), (K, N_l, N_l) or (W,), or None without recurrence; start with mean 0, standard deviation
+            0.2/√fan-in in the same units.
         bias: b, (N_l,).
         tau_mem: τ_m, (N_l,), ms.
         tau_syn: τ_s, (N_l,) or (K, N_l), ms.
@@ -207,7 +211,7 @@ class LIFNetwork(nn.Module):
         tau_out: Number = 20.0,
         learn: Sequence[str] = ("weights",),
         *,
-        receptors: Count | None | tuple[Count | None, ...] = None,
+        receptors: Count | tuple[Count | None, ...] | None = None,
         tau_adapt: PerComponent = None,
         jump_adapt: PerComponent = None,
         scale_adapt: PerComponent = None,
@@ -248,8 +252,10 @@ class LIFNetwork(nn.Module):
         wired = [x.synapses for x in self.structure], [x.rec_synapses for x in self.structure]
         start["delays"] = delay_times("delays", delays, layers, fan_in, dtype, wired[0])
         start["rec_delays"] = delay_times("rec_delays", rec_delays, layers, sources, dtype, wired[1])
-        start |= triggered("adapt", {"tau_adapt": tau_adapt, "jump_adapt": jump_adapt, "scale_adapt": scale_adapt}, layers, dtype)
-        start |= triggered("th", {"tau_th": tau_th, "jump_th": jump_th, "scale_th": scale_th}, layers, dtype)
+        of_spikes: dict[str, object] = dict(
+            zip(COMPONENTS, (tau_adapt, jump_adapt, scale_adapt, tau_th, jump_th, scale_th), strict=True)
+        )
+        start |= triggered("adapt", of_spikes, layers, dtype) | triggered("th", of_spikes, layers, dtype)
         self._check_learnt(start)
         draws = {"generator": generator, "dtype": dtype}
         for name, listed, froms, draw in (("w_in", wired[0], fan_in, (2.0, 0.5)), ("w_rec", wired[1], sources, (0.0, 0.2))):
@@ -315,8 +321,8 @@ class LIFNetwork(nn.Module):
     def project_(self, *, tau_min: Number = 0.1, tau_max: Number | None = None, margin: Number = 0.01) -> "LIFNetwork":
         """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.
 
-        τ_m, τ_s, τ_a, τ_h ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are learnt. What is
-        inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
+        τ_m, τ_s, τ_a, τ_h ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are learnt.
+        What is inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
 
         Args:
             tau_min: lower bound of the time constants, ms.
@@ -367,5 +373,3 @@ def _listed(given: object) -> list[Any] | None:
     if isinstance(given, (Tensor, np.ndarray)):
         return list(given) if given.ndim == 1 else None
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
-
-

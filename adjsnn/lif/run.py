@@ -46,8 +46,8 @@ class LIFTrial(NamedTuple):
 
 
 class LayerResult(NamedTuple):
-    """What a solve gives of one layer: times of its spikes (S,), v, i, a and h at the probes (P, B, …, N), differentiable, a and h
-    None where its spikes trigger none; and its run."""
+    """What a solve gives of one layer: times of its spikes (S,), states at the probes (P, B, …, N), a and h None where
+    its spikes trigger none, all differentiable; and its run."""
 
     time: Tensor
     v: Tensor

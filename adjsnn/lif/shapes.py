@@ -1,6 +1,7 @@
 """The tensors of a LIF network as its equations take them, checked before any loop."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -39,8 +40,9 @@ def _lif_layer(k: int, row: LIFLayer, like: Tensor, n: int, m: int, own: Structu
     receptors = () if own.receptors is None else (own.receptors,)
     w_in = _weights(f"w_in[{k}]", row.w_in, like, (*receptors, n, m), own.synapses)
     w_rec = None if row.w_rec is None else _weights(f"w_rec[{k}]", row.w_rec, like, (*receptors, n, n), own.rec_synapses)
-    per_neuron = {name: spread(f"{name}[{k}]", getattr(row, name), like, n) for name in row._fields[2:8] if name != "tau_syn"}
-    tau_syn = _rows(f"tau_syn[{k}]", row.tau_syn, like, own.receptors, n) if receptors else spread(f"tau_syn[{k}]", row.tau_syn, like, n)
+    per_neuron: dict[str, Any] = {name: spread(f"{name}[{k}]", getattr(row, name), like, n) for name in row._fields[2:8] if name != "tau_syn"}
+    name = f"tau_syn[{k}]"
+    tau_syn = _rows(name, row.tau_syn, like, own.currents, n) if receptors else spread(name, row.tau_syn, like, n)
     delays = {
         "delays": _delays(f"delays[{k}]", row.delays, like, n, m, own.synapses),
         "rec_delays": _delays(f"rec_delays[{k}]", row.rec_delays, like, n, n, own.rec_synapses),
@@ -73,7 +75,7 @@ def _triggered(k: int, row: LIFLayer, like: Tensor, n: int) -> dict[str, Tensor 
     return given
 
 
-def _rows(name: str, x: object, like: Tensor, rows: int | None, n: int) -> Tensor:
+def _rows(name: str, x: object, like: Tensor, rows: int, n: int) -> Tensor:
     """(C, N) of C components, of numbers for each of them, or one for all."""
     x = checked(name, x, like)
     if x.shape in ONE:

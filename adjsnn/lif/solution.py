@@ -116,7 +116,7 @@ class LIFSolution:
 
     @untraced
     def currents(self, layer: int = -1) -> Float[Tensor, "T B N"]:
-        """All current into each neuron at the times ts, through receptors and triggered by its spikes, without bias and drive."""
+        """All current into each neuron at the times ts, synaptic and triggered by its spikes, without bias and drive."""
         k = self._number(layer)
         i, a = self.i[k], self.a[k]
         synaptic = i if i.dim() == 3 else i.sum(2)

@@ -280,7 +280,9 @@ def _limit(max_spikes: Count | None, t_end: float) -> int:
 
 def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[AnyState], batch: int) -> None:
     if not isinstance(y0, Sequence) or len(y0) != len(layers) or not all(isinstance(state, AnyState) for state in y0):
-        raise ConfigurationError(f"y0 of type {type(y0).__name__}", "a LIFState for each layer, or an AdaptiveState", "lif.initial_state(batch)")
+        raise ConfigurationError(
+            f"y0 of type {type(y0).__name__}", "a LIFState for each layer, or an AdaptiveState", "lif.initial_state(batch)"
+        )
     like = layers[0].w_in
     for k, (state, layer, rest) in enumerate(zip(y0, layers, system.initial_state(batch), strict=True)):
         if type(state) is not type(rest):

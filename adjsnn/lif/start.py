@@ -12,6 +12,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.lif.structure import Structure
 from adjsnn.lif.synapses import Synapses
 
+
 def per_layer(name: str, value: object, layers: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
     """One (N,) tensor per layer from a number, N numbers, or a tuple of these."""
     entries = value if isinstance(value, tuple) else (value,) * len(layers)
@@ -34,7 +35,7 @@ def per_layer(name: str, value: object, layers: tuple[int, ...], dtype: torch.dt
 
 def delay_times(
     name: str,
-    value: object,
+    value: Any,
     layers: tuple[int, ...],
     sources: Sequence[int | None],
     dtype: torch.dtype,
@@ -157,7 +158,12 @@ def triggered(kind: str, given: Mapping[str, object], layers: tuple[int, ...], d
 
 
 def weight(
-    neurons: Sequence[Tensor], structure: Structure, synapses: Synapses | None, sources: int, draw: tuple[float, float], **to: Any
+    neurons: Sequence[Tensor],
+    structure: Structure,
+    synapses: Synapses | None,
+    sources: int,
+    draw: tuple[float, float],
+    **to: Any,
 ) -> Tensor:
     """Gaussian weights in units of the one whose single spike lifts a neuron from its reset to its threshold.
 
@@ -185,7 +191,9 @@ def weight(
         return (mean / fan_in + spread / fan_in**0.5 * noise) * units
     which = synapses.shared
     counts = which.bincount(minlength=synapses.weights).clamp(min=1).to(unit)
-    means, spreads = (noise.new_zeros(len(noise)).index_add(0, which, x) / counts for x in (units / fan_in, units / fan_in**0.5))
+    means, spreads = (
+        noise.new_zeros(len(noise)).index_add(0, which, x) / counts for x in (units / fan_in, units / fan_in**0.5)
+    )
     return mean * means + spread * spreads * noise
 
 

@@ -53,13 +53,15 @@ def structures(
     def each(name: str, value: object) -> tuple[Any, ...]:
         entries = value if isinstance(value, tuple) else (value,) * layers
         if len(entries) != layers:
-            raise ConfigurationError(f"{name} with {len(entries)} entries", f"one for each of {layers} layers", f"a tuple of {name}")
+            raise ConfigurationError(
+                f"{name} with {len(entries)} entries", f"one for each of {layers} layers", f"a tuple of {name}"
+            )
         return entries
 
     for name, value in (("synapses", synapses), ("rec_synapses", rec_synapses)):
         if value is not None and not isinstance(value, tuple) and layers > 1:
             raise ConfigurationError(
-                f"{name} of one layer for {layers}", "a tuple with one for each layer, None for a dense one", f"{name}=(x, None)"
+                f"{name} of one layer for {layers}", "a tuple, None for a dense layer", f"{name}=(x, None)"
             )
     columns = zip(
         *(

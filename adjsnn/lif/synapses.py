@@ -62,7 +62,7 @@ class Synapses:
         if isinstance(matrix, Tensor) and matrix.layout != torch.strided and matrix.dim() == 2:
             entries = matrix.detach().to_sparse_coo().coalesce().cpu()
             (post, pre), weights = entries.indices(), entries.values()
-        elif hasattr(matrix, "tocoo"):
+        elif not isinstance(matrix, Tensor) and hasattr(matrix, "tocoo"):
             entries = matrix.tocoo()
             post, pre = (torch.as_tensor(x.astype("int64")) for x in (entries.row, entries.col))
             weights = torch.as_tensor(entries.data.copy())

@@ -1,2 +1,0 @@
-from adjsnn.lif.glif.plain import forward
-from adjsnn.lif.glif.plain_adjoint import backward

@@ -18,7 +18,7 @@ from adjsnn.lif.synapses import Synapses
 
 
 class Connections(NamedTuple):
-    """Synapses in the order of bodies: weight and delay (E,) float64 on the tape, delay None for none; and how they are wired."""
+    """Synapses in the order of bodies: weight and delay (E,), float64, on the tape, delay None for none; and their wiring."""
 
     weight: Tensor
     delay: Tensor | None
@@ -44,8 +44,10 @@ def assembled(layer: LIFLayer, own: Structure) -> Assembled:
     n = len(layer.v_th)
     wide = LIFLayer._make(None if x is None else x.double() for x in layer)
     one, no_rows = torch.ones_like(wide.tau_mem), wide.tau_mem.new_zeros(0, n)
-    adapts, moves = wide.tau_adapt is not None, wide.tau_th is not None
     synaptic = 1.0 / (wide.tau_syn if own.receptors is not None else wide.tau_syn[None])
+
+    def rows(x: Tensor | None) -> Tensor:
+        return no_rows if x is None else x
 
     def scale(x: Tensor | None, like: Tensor | None) -> Tensor:
         return no_rows if like is None else torch.ones_like(like) if x is None else x
@@ -58,11 +60,11 @@ def assembled(layer: LIFLayer, own: Structure) -> Assembled:
         "v_reset": wide.v_reset,
         "reset_factor": torch.full_like(one, own.reset),
         "refractory": wide.refractory,
-        "rate": torch.cat([synaptic, 1.0 / wide.tau_adapt]) if adapts else synaptic,
-        "jump": wide.jump_adapt if adapts else no_rows,
+        "rate": torch.cat([synaptic, 1.0 / rows(wide.tau_adapt)]),
+        "jump": rows(wide.jump_adapt),
         "scale": scale(wide.scale_adapt, wide.tau_adapt),
-        "th_rate": 1.0 / wide.tau_th if moves else no_rows,
-        "th_jump": wide.jump_th if moves else no_rows,
+        "th_rate": 1.0 / rows(wide.tau_th),
+        "th_jump": rows(wide.jump_th),
         "th_scale": scale(wide.scale_th, wide.tau_th),
     }
     incoming = _connections(wide.w_in, wide.delays, own, own.synapses, n, own.sources)
@@ -94,9 +96,7 @@ def _connections(
     return _sorted(weight, delays, pre, post, receptor, m)
 
 
-def _sorted(
-    weight: Tensor, delays: Tensor | None, pre: Tensor, post: Tensor, receptor: Tensor, sources: int
-) -> Connections:
+def _sorted(weight: Tensor, delays: Tensor | None, pre: Tensor, post: Tensor, receptor: Tensor, sources: int) -> Connections:
     """Synapses that are sorted by their sources, in groups of those of a source that arrive together."""
     starts = pre.diff(prepend=pre.new_tensor([-1])) != 0
     if delays is None:

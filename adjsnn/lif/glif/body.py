@@ -78,7 +78,8 @@ def both_back(ordinary: Backward, generalised: GLIFBackward) -> Backward:
         states = _split(layer, own, GLIFState(*(torch.from_numpy(x[None]) for x in (found.v, found.c, found.h))))
         v, i, a, h = (None if x is None else x[0] for x in four(states))
         time, drive = torch.from_numpy(found.time), torch.from_numpy(found.drive)
-        assert v is not None and i is not None
+        assert v is not None
+        assert i is not None
         return LayerGradients(carried_back(host, own, found), time, v, i, drive, a, h)
 
     return backward
@@ -103,8 +104,9 @@ def _arrays(inputs: Events, start: AnyState, trial: Trial) -> tuple[Events, GLIF
     none = start.v.new_zeros(len(start.v), 0, start.v.shape[1])
     a, h = (none if x is None else x for x in four(start)[2:])
     c = torch.cat([synaptic, a], 1)
-    given = trial._replace(structure=None, probes=as_array(trial.probes), drive=as_array(trial.drive), edges=as_array(trial.edges))
-    return Events(*map(as_array, inputs)), GLIFState(as_array(start.v), as_array(c), as_array(h)), given
+    probes, drive, edges = map(as_array, (trial.probes, trial.drive, trial.edges))
+    bare = trial._replace(structure=None, probes=probes, drive=drive, edges=edges)
+    return Events(*map(as_array, inputs)), GLIFState(as_array(start.v), as_array(c), as_array(h)), bare
 
 
 def _split(layer: LIFLayer, own: Structure, states: GLIFState) -> AnyState:
@@ -128,5 +130,3 @@ def _currents(cotangents: LayerCotangents, layer: LIFLayer, own: Structure) -> n
     synaptic = like.new_zeros(shape) if i is None else i.reshape(shape)
     own_spikes = like.new_zeros(*shape[:2], spikes, shape[-1]) if a is None else a
     return as_array(torch.cat([synaptic, own_spikes], 2))
-
-
