@@ -36,12 +36,12 @@ def double_kernels(t: np.ndarray, tau_mem: np.ndarray, tau_syn: np.ndarray) -> t
     small = np.abs(x) < SERIES_BELOW
     safe = np.where(small, 1.0, kappa)
     near = np.where(small, x, 0.0)
-    j_mem = np.where(small, e_mem * t * t * _psi(near), (t * e_mem - k) / safe)
-    j_syn = np.where(small, e_syn * t * t * _psi(-near), (k - t * e_syn) / safe)
+    j_mem = np.where(small, e_mem * t * t * series_of_double_kernel(near), (t * e_mem - k) / safe)
+    j_syn = np.where(small, e_syn * t * t * series_of_double_kernel(-near), (k - t * e_syn) / safe)
     return j_mem, j_syn
 
 
-def _psi(x: np.ndarray) -> np.ndarray:
+def series_of_double_kernel(x: np.ndarray) -> np.ndarray:
     """(x - 1 + e^{-x})/x² as a series, 1/2 - x/6 + x²/24 - …"""
     series = np.zeros_like(x)
     for k in range(TERMS, 1, -1):

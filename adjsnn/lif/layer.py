@@ -119,9 +119,9 @@ class Trial(NamedTuple):
         return len(self.drive) > 0
 
 
-def bias_of(layer: Layer, trial: Trial, sample: int, step: int) -> np.ndarray:
+def bias_of(bias: np.ndarray, trial: Trial, sample: int, step: int) -> np.ndarray:
     """b and the drive of a step together, (N,), equation (2.16)."""
-    return layer.bias + trial.drive[step, sample] if trial.driven else layer.bias
+    return bias + trial.drive[step, sample] if trial.driven else bias
 
 
 class Drive(NamedTuple):

@@ -134,7 +134,7 @@ def run_sample(
     n, everyone = len(start.v), np.arange(len(start.v))
     t_end, probes = trial.t_end, trial.probes
     edges, step = [*trial.edges.tolist(), inf], 0
-    run = _Run(layer, start, min(edges[0], t_end), bias_of(layer, trial, sample, 0))
+    run = _Run(layer, start, min(edges[0], t_end), bias_of(layer.bias, trial, sample, 0))
     queue: list[tuple[float, int, Entry]] = []
     log: list[Entry] = []
     fired_at: list[float] = []
@@ -181,7 +181,7 @@ def run_sample(
             step += 1
             run.advance(everyone, t)
             log.append(Entry(t, DRIVE, step, ALL))
-            run.ends, run.bias = min(edges[step], t_end), bias_of(layer, trial, sample, step)
+            run.ends, run.bias = min(edges[step], t_end), bias_of(layer.bias, trial, sample, step)
             for m in range(n):
                 run.predict(m)
         else:

@@ -95,7 +95,7 @@ class _Replay:
         sample: int,
     ) -> None:
         n = len(start.v)
-        step, bias = 0, bias_of(layer, trial, sample, 0)
+        step, bias = 0, bias_of(layer.bias, trial, sample, 0)
         v, i = start.v.copy(), start.i.copy()
         since, held = np.zeros(n), np.zeros(n, bool)
         self.start: list[Start] = []
@@ -114,7 +114,7 @@ class _Replay:
                 held[who] = entry.kind == SPIKE
                 v[who] = layer.v_reset[who]
             elif entry.kind == DRIVE:
-                step, bias = entry.ref, bias_of(layer, trial, sample, entry.ref)
+                step, bias = entry.ref, bias_of(layer.bias, trial, sample, entry.ref)
         self.start.append(Start(v, i, since, held, bias, step))
 
 

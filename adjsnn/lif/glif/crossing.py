@@ -1,0 +1,120 @@
+"""The first crossing of a moving threshold, without a miss, equation (6.3)."""
+
+from collections.abc import Callable
+from math import exp, expm1
+
+import numpy as np
+
+from adjsnn.lif.glif.arrays import GLIFState, Neurons
+
+Terms = list[tuple[float, float]]  # Σ γ e^{-ρt} as its (γ, ρ), no γ zero and each ρ once, slowest first
+Piece = tuple[float, float, bool]  # an interval, and whether a function is positive on it
+WithSlope = Callable[[float], tuple[float, float]]  # t to a function of one sign change and e^{-ρt} d/dt e^{ρt} of it
+
+
+def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) -> float:
+    """Time of the first crossing of θ from below in [0, horizon], or inf, equation (6.3).
+
+    f = v - θ climbs, up to a positive factor, where g = (d/dt + μ) f is positive, so that it crosses in the first such interval at
+    whose end it is positive. At the horizon it need only have reached θ; elsewhere just touching it from below is no crossing.
+
+    Args:
+        state: v, a number, c (P,) and h (H,) of one neuron that is not held, no further above θ than rounding.
+        bias: b with the drive.
+        p: the neuron.
+        horizon: until when it flows without events, ms.
+    """
+    mu, gain, v_th = float(p.leak_rate), float(p.gain), float(p.v_th)
+    x, push = float(state.v) - v_th, gain * float(bias) - mu * v_th
+    currents = [(gain * c, r) for c, r in zip(state.c.tolist(), p.rate.tolist(), strict=True) if c != 0.0]
+    moving = [(h, s) for h, s in zip(state.h.tolist(), p.th_rate.tolist(), strict=True) if h != 0.0]
+    g = _collected([(push, 0.0), *currents, *(((s - mu) * h, s) for h, s in moving)])
+    # f and g times e^{slowest t}: of a long silence as well the sign is that of the slowest part.
+    slowest = min([0.0] * (push != 0.0) + [mu] * (x != 0.0 or bool(currents)) + [rate for _, rate in currents + moving], default=0.0)
+
+    def gap(t: float) -> tuple[float, float]:
+        f = x * exp(-(mu - slowest) * t) + (push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0)
+        f += sum(c * _kernel(mu - slowest, r - slowest, t) for c, r in currents)
+        f -= sum(h * exp(-(s - slowest) * t) for h, s in moving)
+        return f, _value(g, slowest, t)
+
+    for left, right, climbs in pieces(g, horizon):
+        end = gap(right)[0] if climbs else -1.0
+        if end > 0.0 or (end == 0.0 and right == horizon):
+            # At or above θ on the left only by rounding, from where it goes up.
+            return left if gap(left)[0] >= 0.0 else _root(gap, left, right, True)
+    return np.inf
+
+
+def pieces(terms: Terms, horizon: float) -> list[Piece]:
+    """[0, horizon] cut where Σ γ e^{-ρt} changes sign, by Rolle's theorem.
+
+    With ρ_k next to a change of sign among the γ, (d/dt + ρ_k) of the sum is a sum of one term and one such change less (Descartes'
+    rule). Between the zeros of that, e^{ρ_k t} times the sum is monotone: the signs at both ends tell whether there is a zero.
+    """
+    changes = [k for k in range(len(terms) - 1) if (terms[k][0] > 0.0) != (terms[k + 1][0] > 0.0)]
+    if not changes:
+        return [(0.0, horizon, bool(terms) and terms[0][0] > 0.0)]
+    slowest, rate = terms[0][1], terms[changes[0]][1]
+    below = _collected([(gamma * (rate - other), other) for gamma, other in terms])
+
+    def sum_and_slope(t: float) -> tuple[float, float]:
+        return _value(terms, slowest, t), _value(below, slowest, t)
+
+    found: list[Piece] = []
+    for left, right, climbs in pieces(below, horizon):
+        start, end = sum_and_slope(left)[0], sum_and_slope(right)[0]
+        if (start >= 0.0) if climbs else (start <= 0.0):
+            found.append((left, right, climbs))
+        elif (end <= 0.0) if climbs else (end >= 0.0):
+            found.append((left, right, not climbs))
+        else:
+            zero = _root(sum_and_slope, left, right, climbs)
+            found += [(left, zero, not climbs), (zero, right, climbs)]
+    return _joined(found)
+
+
+def _joined(found: list[Piece]) -> list[Piece]:
+    joined = found[:1]
+    for piece in found[1:]:
+        if piece[2] == joined[-1][2]:
+            joined[-1] = (joined[-1][0], piece[1], piece[2])
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _collected(terms: Terms) -> Terms:
+    total: dict[float, float] = {}
+    for gamma, rate in terms:
+        total[rate] = total.get(rate, 0.0) + gamma
+    return [(total[rate], rate) for rate in sorted(total) if total[rate] != 0.0]
+
+
+def _value(terms: Terms, slowest: float, t: float) -> float:
+    return sum(gamma * exp(-(rate - slowest) * t) for gamma, rate in terms)
+
+
+def _kernel(a: float, b: float, t: float) -> float:
+    """K(a, b) of flow.kernel, of numbers."""
+    apart = abs(b - a)
+    return exp(-min(a, b) * t) * (-expm1(-apart * t) / apart if apart > 0.0 else t)
+
+
+def _root(function: WithSlope, low: float, high: float, climbs: bool) -> float:
+    """Where a function that is e^{-ρt} times a monotone one changes sign between low and high, rounded to the side after.
+
+    Newton's method for the monotone one, a rounding further than it says so that the root is soon enclosed, and every third time
+    a bisection, so that it ends whatever the rounding of the function.
+    """
+    t, step = low, 0
+    while True:
+        value, slope = function(t)
+        low, high = (low, t) if (value >= 0.0 if climbs else value <= 0.0) else (t, high)
+        middle = 0.5 * (low + high)
+        if high - low <= 2.0**-52 * high or not low < middle < high:
+            return high
+        move = -value / slope if slope != 0.0 else np.inf
+        new = t + move + (2.0**-52 * high if move > 0.0 else -(2.0**-52) * high)
+        step += 1
+        t = new if low < new < high and step % 3 else middle

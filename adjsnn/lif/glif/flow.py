@@ -1,0 +1,41 @@
+"""The flow of generalised LIF neurons between events in closed form, equation (6.2), by rates, with and without leak.
+
+Exponentials e_a = e^{-at} and their convolutions: K(a, b) = e_a∗e_b, J(a, b) = e_a∗e_a∗e_b; a constant is e_0. Without leak μ = 0.
+"""
+
+import numpy as np
+
+from adjsnn.lif.flow import SERIES_BELOW, series_of_double_kernel
+from adjsnn.lif.glif.arrays import GLIFState, Neurons, X
+
+
+def of(neurons: Neurons, who: X) -> Neurons:
+    """Some of the neurons."""
+    return Neurons._make(x[..., who] for x in neurons)
+
+
+def kernel(a: X, b: X, t: X) -> X:
+    """K(a, b) = (e^{-at} - e^{-bt})/(b - a) at t, from the slower exponential and expm1, without cancellation; t e^{-at} for a = b."""
+    apart = np.abs(b - a)
+    return np.exp(-np.minimum(a, b) * t) * np.where(apart > 0.0, -np.expm1(-apart * t) / np.where(apart > 0.0, apart, 1.0), t)
+
+
+def double_kernel(a: X, b: X, t: X) -> X:
+    """J(a, b) = (t e^{-at} - K(a, b))/(b - a) at t, so that ∂K(a, b)/∂a = -J(a, b); a series for |(b - a) t| < ½."""
+    x = (b - a) * t
+    small = np.abs(x) < SERIES_BELOW
+    slow = np.exp(-a * t)
+    apart = (t * slow - kernel(a, b, t)) / np.where(small, 1.0, b - a)
+    return np.where(small, slow * t * t * series_of_double_kernel(np.where(small, x, 0.0)), apart)
+
+
+def flow(state: GLIFState, t: X, bias: X, p: Neurons) -> GLIFState:
+    """v (N,), c (P, N) and h (H, N) a time t (N,) later without events, equation (6.2); bias is b with the drive."""
+    v, c, h = state
+    pushed = bias * kernel(p.leak_rate, 0.0, t) + (c * kernel(p.leak_rate, p.rate, t)).sum(0)
+    return GLIFState(v * np.exp(-p.leak_rate * t) + p.gain * pushed, c * np.exp(-p.rate * t), h * np.exp(-p.th_rate * t))
+
+
+def slopes(state: GLIFState, bias: X, p: Neurons) -> tuple[X, X]:
+    """v̇ of neurons that are not held, and θ̇, equation (6.1)."""
+    return p.gain * (state.c.sum(0) + bias) - p.leak_rate * state.v, -(p.th_rate * state.h).sum(0)
