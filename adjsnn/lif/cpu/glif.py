@@ -24,10 +24,12 @@ from adjsnn.lif.cpu.glif_cell import (
     V_TH,
     V,
     first_crossing,
-    least_wait,
+    bound,
     move,
     never,
+    passage,
     share,
+    wait_of,
 )
 from adjsnn.lif.cpu.queue import pop, push, queue_of, roomier
 from adjsnn.lif.glif.errors import ABOVE, AT_THRESHOLD
@@ -324,47 +326,46 @@ def _line_up(kinds, cells):
         x = cells.x[n]
         if cells.waits[n] != HELD:
             cells.waits[n] = SAFELY
-            x[SAFE] = x[KEY] = x[SINCE] + least_wait(kinds, kinds.of[n], x, x[V_TH])
-        k = n
-        cells.key[k], cells.who[k], cells.place[n] = x[KEY], n, k
-        while k > 0 and _before(cells, k, (k - 1) // 2):
-            _swap(cells, k, (k - 1) // 2)
-            k = (k - 1) // 2
+            x[SAFE] = x[KEY] = x[SINCE] + _quiet(kinds, cells, n)
+        _sink(cells, n, n, n + 1, x[KEY])
 
 
 @compiled(**EXACT_BARE_INLINE)
 def _wait(cells, n, t):
     """Neuron n waits under time t, and stands in the heap accordingly."""
-    k, size = cells.place[n], len(cells.key)
-    cells.x[n, KEY] = cells.key[k] = t
-    while k > 0 and _before(cells, k, (k - 1) // 2):
-        _swap(cells, k, (k - 1) // 2)
-        k = (k - 1) // 2
-    while 2 * k + 1 < size:
-        child = 2 * k + 1
-        if child + 1 < size and _before(cells, child + 1, child):
-            child += 1
-        if not _before(cells, child, k):
-            break
-        _swap(cells, k, child)
-        k = child
+    cells.x[n, KEY] = t
+    _sink(cells, n, cells.place[n], len(cells.key), t)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _before(cells, a, b):
-    """At equal times spikes come before releases, and each in order of the neurons."""
-    if cells.key[a] != cells.key[b]:
-        return cells.key[a] < cells.key[b]
-    n, m = cells.who[a], cells.who[b]
+def _sink(cells, n, k, size, t):
+    """Neuron n finds its place in the heap of the first `size` for time t, from place k on, which is free."""
+    while k > 0 and _before(cells, n, t, (k - 1) // 2):
+        _put(cells, cells.who[(k - 1) // 2], k, cells.key[(k - 1) // 2])
+        k = (k - 1) // 2
+    while 2 * k + 1 < size:
+        child = 2 * k + 1
+        if child + 1 < size and _before(cells, cells.who[child + 1], cells.key[child + 1], child):
+            child += 1
+        if _before(cells, n, t, child):
+            break
+        _put(cells, cells.who[child], k, cells.key[child])
+        k = child
+    _put(cells, n, k, t)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _before(cells, n, t, k):
+    """Whether neuron n at time t comes before place k; at equal times spikes before releases, each in order of the neurons."""
+    if t != cells.key[k]:
+        return t < cells.key[k]
+    m = cells.who[k]
     return (cells.waits[n] == HELD, n) < (cells.waits[m] == HELD, m)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _swap(cells, a, b):
-    n, m = cells.who[a], cells.who[b]
-    cells.key[a], cells.key[b] = cells.key[b], cells.key[a]
-    cells.who[a], cells.who[b] = m, n
-    cells.place[m], cells.place[n] = a, b
+def _put(cells, n, k, t):
+    cells.key[k], cells.who[k], cells.place[n] = t, n, k
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -390,23 +391,25 @@ def _examine(kinds, cells, n, horizon):
     if x[SAFE] > t:  # an event since has brought another bound
         _wait(cells, n, x[SAFE])
         return True
-    passed = t - x[SINCE]
+    passed, guess = t - x[SINCE], 0.0
     if passed > 0.0:
         share(kinds, cells.shared, kind, passed)
         y[BIAS] = x[BIAS]
         move(kinds, cells.shared, kind, x, y, False)
-        more = inf if never(kinds, kind, y, x[V_TH]) else least_wait(kinds, kind, y, x[V_TH])
+        gap, slope, bend = bound(kinds, kind, y, x[V_TH])
+        more = inf if never(kinds, kind, y, x[V_TH]) else wait_of(gap, slope, bend)
         if more > WORTH * passed:
             x[SAFE] = t + more
             _wait(cells, n, t + more)
             return True
+        guess = passed + passage(kinds, kind, y, x[V_TH])
     gap, size = x[V] - x[V_TH], abs(x[V]) + abs(x[V_TH])
     for m in range(CURRENTS + kinds.rate.shape[1], len(x)):
         gap -= x[m]
         size += abs(x[m])
     if gap > AT_THRESHOLD * size:
         return False
-    wait = first_crossing(kinds, kind, x, cells.work, horizon - x[SINCE])
+    wait = first_crossing(kinds, kind, x, cells.work, horizon - x[SINCE], guess)
     x[SAFE] = max(min(x[SINCE] + wait, horizon), t) if wait < inf else inf
     if wait < inf:
         cells.waits[n] = FORESEEN
@@ -416,7 +419,7 @@ def _examine(kinds, cells, n, horizon):
 
 @compiled(**EXACT_BARE)
 def _arrive(wiring, kinds, cells, group, t):
-    """A spike arrives through a group of synapses. Only what excites brings a spike nearer."""
+    """A spike arrives through a group of synapses. Most neurons are still safe for as long as they wait, which is easily asked."""
     for e in range(wiring.edge[group], wiring.edge[group + 1]):
         n = wiring.post[e]
         advance(kinds, cells, n, t)
@@ -424,11 +427,19 @@ def _arrive(wiring, kinds, cells, group, t):
         x[CURRENTS + wiring.receptor[e]] += wiring.weight[e]
         if cells.waits[n] != HELD:
             cells.waits[n] = SAFELY
-            if wiring.weight[e] > 0.0:
-                safe = t + least_wait(kinds, kinds.of[n], x, x[V_TH])
-                x[SAFE] = safe
-                if safe < x[KEY]:
-                    _wait(cells, n, safe)
+            gap, slope, bend = bound(kinds, kinds.of[n], x, x[V_TH])
+            x[SAFE] = x[KEY]
+            span = x[KEY] - t
+            if not gap > span * (slope + span * bend):
+                x[SAFE] = t + wait_of(gap, slope, bend)
+                _wait(cells, n, x[SAFE])
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _quiet(kinds, cells, n):
+    """How long neuron n is sure not to spike."""
+    gap, slope, bend = bound(kinds, kinds.of[n], cells.x[n], cells.x[n, V_TH])
+    return wait_of(gap, slope, bend)
 
 
 @compiled(**EXACT_PIECE)
@@ -477,7 +488,7 @@ def _release(kinds, cells, spikes, n, t):
     x = cells.x[n]
     spikes.released[cells.spike_of[n]] = _rise(kinds, x, kinds.of[n])
     cells.waits[n] = SAFELY
-    x[SAFE] = t + least_wait(kinds, kinds.of[n], x, x[V_TH])
+    x[SAFE] = t + _quiet(kinds, cells, n)
     _wait(cells, n, x[SAFE])
 
 

@@ -138,11 +138,11 @@ def move(kinds, shared, kind, x, y, held):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def least_wait(kinds, kind, x, v_th):
-    """A time within which a neuron cannot reach its threshold, without an exponential.
+def bound(kinds, kind, x, v_th):
+    """(gap, slope, bend) so that a neuron cannot reach its threshold within t while slope t + bend t² < gap.
 
-    With e^{-rt} ≥ 1 - rt and while v is not below v(0), v̇ ≤ v̇(0) + t G Σ_{c<0} |c| r; likewise θ ≥ θ(0) - t Σ_{h>0} s h. Both
-    sides have room for rounding.
+    With e^{-rt} ≥ 1 - rt and while v is not below v(0), v̇ ≤ v̇(0) + t G Σ_{c<0} |c| r; likewise θ ≥ θ(0) - t Σ_{h>0} s h. All
+    have room for rounding.
     """
     rate, th_rate, n_c, v = kinds.rate, kinds.th_rate, kinds.rate.shape[1], x[V]
     current, size, bend = x[BIAS], abs(x[BIAS]), 0.0
@@ -158,12 +158,37 @@ def least_wait(kinds, kind, x, v_th):
         near += abs(h)
         falls += max(h, 0.0) * th_rate[kind, m]
     gain, mu = kinds.gain[kind], kinds.leak_rate[kind]
-    gap = theta - v - 2.0**-36 * near
+    slope = max(gain * current - mu * v + 2.0**-40 * (gain * size + mu * abs(v)), 0.0) + falls
+    return (1.0 - 2.0**-20) * (theta - v) - 2.0**-36 * near, slope, 0.5 * gain * bend
+
+
+@compiled(**EXACT_BARE_INLINE)
+def wait_of(gap, slope, bend):
+    """The longest such t."""
     if not gap > 0.0:
         return 0.0
-    slope = max(gain * current - mu * v + 2.0**-40 * (gain * size + mu * abs(v)), 0.0) + falls
-    whole = slope + sqrt(slope * slope + 2.0 * gain * bend * gap)
-    return (2.0 - 2.0**-20) * gap / whole if whole > 0.0 else inf
+    whole = slope + sqrt(slope * slope + 4.0 * bend * gap)
+    return 2.0 * gap / whole if whole > 0.0 else inf
+
+
+@compiled(**EXACT_BARE_INLINE)
+def passage(kinds, kind, x, v_th):
+    """About how long a neuron takes to its threshold, by its first two derivatives; 0 if they know none."""
+    mu, gain, n_c = kinds.leak_rate[kind], kinds.gain[kind], kinds.rate.shape[1]
+    current, fades, way, rise, curve = x[BIAS], 0.0, v_th - x[V], 0.0, 0.0
+    for p in range(n_c):
+        c = x[CURRENTS + p]
+        current += c
+        fades += kinds.rate[kind, p] * c
+    climbs = gain * current - mu * x[V]
+    for m in range(kinds.th_rate.shape[1]):
+        h, s = x[CURRENTS + n_c + m], kinds.th_rate[kind, m]
+        way += h
+        rise += s * h
+        curve -= s * s * h
+    rise += climbs
+    left = rise * rise + 2.0 * (curve - mu * climbs - gain * fades) * way
+    return 2.0 * way / (rise + sqrt(left)) if rise > 0.0 and left >= 0.0 else 0.0
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -264,54 +289,50 @@ def total(work, level, count, t):
 
 
 @compiled(**EXACT_BARE)
-def root(kinds, kind, x, work, level, count, base, low, high, climbs):
+def root(kinds, kind, x, work, level, count, base, low, high, t, climbs):
     """Where a function that is e^{-ρt} times a monotone one changes sign between low and high, by Newton's method for the latter.
 
     It is f for level -1, rounded to the side where the threshold is reached, or the sum of a level. Where a step would leave the
     interval, and after many steps, it is bisected.
+
+    Args:
+        t: where to begin, in the interval.
     """
-    sign = 1.0 if climbs else -1.0
-    t, value, slope = low, 0.0, 0.0
+    sign, value = 1.0 if climbs else -1.0, 0.0
     for step in range(300):
         value, slope = over(kinds, kind, x, base, t) if level < 0 else total(work, level, count, t)
         value, slope = sign * value, sign * slope
-        if value < 0.0 or step == 0:
+        if value < 0.0:
             low = t
         else:
             high = t
         new = t - value / slope if slope > 0.0 else inf
-        if high - low <= 2.0**-52 * high or value == 0.0 or abs(new - t) <= 2.0**-53 * t:
+        if high - low <= 2.0**-52 * high or value == 0.0 or abs(new - t) <= 2.0**-52 * t:
             break
         t = new if low < new < high and step < 60 else 0.5 * (low + high)
     if level >= 0:
         return t
     step = 2.0**-52 * high
-    while t < high and over(kinds, kind, x, base, t)[0] < 0.0:
+    while value < 0.0 and t < high:
         t, step = min(t + step, high), 2.0 * step
+        value = over(kinds, kind, x, base, t)[0]
     return t
 
 
 @compiled(**EXACT_BARE)
-def first_crossing(kinds, kind, x, work, horizon):
+def first_crossing(kinds, kind, x, work, horizon, guess):
     """Time of the first crossing of θ from below in [0, horizon], or inf, of a neuron that is not held (6.3); see `glif/crossing.py`.
 
-    With at most one zero of g, the value at the horizon tells nearly always, or else that at the zero.
+    With at most one zero of g, f rises through 0 once at most, and Newton's method from a guess nearly always finds it at once;
+    or the value at the horizon tells, or that at the zero.
     """
     count, base = terms_of(kinds, kind, x, work), slowest(kinds, kind, x)
     if count == 0:
         return inf
     place, changes = first_change(work, 0, count)
-    start, g = over(kinds, kind, x, base, 0.0)
-    if start < 0.0 and changes < 2:
+    if changes < 2 and over(kinds, kind, x, base, 0.0)[0] < 0.0:
         work[0, 2, 0] = work[0, 1, max(place, 0)]
-        end, g_end = over(kinds, kind, x, base, horizon)
-        if end >= 0.0:
-            return root(kinds, kind, x, work, -1, count, base, 0.0, horizon, True)
-        if changes == 0 or work[0, 0, 0] > 0.0 or g <= 0.0 or g_end >= 0.0:
-            return inf
-        zero = root(kinds, kind, x, work, 0, count, base, 0.0, horizon, False)
-        peak = over(kinds, kind, x, base, zero)[0]
-        return root(kinds, kind, x, work, -1, count, base, 0.0, zero, True) if peak > 0.0 else inf
+        return _of_one_piece(kinds, kind, x, work, count, base, horizon, guess, changes)
     pieces, climbs = cut(kinds, kind, x, work, count, horizon)
     for k in range(pieces):
         left, right = work[-1, 0, k], work[-1, 0, k + 1]
@@ -320,8 +341,33 @@ def first_crossing(kinds, kind, x, work, horizon):
             if end > 0.0 or (end == 0.0 and right == horizon):
                 if over(kinds, kind, x, base, left)[0] >= 0.0:
                     return left
-                return root(kinds, kind, x, work, -1, count, base, left, right, True)
+                return root(kinds, kind, x, work, -1, count, base, left, right, left, True)
         climbs = not climbs
+    return inf
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _of_one_piece(kinds, kind, x, work, count, base, horizon, guess, changes):
+    """`first_crossing` where g changes its sign at most once, and f begins below 0."""
+    low, t = 0.0, guess
+    for _ in range(6):
+        if not 0.0 < t < horizon:
+            break
+        f, g = over(kinds, kind, x, base, t)
+        if f >= 0.0:
+            begin = t - f / g if g > 0.0 else low
+            return root(kinds, kind, x, work, -1, count, base, low, t, begin if low < begin < t else t, True)
+        if not g > 0.0:
+            break
+        low, t = t, t - f / g + 2.0**-52 * t
+    end, g_end = over(kinds, kind, x, base, horizon)
+    if end >= 0.0:
+        return root(kinds, kind, x, work, -1, count, base, 0.0, horizon, horizon, True)
+    if changes == 0 or work[0, 0, 0] > 0.0 or g_end >= 0.0 or over(kinds, kind, x, base, 0.0)[1] <= 0.0:
+        return inf
+    zero = root(kinds, kind, x, work, 0, count, base, 0.0, horizon, 0.0, False)
+    if over(kinds, kind, x, base, zero)[0] > 0.0:
+        return root(kinds, kind, x, work, -1, count, base, 0.0, zero, 0.0, True)
     return inf
 
 
@@ -363,7 +409,7 @@ def cut(kinds, kind, x, work, count, horizon):
                 found += 1
             last = first
             if first != climbs and (end > 0.0 if climbs else end < 0.0):
-                edges[found] = root(kinds, kind, x, work, level, count, 0.0, left, right, climbs)
+                edges[found] = root(kinds, kind, x, work, level, count, 0.0, left, right, left, climbs)
                 found, last = found + 1, climbs
             climbs = not climbs
         edges[found], pieces = horizon, found
