@@ -73,7 +73,7 @@ class Wiring(NamedTuple):
 
 
 class GLIF(NamedTuple):
-    """A layer: its neurons, synapses from its inputs, and synapses from its own neurons (M = 0 sources where there are none)."""
+    """A layer: its neurons, synapses from its inputs, and synapses from its own neurons (of M = 0 sources if none)."""
 
     neurons: Neurons
     incoming: Wiring

@@ -15,8 +15,8 @@ WithSlope = Callable[[float], tuple[float, float]]  # t to a function of one sig
 def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) -> float:
     """Time of the first crossing of θ from below in [0, horizon], or inf, equation (6.3).
 
-    f = v - θ climbs, up to a positive factor, where g = (d/dt + μ) f is positive, so that it crosses in the first such interval at
-    whose end it is positive. At the horizon it need only have reached θ; elsewhere just touching it from below is no crossing.
+    f = v - θ climbs, up to a positive factor, where g = (d/dt + μ) f is positive, so that it crosses in the first such interval
+    at whose end it is positive. At the horizon it need only have reached 0; just touching 0 elsewhere is no crossing.
 
     Args:
         state: v, a number, c (P,) and h (H,) of one neuron that is not held, no further above θ than rounding.
@@ -30,10 +30,13 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
     moving = [(h, s) for h, s in zip(state.h.tolist(), p.th_rate.tolist(), strict=True) if h != 0.0]
     g = _collected([(push, 0.0), *currents, *(((s - mu) * h, s) for h, s in moving)])
     # f and g times e^{slowest t}: of a long silence as well the sign is that of the slowest part.
-    slowest = min([0.0] * (push != 0.0) + [mu] * (x != 0.0 or bool(currents)) + [rate for _, rate in currents + moving], default=0.0)
+    slowest = min(
+        [0.0] * (push != 0.0) + [mu] * (x != 0.0 or bool(currents)) + [rate for _, rate in currents + moving], default=0.0
+    )
 
     def gap(t: float) -> tuple[float, float]:
-        f = x * exp(-(mu - slowest) * t) + (push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0)
+        f = x * exp(-(mu - slowest) * t) if x != 0.0 else 0.0
+        f += push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0
         f += sum(c * _kernel(mu - slowest, r - slowest, t) for c, r in currents)
         f -= sum(h * exp(-(s - slowest) * t) for h, s in moving)
         return f, _value(g, slowest, t)
@@ -49,8 +52,8 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
 def pieces(terms: Terms, horizon: float) -> list[Piece]:
     """[0, horizon] cut where Σ γ e^{-ρt} changes sign, by Rolle's theorem.
 
-    With ρ_k next to a change of sign among the γ, (d/dt + ρ_k) of the sum is a sum of one term and one such change less (Descartes'
-    rule). Between the zeros of that, e^{ρ_k t} times the sum is monotone: the signs at both ends tell whether there is a zero.
+    With ρ_k next to a change of sign among the γ, (d/dt + ρ_k) of the sum is a sum of one term and one such change less, as in
+    Descartes' rule. Between its zeros e^{ρ_k t} times the sum is monotone: the signs at both ends tell whether there is a zero.
     """
     changes = [k for k in range(len(terms) - 1) if (terms[k][0] > 0.0) != (terms[k + 1][0] > 0.0)]
     if not changes:
@@ -104,17 +107,22 @@ def _kernel(a: float, b: float, t: float) -> float:
 def _root(function: WithSlope, low: float, high: float, climbs: bool) -> float:
     """Where a function that is e^{-ρt} times a monotone one changes sign between low and high, rounded to the side after.
 
-    Newton's method for the monotone one, a rounding further than it says so that the root is soon enclosed, and every third time
-    a bisection, so that it ends whatever the rounding of the function.
+    Newton's method for the monotone one, from the best point so far and a little further than it says, so that the root is soon
+    enclosed from both sides; every third time a bisection, so that it ends whatever the rounding of the function.
     """
-    t, step = low, 0
+    t, best, side, further, step = low, (low, np.inf, 0.0), False, 2.0**-52, 0
     while True:
         value, slope = function(t)
-        low, high = (low, t) if (value >= 0.0 if climbs else value <= 0.0) else (t, high)
+        after = value >= 0.0 if climbs else value <= 0.0
+        low, high = (low, t) if after else (t, high)
         middle = 0.5 * (low + high)
         if high - low <= 2.0**-52 * high or not low < middle < high:
             return high
-        move = -value / slope if slope != 0.0 else np.inf
-        new = t + move + (2.0**-52 * high if move > 0.0 else -(2.0**-52) * high)
+        if abs(value) < abs(best[1]):
+            best = (t, value, slope)
+        move = -best[1] / best[2] if best[2] != 0.0 else np.inf
+        new = best[0] + move + (further if move > 0.0 else -further) * high
+        further = 2.0**-52 if after != side else 4.0 * further
+        side = after
         step += 1
         t = new if low < new < high and step % 3 else middle

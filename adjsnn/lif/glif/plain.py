@@ -1,7 +1,7 @@
-"""One layer of generalised LIF neurons, event by event, in plain numpy: the readable truth that compiled loops are tested against.
+"""One layer of generalised LIF neurons, event by event, in plain numpy: the readable truth for compiled loops.
 
-It keeps a log as `lif/plain.py` does, in the same order at one instant: spikes, releases from the reset, arrivals, changes of the
-drive, probes. The target of an arrival is the group of synapses through which it arrives.
+It keeps a log as `lif/plain.py` does, in the same order at one instant: spikes, releases from the reset, arrivals, changes of
+the drive, probes. The target of an arrival is the group of synapses through which it arrives.
 """
 
 import heapq
@@ -133,9 +133,7 @@ class _Run(Cells):
             raise above(self.trial, self.sample, n, float(self.since[n]))
 
 
-def run_sample(
-    layer: GLIF, times: np.ndarray, sources: np.ndarray, start: GLIFState, trial: Trial, sample: int
-) -> SampleRun:
+def run_sample(layer: GLIF, times: np.ndarray, sources: np.ndarray, start: GLIFState, trial: Trial, sample: int) -> SampleRun:
     """Solve one sample of a layer from its input spikes."""
     run, p = _Run(layer, start, trial, sample), layer.neurons
     everyone, probes, done = np.arange(len(start.v)), trial.probes, 0

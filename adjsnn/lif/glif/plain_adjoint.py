@@ -10,7 +10,7 @@ import numpy as np
 from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFGradients, GLIFRun, GLIFState, Neurons, Wiring
 from adjsnn.lif.glif.flow import double_kernel, kernel, of, slopes
 from adjsnn.lif.glif.plain import Cells, SampleRun, group
-from adjsnn.lif.layer import ARRIVAL, DRIVE, PROBE, RECURRENT, RELEASE, SPIKE, Events, Trial, grazing
+from adjsnn.lif.layer import ARRIVAL, PROBE, RECURRENT, RELEASE, SPIKE, Events, Trial, grazing
 
 
 def backward(
@@ -89,10 +89,8 @@ class _Sweep:
             if entry.kind in (SPIKE, RELEASE):
                 self.held[entry.target] = entry.kind == SPIKE
 
-    def back(
-        self, sources: np.ndarray, d_spike: np.ndarray, d_input: np.ndarray, at_probes: list[np.ndarray | None]
-    ) -> None:
-        """From the cotangents of the spikes (S,), which are used up, and of the states at the probes; adds to d_input (S_in,)."""
+    def back(self, sources: np.ndarray, d_spike: np.ndarray, d_input: np.ndarray, at_probes: list[np.ndarray | None]) -> None:
+        """From the cotangents of the spikes (S,), which are used up, and at the probes; adds to d_input (S_in,)."""
         for entry, past in zip(reversed(self.run.log), reversed(self.replay), strict=True):
             if entry.kind == ARRIVAL:
                 d_input[entry.ref] += self._arrival(self.layer.incoming, self.g.in_weight, self.g.in_delay, entry.target)
@@ -133,7 +131,11 @@ class _Sweep:
         own = len(p.rate) - len(p.jump)
         after_v, after_a, after_h = lam_v[n], lam_c[own:, n].copy(), lam_h[:, n].copy()
         v_slope, th_slope = (float(x[0]) for x in slopes(past.before, past.bias, of(self.layer.neurons, past.who)))
-        later = after_v * p.reset_factor * v_slope + (after_a * p.jump * p.rate[own:]).sum() + (after_h * p.th_jump * p.th_rate).sum()
+        later = (
+            after_v * p.reset_factor * v_slope
+            + (after_a * p.jump * p.rate[own:]).sum()
+            + (after_h * p.th_jump * p.th_rate).sum()
+        )
         later = float(later) + d_time
         if later != 0.0 and not v_slope - th_slope > 0.0:
             raise grazing(self.trial, self.sample, n, time)
