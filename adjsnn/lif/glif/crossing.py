@@ -15,8 +15,8 @@ WithSlope = Callable[[float], tuple[float, float]]  # t to a function of one sig
 def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) -> float:
     """Time of the first crossing of θ from below in [0, horizon], or inf, equation (6.3).
 
-    f = v - θ climbs, up to a positive factor, where g = (d/dt + μ) f is positive, so that it crosses in the first such interval at
-    whose end it is positive. At the horizon it need only have reached θ; elsewhere just touching it from below is no crossing.
+    f = v - θ climbs, up to a positive factor, where g = (d/dt + μ) f is positive, so that it crosses in the first such interval
+    at whose end it is positive. At the horizon it need only have reached 0; just touching 0 elsewhere is no crossing.
 
     Args:
         state: v, a number, c (P,) and h (H,) of one neuron that is not held, no further above θ than rounding.
@@ -35,7 +35,8 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
     )
 
     def gap(t: float) -> tuple[float, float]:
-        f = x * exp(-(mu - slowest) * t) + (push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0)
+        f = x * exp(-(mu - slowest) * t) if x != 0.0 else 0.0
+        f += push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0
         f += sum(c * _kernel(mu - slowest, r - slowest, t) for c, r in currents)
         f -= sum(h * exp(-(s - slowest) * t) for h, s in moving)
         return f, _value(g, slowest, t)
@@ -51,8 +52,8 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
 def pieces(terms: Terms, horizon: float) -> list[Piece]:
     """[0, horizon] cut where Σ γ e^{-ρt} changes sign, by Rolle's theorem.
 
-    With ρ_k next to a change of sign among the γ, (d/dt + ρ_k) of the sum is a sum of one term and one such change less (Descartes'
-    rule). Between the zeros of that, e^{ρ_k t} times the sum is monotone: the signs at both ends tell whether there is a zero.
+    With ρ_k next to a change of sign among the γ, (d/dt + ρ_k) of the sum is a sum of one term and one such change less, as in
+    Descartes' rule. Between its zeros e^{ρ_k t} times the sum is monotone: the signs at both ends tell whether there is a zero.
     """
     changes = [k for k in range(len(terms) - 1) if (terms[k][0] > 0.0) != (terms[k + 1][0] > 0.0)]
     if not changes:

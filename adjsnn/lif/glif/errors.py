@@ -4,8 +4,8 @@ from adjsnn.errors import EventError
 from adjsnn.lif.layer import Trial
 
 ABOVE = 3  # what a body of compiled code says beside FINE, RUNAWAY and GRAZING
-# v - θ over |v| + |v_th| + Σ|h| up to which a neuron counts as at its threshold: of a late spike, whose time is rounded, and that
-# no reset moves away, v is off by its slope times that rounding.
+# v - θ over |v| + |v_th| + Σ|h| up to which a neuron counts as at its threshold. Where no reset moves v away from a late spike,
+# it is off by its slope times the rounding of that time.
 AT_THRESHOLD = 1e-9
 
 

@@ -1,6 +1,7 @@
 """The flow of generalised LIF neurons between events in closed form, equation (6.2), by rates, with and without leak.
 
-Exponentials e_a = e^{-at} and their convolutions: K(a, b) = e_a∗e_b, J(a, b) = e_a∗e_a∗e_b; a constant is e_0. Without leak μ = 0.
+Exponentials e_a = e^{-at} and their convolutions K(a, b) = e_a∗e_b, J(a, b) = e_a∗e_a∗e_b; a constant is e_0, and without leak
+μ = 0.
 """
 
 import numpy as np
@@ -9,18 +10,18 @@ from adjsnn.lif.flow import SERIES_BELOW, series_of_double_kernel
 from adjsnn.lif.glif.arrays import GLIFState, Neurons, X
 
 
-def of(neurons: Neurons, who: X) -> Neurons:
+def of(neurons: Neurons, who: X | int) -> Neurons:
     """Some of the neurons."""
     return Neurons._make(x[..., who] for x in neurons)
 
 
-def kernel(a: X, b: X, t: X) -> X:
-    """K(a, b) = (e^{-at} - e^{-bt})/(b - a) at t, from the slower exponential and expm1, without cancellation; t e^{-at} for a = b."""
+def kernel(a: X, b: X | float, t: X) -> X:
+    """K(a, b) = (e^{-at} - e^{-bt})/(b - a) at t, t e^{-at} for a = b, by the slower exponential and expm1: no cancellation."""
     apart = np.abs(b - a)
     return np.exp(-np.minimum(a, b) * t) * np.where(apart > 0.0, -np.expm1(-apart * t) / np.where(apart > 0.0, apart, 1.0), t)
 
 
-def double_kernel(a: X, b: X, t: X) -> X:
+def double_kernel(a: X, b: X | float, t: X) -> X:
     """J(a, b) = (t e^{-at} - K(a, b))/(b - a) at t, so that ∂K(a, b)/∂a = -J(a, b); a series for |(b - a) t| < ½."""
     x = (b - a) * t
     small = np.abs(x) < SERIES_BELOW

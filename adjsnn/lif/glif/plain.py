@@ -1,7 +1,7 @@
-"""One layer of generalised LIF neurons, event by event, in plain numpy: the readable truth that compiled loops are tested against.
+"""One layer of generalised LIF neurons, event by event, in plain numpy: the readable truth for compiled loops.
 
-It keeps a log as `lif/plain.py` does, in the same order at one instant: spikes, releases from the reset, arrivals, changes of the
-drive, probes. The target of an arrival is the group of synapses through which it arrives.
+It keeps a log as `lif/plain.py` does, in the same order at one instant: spikes, releases from the reset, arrivals, changes of
+the drive, probes. The target of an arrival is the group of synapses through which it arrives.
 """
 
 import heapq

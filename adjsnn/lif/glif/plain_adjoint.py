@@ -90,7 +90,7 @@ class _Sweep:
                 self.held[entry.target] = entry.kind == SPIKE
 
     def back(self, sources: np.ndarray, d_spike: np.ndarray, d_input: np.ndarray, at_probes: list[np.ndarray | None]) -> None:
-        """From the cotangents of the spikes (S,), which are used up, and of the states at the probes; adds to d_input (S_in,)."""
+        """From the cotangents of the spikes (S,), which are used up, and at the probes; adds to d_input (S_in,)."""
         for entry, past in zip(reversed(self.run.log), reversed(self.replay), strict=True):
             if entry.kind == ARRIVAL:
                 d_input[entry.ref] += self._arrival(self.layer.incoming, self.g.in_weight, self.g.in_delay, entry.target)
