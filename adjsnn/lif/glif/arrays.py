@@ -73,11 +73,7 @@ class Wiring(NamedTuple):
 
 
 class GLIF(NamedTuple):
-<<<<<<< HEAD
     """A layer: its neurons, synapses from its inputs, and those from its own neurons (M = 0 sources where none)."""
-=======
-    """A layer: its neurons, synapses from its inputs, and synapses from its own neurons (of M = 0 sources if none)."""
->>>>>>> glifcpu
 
     neurons: Neurons
     incoming: Wiring
