@@ -48,7 +48,10 @@ class LIFProblem:
             i=[r.i[:-1] for r in results],
             a=[None if r.a is None else r.a[:-1] for r in results],
             h=[None if r.h is None else r.h[:-1] for r in results],
-            final_state=[state_of(r.v[-1].clone(), r.i[-1].clone(), *(None if x is None else x[-1].clone() for x in (r.a, r.h))) for r in results],
+            final_state=[
+                state_of(r.v[-1].clone(), r.i[-1].clone(), *(None if x is None else x[-1].clone() for x in (r.a, r.h)))
+                for r in results
+            ],
             _layers=self.layers,
             _results=list(results),
             _inputs=(self.time, Events(trial.first, self.time.detach().double(), trial.source)),

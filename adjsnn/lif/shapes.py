@@ -40,14 +40,17 @@ def _lif_layer(k: int, row: LIFLayer, like: Tensor, n: int, m: int, own: Structu
     receptors = () if own.receptors is None else (own.receptors,)
     w_in = _weights(f"w_in[{k}]", row.w_in, like, (*receptors, n, m), own.synapses)
     w_rec = None if row.w_rec is None else _weights(f"w_rec[{k}]", row.w_rec, like, (*receptors, n, n), own.rec_synapses)
-    per_neuron: dict[str, Any] = {name: spread(f"{name}[{k}]", getattr(row, name), like, n) for name in row._fields[2:8] if name != "tau_syn"}
+    per_neuron: dict[str, Any] = {
+        name: spread(f"{name}[{k}]", getattr(row, name), like, n) for name in row._fields[2:8] if name != "tau_syn"
+    }
     name = f"tau_syn[{k}]"
     tau_syn = _rows(name, row.tau_syn, like, own.currents, n) if receptors else spread(name, row.tau_syn, like, n)
     delays = {
         "delays": _delays(f"delays[{k}]", row.delays, like, n, m, own.synapses),
         "rec_delays": _delays(f"rec_delays[{k}]", row.rec_delays, like, n, n, own.rec_synapses),
     }
-    return LIFLayer(w_in=w_in, w_rec=w_rec, tau_syn=tau_syn, **per_neuron, **delays, **_triggered(k, row, like, n))
+    rest: dict[str, Any] = {**per_neuron, **delays, **_triggered(k, row, like, n)}
+    return LIFLayer(w_in=w_in, w_rec=w_rec, tau_syn=tau_syn, **rest)
 
 
 def _weights(name: str, x: object, like: Tensor, shape: tuple[int, ...], synapses: Synapses | None) -> Tensor:

@@ -250,32 +250,46 @@ class LIFSolution:
 
     @untraced
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
-        """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes."""
+        """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes.
+
+        Raises:
+            ConfigurationError: a generalised layer.
+        """
         k = self._number(layer)
+        start = self._ordinary(k, "the largest voltage")
         drive = self._drive if k == 0 else None
-        return voltage_max(self._layers[k], self._fed_by(k), self._result(k), self._y0[k], self.t_end, drive)
+        return voltage_max(self._layers[k], self._fed_by(k), self._result(k), start, self.t_end, drive)
 
     @untraced
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """∫ v dt of each neuron over the trial, ms; differentiable.
 
         Raises:
-            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from.
+            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from, or a
+                generalised one.
         """
         k = self._number(layer)
+        start = self._ordinary(k, "the integral of v")
         if bool((self._layers[k].refractory != 0.0).any()):
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
             )
         result = self._result(k)
         end = LIFState(result.v[-1], result.i[-1])
-        integral = voltage_integral(self._layers[k], self._fed_by(k), result, self._y0[k], end, self.t_end)
+        integral = voltage_integral(self._layers[k], self._fed_by(k), result, start, end, self.t_end)
         if k == 0 and self._drive is not None:
             return integral + (self._drive.values.sum(0) * self._drive.dt).to(integral)
         return integral
 
     def _number(self, layer: object) -> int:
         return index("layer", layer, len(self._layers))
+
+    def _ordinary(self, layer: int, asked: str) -> LIFState:
+        """The state that an ordinary layer starts from."""
+        start = self._y0[layer]
+        if self._results[layer].run.speed is not None or not isinstance(start, LIFState):
+            raise ConfigurationError(f"{asked} of layer {layer}, a generalised one", "an ordinary layer", "sol.v at times ts")
+        return start
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""

@@ -149,9 +149,7 @@ def forward(layer, kinds, inputs, start, trial, first, last, states):
     """
     cells = memory_of(kinds)
     size = max(64, 2 * len(kinds.of) * (last - first))
-    spikes = Spikes(
-        np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    )
+    spikes = Spikes(np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
     log = Log(np.empty(size), np.empty(size, np.int8), np.empty(size, np.int32), np.empty(size, np.int32))
     counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
     queue, total, logged = queue_of(64), np.int64(0), np.int64(0)  # a bare 0 is a type of its own to numba
