@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from adjsnn.hybrid.solution import HybridSolution
     from adjsnn.hybrid.system import HybridSystem
     from adjsnn.lif.adjoint import EventAdjoint
+    from adjsnn.lif.conv import Conv2d, LIFConv2d, Pool2d
     from adjsnn.lif.network import AdaptiveState, LIFNetwork, LIFState
     from adjsnn.lif.solution import LIFSolution
     from adjsnn.lif.synapses import Synapses
@@ -53,6 +54,7 @@ __all__ = [
     "CheckpointedSolution",
     "ConfigurationError",
     "ContinuousAdjoint",
+    "Conv2d",
     "DiscreteAdjoint",
     "EventAdjoint",
     "EventError",
@@ -67,12 +69,14 @@ __all__ = [
     "HybridSystem",
     "IntegrationError",
     "KernelCacheWarning",
+    "LIFConv2d",
     "LIFNetwork",
     "LIFSolution",
     "LIFState",
     "Membrane",
     "MissingPackageError",
     "NotKeptError",
+    "Pool2d",
     "RaisedCosineGate",
     "RectangularGate",
     "SpikeTrains",
@@ -108,6 +112,7 @@ _HOME = {
         "hybrid.system": "HybridSystem",
         "lif.adjoint": "EventAdjoint",
         "lif.network": "AdaptiveState LIFNetwork LIFState",
+        "lif.conv": "Conv2d LIFConv2d Pool2d",
         "lif.synapses": "Synapses",
         "lif.solution": "LIFSolution",
         "numerics.memory": "release_memory",

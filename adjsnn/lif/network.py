@@ -1,6 +1,6 @@
 """Layered networks of LIF neurons with exponential synapses and jumps, equations (2.1), (2.2): parameters, no solver."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -284,6 +284,32 @@ class LIFNetwork(nn.Module):
                 raise ConfigurationError(f'learn names "{name}", but there is none', "values to start from", f"{name}=[...]")
         if "tau_mem" in self.learn and not any(x.leak for x in self.structure):
             raise ConfigurationError('learn names "tau_mem" of neurons without leak', "neurons that have one", "leak=True")
+
+    @staticmethod
+    def glif(level: Count, config: Mapping[str, Any], neurons: Count = 1, **options: Any) -> "LIFNetwork":
+        """Neurons of the Allen Institute's GLIF levels 1 to 4 by their published parameters, driven by an injected current.
+
+        Voltages are in mV above El, times in ms; the one input is a current u in pA, `solve(lif, u, dt=...)`. Level 1 is a LIF
+        neuron, 2 adds its reset rule and a threshold that spikes raise, 3 adds afterspike currents to 1, 4 both.
+
+        Args:
+            level: 1 to 4.
+            config: parameters in SI units by the names of their files neuron_config.json: R_input, C, th_inf, dt,
+                spike_cut_length; from level 2 on voltage_reset_method (a, b) and threshold_dynamics_method (a_spike, b_spike);
+                of 3 and 4 asc_amp_array, asc_tau_array and AScurrent_reset_method (r); El and coeffs where they are given.
+            neurons: how many equal ones.
+            options: of LIFNetwork, such as `learn` and `dtype`.
+
+        Raises:
+            ConfigurationError: level 5, whose threshold follows the voltage, or a parameter that is missing or impossible.
+        """
+        from adjsnn.lif.allen import glif_options  # noqa: PLC0415  what few need
+
+        given, per_current = glif_options(level, config, neurons)
+        lif = LIFNetwork(**{**given, **options})
+        with torch.no_grad():
+            lif.w_in[0].fill_(per_current)
+        return lif
 
     @property
     def fan_in(self) -> tuple[int, ...]:
