@@ -12,7 +12,7 @@ import numpy as np
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, compiled
 
 FREE, SPIKES, HELD = 0, 1, 2
-WORDS = 16  # entries that are looked at together for spikes
+WORDS = 8  # entries that are looked at together for spikes
 
 
 class Clocked(NamedTuple):
@@ -127,33 +127,57 @@ class Back(NamedTuple):
 
 
 @compiled(**EXACT)
-def list_spikes(sent, first, neuron, number):
-    """Writes the spikes of sent (K, M) into the columns of `Sent`, first being (K+1,).
+def list_spikes(sent, bits, n_sending, first, neuron, number):
+    """Writes spikes into the columns of `Sent`.
+
+    Args:
+        sent: (K·M,), of K rows.
+        bits: the same as integers.
+        n_sending: M.
+        first: (K+1,), zeros.
+        neuron: of the spikes, with room for WORDS more.
+        number: likewise.
 
     Returns:
         how many there are; -1 where they have no room.
     """
-    found, m_all, room = 0, sent.shape[1], len(neuron)
-    zero = sent.dtype.type(0.0)
-    for k in range(len(sent)):
-        first[k] = found
-        row = sent[k]
-        for begin in range(0, m_all, WORDS):
-            end = min(begin + WORDS, m_all)
-            if end - begin == WORDS:
-                any_spike = False
-                for m in range(WORDS):
-                    any_spike |= row[begin + m] != zero
-                if not any_spike:
-                    continue
-            for m in range(begin, end):
-                if row[m] != zero:
-                    if found == room:
-                        return -1
-                    neuron[found], number[found] = m, row[m]
-                    found += 1
-    first[len(sent)] = found
+    found, room, whole = 0, len(neuron) - WORDS, len(sent) - len(sent) % WORDS
+    for begin in range(0, whole, WORDS):
+        some = bits[begin]
+        for k in range(1, WORDS):
+            some |= bits[begin + k]
+        if some != 0:
+            if found > room:
+                return -1
+            for k in range(begin, begin + WORDS):  # without a branch, which would be guessed wrong at most spikes
+                neuron[found] = k
+                found += bits[k] != 0
+    if found > room:
+        return -1
+    for k in range(whole, len(sent)):
+        neuron[found] = k
+        found += bits[k] != 0
+    for k in range(found):
+        place = neuron[k]
+        row = place // n_sending
+        neuron[k], number[k] = place - row * n_sending, sent[place]
+        first[row + 1] += 1
+    for k in range(1, len(first)):
+        first[k] += first[k - 1]
     return found
+
+
+@compiled(**EXACT)
+def products(told, weights, into):
+    """Rows of into = told · weights, (K, M), (K, N) and (N, M), of few N: a product of matrices that is thin takes longer."""
+    for k in range(len(into)):
+        row = into[k]
+        for m in range(len(row)):
+            row[m] = told[k, 0] * weights[0, m]
+        for j in range(1, len(weights)):
+            x, other = told[k, j], weights[j]
+            for m in range(len(row)):
+                row[m] += x * other[m]
 
 
 @compiled(**EXACT)

@@ -14,7 +14,8 @@ from adjsnn.numerics.threads import groups_of, run_groups
 
 CACHED = 2**15  # numbers of which a few arrays stay in a core's second cache
 FEW = 1 / 16  # of what can spike in a step spikes; more are quicker as a product of matrices
-TILE = 512  # neurons of some samples that are treated together: their vectors stay in a core's nearest cache
+THIN = 16  # columns of a matrix whose product a loop does sooner than a product of matrices
+TILE = 1024  # neurons of some samples that are treated together: their vectors stay in a core's nearest cache
 
 
 class Listed(NamedTuple):
@@ -149,7 +150,7 @@ def _backward(ctx, c_spikes, c_peak, c_i):
     d_bias = d_bias * (1.0 - of_neurons[4])
     d_w_rec = _of_weights(lam_i, spikes, w_rec, fixed) if needs_w_rec else None
     d_w_in = d_weights.sum(0).T.contiguous() if needs_w_in else None
-    d_sent = _told(lam_i, w_in if fixed.w_back is None else fixed.w_back, ctx.sent.lag) if needs_sent else None
+    d_sent = _told(loops, lam_i, w_in if fixed.w_back is None else fixed.w_back, ctx.sent.lag) if needs_sent else None
     d_arriving = lam_i if needs_arriving else None
     d_drive = d_drive if needs_drive else None
     return None, d_arriving, d_w_in, d_sent, lam_v, lam_i[0].clone(), d_drive, d_w_rec, d_bias, *d_others
@@ -162,9 +163,12 @@ def _listed(arriving: Sent) -> Listed | None:
     lags, spikes = arriving.lags.unique(), arriving.spikes
     if len(lags) != 1:
         return None
-    first, room = np.empty(spikes.shape[0] * spikes.shape[1] + 1, np.int64), int(FEW * spikes.numel())
-    columns = np.empty(room, np.int32), np.empty(room, _array(spikes[:0]).dtype)
-    found = loops.list_spikes(_array(spikes.flatten(0, 1)), first, *columns)
+    sent = _array(spikes).reshape(-1)
+    if len(sent) >= 2**31:
+        return None
+    first, room = np.zeros(spikes.shape[0] * spikes.shape[1] + 1, np.int64), int(FEW * len(sent)) + loops.WORDS
+    columns = np.empty(room, np.int32), np.empty(room, sent.dtype)
+    found = loops.list_spikes(sent, sent.view(f"i{sent.itemsize}"), spikes.shape[2], first, *columns)
     return None if found < 0 else Listed(int(lags[0]), first, *(x[:found].copy() for x in columns))
 
 
@@ -177,12 +181,20 @@ def _sent(loops: Any, fixed: Fixed, w_in: Tensor | None, like: Tensor) -> Any:
     return loops.Sent(*columns, lag, _array(w_in.T))
 
 
-def _told(lam_i: Tensor, w: Tensor, lag: int) -> Tensor:
+def _told(loops: Any, lam_i: Tensor, w: Tensor, lag: int) -> Tensor:
     """The cotangent of what was sent: that of what arrives, back through the weights."""
     d_sent = fresh((*lam_i.shape[:2], w.shape[1]), lam_i)
     arrived = max(0, len(lam_i) - lag)
     d_sent[arrived:] = 0.0
-    torch.mm(lam_i[lag:].flatten(0, 1), w, out=d_sent[:arrived].flatten(0, 1))
+    told, into = lam_i[lag:].flatten(0, 1), d_sent[:arrived].flatten(0, 1)
+    if len(w) > THIN:
+        torch.mm(told, w, out=into)
+        return d_sent
+    arrays = _array(told), _array(w), into.numpy()
+    run_groups(
+        lambda k, first, last: loops.products(arrays[0][first:last], arrays[1], arrays[2][first:last]),
+        groups_of(len(told), w.numel(), len(w)),
+    )
     return d_sent
 
 
