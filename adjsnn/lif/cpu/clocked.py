@@ -57,7 +57,7 @@ class Sent(NamedTuple):
         neuron: m of each, int32.
         number: how many there are at once.
         lag: steps from a spike to its arrival.
-        weights: (M, N), from to, forward; backward unused.
+        weights: (M, N), as (from, to).
     """
 
     first: np.ndarray
@@ -135,8 +135,8 @@ def list_spikes(sent, bits, n_sending, first, neuron, number):
         bits: the same as integers.
         n_sending: M.
         first: (K+1,), zeros.
-        neuron: of the spikes, with room for WORDS more.
-        number: likewise.
+        neuron: of int64, with room for WORDS more than the most spikes.
+        number: likewise, of the dtype of sent.
 
     Returns:
         how many there are; -1 where they have no room.
@@ -195,6 +195,11 @@ def forward(layer, sent, steps, state, spikes, held, memory, first, last):
         first: of the samples.
         last: one past the last of them.
     """
+    _forward(layer, sent, steps, state, spikes, held, memory, first, last)
+
+
+@compiled(**EXACT_BARE)
+def _forward(layer, sent, steps, state, spikes, held, memory, first, last):
     rows, n_hidden, tile, listed = len(state), layer.weights.shape[2], len(layer.bias), len(sent.first) > 0
     batch = state.shape[1] // n_hidden
     for n in range(rows):
@@ -304,6 +309,11 @@ def backward(layer, sent, steps, state, slope, of_spikes, given, into, d_weights
         first: of the samples.
         last: one past the last of them.
     """
+    _backward(layer, sent, steps, state, slope, of_spikes, given, into, d_weights, memory, first, last)
+
+
+@compiled(**EXACT_BARE)
+def _backward(layer, sent, steps, state, slope, of_spikes, given, into, d_weights, memory, first, last):
     rows, n_hidden, tile, kept = len(state), layer.weights.shape[2], len(layer.bias), len(into.i)
     batch, told = state.shape[1] // n_hidden, len(d_weights) > 0
     for n in range(rows - 1, -1, -1):

@@ -1,5 +1,6 @@
 """Connects the fused loops of a clocked layer to torch; its results are those of `adjsnn.lif.clocked.unroll`, to rounding."""
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,18 +14,9 @@ from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups
 
 CACHED = 2**15  # numbers of which a few arrays stay in a core's second cache
-FEW = 1 / 16  # of what can spike in a step spikes; more are quicker as a product of matrices
-THIN = 16  # columns of a matrix whose product a loop does sooner than a product of matrices
-TILE = 1024  # neurons of some samples that are treated together: their vectors stay in a core's nearest cache
-
-
-class Listed(NamedTuple):
-    """Spikes one by one, as `adjsnn.lif.cpu.clocked.Sent` has them; their lag, steps."""
-
-    lag: int
-    first: np.ndarray
-    neuron: np.ndarray
-    number: np.ndarray
+FEW = 1 / 16  # of the neurons spike in a step; more spikes are sooner summed up by a product of matrices than one by one
+THIN = 16  # rows of weights; errors go back through as few of them sooner by a loop than by a product of matrices
+TILE = 1024  # neurons of some samples that are treated together: their vectors stay in a core's caches
 
 
 class Fixed(NamedTuple):
@@ -39,8 +31,8 @@ class Fixed(NamedTuple):
         rec_lags: of each connection; None without recurrence.
         back: what errors go back through in the place of the recurrent weights.
         steps: T+1.
-        listed: spikes that are sent to it one by one; None where what arrives is given.
-        w_back: what errors go back through in the place of the weights of these.
+        sent: spikes that are sent to it one by one, and their weights; of no spikes where what arrives is given.
+        w_back: what errors go back through in the place of these weights.
     """
 
     spike: Differentiated
@@ -51,7 +43,7 @@ class Fixed(NamedTuple):
     rec_lags: Tensor | None
     back: Tensor | None
     steps: int
-    listed: Listed | None
+    sent: Any
     w_back: Tensor | None
 
 
@@ -66,21 +58,22 @@ def fused(
     rec_back: Tensor | None = None,
 ) -> ClockedRun:
     """As `unroll`, of tensors on the CPU; what arrives is used up."""
-    like, steps = layer.w_in, len(arriving if isinstance(arriving, Tensor) else arriving.spikes)
-    w_in = spikes = w_back = None
-    listed = None if isinstance(arriving, Tensor) else _listed(arriving)
-    if isinstance(arriving, Sent) and listed is None:
-        arriving = arrivals(*arriving)
-    elif isinstance(arriving, Sent):
+    like, one_by_one = layer.w_in, _one_by_one(arriving, layer.w_in)
+    given = w_in = spikes = w_back = None
+    if isinstance(arriving, Tensor):
+        given = arriving
+    elif len(one_by_one.first):
         w_in, _, spikes, w_back = arriving
-        arriving = None
+    else:
+        given = arrivals(*arriving)
+    steps = len(arriving if isinstance(arriving, Tensor) else arriving.spikes)
     if drive is None:
         drive = like.new_zeros(0, *start.v.shape)
     of_neurons = (layer.bias, layer.v_th, layer.v_reset, layer.alpha, layer.beta, layer.kappa)
     lags = torch.zeros(0, dtype=torch.long) if layer.rec_lags is None else layer.rec_lags.unique()
     w_rec = like.new_zeros(0, len(like)) if layer.w_rec is None else layer.w_rec
-    fixed = Fixed(spike, reset, through_reset, layer.hold, lags, layer.rec_lags, rec_back, steps, listed, w_back)
-    results: Any = _Fused.apply(fixed, arriving, w_in, spikes, *start, drive, w_rec, *of_neurons)
+    fixed = Fixed(spike, reset, through_reset, layer.hold, lags, layer.rec_lags, rec_back, steps, one_by_one, w_back)
+    results: Any = _Fused.apply(fixed, given, w_in, spikes, *start, drive, w_rec, *of_neurons)
     spikes, peak, i = results
     return ClockedRun(spikes, peak, lambda: after_reset(peak, spikes, layer, reset, through_reset), i)
 
@@ -99,14 +92,14 @@ class _Fused(FirstOrder):
         state = torch.empty(shape, dtype=torch.int8)
         layer = _layer(loops, fixed, of_neurons, _by_lag(w_rec, fixed).transpose(1, 2), drive)
         path, held = loops.Steps(_flat(peak), _flat(i)), np.zeros(batch * n, np.int32)
-        rows, numbers, arrives = _flat(state), _flat(spikes), _sent(loops, fixed, w_in, v0)
+        rows, numbers = _flat(state), _flat(spikes)
 
         def work(k: int, first: int, last: int) -> None:
             memory = np.zeros((3, len(layer.bias)), numbers.dtype)
-            loops.forward(layer, arrives, path, rows, numbers, held, memory, first, last)
+            loops.forward(layer, fixed.sent, path, rows, numbers, held, memory, first, last)
 
         run_groups(work, groups_of(batch, fixed.steps * n, n))
-        ctx.fixed, ctx.state, ctx.layer, ctx.sent = fixed, state, layer, arrives
+        ctx.fixed, ctx.state, ctx.layer = fixed, state, layer
         ctx.save_for_backward(w_in, sent, spikes, peak, i, drive, w_rec, *of_neurons)
         ctx.set_materialize_grads(False)
         return spikes, peak, i
@@ -127,58 +120,48 @@ def _backward(ctx, c_spikes, c_peak, c_i):
     nothing = peak.new_empty(0, 0)
     layer = ctx.layer._replace(weights=_array(_by_lag(w_rec if fixed.back is None else fixed.back, fixed)))
     slope = _slope(loops, fixed.spike, peak, of_neurons[1])
-    path = loops.Steps(_flat(peak), _flat(i))
+    path, rows = loops.Steps(_flat(peak), _flat(i)), _flat(state)
     c_spikes, *given = (_flat(nothing if x is None else x) for x in (c_spikes, c_peak, c_i))
     lam_v, *sums = (peak.new_zeros(batch, n) for _ in range(7))
     whole = needs_arriving or needs_sent or len(fixed.lags) > 0  # else a row of λ_i is read by the next one alone
     lam_i, d_drive = fresh((steps if whole else 2, batch, n), peak), torch.empty_like(drive)
     of_drive = _flat(d_drive if needs_drive else nothing)
-    own = [_array(x).reshape(-1) for x in sums]
+    of_states, own = loops.Steps(*given), [_array(x).reshape(-1) for x in sums]
     into = loops.Back._make([_array(lam_v).reshape(-1), _flat(lam_i), *own, of_drive, any(needs[1:3]), any(needs[3:])])
     groups = groups_of(batch, steps * n, n)
     d_weights = peak.new_zeros(len(groups), sent.shape[2] if needs_w_in else 0, n)
 
     def work(k: int, first: int, last: int) -> None:
         memory = np.zeros((5, len(layer.bias)), slope.gamma.dtype)
-        of_weights = d_weights[k].numpy()
-        loops.backward(
-            layer, ctx.sent, path, _flat(state), slope, c_spikes, loops.Steps(*given), into, of_weights, memory, first, last
-        )
+        of_weights = _array(d_weights[k])
+        loops.backward(layer, fixed.sent, path, rows, slope, c_spikes, of_states, into, of_weights, memory, first, last)
 
     run_groups(work, groups)
     d_bias, *d_others = (x.sum(0) for x in sums)
     d_bias = d_bias * (1.0 - of_neurons[4])
     d_w_rec = _of_weights(lam_i, spikes, w_rec, fixed) if needs_w_rec else None
     d_w_in = d_weights.sum(0).T.contiguous() if needs_w_in else None
-    d_sent = _told(loops, lam_i, w_in if fixed.w_back is None else fixed.w_back, ctx.sent.lag) if needs_sent else None
+    d_sent = _told(loops, lam_i, w_in if fixed.w_back is None else fixed.w_back, fixed.sent.lag) if needs_sent else None
     d_arriving = lam_i if needs_arriving else None
     d_drive = d_drive if needs_drive else None
     return None, d_arriving, d_w_in, d_sent, lam_v, lam_i[0].clone(), d_drive, d_w_rec, d_bias, *d_others
 
 
-def _listed(arriving: Sent) -> Listed | None:
-    """The spikes one by one; None where they are too many, or do not all arrive after the same time."""
+def _one_by_one(arriving: Tensor | Sent, like: Tensor) -> Any:
+    """Spikes as the loops take them; none where they are too many, or do not all arrive after the same time."""
     from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
-    lags, spikes = arriving.lags.unique(), arriving.spikes
-    if len(lags) != 1:
-        return None
-    sent = _array(spikes).reshape(-1)
-    if len(sent) >= 2**31:
-        return None
-    first, room = np.zeros(spikes.shape[0] * spikes.shape[1] + 1, np.int64), int(FEW * len(sent)) + loops.WORDS
-    columns = np.empty(room, np.int32), np.empty(room, sent.dtype)
-    found = loops.list_spikes(sent, sent.view(f"i{sent.itemsize}"), spikes.shape[2], first, *columns)
-    return None if found < 0 else Listed(int(lags[0]), first, *(x[:found].copy() for x in columns))
-
-
-def _sent(loops: Any, fixed: Fixed, w_in: Tensor | None, like: Tensor) -> Any:
-    """What is sent to a layer as the loops take it."""
-    if fixed.listed is None or w_in is None:
-        none = _array(like.new_empty(0, 0))
-        return loops.Sent(np.empty(0, np.int64), np.empty(0, np.int32), none.reshape(-1), 0, none)
-    lag, *columns = fixed.listed
-    return loops.Sent(*columns, lag, _array(w_in.T))
+    nothing = _array(like.new_empty(0, 0))
+    none = loops.Sent(np.empty(0, np.int64), np.empty(0, np.int32), nothing.reshape(-1), 0, nothing)
+    if isinstance(arriving, Tensor) or len(lags := arriving.lags.unique()) != 1:
+        return none
+    (steps, batch, n_sending), sent = arriving.spikes.shape, _array(arriving.spikes).reshape(-1)
+    room = int(FEW * len(sent)) + loops.WORDS
+    first, neuron, number = np.zeros(steps * batch + 1, np.int64), np.empty(room, np.int64), np.empty(room, sent.dtype)
+    found = loops.list_spikes(sent, sent.view(f"i{sent.itemsize}"), n_sending, first, neuron, number)
+    if found < 0:
+        return none
+    return loops.Sent(first, neuron[:found].astype(np.int32), number[:found].copy(), int(lags[0]), _array(arriving.w.T))
 
 
 def _told(loops: Any, lam_i: Tensor, w: Tensor, lag: int) -> Tensor:
@@ -241,7 +224,7 @@ def _layer(loops: Any, fixed: Fixed, of_neurons: Any, weights: Tensor, drive: Te
 def _flat(x: Tensor) -> np.ndarray:
     """The neurons of all samples in one row, (T, B·N)."""
     array = _array(x)
-    return array.reshape(len(array), int(np.prod(array.shape[1:])))
+    return array.reshape(len(array), prod(array.shape[1:]))
 
 
 def _array(x: Tensor) -> np.ndarray:
