@@ -14,7 +14,7 @@ from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups
 
 CACHED = 2**15  # numbers of which a few arrays stay in a core's second cache
-FEW = 1 / 16  # of the neurons spike in a step; more spikes are sooner summed up by a product of matrices than one by one
+FEW = 1 / 8  # of the neurons spike in a step; more spikes are sooner summed up by a product of matrices than one by one
 THIN = 16  # rows of weights; errors go back through as few of them sooner by a loop than by a product of matrices
 TILE = 1024  # neurons of some samples that are treated together: their vectors stay in a core's caches
 
