@@ -224,10 +224,10 @@ def _forward(layer, sent, steps, state, spikes, held, memory, first, last):
             else:
                 _decay_and_arrive(layer.alpha, i, i_after)
             peak, s, as_number = steps.peak[n, here:to], state[n, here:to], spikes[n, here:to]
-            levels = layer.bias, layer.v_th, layer.v_reset, layer.beta, layer.kappa
             if layer.holds:
-                _step_held(*levels, layer.hold, layer.by, drive, peak, i, held[here:to], s, as_number, after)
+                _step_held(layer, drive, peak, i, held[here:to], s, as_number, after)
             else:
+                levels = layer.bias, layer.v_th, layer.v_reset, layer.beta, layer.kappa
                 _step(*levels, layer.by, drive, peak, i, s, as_number, after)
 
 
@@ -277,14 +277,15 @@ def _step(bias, v_th, v_reset, beta, kappa, by, drive, peak, i, s, as_number, pe
 
 
 @compiled(**EXACT_BARE)
-def _step_held(bias, v_th, v_reset, beta, kappa, hold, by, drive, peak, i, held, s, as_number, peak_next):
+def _step_held(layer, drive, peak, i, held, s, as_number, peak_next):
     """The same of neurons that may be held."""
+    bias, v_th, v_reset, beta, kappa, hold = layer.bias, layer.v_th, layer.v_reset, layer.beta, layer.kappa, layer.hold
     zero, one = peak.dtype.type(0.0), peak.dtype.type(1.0)
     for j in range(len(s)):
         spikes = (peak[j] - v_th[j] >= 0) & (held[j] == 0)
         s[j] = np.int8(SPIKES) if spikes else (np.int8(HELD) if held[j] > 0 else np.int8(FREE))
         as_number[j] = one if spikes else zero
-        v = peak[j] + (v_reset[j] - (v_th[j] if by else peak[j])) if spikes else peak[j]
+        v = peak[j] + (v_reset[j] - (v_th[j] if layer.by else peak[j])) if spikes else peak[j]
         held[j] = hold[j] if spikes else max(held[j] - np.int32(1), np.int32(0))
         b = bias[j] + drive[j]
         flowed = b + beta[j] * (v - b) + kappa[j] * i[j]
