@@ -1,7 +1,8 @@
 """A balanced random network after Brunel (2000): seconds, memory and ns per arrival of a solve and of its gradient.
 
-N neurons, 80 % excitatory and 20 % inhibitory, each with as many random recurrent synapses of one delay, and driven by Poisson
-trains. `--sizes` runs several N at the same rates, each in a process of its own, and prints the exponent of seconds in arrivals.
+N neurons, 80 % excitatory and 20 % inhibitory, each with as many random recurrent synapses of one delay, and driven by
+Poisson trains; one thread. `--sizes` runs several N at about the same rates, each in a process of its own, and prints the
+exponent of seconds in arrivals. Seconds are of the processor, which other programs lengthen less than those of the clock.
 
     python benchmarks/balanced_network.py --neurons 10000 --in-degree 1000 --ms 500
     python benchmarks/balanced_network.py --sizes 1000,2000,4000
@@ -71,7 +72,9 @@ def poisson(m: int, hz: float, ms: float, rng: np.random.Generator) -> Events:
 
 def arrivals_of(layer: GLIF, inputs: Events, run: GLIFRun) -> int:
     """Arrivals, including those that would come after the end."""
-    return int(sum(np.diff(w.edge)[spikes.neuron].sum() for w, spikes in ((layer.incoming, inputs), (layer.recurrent, run.spikes))))
+    return int(
+        sum(np.diff(w.edge)[spikes.neuron].sum() for w, spikes in ((layer.incoming, inputs), (layer.recurrent, run.spikes)))
+    )
 
 
 def measure(n: int, in_degree: int, ms: float, hz: float, seed: int, rates: bool) -> Figures:
@@ -80,9 +83,14 @@ def measure(n: int, in_degree: int, ms: float, hz: float, seed: int, rates: bool
     rng = np.random.default_rng(seed)
     layer = network(n, in_degree, rng)
     inputs = poisson(10 * EXTERNAL, hz, ms, rng)
-    small = network(10, 2, rng)._replace(incoming=random_wiring(10 * EXTERNAL, 10, EXTERNAL, 0.0, np.full(10 * EXTERNAL, 0.4), rng))
+    small = network(10, 2, rng)._replace(
+        incoming=random_wiring(10 * EXTERNAL, 10, EXTERNAL, 0.0, np.full(10 * EXTERNAL, 0.4), rng)
+    )
     marks, seconds = [], []
-    for solved, spikes, until in ((small, poisson(10 * EXTERNAL, hz, 5.0, rng), 5.0), (layer, inputs, ms)):  # the first compiles
+    for solved, spikes, until in (
+        (small, poisson(10 * EXTERNAL, hz, 5.0, rng), 5.0),
+        (layer, inputs, ms),
+    ):  # the first compiles
         start = GLIFState(rng.uniform(0.0, 1.0, (1, len(solved.neurons.bias))), *zeros(len(solved.neurons.bias)))
         trial = Trial(0, until, np.zeros(0), 1 << 30, np.zeros((0, *start.v.shape)), np.zeros(0))
         marks, begun = [peak()], time.process_time()

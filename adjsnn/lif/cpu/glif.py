@@ -23,8 +23,8 @@ from adjsnn.lif.cpu.glif_cell import (
     SPAN,
     V_TH,
     V,
-    first_crossing,
     bound,
+    first_crossing,
     move,
     never,
     passage,
@@ -149,9 +149,7 @@ def forward(layer, kinds, inputs, start, trial, first, last, states):
     """
     cells = memory_of(kinds)
     size = max(64, 2 * len(kinds.of) * (last - first))
-    spikes = Spikes(
-        np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    )
+    spikes = Spikes(np.empty(size), np.empty(size, np.int64), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
     log = Log(np.empty(size), np.empty(size, np.int8), np.empty(size, np.int32), np.empty(size, np.int32))
     counts, entries = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
     queue, total, logged = queue_of(64), np.int64(0), np.int64(0)  # a bare 0 is a type of its own to numba
@@ -398,7 +396,7 @@ def _examine(kinds, cells, n, horizon):
         move(kinds, cells.shared, kind, x, y, False)
         gap, slope, bend = bound(kinds, kind, y, x[V_TH])
         more = inf if never(kinds, kind, y, x[V_TH]) else wait_of(gap, slope, bend)
-        if more > WORTH * passed:
+        if more > WORTH * passed and t + more > t:
             x[SAFE] = t + more
             _wait(cells, n, t + more)
             return True
@@ -419,7 +417,7 @@ def _examine(kinds, cells, n, horizon):
 
 @compiled(**EXACT_BARE)
 def _arrive(wiring, kinds, cells, group, t):
-    """A spike arrives through a group of synapses. Most neurons are still safe for as long as they wait, which is easily asked."""
+    """A spike arrives through a group of synapses. Most neurons stay safe for as long as they wait."""
     for e in range(wiring.edge[group], wiring.edge[group + 1]):
         n = wiring.post[e]
         advance(kinds, cells, n, t)
