@@ -3,10 +3,11 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from layers import Solvable, random_layer, random_wiring, split, wiring_of
 
@@ -77,11 +78,11 @@ def test_it_does_what_the_plain_code_does(leak: bool, reset: str, delays: str):
 @pytest.mark.parametrize(("receptors", "adaptation", "thresholds"), [(1, 0, 0), (3, 0, 2), (1, 2, 0)])
 def test_any_number_of_currents_and_thresholds(receptors: int, adaptation: int, thresholds: int):
     rng = np.random.default_rng(3)
-    numbers = {"receptors": receptors, "adaptation": adaptation, "thresholds": thresholds}
+    numbers: dict[str, Any] = {"receptors": receptors, "adaptation": adaptation, "thresholds": thresholds}
     assert compare(random_layer(rng, **numbers, recurrent=False, reset="mixed"), 4) > 20
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 7),
@@ -201,12 +202,12 @@ def test_nothing_to_do():
 def test_many_layers(first: int):
     for seed in range(first, first + 50):
         rng = np.random.default_rng(seed)
-        numbers = {"n": 8, "m": 5, "receptors": 4, "batch": 4}
-        options = {name: int(rng.integers(1, most)) for name, most in numbers.items()}
+        most = {"n": 8, "m": 5, "receptors": 4, "batch": 4}
+        options: dict[str, Any] = {name: int(rng.integers(1, high)) for name, high in most.items()}
         options |= {name: int(rng.integers(0, 3)) for name in ("adaptation", "thresholds")}
-        flags = {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled")}
-        words = {"reset": str(rng.choice(["to", "by", "mixed"])), "delays": str(rng.choice(["none", "axon", "synapse"]))}
-        compare(random_layer(rng, refractory=float(rng.choice([0.0, 2.0])), **options, **flags, **words), seed)
+        options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled")}
+        options |= {"reset": str(rng.choice(["to", "by", "mixed"])), "delays": str(rng.choice(["none", "axon", "synapse"]))}
+        compare(random_layer(rng, refractory=float(rng.choice([0.0, 2.0])), **options), seed)
 
 
 @pytest.mark.slow
