@@ -1,7 +1,8 @@
 """A balanced random network after Brunel (2000): seconds, memory and ns per arrival of a solve and of its gradient.
 
-N neurons, 80 % excitatory and 20 % inhibitory, each with as many random recurrent synapses of one delay, and driven by Poisson
-trains. `--sizes` runs several N at the same rates, each in a process of its own, and prints the exponent of seconds in arrivals.
+N neurons, 80 % excitatory and 20 % inhibitory, each with as many random recurrent synapses of one delay, and driven by
+Poisson trains; one thread. `--sizes` runs several N at about the same rates, each in a process of its own, and prints the
+exponent of seconds in arrivals. Seconds are of the processor, which other programs lengthen less than those of the clock.
 
     python benchmarks/balanced_network.py --neurons 10000 --in-degree 1000 --ms 500
     python benchmarks/balanced_network.py --sizes 1000,2000,4000

@@ -396,7 +396,7 @@ def _examine(kinds, cells, n, horizon):
         move(kinds, cells.shared, kind, x, y, False)
         gap, slope, bend = bound(kinds, kind, y, x[V_TH])
         more = inf if never(kinds, kind, y, x[V_TH]) else wait_of(gap, slope, bend)
-        if more > WORTH * passed:
+        if more > WORTH * passed and t + more > t:
             x[SAFE] = t + more
             _wait(cells, n, t + more)
             return True
@@ -417,7 +417,7 @@ def _examine(kinds, cells, n, horizon):
 
 @compiled(**EXACT_BARE)
 def _arrive(wiring, kinds, cells, group, t):
-    """A spike arrives through a group of synapses. Most neurons are still safe for as long as they wait, which is easily asked."""
+    """A spike arrives through a group of synapses. Most neurons stay safe for as long as they wait."""
     for e in range(wiring.edge[group], wiring.edge[group + 1]):
         n = wiring.post[e]
         advance(kinds, cells, n, t)

@@ -43,8 +43,8 @@ class Costates(NamedTuple):
         held: (N,), whether the neuron is at its reset.
         bias: (N,), b and the present step of the drive together.
         shared: exponentials of `glif_cell.share`.
-        stack: v, c and h of what each entry of the log happened to, just after it and for a spike also before, (rows, 1 + P + H),
-            after those at the start; or no rows.
+        stack: v, c and h of what each entry of the log happened to, just after it and for a spike also just before,
+            (rows, 1 + P + H), after those at the start; or no rows.
     """
 
     y: np.ndarray
@@ -216,7 +216,7 @@ def _arrival(wiring, kinds, costates, group, t, row, d, d_weight, d_delay):
 
 @compiled(**EXACT_BARE)
 def _spike(neurons, kinds, costates, spikes, s, error, n, d):
-    """Back over spike s, of neuron n, whose time has the cotangent `error` beside its own jumps (6.4); False where it grazes."""
+    """Back over spike s, of neuron n, whose time has the cotangent `error` beside its jumps (6.4); False where it grazes."""
     y, kind, n_c, n_j = costates.y[n], kinds.of[n], kinds.rate.shape[1], len(neurons.jump)
     lam_v, factor = y[LAM_V], neurons.reset_factor[n]
     error += lam_v * factor * spikes.rise[s]

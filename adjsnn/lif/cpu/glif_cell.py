@@ -247,7 +247,7 @@ def slowest(kinds, kind, x):
 
 @compiled(**EXACT_BARE_INLINE)
 def terms_of(kinds, kind, x, work):
-    """g as a sum of exponentials, slowest first: γ to work[0, 0] and ρ to work[0, 1]; returns their number, none of them zero."""
+    """g as a sum of exponentials, slowest first, none zero: γ to work[0, 0] and ρ to work[0, 1]; returns their number."""
     mu, gain, n_c, slots = kinds.leak_rate[kind], kinds.gain[kind], kinds.rate.shape[1], kinds.slots[kind]
     for q in range(slots):
         work[0, 0, q] = 0.0
@@ -290,10 +290,10 @@ def total(work, level, count, t):
 
 @compiled(**EXACT_BARE)
 def root(kinds, kind, x, work, level, count, base, low, high, t, climbs):
-    """Where a function that is e^{-ρt} times a monotone one changes sign between low and high, by Newton's method for the latter.
+    """Where e^{-ρt} times a monotone function changes sign between low and high, by Newton's method for the latter.
 
-    It is f for level -1, rounded to the side where the threshold is reached, or the sum of a level. Where a step would leave the
-    interval, and after many steps, it is bisected.
+    The product is f for level -1, and the root rounded to the side where the threshold is reached; or it is the sum of a level.
+    Where a step would leave the interval, and after many steps, it is bisected.
 
     Args:
         t: where to begin, in the interval.
@@ -321,7 +321,7 @@ def root(kinds, kind, x, work, level, count, base, low, high, t, climbs):
 
 @compiled(**EXACT_BARE)
 def first_crossing(kinds, kind, x, work, horizon, guess):
-    """Time of the first crossing of θ from below in [0, horizon], or inf, of a neuron that is not held (6.3); see `glif/crossing.py`.
+    """Time of the first crossing of θ from below in [0, horizon], or inf, of a neuron that is not held; see `glif/crossing.py`.
 
     With at most one zero of g, f rises through 0 once at most, and Newton's method from a guess nearly always finds it at once;
     or the value at the horizon tells, or that at the zero.
@@ -373,10 +373,10 @@ def _of_one_piece(kinds, kind, x, work, count, base, horizon, guess, changes):
 
 @compiled(**EXACT_BARE)
 def cut(kinds, kind, x, work, count, horizon):
-    """[0, horizon] cut where g changes sign, with the edges in work[-1, 0]; returns the number of pieces, and whether g > 0 first.
+    """[0, horizon] cut where g changes sign, the edges in work[-1, 0]; returns the number of pieces, and whether g > 0 first.
 
-    With ρ_k next to a change of sign among the γ, (d/dt + ρ_k) of the sum has a term and a change less. Between the zeros of that,
-    e^{ρ_k t} times the sum is monotone, and the signs at both ends tell.
+    With ρ_k next to a change of sign among the γ, (d/dt + ρ_k) of the sum has a term and a change less. Between the zeros of
+    that, e^{ρ_k t} times the sum is monotone, and the signs at both ends tell.
     """
     level = 0
     place, changes = first_change(work, 0, count)

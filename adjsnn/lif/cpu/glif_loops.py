@@ -1,14 +1,18 @@
 """Connects the fused loop of generalised LIF layers to arrays of a whole batch, as `loops.py` does that of LIF layers."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from adjsnn.lif.cpu.loops import _joined, _starts
-from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFGradients, GLIFRun, GLIFState, Neurons, Wiring
+from adjsnn.lif.cpu.loops import joined, starts
+from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFGradients, GLIFRun, GLIFState, Neurons
 from adjsnn.lif.glif.errors import ABOVE, above
 from adjsnn.lif.layer import FINE, RUNAWAY, Events, Trial, grazing, runaway
-from adjsnn.numerics.threads import groups_of, run_groups
+from adjsnn.numerics.threads import SHARE, run_groups
+
+MANY = 1 << 17  # synapses; each group of samples has gradients of their own of all of them
+GROUPS, GROUPS_OF_MANY = 16, 4  # of samples, at most
 
 
 def forward(layer: GLIF, inputs: Events, start: GLIFState, trial: Trial) -> GLIFRun:
@@ -31,9 +35,9 @@ def forward(layer: GLIF, inputs: Events, start: GLIFState, trial: Trial) -> GLIF
     run_groups(work, groups)
     for *_, outcome, time in parts:
         _raise(trial, outcome, time)
-    counts, spikes, entries, log = (_joined(column) for column in list(zip(*parts, strict=True))[:-2])
-    events = Events(_starts(counts), spikes.time, spikes.neuron)
-    return GLIFRun(events, spikes.speed, states, (spikes, _starts(entries), log))
+    counts, spikes, entries, log = (joined(column) for column in list(zip(*parts, strict=True))[:-2])
+    events = Events(starts(counts), spikes.time, spikes.neuron)
+    return GLIFRun(events, spikes.speed, states, (spikes, starts(entries), log))
 
 
 def backward(
@@ -83,15 +87,12 @@ def _nothing(layer: GLIF) -> tuple[Any, ...]:
 
 
 def _groups(layer: GLIF, inputs: Events, trial: Trial) -> list[tuple[int, int]]:
-    """Samples (first, last) of each call, by the arrivals of input spikes, about, and as many of the layer's own."""
-    neurons, batch = len(layer.neurons.bias), inputs.batch
-    arrivals = len(inputs.time) / batch * _fan_out(layer.incoming) * (2 if len(layer.recurrent.post) else 1)
-    held = max(neurons, len(layer.incoming.post) // neurons, len(layer.recurrent.post) // neurons)
-    return groups_of(batch, int(neurons * (1 + len(trial.drive)) + arrivals), held)
-
-
-def _fan_out(wiring: Wiring) -> float:
-    return len(wiring.post) / max(1, len(wiring.first) - 1)
+    """Samples (first, last) of each call; not by the number of threads, so that sums over samples are always the same."""
+    neurons, batch, synapses = len(layer.neurons.bias), inputs.batch, len(layer.incoming.post) + len(layer.recurrent.post)
+    arrivals = len(inputs.time) * len(layer.incoming.post) // max(1, len(layer.incoming.first) - 1)
+    steps = batch * neurons * (1 + len(trial.drive)) + arrivals * (2 if len(layer.recurrent.post) else 1)
+    count = max(1, min(GROUPS if synapses <= MANY else GROUPS_OF_MANY, batch, steps // SHARE))
+    return list(pairwise(batch * k // count for k in range(count + 1)))
 
 
 def _raise(trial: Trial, outcome: tuple[int, int, int], time: float) -> None:
