@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from adjsnn.hybrid.solution import HybridSolution
     from adjsnn.hybrid.system import HybridSystem
     from adjsnn.lif.adjoint import EventAdjoint
-    from adjsnn.lif.network import LIFNetwork, LIFState
+    from adjsnn.lif.conv import Conv2d, LIFConv2d, Pool2d
+    from adjsnn.lif.network import AdaptiveState, LIFNetwork, LIFState
     from adjsnn.lif.solution import LIFSolution
+    from adjsnn.lif.synapses import Synapses
     from adjsnn.numerics.memory import release_memory
     from adjsnn.spikes import SpikeTrains
 
@@ -44,6 +46,7 @@ __all__ = [
     "LIF",
     "NIF",
     "QIF",
+    "AdaptiveState",
     "AdjsnnError",
     "Backsolve",
     "BacksolveWarning",
@@ -51,6 +54,7 @@ __all__ = [
     "CheckpointedSolution",
     "ConfigurationError",
     "ContinuousAdjoint",
+    "Conv2d",
     "DiscreteAdjoint",
     "EventAdjoint",
     "EventError",
@@ -65,16 +69,19 @@ __all__ = [
     "HybridSystem",
     "IntegrationError",
     "KernelCacheWarning",
+    "LIFConv2d",
     "LIFNetwork",
     "LIFSolution",
     "LIFState",
     "Membrane",
     "MissingPackageError",
     "NotKeptError",
+    "Pool2d",
     "RaisedCosineGate",
     "RectangularGate",
     "SpikeTrains",
     "StepTooLongWarning",
+    "Synapses",
     "collate_spikes",
     "gradcheck",
     "losses",
@@ -104,7 +111,9 @@ _HOME = {
         "hybrid.solution": "HybridSolution",
         "hybrid.system": "HybridSystem",
         "lif.adjoint": "EventAdjoint",
-        "lif.network": "LIFNetwork LIFState",
+        "lif.network": "AdaptiveState LIFNetwork LIFState",
+        "lif.conv": "Conv2d LIFConv2d Pool2d",
+        "lif.synapses": "Synapses",
         "lif.solution": "LIFSolution",
         "numerics.memory": "release_memory",
         "spikes": "SpikeTrains",

@@ -15,7 +15,7 @@ from adjsnn.checks import Count, Number, Times
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.hybrid.system import HybridSystem
-from adjsnn.lif.network import LIFNetwork, LIFState
+from adjsnn.lif.network import AnyState, LIFNetwork
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
@@ -48,7 +48,7 @@ class LIFOptions(TypedDict, total=False):
     t_end: Number | None
     ts: Times | None
     adjoint: LIFAdjoint | None
-    y0: Sequence[LIFState] | None
+    y0: Sequence[AnyState] | None
     max_spikes: Count | None
     kernels: Kernels
 
@@ -61,7 +61,7 @@ class ClockedOptions(TypedDict, total=False):
     t_end: Number | None
     ts: Times | None
     adjoint: Required[ClockedAdjoint]
-    y0: Sequence[LIFState] | None
+    y0: Sequence[AnyState] | None
     kernels: Kernels
 
 

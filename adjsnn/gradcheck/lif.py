@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.gradcheck.probe import Gradients, Probe
-from adjsnn.lif.network import LIFNetwork, LIFState
+from adjsnn.lif.network import AnyState, LIFNetwork
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.spikes import SpikeTrains
 
@@ -46,11 +46,12 @@ class LIFProbe(Probe):
         other = "fused" if self.solve_kwargs.get("kernels") == "plain" else "plain"
         return self.gradients(None, kernels=other)[2]
 
-    def _initial(self, y0: Sequence[LIFState] | None) -> list[LIFState]:
+    def _initial(self, y0: Sequence[AnyState] | None) -> list[AnyState]:
         batch = self.inputs.batch if isinstance(self.inputs, SpikeTrains) else self.inputs.shape[1]
         y0 = self.system.initial_state(batch) if y0 is None else y0
-        states = [LIFState(*(x.detach().double().clone().requires_grad_() for x in state)) for state in y0]
-        self.leaves |= {f"y0[{k}].{name}": x for k, state in enumerate(states) for name, x in state._asdict().items()}
+        states = [state._make(x.detach().double().clone().requires_grad_() for x in state) for state in y0]
+        named = {f"y0[{k}].{name}": x for k, state in enumerate(states) for name, x in state._asdict().items()}
+        self.leaves |= {name: x for name, x in named.items() if x.numel()}
         return states
 
     def _branches(self, sol: LIFSolution) -> Tensor:

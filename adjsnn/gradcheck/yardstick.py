@@ -14,7 +14,7 @@ from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.lif.adjoint import EventAdjoint, has_clock, lif_adjoint
-from adjsnn.lif.network import LIFNetwork, LIFState
+from adjsnn.lif.network import AdaptiveState, LIFNetwork, LIFState
 from adjsnn.solve import solve
 from adjsnn.spikes import SpikeTrains
 
@@ -214,6 +214,6 @@ def _double(given: object) -> Any:
         return x.detach().double() if x.is_floating_point() else x
     if isinstance(x, SpikeTrains):
         return x.to(dtype=torch.float64)
-    if isinstance(x, LIFState | GatedState):
+    if isinstance(x, LIFState | AdaptiveState | GatedState):
         return type(x)(*(_double(y) for y in x))
     return [_double(y) for y in x] if isinstance(x, list | tuple) else x

@@ -7,7 +7,7 @@ needs a grid solves by `adjsnn.lif.clocked_problem.solve_clocked`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from adjsnn.adjoints import taken_as
 from adjsnn.errors import ConfigurationError
@@ -52,8 +52,11 @@ class ClockedAdjoint(Protocol):
 class EventAdjoint:
     """Exact gradient of the true cost, to rounding: the costate jumps at events and is in closed form between them.
 
-    What is stored are the spikes, with the current at each; the cost is proportional to their number. Equations (2.5)-(2.10).
+    What is stored are the spikes, with the current at each; the cost is proportional to their number. Equations (2.5)-(2.10),
+    of generalised layers (6.4).
     """
+
+    generalised: ClassVar[bool] = True
 
     def run_lif(self, problem: LIFProblem) -> LIFSolution:
         return attach(problem)

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, four, state_of
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 FIELDS = len(LIFLayer._fields)
-WIDTH = FIELDS + len(LIFState._fields)  # tensors of one layer among the arguments
+STATES = AdaptiveState._fields
+WIDTH = FIELDS + len(STATES)  # tensors of one layer among the arguments
+OUT = 1 + len(STATES)  # and among the results: times and states
 Back = Callable[..., LayerGradients]  # from (trial, *arguments), the arguments those of `lif.plain_adjoint.backward`
 
 
@@ -31,11 +33,13 @@ def attach(problem: LIFProblem, back: Back = exact) -> LIFSolution:
         back: gradients of a layer's arguments from the cotangents of its results.
     """
     runs: list[LayerRun] = []
-    flat = [x for layer, state in zip(problem.layers, problem.y0, strict=True) for x in (*layer, *state)]
+    flat = [x for layer, state in zip(problem.layers, problem.y0, strict=True) for x in (*layer, *four(state))]
     drive = None if problem.drive is None else problem.drive.values
     results = _Attached.apply(problem.trial, back, runs, problem.time, drive, *flat)
-    columns = zip(results[::3], results[1::3], results[2::3], runs, strict=True)  # time, v and i of each layer
-    return problem.solution([LayerResult(*column) for column in columns])
+    rows = [results[k : k + OUT] for k in range(0, len(results), OUT)]
+    return problem.solution(
+        [LayerResult(row[0], row[1], row[2], run, row[3], row[4]) for row, run in zip(rows, runs, strict=True)]
+    )
 
 
 class _Attached(FirstOrder):
@@ -49,7 +53,7 @@ class _Attached(FirstOrder):
             run = trial.body.forward(layer, inputs, state, trial.of_layer(k, drive))
             # Users change results in place: of what they are given, the run keeps only a copy of the times.
             outputs.append(run.spikes.time.to(layer.w_in, copy=True))
-            outputs += [x.to(layer.w_in) for x in run.states]
+            outputs += [None if x is None else x.to(layer.w_in) for x in four(run.states)]
             runs.append(run._replace(states=None))
             inputs = run.spikes
         ctx.trial, ctx.back, ctx.runs = trial, back, tuple(runs)
@@ -73,18 +77,18 @@ def _backward(ctx, *cotangents):
     d_drive: Tensor | None = None
     for k in range(len(layers) - 1, lowest - 1, -1):
         layer, state = layers[k]
-        run, given = ctx.runs[k], cotangents[3 * k : 3 * k + 3]
+        run, given = ctx.runs[k], cotangents[OUT * k : OUT * k + OUT]
         if above is None and all(c is None for c in given):
             continue
         inputs = ctx.runs[k - 1].spikes if k else Events(trial.first, time.detach().double(), trial.source)
         at_spikes = sum((c for c in (above, given[0]) if c is not None), torch.zeros_like(run.spikes.time))
         need = needs[k * WIDTH : (k + 1) * WIDTH]
-        names = frozenset(name for name, n in zip((*LIFLayer._fields, "v", "i"), need, strict=True) if n)
+        names = frozenset(name for name, n in zip((*LIFLayer._fields, *STATES), need, strict=True) if n)
         own_cotangents = LayerCotangents(at_spikes, *given[1:])
         layer_gradients = ctx.back(trial, layer, inputs, state, trial.of_layer(k, drive), run, own_cotangents, names)
         if k == 0 and ctx.needs_input_grad[4]:
             d_drive = layer_gradients.drive.to(drive)
-        gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(layer_gradients, (*layer, *state), need)
+        gradients[k * WIDTH : (k + 1) * WIDTH] = _tensors(layer_gradients, (*layer, *four(state)), need)
         above = layer_gradients.time
     d_time = above.to(time) if ctx.needs_input_grad[3] and above is not None else None
     return None, None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
@@ -95,14 +99,16 @@ def _first(needs: Sequence[bool]) -> int:
     return list(needs).index(True) if True in needs else len(needs)
 
 
-def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, LIFState]]:
+def _layers(flat: Sequence[Any]) -> list[tuple[LIFLayer, AnyState]]:
     per_layer = [flat[k : k + WIDTH] for k in range(0, len(flat), WIDTH)]
-    return [(LIFLayer(*tensors[:FIELDS]), LIFState(*tensors[FIELDS:])) for tensors in per_layer]
+    return [(LIFLayer(*tensors[:FIELDS]), state_of(*tensors[FIELDS:])) for tensors in per_layer]
 
 
 def _tensors(layer_gradients: LayerGradients, like: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
     """Gradients of one layer's arguments as tensors of their shape, dtype and device; None where none is needed."""
-    gradients = (*layer_gradients.layer, layer_gradients.v, layer_gradients.i)
+    g = layer_gradients
+    own = [getattr(g.layer, name, None) for name in LIFLayer._fields]
     return [
-        x.reshape(y.shape).to(y) if need and y is not None else None for x, y, need in zip(gradients, like, needs, strict=True)
+        x.reshape(y.shape).to(y) if need and x is not None and y is not None else None
+        for x, y, need in zip((*own, g.v, g.i, g.a, g.h), like, needs, strict=True)
     ]

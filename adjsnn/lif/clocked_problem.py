@@ -10,9 +10,10 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import steps_in
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, arrivals, carried, clocked_layer
+from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, Sent, arrivals, carried, clocked_layer
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.engine import choose_clocked
+from adjsnn.lif.network import LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
@@ -52,18 +53,23 @@ def solve_clocked(
     paths = Paths() if paths is None else paths
     _rows(problem, dt, steps)  # raises before anything is solved
     sent, runs = input_spikes(problem, dt, steps), list[ClockedRun]()
-    for k, (layer, start) in enumerate(zip(problem.layers, problem.y0, strict=True)):
+    for k, (layer, start) in enumerate(zip(problem.layers, ordinary(problem), strict=True)):
         clocked = clocked_layer(layer, dt, first=k == 0)
         drive = problem.drive.values.to(layer.w_in) if problem.drive is not None and k == 0 else None
         back = paths.layers[k] if paths.layers else EXACT
-        arriving = arrivals(clocked.w_in, clocked.lags, sent, back.w_in)
+        arriving = Sent(clocked.w_in, clocked.lags, sent, back.w_in)
         if paths.direct and problem.readout is None and k + 1 == len(problem.layers):
             lag = int(clocked.lags.min())
-            arriving = directed(arriving, [run.spikes for run in runs], paths.direct, lag)
+            arriving = directed(arrivals(*arriving), [run.spikes for run in runs], paths.direct, lag)
         run = body(clocked, arriving, start, drive, spike, reset, through_reset, back.w_rec)
         runs.append(run)
         sent = run.spikes
     return clocked_solution(problem, runs, ran, paths)
+
+
+def ordinary(problem: LIFProblem) -> list[LIFState]:
+    """The initial states, of ordinary layers: those of others are refused at the door."""
+    return [LIFState(state.v, state.i) for state in problem.y0]
 
 
 def clocked_solution(

@@ -8,11 +8,14 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
-from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, unroll
-from adjsnn.lif.cpu import clocked_loops, loops
+from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, Sent, unroll
+from adjsnn.lif.cpu import clocked_loops, glif_loops, loops
 from adjsnn.lif.cuda import loops as cuda_loops
+from adjsnn.lif.glif import plain as glif_plain
+from adjsnn.lif.glif import plain_adjoint as glif_plain_adjoint
+from adjsnn.lif.glif.body import both, both_back
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer, LIFState
 
 
 class Forward(Protocol):
@@ -22,7 +25,7 @@ class Forward(Protocol):
         EventError: a neuron spikes more often than trial.limit.
     """
 
-    def __call__(self, layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial, /) -> LayerRun: ...
+    def __call__(self, layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial, /) -> LayerRun: ...
 
 
 class Backward(Protocol):
@@ -37,7 +40,7 @@ class Backward(Protocol):
         self,
         layer: LIFLayer,
         inputs: Events,
-        start: LIFState,
+        start: AnyState,
         trial: Trial,
         run: LayerRun,
         cotangents: LayerCotangents,
@@ -55,6 +58,7 @@ class Body(NamedTuple):
         forward: the solve of a layer, of tensors on the network's device, of its dtype or float64.
         backward: its adjoint.
         device: the type of device whose networks "auto" gives to the body; None for any.
+        generalised: whether it solves generalised layers.
     """
 
     name: str
@@ -62,23 +66,42 @@ class Body(NamedTuple):
     forward: Forward
     backward: Backward
     device: str | None = None
+    generalised: bool = True
+
+    def why_not(self, layers: Sequence[LIFLayer], generalised: bool) -> str | None:
+        """Why it cannot solve these layers, or None."""
+        if (why := self.obstacle(layers)) is not None:
+            return why
+        return "generalised layers have no loops there" if generalised and not self.generalised else None
 
 
 # The readable truth, and loops compiled by numba; those of arrays solve a network on a GPU on the host.
-PLAIN = Body("plain", lambda layers: None, on_the_host(plain.forward), on_the_host(plain_adjoint.backward))
-CPU = Body("fused", loops.obstacle, on_the_host(loops.forward), on_the_host(loops.backward))
-CUDA = Body("cuda", cuda_loops.obstacle, cuda_loops.forward, cuda_loops.backward, device="cuda")
+# Of generalised layers there are these two kinds; a GPU has none.
+PLAIN = Body(
+    "plain",
+    lambda layers: None,
+    both(on_the_host(plain.forward), glif_plain.forward),
+    both_back(on_the_host(plain_adjoint.backward), glif_plain_adjoint.backward),
+)
+CPU = Body(
+    "fused",
+    loops.obstacle,
+    both(on_the_host(loops.forward), glif_loops.forward),
+    both_back(on_the_host(loops.backward), glif_loops.backward),
+)
+CUDA = Body("cuda", cuda_loops.obstacle, cuda_loops.forward, cuda_loops.backward, device="cuda", generalised=False)
 BODIES = {body.name: body for body in (CUDA, CPU, PLAIN)}  # "auto" takes the first without an obstacle; plain code has none
 KERNELS = ("auto", *BODIES)
 Kernels = Literal["auto", "cuda", "fused", "plain"]  # the same for type checkers
 
 
-def choose(kernels: str, layers: Sequence[LIFLayer]) -> tuple[Body, Ran]:
+def choose(kernels: str, layers: Sequence[LIFLayer], generalised: bool = False) -> tuple[Body, Ran]:
     """The body that solves the layers, and why this one.
 
     Args:
         kernels: the name of a body, which must run; or "auto", the first of BODIES that is for the network's device and can.
         layers: of the network.
+        generalised: whether there are generalised ones among them.
 
     Raises:
         ConfigurationError: another choice, or one that cannot run these layers.
@@ -90,14 +113,14 @@ def choose(kernels: str, layers: Sequence[LIFLayer]) -> tuple[Body, Ran]:
         for body in BODIES.values():
             if body.device not in (None, device):
                 continue
-            if (why := body.obstacle(layers)) is None:
+            if (why := body.why_not(layers, generalised)) is None:
                 covers = f"the {body.name} loops cover this network"
                 return body, Ran(body.name, reason if body.name == "plain" else covers + passed)
             reason = why
             if body.device is not None:  # the next solve it on another machine, which is worth a word
                 passed = f", on the host: {why}"
     body = BODIES[kernels]
-    if (why := body.obstacle(layers)) is not None:
+    if (why := body.why_not(layers, generalised)) is not None:
         raise ConfigurationError(f'kernels="{kernels}", but {why}', "a network that these loops cover", 'kernels="auto"')
     return body, Ran(body.name, f'kernels="{kernels}"')
 
@@ -108,7 +131,7 @@ class ClockedBody(Protocol):
     def __call__(
         self,
         layer: ClockedLayer,
-        arriving: Tensor,
+        arriving: Tensor | Sent,
         start: LIFState,
         drive: Tensor | None,
         spike: Differentiated,

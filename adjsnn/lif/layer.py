@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import EventError
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
+from adjsnn.lif.structure import Structure
 
 X: TypeAlias = Any  # a tensor; in a body of numpy an array
 
@@ -105,6 +106,7 @@ class Trial(NamedTuple):
         limit: the most spikes of one neuron in one sample.
         drive: (T, B, N), what is added to b in each of T steps, or no steps at all.
         edges: (T-1,), times at which the second and every later step begin, ms.
+        structure: of a generalised layer, or None for one of (2.1), (2.2).
     """
 
     layer: int
@@ -113,6 +115,7 @@ class Trial(NamedTuple):
     limit: int
     drive: X
     edges: X
+    structure: Structure | None = None
 
     @property
     def driven(self) -> bool:
@@ -136,15 +139,17 @@ class LayerRun(NamedTuple):
 
     Attributes:
         spikes: Events.
-        current: (S,), i at each spike, and the drive there.
-        states: v and i at the probes, (P, B, N); they become the user's and leave the run.
+        current: (S,), i at each spike, and the drive there; of a generalised layer nothing.
+        states: v and i at the probes, (P, B, N), and of a generalised layer a and h; they become the user's and leave the run.
         record: what the adjoint of the same body reads beside.
+        speed: (S,), v̇ - θ̇ before each spike of a generalised layer, 1/ms.
     """
 
     spikes: Events
     current: X
-    states: State | None
+    states: Any
     record: Any
+    speed: X | None = None
 
     @property
     def stored_bytes(self) -> int:
@@ -152,11 +157,13 @@ class LayerRun(NamedTuple):
 
 
 class LayerCotangents(NamedTuple):
-    """Cotangents of a layer's results: time (S,), v and i at the probes (P, B, N), None where the loss has none."""
+    """Cotangents of a layer's results: time (S,), states at the probes (P, B, …, N), None where the loss has none."""
 
     time: X
     v: X | None
     i: X | None
+    a: X | None = None
+    h: X | None = None
 
 
 class LayerGradients(NamedTuple):
@@ -168,19 +175,23 @@ class LayerGradients(NamedTuple):
         v: of v(0), (B, N).
         i: of i(0), (B, N).
         drive: of its drive, (T, B, N).
+        a: of a(0), (B, J, N), of a generalised layer.
+        h: of h(0), (B, H, N), likewise.
     """
 
-    layer: Layer
+    layer: Any
     time: X
     v: X
     i: X
     drive: X
+    a: X | None = None
+    h: X | None = None
 
 
 def on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of float64 arrays, contiguous and in the host's memory, as one of tensors; results are views of its arrays."""
 
-    def of_tensors(layer: LIFLayer, inputs: Events, start: LIFState, *others: Any) -> Any:
+    def of_tensors(layer: LIFLayer, inputs: Events, start: AnyState, *others: Any) -> Any:
         state = State(as_array(start.v), as_array(start.i))
         return _as_tensors(function(_filled(layer), _as_arrays(inputs), state, *[_as_arrays(x) for x in others]))
 
@@ -213,7 +224,7 @@ def _as_tensors(x: Any) -> Any:
         return torch.from_numpy(x)
     if isinstance(x, LayerRun):
         return LayerRun(_as_tensors(x.spikes), torch.from_numpy(x.current), _as_tensors(x.states), x.record)
-    return type(x)(*[_as_tensors(part) for part in x])
+    return None if x is None else type(x)(*[_as_tensors(part) for part in x])
 
 
 def _bytes(record: object) -> int:

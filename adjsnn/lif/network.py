@@ -1,21 +1,31 @@
 """Layered networks of LIF neurons with exponential synapses and jumps, equations (2.1), (2.2): parameters, no solver."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive, values
+from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
+from adjsnn.lif.start import check_values, delay_times, per_layer, time_constants, triggered, weight
+from adjsnn.lif.structure import structures
+from adjsnn.lif.synapses import Synapses
 from adjsnn.numerics.bounds import clip, separate
 from adjsnn.reparametrized import renew
 
 PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
+PerComponent: TypeAlias = Number | Sequence[float] | tuple[Any, ...] | None
 Delays: TypeAlias = Number | tuple[Number | None, ...] | None
+COMPONENTS = ("tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th")
 LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays")
+# The order of the parameters, which saved optimisers go by.
+REGISTERED = (
+    *("tau_mem", "tau_syn", "v_th", "v_reset", "bias", "refractory", "delays", "rec_delays", "w_in", "w_rec"),
+    *COMPONENTS,
+)
 
 
 class LIFState(NamedTuple):
@@ -23,27 +33,62 @@ class LIFState(NamedTuple):
 
     Attributes:
         v: membrane voltage, (B, N), dimensionless.
-        i: synaptic current, (B, N), dimensionless.
+        i: synaptic current, (B, N), or (B, K, N) of K receptors, dimensionless.
     """
 
     v: Tensor
     i: Tensor
 
 
+class AdaptiveState(NamedTuple):
+    """State at one time of a layer whose spikes trigger currents or move its threshold.
+
+    Attributes:
+        v: membrane voltage, (B, N), dimensionless.
+        i: synaptic current, (B, N), or (B, K, N) of K receptors.
+        a: spike-triggered currents, (B, J, N).
+        h: components of the threshold beside v_th, (B, H, N).
+    """
+
+    v: Tensor
+    i: Tensor
+    a: Tensor
+    h: Tensor
+
+
+AnyState: TypeAlias = LIFState | AdaptiveState
+
+
+def four(state: AnyState) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """v, i, a and h, the last two None where there are none."""
+    return state if isinstance(state, AdaptiveState) else (state.v, state.i, None, None)
+
+
+def state_of(v: Tensor, i: Tensor, a: Tensor | None, h: Tensor | None) -> AnyState:
+    """The other way."""
+    return LIFState(v, i) if a is None or h is None else AdaptiveState(v, i, a, h)
+
+
 class LIFLayer(NamedTuple):
     """Everything the flow and the jumps of one layer depend on, as explicit tensors.
 
     Attributes:
-        w_in: (N, M).
-        w_rec: (N, N), or None without recurrence.
+        w_in: (N, M), or (K, N, M) of K receptors, or (W,) of W different weights of a list of synapses.
+        w_rec: (N, N), (K, N, N) or (W,), or None without recurrence.
         bias: (N,).
         tau_mem: (N,), ms.
-        tau_syn: (N,), ms.
+        tau_syn: (N,), or (K, N), ms.
         v_th: (N,).
         v_reset: (N,).
         refractory: (N,), ms.
-        delays: (M,) per axon or (N, M) per synapse, ms, or None.
-        rec_delays: (N,) or (N, N), ms, or None.
+        delays: (M,) per axon or (N, M) per synapse, (E,) of a list of synapses, ms, or None.
+        rec_delays: (N,) or (N, N) or (E,), ms, or None.
+        tau_adapt: (J, N), ms, or None without spike-triggered currents.
+        jump_adapt: (J, N).
+        scale_adapt: (J, N), or None for 1.
+        tau_th: (H, N), ms, or None for a threshold that does not move.
+        jump_th: (H, N).
+        scale_th: (H, N), or None for 1.
     """
 
     w_in: Tensor
@@ -56,6 +101,12 @@ class LIFLayer(NamedTuple):
     refractory: Tensor
     delays: Tensor | None
     rec_delays: Tensor | None
+    tau_adapt: Tensor | None = None
+    jump_adapt: Tensor | None = None
+    scale_adapt: Tensor | None = None
+    tau_th: Tensor | None = None
+    jump_th: Tensor | None = None
+    scale_th: Tensor | None = None
 
     def kept(self) -> "LIFLayer":
         """Private copies on the tape, which later changes of the network do not reach."""
@@ -85,29 +136,63 @@ class LIFNetwork(nn.Module):
         n_out: number of channels of a filtered linear readout of the last layer's spikes; None for none.
         tau_out: time constant of that filter, ms.
         learn: what requires a gradient, among "weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory",
-            "delays".
+            "delays", "tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th".
+        receptors: K currents per neuron, each with weights and a τ_s of its own, (6.1); None for one, without a dimension of
+            its own. With it tau_syn is a number, K numbers or (K, N). Here and below: one for all layers, or a tuple with one
+            for each.
+        tau_adapt: τ_a of currents that a neuron's own spikes trigger, ms: a number, J numbers or (J, N); None for none.
+        jump_adapt: Δa, what a spike adds to them, likewise; negative for adaptation.
+        scale_adapt: f, what it multiplies them by before; default 1.
+        tau_th: τ_h of components of the threshold, ms: a number, H numbers or (H, N); None for a threshold that stays.
+        jump_th: Δh, what a spike adds to them.
+        scale_th: what it multiplies them by before; default 1.
+        leak: False for neurons whose voltage does not decay, v̇ = Σ i + Σ a + b per ms, without a τ_m.
+        reset: "to" v_reset, "by" v_th - v_reset, or what is left of v - v_th on top of v_reset, 0 to 1.
+        synapses: of the inputs of a layer as a list, whose weights are then (W,) and its delays a number or (E,); a tuple with
+            one for each layer, None for a weight for each pair.
+        rec_synapses: of a layer's own neurons, likewise; such a layer is recurrent.
         generator: source of the random initial weights; default torch's global one.
         dtype: of all parameters; default torch's.
         device: of all parameters; default torch's.
 
     Attributes:
-        w_in: of each layer, (N_l, N_{l-1}). This and the following are lists of Parameters, one for each layer. Input weights
-            start Gaussian, in units of the weight whose single spike lifts a neuron from reset to threshold: mean 2/fan-in,
-            standard deviation 0.5/√fan-in.
-        w_rec: (N_l, N_l), or None without recurrence; start with mean 0, standard deviation 0.2/√fan-in in the same units.
+        w_in: of each layer, (N_l, N_{l-1}), (K, N_l, N_{l-1}) of K receptors, (W,) of a list of synapses. This and the
+            following are lists of Parameters, one for each layer. Input weights start Gaussian, in units of the weight whose
+            single spike lifts a neuron from reset to threshold: mean 2/fan-in, standard deviation 0.5/√fan-in.
+        w_rec: (N_l, N_l), (K, N_l, N_l) or (W,), or None without recurrence; start with mean 0, standard deviation
+            0.2/√fan-in in the same units.
         bias: b, (N_l,).
         tau_mem: τ_m, (N_l,), ms.
-        tau_syn: τ_s, (N_l,), ms.
+        tau_syn: τ_s, (N_l,) or (K, N_l), ms.
         v_th: (N_l,).
         v_reset: (N_l,).
         refractory: (N_l,), ms.
         delays: (N_{l-1},) per axon or (N_l, N_{l-1}) per synapse, ms, or None.
         rec_delays: (N_l,) or (N_l, N_l), ms, or None.
+        tau_adapt: (J, N_l), ms, or None; so are jump_adapt and scale_adapt.
+        tau_th: (H, N_l), ms, or None; so are jump_th and scale_th.
         w_out: (n_out, N_last), one Parameter, or None without readout.
 
     Raises:
         ConfigurationError: sizes, values or names in `learn` that cannot be right.
     """
+
+    w_in: nn.ParameterList
+    w_rec: nn.ParameterList
+    bias: nn.ParameterList
+    tau_mem: nn.ParameterList
+    tau_syn: nn.ParameterList
+    v_th: nn.ParameterList
+    v_reset: nn.ParameterList
+    refractory: nn.ParameterList
+    delays: nn.ParameterList
+    rec_delays: nn.ParameterList
+    tau_adapt: nn.ParameterList
+    jump_adapt: nn.ParameterList
+    scale_adapt: nn.ParameterList
+    tau_th: nn.ParameterList
+    jump_th: nn.ParameterList
+    scale_th: nn.ParameterList
 
     def __init__(
         self,
@@ -126,6 +211,17 @@ class LIFNetwork(nn.Module):
         tau_out: Number = 20.0,
         learn: Sequence[str] = ("weights",),
         *,
+        receptors: Count | tuple[Count | None, ...] | None = None,
+        tau_adapt: PerComponent = None,
+        jump_adapt: PerComponent = None,
+        scale_adapt: PerComponent = None,
+        tau_th: PerComponent = None,
+        jump_th: PerComponent = None,
+        scale_th: PerComponent = None,
+        leak: bool | np.bool_ | tuple[bool, ...] = True,
+        reset: str | Number | tuple[str | Number, ...] = "to",
+        synapses: Synapses | tuple[Synapses | None, ...] | None = None,
+        rec_synapses: Synapses | tuple[Synapses | None, ...] | None = None,
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -134,9 +230,11 @@ class LIFNetwork(nn.Module):
         n_in, layers = count("n_in", n_in), _sizes(layers)
         n_out = None if n_out is None else count("n_out", n_out)
         self.n_in, self.layers, self.n_out = n_in, layers, n_out
-        self.recurrent = _recurrent(recurrent, len(layers))
+        self.structure = structures(self.fan_in, receptors, leak, reset, synapses, rec_synapses)
+        recurrent = _recurrent(recurrent, len(layers))
+        self.recurrent = tuple(r or x.rec_synapses is not None for r, x in zip(recurrent, self.structure, strict=True))
         self.tau_out = positive("tau_out", tau_out, "a positive finite time in ms", "tau_out=20.0")
-        self.learn = names("learn", learn, LEARNABLE)
+        self.learn = names("learn", learn, (*LEARNABLE, *COMPONENTS))
         placement(device, generator)
         bias = flag("bias", bias) if is_flag(bias) else bias
         if bias is True:
@@ -144,44 +242,74 @@ class LIFNetwork(nn.Module):
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ConfigurationError(f"dtype={dtype}", "torch.float32 or torch.float64", "torch.float32")
-
-        def listed(name: str, values: Sequence[Tensor | None]) -> nn.ParameterList:
-            learnt = name.removeprefix("rec_") in self.learn or (name.startswith("w_") and "weights" in self.learn)
-            return nn.ParameterList(
-                [None if x is None else nn.Parameter(x.to(device=device, dtype=dtype), requires_grad=learnt) for x in values]
-            )
-
-        per_neuron: dict[str, Any] = {
-            "tau_mem": tau_mem,
-            "tau_syn": tau_syn,
-            "v_th": v_th,
-            "v_reset": v_reset,
-            "refractory": refractory,
-        }
-        per_neuron["bias"] = 0.0 if isinstance(bias, bool) else bias
-        start = {name: _per_layer(name, value, layers, dtype) for name, value in per_neuron.items()}
-        _check_values(start)
+        own: dict[str, Any] = {"tau_mem": tau_mem, "v_th": v_th, "v_reset": v_reset, "refractory": refractory}
+        own["bias"] = 0.0 if isinstance(bias, bool) else bias
+        start: dict[str, list[Any]] = {name: per_layer(name, value, layers, dtype) for name, value in own.items()}
+        start["tau_syn"] = time_constants(tau_syn, layers, dtype, self.structure)
+        check_values(start)
         fan_in = self.fan_in
-        self.tau_mem, self.tau_syn = listed("tau_mem", start["tau_mem"]), listed("tau_syn", start["tau_syn"])
-        self.v_th, self.v_reset = listed("v_th", start["v_th"]), listed("v_reset", start["v_reset"])
-        self.bias, self.refractory = listed("bias", start["bias"]), listed("refractory", start["refractory"])
-        self.delays = listed("delays", _delays("delays", delays, layers, fan_in, dtype))
         sources = tuple(n if rec else None for n, rec in zip(layers, self.recurrent, strict=True))
-        self.rec_delays = listed("rec_delays", _delays("rec_delays", rec_delays, layers, sources, dtype))
-        if "delays" in self.learn and all(d is None for d in (*self.delays, *self.rec_delays)):
-            raise ConfigurationError('learn names "delays", but there are none', "delays to start from", "delays=1.0")
-
-        def weight(layer: int, sources: int, mean: float, spread: float) -> Tensor:
-            noise = torch.randn(layers[layer], sources, generator=generator, dtype=dtype)
-            scaled = mean / max(sources, 1) + spread / max(sources, 1) ** 0.5 * noise
-            return scaled * _single_spike_weight(*(start[k][layer] for k in ("tau_mem", "tau_syn", "v_th", "v_reset")))[:, None]
-
-        self.w_in = listed("w_in", [weight(k, m, 2.0, 0.5) for k, m in enumerate(fan_in)])
-        self.w_rec = listed("w_rec", [None if m is None else weight(k, m, 0.0, 0.2) for k, m in enumerate(sources)])
+        wired = [x.synapses for x in self.structure], [x.rec_synapses for x in self.structure]
+        start["delays"] = delay_times("delays", delays, layers, fan_in, dtype, wired[0])
+        start["rec_delays"] = delay_times("rec_delays", rec_delays, layers, sources, dtype, wired[1])
+        of_spikes: dict[str, object] = dict(
+            zip(COMPONENTS, (tau_adapt, jump_adapt, scale_adapt, tau_th, jump_th, scale_th), strict=True)
+        )
+        start |= triggered("adapt", of_spikes, layers, dtype) | triggered("th", of_spikes, layers, dtype)
+        self._check_learnt(start)
+        draws = {"generator": generator, "dtype": dtype}
+        for name, listed, froms, draw in (("w_in", wired[0], fan_in, (2.0, 0.5)), ("w_rec", wired[1], sources, (0.0, 0.2))):
+            start[name] = []
+            for k, (x, m) in enumerate(zip(listed, froms, strict=True)):
+                if x is not None:
+                    x.check(f"{'rec_' if name == 'w_rec' else ''}synapses[{k}]", m or 0, layers[k], self.structure[k].currents)
+                neurons = [start[part][k] for part in ("tau_mem", "tau_syn", "v_th", "v_reset")]
+                start[name].append(None if m is None else weight(neurons, self.structure[k], x, m, draw, **draws))
+        for name in REGISTERED:
+            learnt = name.removeprefix("rec_") in self.learn or (name.startswith("w_") and "weights" in self.learn)
+            entries = [None if x is None else x.to(device=device, dtype=dtype) for x in start[name]]
+            parameters = [None if x is None else nn.Parameter(x, requires_grad=learnt) for x in entries]
+            setattr(self, name, nn.ParameterList(parameters))
         self.w_out: nn.Parameter | None = None
         if n_out is not None:
             w_out = torch.randn(n_out, layers[-1], generator=generator, dtype=dtype) / layers[-1] ** 0.5
             self.w_out = nn.Parameter(w_out.to(device), requires_grad="weights" in self.learn)
+
+    def _check_learnt(self, start: dict[str, list[Any]]) -> None:
+        """Refuse to learn what is not there."""
+        if "delays" in self.learn and all(d is None for d in (*start["delays"], *start["rec_delays"])):
+            raise ConfigurationError('learn names "delays", but there are none', "delays to start from", "delays=1.0")
+        for name in COMPONENTS:
+            if name in self.learn and all(x is None for x in start[name]):
+                raise ConfigurationError(f'learn names "{name}", but there is none', "values to start from", f"{name}=[...]")
+        if "tau_mem" in self.learn and not any(x.leak for x in self.structure):
+            raise ConfigurationError('learn names "tau_mem" of neurons without leak', "neurons that have one", "leak=True")
+
+    @staticmethod
+    def glif(level: Count, config: Mapping[str, Any], neurons: Count = 1, **options: Any) -> "LIFNetwork":
+        """Neurons of the Allen Institute's GLIF levels 1 to 4 by their published parameters, driven by an injected current.
+
+        Voltages are in mV above El, times in ms; the one input is a current u in pA, `solve(lif, u, dt=...)`. Level 1 is a LIF
+        neuron, 2 adds its reset rule and a threshold that spikes raise, 3 adds afterspike currents to 1, 4 both.
+
+        Args:
+            level: 1 to 4.
+            config: parameters in SI units by the names of their files neuron_config.json: R_input, C, th_inf, dt,
+                spike_cut_length; from level 2 on voltage_reset_method (a, b) and threshold_dynamics_method (a_spike, b_spike);
+                of 3 and 4 asc_amp_array, asc_tau_array and AScurrent_reset_method (r); El and coeffs where they are given.
+            neurons: how many equal ones.
+            options: of LIFNetwork, such as `learn` and `dtype`.
+
+        Raises:
+            ConfigurationError: level 5, whose threshold follows the voltage, or a parameter that is missing or impossible.
+        """
+        from adjsnn.lif.allen import glif_options  # noqa: PLC0415  what few need
+
+        given, per_current = glif_options(level, config, neurons)
+        lif = LIFNetwork(**{**given, **options})
+        with torch.no_grad():
+            lif.w_in[0].fill_(per_current)
+        return lif
 
     @property
     def fan_in(self) -> tuple[int, ...]:
@@ -200,17 +328,27 @@ class LIFNetwork(nn.Module):
                 )
         return [LIFLayer(*row) for row in zip(*lists, strict=True)]
 
-    def initial_state(self, batch: Count) -> list[LIFState]:
-        """State of rest of each layer: voltages and currents zero, each (B, N)."""
+    def initial_state(self, batch: Count) -> list[AnyState]:
+        """State of rest of each layer: voltages and currents zero, and what spikes trigger, as LIFState and
+        AdaptiveState say."""
         batch = count("batch", batch, 0)
-        zeros = [w.new_zeros(batch, n) for w, n in zip(self.w_in, self.layers, strict=True)]
-        return [LIFState(x, x.clone()) for x in zeros]
+
+        def zeros(k: int, *rows: int) -> Tensor:
+            return self.v_th[k].new_zeros(batch, *rows, self.layers[k])
+
+        def of_layer(k: int) -> AnyState:
+            receptors = self.structure[k].receptors
+            v, i = zeros(k), zeros(k) if receptors is None else zeros(k, receptors)
+            rows = [None if x is None else len(x) for x in (self.jump_adapt[k], self.jump_th[k])]
+            return LIFState(v, i) if rows == [None, None] else AdaptiveState(v, i, *(zeros(k, n or 0) for n in rows))
+
+        return [of_layer(k) for k in range(len(self.layers))]
 
     def project_(self, *, tau_min: Number = 0.1, tau_max: Number | None = None, margin: Number = 0.01) -> "LIFNetwork":
         """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.
 
-        τ_m, τ_s ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are learnt. What is
-        inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
+        τ_m, τ_s, τ_a, τ_h ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are learnt.
+        What is inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
 
         Args:
             tau_min: lower bound of the time constants, ms.
@@ -228,7 +366,7 @@ class LIFNetwork(nn.Module):
         if tau_max is not None and tau_max < tau_min:
             raise ConfigurationError(f"tau_max={tau_max!r} below tau_min={tau_min!r}", "tau_min ≤ tau_max", "tau_max=None")
         for k in map(str, range(len(self.layers))):
-            for taus in (self.tau_mem, self.tau_syn):
+            for taus in (self.tau_mem, self.tau_syn, self.tau_adapt, self.tau_th):
                 clip(taus, k, low=tau_min, high=tau_max)
             for times in (self.refractory, self.delays, self.rec_delays):
                 clip(times, k, low=0.0)
@@ -237,14 +375,6 @@ class LIFNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"n_in={self.n_in}, layers={self.layers}, recurrent={self.recurrent}, n_out={self.n_out}"
-
-
-def _single_spike_weight(tau_mem: Tensor, tau_syn: Tensor, v_th: Tensor, v_reset: Tensor) -> Tensor:
-    """Weight whose single spike lifts v by v_th - v_reset: 1/peak of the response to a weight of one, for b = 0."""
-    ratio = tau_mem / tau_syn
-    near = (ratio - 1.0).abs() < 1e-6
-    power = torch.where(near, 1.0, ratio.log() / torch.where(near, 1.0, ratio - 1.0) * ratio)  # peak = exp(-power)
-    return (v_th - v_reset) * power.exp()
 
 
 def _sizes(layers: object) -> tuple[int, ...]:
@@ -269,75 +399,3 @@ def _listed(given: object) -> list[Any] | None:
     if isinstance(given, (Tensor, np.ndarray)):
         return list(given) if given.ndim == 1 else None
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
-
-
-def _per_layer(name: str, value: PerNeuron, layers: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    """One (N,) tensor per layer from a number, N numbers, or a tuple of these."""
-    entries = value if isinstance(value, tuple) else (value,) * len(layers)
-    if len(entries) != len(layers):
-        raise ConfigurationError(
-            f"{name} with {len(entries)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
-        )
-    tensors = []
-    for layer, (entry, n) in enumerate(zip(entries, layers, strict=True)):
-        x = values(f"{name} of layer {layer}", entry, dtype, f"a number or {n}", f"{name} of {n}")
-        if x.shape not in ((), (1,), (n,)):
-            raise ConfigurationError(
-                f"{name} of shape {tuple(x.shape)} for layer {layer}", f"a number or {n}", f"{name} of {n}"
-            )
-        if not bool(x.isfinite().all()):
-            raise ConfigurationError(f"{name} of layer {layer} is not finite", "finite numbers", "checking where it comes from")
-        tensors.append(x.expand(n).clone())
-    return tensors
-
-
-def _delays(
-    name: str, value: Delays, layers: tuple[int, ...], sources: Sequence[int | None], dtype: torch.dtype
-) -> list[Tensor | None]:
-    """One delay tensor per layer, (M,) or (N, M), or None."""
-    entries = value if isinstance(value, tuple) else (value,) * len(layers)
-    if len(entries) != len(layers):
-        raise ConfigurationError(
-            f"{name} with {len(entries)} entries", f"one for each of {len(layers)} layers", f"a tuple of {name}"
-        )
-    tensors: list[Tensor | None] = []
-    for layer, (entry, n, m) in enumerate(zip(entries, layers, sources, strict=True)):
-        if entry is None or (m is None and not isinstance(value, tuple) and np.ndim(entry) == 0):
-            tensors.append(None)
-            continue
-        if m is None:
-            raise ConfigurationError(f"{name} for layer {layer}, which is not recurrent", "None there", "recurrent=True")
-        x = values(
-            f"{name} of layer {layer}", entry, dtype, f"a number, ({m},) per axon or ({n}, {m}) per synapse", f"{name}=1.0"
-        )
-        if x.shape not in ((), (m,), (n, m)):
-            raise ConfigurationError(
-                f"{name} of shape {tuple(x.shape)} for layer {layer}",
-                f"a number, ({m},) per axon or ({n}, {m}) per synapse",
-                f"{name}=1.0",
-            )
-        if not bool((x >= 0.0).all() and x.isfinite().all()):
-            raise ConfigurationError(
-                f"{name} from {float(x.min()):g} ms in layer {layer}", "finite times ≥ 0 in ms", f"{name}=1.0"
-            )
-        tensors.append(x.expand(m).clone() if x.dim() == 0 else x.clone())
-    return tensors
-
-
-def _check_values(start: dict[str, list[Tensor]]) -> None:
-    rules: tuple[tuple[str, Callable[[Tensor], Tensor], str, str], ...] = (
-        ("tau_mem", lambda x: x > 0.0, "positive times in ms", "tau_mem=20.0"),
-        ("tau_syn", lambda x: x > 0.0, "positive times in ms", "tau_syn=5.0"),
-        ("refractory", lambda x: x >= 0.0, "times ≥ 0 in ms", "refractory=0.0"),
-    )
-    for name, rule, expected, remedy in rules:
-        for layer, x in enumerate(start[name]):
-            if not bool(rule(x).all()):
-                raise ConfigurationError(f"{name} of layer {layer} from {float(x.min()):g}", expected, remedy)
-    for layer, (reset, threshold) in enumerate(zip(start["v_reset"], start["v_th"], strict=True)):
-        if not bool((reset < threshold).all()):
-            raise ConfigurationError(
-                f"v_reset up to {float(reset.max()):g} with v_th from {float(threshold.min()):g} in layer {layer}",
-                "a reset below the threshold",
-                "v_reset=0.0, v_th=1.0",
-            )

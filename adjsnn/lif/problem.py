@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adjsnn.bodies import Ran
 from adjsnn.lif.layer import Drive, Events
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer, state_of
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
@@ -31,7 +31,7 @@ class LIFProblem:
     trial: LIFTrial
     layers: list[LIFLayer]
     time: Tensor
-    y0: list[LIFState]
+    y0: list[AnyState]
     drive: Drive | None
     readout: Readout | None
     ran: Ran
@@ -46,7 +46,12 @@ class LIFProblem:
             ts=probes.to(like, copy=True),
             v=[r.v[:-1] for r in results],
             i=[r.i[:-1] for r in results],
-            final_state=[LIFState(r.v[-1].clone(), r.i[-1].clone()) for r in results],
+            a=[None if r.a is None else r.a[:-1] for r in results],
+            h=[None if r.h is None else r.h[:-1] for r in results],
+            final_state=[
+                state_of(r.v[-1].clone(), r.i[-1].clone(), *(None if x is None else x[-1].clone() for x in (r.a, r.h)))
+                for r in results
+            ],
             _layers=self.layers,
             _results=list(results),
             _inputs=(self.time, Events(trial.first, self.time.detach().double(), trial.source)),

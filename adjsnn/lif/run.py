@@ -6,6 +6,7 @@ from torch import Tensor
 
 from adjsnn.lif.engine import Body
 from adjsnn.lif.layer import LayerRun, Trial
+from adjsnn.lif.structure import Structure
 
 
 class LIFTrial(NamedTuple):
@@ -21,6 +22,7 @@ class LIFTrial(NamedTuple):
         edges: (T-1,), at which the later steps of the drive begin, ms.
         no_drive: (0, 0, 0), that of the other layers.
         no_edges: (0,), likewise.
+        structures: of each layer that is generalised, None of the others.
     """
 
     first: Tensor
@@ -32,18 +34,24 @@ class LIFTrial(NamedTuple):
     edges: Tensor
     no_drive: Tensor
     no_edges: Tensor
+    structures: tuple[Structure | None, ...]
 
     def of_layer(self, layer: int, drive: Tensor | None) -> Trial:
         """What a layer is solved over; the drive is that of the first."""
         if drive is None or layer:
-            return Trial(layer, self.t_end, self.probes, self.limit, self.no_drive, self.no_edges)
-        return Trial(layer, self.t_end, self.probes, self.limit, drive, self.edges)
+            drive, edges = self.no_drive, self.no_edges
+        else:
+            edges = self.edges
+        return Trial(layer, self.t_end, self.probes, self.limit, drive, edges, self.structures[layer])
 
 
 class LayerResult(NamedTuple):
-    """What a solve gives of one layer: times of its spikes (S,), v and i at the probes (P, B, N), differentiable; its run."""
+    """What a solve gives of one layer: times of its spikes (S,), states at the probes (P, B, …, N), a and h None where
+    its spikes trigger none, all differentiable; and its run."""
 
     time: Tensor
     v: Tensor
     i: Tensor
     run: LayerRun
+    a: Tensor | None = None
+    h: Tensor | None = None

@@ -12,7 +12,7 @@ from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer, LIFState
 from adjsnn.lif.readout import (
     Readout,
     filtered_readout,
@@ -70,8 +70,10 @@ class LIFSolution:
         t_end: end of the trial, ms.
         ts: (T,), times at which states were asked for, ms; empty without.
         v: voltage of each layer at these times, each (T, B, N_l); differentiable. At the instant of an event that after it.
-        i: current of each layer, likewise.
-        final_state: voltage and current of each layer at t_end; differentiable. It holds neither what is left of refractory
+        i: current of each layer, likewise, or (T, B, K, N_l) of K receptors.
+        a: spike-triggered currents of each layer, (T, B, J, N_l), or None without.
+        h: components of the threshold of each layer beside v_th, (T, B, H, N_l), or None without.
+        final_state: the state of each layer at t_end; differentiable. It holds neither what is left of refractory
             times nor spikes on their way through delays: where there are any, no solve that starts from it is the continuation.
 
     Raises:
@@ -82,11 +84,13 @@ class LIFSolution:
     ts: Float[Tensor, " T"]
     v: list[Tensor]
     i: list[Tensor]
-    final_state: list[LIFState]
+    a: list[Tensor | None]
+    h: list[Tensor | None]
+    final_state: list[AnyState]
     _layers: list[LIFLayer] = field(repr=False)
     _results: list[LayerResult] = field(repr=False)
     _inputs: tuple[Tensor, Events] = field(repr=False)
-    _y0: Sequence[LIFState] = field(repr=False)
+    _y0: Sequence[AnyState] = field(repr=False)
     _times: Tensor = field(repr=False)
     _readout: Readout | None = field(repr=False)
     _ran: Ran = field(repr=False)
@@ -102,6 +106,21 @@ class LIFSolution:
     def layer_spikes(self) -> list[SpikeTrains]:
         """Spikes of each layer, their times differentiable."""
         return [self._trains(layer, self._result(k)) for k, layer in enumerate(self._layers)]
+
+    @untraced
+    def threshold(self, layer: int = -1) -> Float[Tensor, "T B N"]:
+        """Threshold of each neuron at the times ts, v_th and what its spikes have added, (6.1); differentiable."""
+        k = self._number(layer)
+        v_th, h = self._layers[k].v_th, self.h[k]
+        return v_th.expand_as(self.v[k]) if h is None else v_th + h.sum(2)
+
+    @untraced
+    def currents(self, layer: int = -1) -> Float[Tensor, "T B N"]:
+        """All current into each neuron at the times ts, synaptic and triggered by its spikes, without bias and drive."""
+        k = self._number(layer)
+        i, a = self.i[k], self.a[k]
+        synaptic = i if i.dim() == 3 else i.sum(2)
+        return synaptic if a is None else synaptic + a.sum(2)
 
     @untraced
     def spike_times(self, layer: int = -1) -> Float[Tensor, " S"]:
@@ -231,32 +250,46 @@ class LIFSolution:
 
     @untraced
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
-        """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes."""
+        """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes.
+
+        Raises:
+            ConfigurationError: a generalised layer.
+        """
         k = self._number(layer)
+        start = self._ordinary(k, "the largest voltage")
         drive = self._drive if k == 0 else None
-        return voltage_max(self._layers[k], self._fed_by(k), self._result(k), self._y0[k], self.t_end, drive)
+        return voltage_max(self._layers[k], self._fed_by(k), self._result(k), start, self.t_end, drive)
 
     @untraced
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """∫ v dt of each neuron over the trial, ms; differentiable.
 
         Raises:
-            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from.
+            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from, or a
+                generalised one.
         """
         k = self._number(layer)
+        start = self._ordinary(k, "the integral of v")
         if bool((self._layers[k].refractory != 0.0).any()):
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
             )
         result = self._result(k)
         end = LIFState(result.v[-1], result.i[-1])
-        integral = voltage_integral(self._layers[k], self._fed_by(k), result, self._y0[k], end, self.t_end)
+        integral = voltage_integral(self._layers[k], self._fed_by(k), result, start, end, self.t_end)
         if k == 0 and self._drive is not None:
             return integral + (self._drive.values.sum(0) * self._drive.dt).to(integral)
         return integral
 
     def _number(self, layer: object) -> int:
         return index("layer", layer, len(self._layers))
+
+    def _ordinary(self, layer: int, asked: str) -> LIFState:
+        """The state that an ordinary layer starts from."""
+        start = self._y0[layer]
+        if self._results[layer].run.speed is not None or not isinstance(start, LIFState):
+            raise ConfigurationError(f"{asked} of layer {layer}, a generalised one", "an ordinary layer", "sol.v at times ts")
+        return start
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""
@@ -322,7 +355,9 @@ def _flat(spikes: Events, n: int) -> Tensor:
 
 
 def _speeds(layer: LIFLayer, result: LayerResult) -> Tensor:
-    """v̇ just before each spike, 1/ms, (2.7)."""
+    """v̇ just before each spike, 1/ms, (2.7); of a generalised layer v̇ - θ̇, (6.4)."""
+    if result.run.speed is not None:
+        return result.run.speed
     n = result.run.spikes.neuron
     v_th, bias, tau_mem = (x.detach().double() for x in (layer.v_th, layer.bias, layer.tau_mem))
     return (result.run.current + bias[n] - v_th[n]) / tau_mem[n]

@@ -26,14 +26,17 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.adjoint import ClockedAdjoint, EventAdjoint, LIFAdjoint, has_clock, lif_adjoint
 from adjsnn.lif.clocked_solution import ClockedSolution
+from adjsnn.lif.drive import injected
 from adjsnn.lif.engine import Kernels, choose
+from adjsnn.lif.glif.body import is_ordinary
 from adjsnn.lif.layer import Drive, as_array
-from adjsnn.lif.network import LIFLayer, LIFNetwork, LIFState
+from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, LIFNetwork
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LIFTrial
 from adjsnn.lif.shapes import lif_layers
 from adjsnn.lif.solution import LIFSolution
+from adjsnn.lif.structure import Structure
 from adjsnn.shapes import checked
 from adjsnn.spikes import SpikeTrains
 
@@ -49,7 +52,7 @@ def solve_lif(
     t_end: Number | None = None,
     ts: Times | None = None,
     adjoint: LIFAdjoint | ClockedAdjoint | None = None,
-    y0: Sequence[LIFState] | None = None,
+    y0: Sequence[AnyState] | None = None,
     max_spikes: Count | None = None,
     kernels: Kernels = "auto",
 ) -> LIFSolution | ClockedSolution:
@@ -85,7 +88,8 @@ def solve_lif(
     """
     chosen = lif_adjoint(EventAdjoint() if adjoint is None else adjoint)
     layers = [layer.kept() for layer in lif_layers(system)]
-    body, ran = choose(kernels, layers)
+    structures = _structures(system, layers, chosen)
+    body, ran = choose(kernels, layers, any(x is not None for x in structures))
     _check_layers(layers)
     readout = _readout(system, layers)
     if isinstance(inputs, Tensor):
@@ -100,7 +104,7 @@ def solve_lif(
     edges = no_edges = torch.zeros(0, dtype=torch.float64, device=device)
     if currents is not None:
         t_end, step = _check_currents(system, layers[0].w_in, currents, inputs.batch, dt, t_end)
-        drive = Drive(currents.double() @ layers[0].w_in.double().T, step)
+        drive = Drive(injected(currents, layers[0], system.structure[0]), step)
         edges = step * torch.arange(1, len(currents), dtype=torch.float64, device=device)
     elif has_clock(chosen):
         step = None if dt is None else positive("dt", dt, "the length of a step, a positive time in ms", "dt=0.1")
@@ -113,10 +117,10 @@ def solve_lif(
     limit = _limit(max_spikes, end)
     y0 = system.initial_state(inputs.batch) if y0 is None else y0
     _check_state(system, layers, y0, inputs.batch)
-    y0 = [LIFState(kept(state.v), kept(state.i)) for state in y0]
+    y0 = [state._make(map(kept, state)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
     probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
-    trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges)
+    trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges, structures)
     return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran, step))
 
 
@@ -129,6 +133,8 @@ def _check_layers(layers: list[LIFLayer]) -> None:
                     finite(f"{name}[{k}]", x, "finite parameters", remedy)
         on_host = LIFLayer._make(None if x is None else x.detach().cpu().numpy() for x in layer)
         rules = {
+            "tau_adapt": (on_host.tau_adapt is None or (on_host.tau_adapt > 0.0).all(), "positive times"),
+            "tau_th": (on_host.tau_th is None or (on_host.tau_th > 0.0).all(), "positive times"),
             "tau_mem": ((on_host.tau_mem > 0.0).all(), "positive times"),
             "tau_syn": ((on_host.tau_syn > 0.0).all(), "positive times"),
             "refractory": ((on_host.refractory >= 0.0).all(), "times ≥ 0"),
@@ -144,6 +150,22 @@ def _check_layers(layers: list[LIFLayer]) -> None:
                     expected,
                     "lif.project_() after each step of the optimiser",
                 )
+
+
+def _structures(
+    system: LIFNetwork, layers: list[LIFLayer], chosen: LIFAdjoint | ClockedAdjoint
+) -> tuple[Structure | None, ...]:
+    """Of each generalised layer, which only an adjoint that knows them solves."""
+    own = [None if is_ordinary(layer, x) else x for layer, x in zip(layers, system.structure, strict=True)]
+    if any(x is not None for x in own) and not getattr(chosen, "generalised", False):
+        k = next(k for k, x in enumerate(own) if x is not None)
+        raise ConfigurationError(
+            f"layer {k} with receptors, spike-triggered currents, a moving threshold, a list of synapses, no leak or another "
+            f"reset, by {type(chosen).__name__}",
+            "an ordinary layer, (2.1) and (2.2)",
+            "adjoint=adjsnn.EventAdjoint()",
+        )
+    return tuple(own)
 
 
 def _readout(system: LIFNetwork, layers: list[LIFLayer]) -> Readout | None:
@@ -256,16 +278,20 @@ def _limit(max_spikes: Count | None, t_end: float) -> int:
     return count("max_spikes", max_spikes, 1, "an integer ≥ 1, or None", "max_spikes=1000")
 
 
-def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[LIFState], batch: int) -> None:
-    if not isinstance(y0, Sequence) or len(y0) != len(layers) or not all(isinstance(state, LIFState) for state in y0):
-        raise ConfigurationError(f"y0 of type {type(y0).__name__}", "a LIFState for each layer", "lif.initial_state(batch)")
+def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[AnyState], batch: int) -> None:
+    if not isinstance(y0, Sequence) or len(y0) != len(layers) or not all(isinstance(state, AnyState) for state in y0):
+        raise ConfigurationError(
+            f"y0 of type {type(y0).__name__}", "a LIFState for each layer, or an AdaptiveState", "lif.initial_state(batch)"
+        )
     like = layers[0].w_in
-    for k, (state, layer) in enumerate(zip(y0, layers, strict=True)):
-        shape = (batch, system.layers[k])
+    for k, (state, layer, rest) in enumerate(zip(y0, layers, system.initial_state(batch), strict=True)):
+        if type(state) is not type(rest):
+            raise ConfigurationError(f"y0[{k}] of type {type(state).__name__}", type(rest).__name__, "lif.initial_state(batch)")
         for name, x in state._asdict().items():
-            matches(f"y0[{k}].{name}", x, shape, like, "lif.initial_state(batch)")
+            matches(f"y0[{k}].{name}", x, tuple(getattr(rest, name).shape), like, "lif.initial_state(batch)")
             finite(f"y0[{k}].{name}", x, "finite states", "lif.initial_state(batch)")
-        above = state.v.detach() >= layer.v_th.detach()
+        threshold = layer.v_th.detach() + (state.h.detach().sum(1) if isinstance(state, AdaptiveState) else 0.0)
+        above = state.v.detach() >= threshold
         if bool(above.any()):
             sample, neuron = (int(n) for n in above.nonzero()[0])
             raise ConfigurationError(

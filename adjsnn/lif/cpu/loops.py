@@ -50,8 +50,8 @@ def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRu
     run_groups(work, groups)
     for *_, outcome, time in parts:
         _raise(trial, outcome, time)
-    counts, spikes, *log = (_joined(column) for column in list(zip(*parts, strict=True))[:-2])
-    events = Events(_starts(counts), spikes.time, spikes.neuron)
+    counts, spikes, *log = (joined(column) for column in list(zip(*parts, strict=True))[:-2])
+    events = Events(starts(counts), spikes.time, spikes.neuron)
     return LayerRun(events, spikes.current, states, _record(events.first, spikes, *log))
 
 
@@ -100,7 +100,7 @@ def backward(
     return LayerGradients(total, *own)
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
     """Arrays, or named tuples of arrays, of all groups one after the other."""
     if len(parts) == 1:
         return parts[0]
@@ -109,7 +109,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     return type(parts[0])._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-def _starts(counts: np.ndarray) -> np.ndarray:
+def starts(counts: np.ndarray) -> np.ndarray:
     """Where each sample begins, and the end."""
     first = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=first[1:])
@@ -136,7 +136,7 @@ def _record(first: np.ndarray, spikes: Any, entries: np.ndarray | None = None, l
         return first, spikes
     from adjsnn.lif.cpu.recurrent_adjoint import History  # noqa: PLC0415  loads the compiler
 
-    return (History(first, spikes, _starts(entries), log),)
+    return (History(first, spikes, starts(entries), log),)
 
 
 def _work(layer: Layer, inputs: Events, trial: Trial) -> int:

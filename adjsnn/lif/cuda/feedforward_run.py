@@ -26,13 +26,13 @@ from adjsnn.lif.cuda.tensors import (
     sweeps,
 )
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, Trial, runaway
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.numerics.device import launch
 
 ROOM = 16  # spikes of a neuron that the first pass has room for; if one has more, a second has room for exactly those of each
 
 
-def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> LayerRun:
+def forward(layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial) -> LayerRun:
     """As `loops.forward`."""
     neurons, stops, state = neurons_of(layer), stops_of(layer, inputs, trial), state_of(start)
     threads, states = state.v.numel(), nothing(state.v, len(trial.probes), *state.v.shape)
@@ -51,7 +51,7 @@ def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> L
 def backward(
     layer: LIFLayer,
     inputs: Events,
-    start: LIFState,
+    start: AnyState,
     trial: Trial,
     run: LayerRun,
     cotangents: LayerCotangents,

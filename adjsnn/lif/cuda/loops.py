@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.numerics import gpu
 
 
@@ -17,7 +17,7 @@ def obstacle(layers: Sequence[LIFLayer]) -> str | None:
     return None
 
 
-def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> LayerRun:
+def forward(layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial) -> LayerRun:
     """Solve a layer for every sample, from its state (B, N) at time 0; as `lif.plain.forward`, of tensors on a GPU.
 
     Raises:
@@ -33,7 +33,7 @@ def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> L
 def backward(
     layer: LIFLayer,
     inputs: Events,
-    start: LIFState,
+    start: AnyState,
     trial: Trial,
     run: LayerRun,
     cotangents: LayerCotangents,

@@ -26,14 +26,14 @@ from adjsnn.lif.cuda.tensors import (
     sweeps,
 )
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, Trial, counts_of, runaway
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.numerics.device import launch
 
 ROOM = 16  # spikes for which the first pass has room, per neuron of a sample; each further pass has four times as much
 WIDTH = recurrent.WIDTH  # most threads of a block, a power of 2
 
 
-def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> LayerRun:
+def forward(layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial) -> LayerRun:
     """As `loops.forward`."""
     neurons, stops, state = neurons_of(layer), stops_of(layer, inputs, trial), state_of(start)
     batch, size = state.v.shape
@@ -61,7 +61,7 @@ def forward(layer: LIFLayer, inputs: Events, start: LIFState, trial: Trial) -> L
 def backward(
     layer: LIFLayer,
     inputs: Events,
-    start: LIFState,
+    start: AnyState,
     trial: Trial,
     run: LayerRun,
     cotangents: LayerCotangents,

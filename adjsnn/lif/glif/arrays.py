@@ -73,7 +73,7 @@ class Wiring(NamedTuple):
 
 
 class GLIF(NamedTuple):
-    """A layer: its neurons, synapses from its inputs, and synapses from its own neurons (of M = 0 sources if none)."""
+    """A layer: its neurons, synapses from its inputs, and those from its own neurons (M = 0 sources where none)."""
 
     neurons: Neurons
     incoming: Wiring
@@ -83,9 +83,9 @@ class GLIF(NamedTuple):
 class GLIFState(NamedTuple):
     """State at one time, or at the probes with P_t in front: v (B, N), c (B, P, N), h (B, H, N)."""
 
-    v: X
-    c: X
-    h: X
+    v: Any
+    c: Any
+    h: Any
 
 
 class GLIFRun(NamedTuple):
