@@ -106,13 +106,16 @@ def group(wiring: Wiring, q: int) -> slice:
 
 
 class _Run(Cells):
-    """Cells that foresee: when each neuron spikes next if nothing happens to it, and when it is released, from which spike."""
+    """Cells that foresee: when each neuron spikes next if nothing happens to it, when it is released, and what will arrive."""
 
     def __init__(self, layer: GLIF, start: GLIFState, trial: Trial, sample: int) -> None:
         super().__init__(layer, start, trial, sample)
         n = len(start.v)
         self.edges = [*trial.edges.tolist(), inf]
         self.release, self.spike_of, self.next_spike = np.full(n, inf), np.full(n, -1), np.full(n, inf)
+        self.queue: list[tuple[float, int, Entry]] = []
+        self.number = count()
+        self.log: list[Entry] = []
         for m in range(n):
             self.check(m)
             self.predict(m)
@@ -132,59 +135,56 @@ class _Run(Cells):
         if self.v[n] - self.layer.neurons.v_th[n] - self.h[:, n].sum() > AT_THRESHOLD * size:
             raise above(self.trial, self.sample, n, float(self.since[n]))
 
+    def send(self, kind: int, time: float, spike: int, source: int) -> None:
+        wiring = self.wiring(kind)
+        for q in range(int(wiring.first[source]), int(wiring.first[source + 1])):
+            arrives = time + float(wiring.delay[q])
+            heapq.heappush(self.queue, (arrives, next(self.number), Entry(arrives, kind, spike, q)))
+
+    def happen(self, entry: Entry) -> None:
+        who = self.targets(entry)
+        self.advance(who, entry.time)
+        self.jump(entry)
+        self.log.append(entry)
+        for m in who.tolist():
+            if entry.kind == RELEASE:
+                self.check(m)
+            self.predict(m)
+
 
 def run_sample(layer: GLIF, times: np.ndarray, sources: np.ndarray, start: GLIFState, trial: Trial, sample: int) -> SampleRun:
     """Solve one sample of a layer from its input spikes."""
     run, p = _Run(layer, start, trial, sample), layer.neurons
     everyone, probes, done = np.arange(len(start.v)), trial.probes, 0
     recorded = GLIFState._make(np.zeros((len(probes), *x.shape)) for x in start)
-    queue: list[tuple[float, int, Entry]] = []
-    number = count()
-    log: list[Entry] = []
     fired_at: list[float] = []
     fired_by: list[int] = []
     speeds: list[float] = []
     counts = np.zeros(len(start.v), int)
 
-    def send(kind: int, time: float, spike: int, source: int) -> None:
-        wiring = run.wiring(kind)
-        for q in range(int(wiring.first[source]), int(wiring.first[source + 1])):
-            arrives = time + float(wiring.delay[q])
-            heapq.heappush(queue, (arrives, next(number), Entry(arrives, kind, spike, q)))
-
-    def happen(entry: Entry) -> None:
-        who = run.targets(entry)
-        run.advance(who, entry.time)
-        run.jump(entry)
-        log.append(entry)
-        for m in who.tolist():
-            if entry.kind == RELEASE:
-                run.check(m)
-            run.predict(m)
-
     for spike, (time, source) in enumerate(zip(times.tolist(), sources.tolist(), strict=True)):
-        send(ARRIVAL, time, spike, source)
+        run.send(ARRIVAL, time, spike, source)
     while True:
         spiking, releasing = int(run.next_spike.argmin()), int(run.release.argmin())
-        arriving, edge = queue[0][0] if queue else inf, run.edges[run.step]
+        arriving, edge = run.queue[0][0] if run.queue else inf, run.edges[run.step]
         t = min(float(run.next_spike[spiking]), float(run.release[releasing]), arriving, edge)
         while done < len(probes) and probes[done] < t:
             run.advance(everyone, float(probes[done]))
             for into, x in zip(recorded, run.state(everyone), strict=True):
                 into[done] = x
-            log.append(Entry(float(probes[done]), PROBE, done, ALL))
+            run.log.append(Entry(float(probes[done]), PROBE, done, ALL))
             done += 1
         if t > trial.t_end:
-            return SampleRun(log, np.array(fired_at), np.array(fired_by, int), np.array(speeds), recorded)
+            return SampleRun(run.log, np.array(fired_at), np.array(fired_by, int), np.array(speeds), recorded)
         if run.next_spike[spiking] == t:
             who = everyone[spiking : spiking + 1]
             run.advance(who, t)
             v_slope, th_slope = slopes(run.state(who), run.bias[who], of(p, who))
             speeds.append(float(v_slope[0] - th_slope[0]))
-            happen(Entry(t, SPIKE, len(fired_at), spiking))
+            run.happen(Entry(t, SPIKE, len(fired_at), spiking))
             run.release[spiking], run.spike_of[spiking] = t + p.refractory[spiking], len(fired_at)
             if len(layer.recurrent.first) > 1:
-                send(RECURRENT, t, len(fired_at), spiking)
+                run.send(RECURRENT, t, len(fired_at), spiking)
             fired_at.append(t)
             fired_by.append(spiking)
             counts[spiking] += 1
@@ -192,8 +192,8 @@ def run_sample(layer: GLIF, times: np.ndarray, sources: np.ndarray, start: GLIFS
                 raise runaway(trial, sample, spiking, t)
         elif run.release[releasing] == t:
             run.release[releasing] = inf
-            happen(Entry(t, RELEASE, int(run.spike_of[releasing]), releasing))
+            run.happen(Entry(t, RELEASE, int(run.spike_of[releasing]), releasing))
         elif arriving > t:
-            happen(Entry(t, DRIVE, run.step + 1, ALL))
+            run.happen(Entry(t, DRIVE, run.step + 1, ALL))
         else:
-            happen(heapq.heappop(queue)[2])
+            run.happen(heapq.heappop(run.queue)[2])

@@ -215,7 +215,8 @@ def test_a_threshold_approached_for_ever_is_not_reached(horizon):
         SIMPLE._replace(bias=1.0, parts=[(0.5, 0.01)]),
         SIMPLE._replace(bias=1.0, v=1.0, parts=[(0.5, 0.3)]),
         SIMPLE._replace(bias=1.0, currents=[(-0.5, 0.01), (-0.2, 3.0)]),
-        Case(0.0, 1.0, 0.0, 0.5, 1.0, [(0.05, 0.1)], [(0.2, 0.3)], 1.0),  # to v = 1 exactly
+        Case(0.0, 1.0, 0.0, 0.5, 1.0, [(0.05 - 1e-15, 0.1)], [(0.2, 0.3)], 1.0),  # to v = 1 - 1e-14
+        Case(0.0, 1.0, 0.0, 1.0, 1.0, [], [(0.2, 0.3)], 1.0),
     ):
         assert crossing(case._replace(horizon=horizon)) == inf, case
 
