@@ -24,6 +24,7 @@ from adjsnn.lif.readout import (
     windows,
 )
 from adjsnn.lif.run import LayerResult
+from adjsnn.lif.structure import Structure
 from adjsnn.lif.voltage import voltage_integral, voltage_max
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced
@@ -95,6 +96,7 @@ class LIFSolution:
     _readout: Readout | None = field(repr=False)
     _ran: Ran = field(repr=False)
     _drive: Drive | None = field(repr=False, default=None)
+    _structures: Sequence[Structure | None] = field(repr=False, default=())
     _seal: Seal = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -287,7 +289,7 @@ class LIFSolution:
     def _ordinary(self, layer: int, asked: str) -> LIFState:
         """The state that an ordinary layer starts from."""
         start = self._y0[layer]
-        if self._results[layer].run.speed is not None or not isinstance(start, LIFState):
+        if self._structures[layer] is not None or not isinstance(start, LIFState):
             raise ConfigurationError(f"{asked} of layer {layer}, a generalised one", "an ordinary layer", "sol.v at times ts")
         return start
 
