@@ -11,10 +11,10 @@ from adjsnn import plotting
 from adjsnn.rules import CATALOGUE
 from adjsnn.training.compare import save_figure, spread, table
 
-CLOCKS = """Cosines to the exact gradient on finer clocks, same weights and batch. The narrower σ′ is, the fewer steps a voltage
-spends under it, and the finer the clock, the more: of a slope that stays, errors grow from spike to spike as the clock gets
-finer, and the gradient is another one. Where the slope times the clock stays what it was, cosines stay too, while fewer and
-fewer neurons spike another number of times."""
+CLOCKS = """Cosines to the exact gradient on finer clocks, same weights and batch. The finer the clock, the fewer neurons spike
+another number of times, and the more the cosine is that of the rule. But a voltage then spends more steps under σ′: with a
+slope that stays, the gradient through each spike grows as the clock gets finer, and its cosine goes to 0. So slopes go as one
+over the clock, and one that stays is beside them."""
 
 
 def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
