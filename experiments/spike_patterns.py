@@ -6,6 +6,8 @@
     python experiments/spike_patterns.py --task one_spike                 inputs in a row, one spike at a time that is set
     python experiments/spike_patterns.py --task many                      1000 inputs, 300 hidden neurons, 500 trains
     python experiments/spike_patterns.py --task many --adjoint superspike_random     or superspike_uniform: its feedback
+    python experiments/spike_patterns.py --task many --adjoint superspike_uniform --ceiling 5     with slow hidden neurons
+    python experiments/spike_patterns.py --task many --hidden-rate 0      with hidden neurons that stay as they start
     python experiments/spike_patterns.py --task many --hidden 0           without hidden neurons
     python experiments/spike_patterns.py --task picture                   a picture in spikes: a row is a neuron
 
