@@ -98,6 +98,22 @@ class Feedback(NamedTuple):
 EXACT = Feedback()
 
 
+class Sent(NamedTuple):
+    """What `arrivals` sums up.
+
+    Attributes:
+        w: (N, M).
+        lags: steps from a spike to its arrival, (M,) or (N, M).
+        spikes: (T+1, B, M).
+        back: what errors go back through in the place of w.
+    """
+
+    w: Float[Tensor, "N M"]
+    lags: Int[Tensor, "..."]
+    spikes: Float[Tensor, "T1 B M"]
+    back: Tensor | None = None
+
+
 class ClockedRun:
     """What a layer did, at the times 0, h, … T h.
 
@@ -265,7 +281,7 @@ def outer_sum(told: Float[Tensor, "K N"], sent: Float[Tensor, "K M"]) -> Float[T
 
 def unroll(
     layer: ClockedLayer,
-    arriving: Float[Tensor, "T1 B N"],
+    arriving: Float[Tensor, "T1 B N"] | Sent,
     start: LIFState,
     drive: Float[Tensor, "T B N"] | None,
     spike: Differentiated,
@@ -277,7 +293,7 @@ def unroll(
 
     Args:
         layer: in steps.
-        arriving: what arrives from outside the layer at each time.
+        arriving: what arrives from outside the layer at each time, or the spikes that it comes from.
         start: state at time 0, before what arrives there.
         drive: what is added to b in each step.
         spike: S of v - v_th, with the gradient that a rule gives it.
@@ -285,6 +301,7 @@ def unroll(
         through_reset: whether gradients go through S in the reset.
         rec_back: what errors go back through in the place of w_rec.
     """
+    arriving = arriving if isinstance(arriving, Tensor) else arrivals(*arriving)
     v, i = start.v, start.i
     held = torch.zeros_like(v, dtype=torch.long)
     rows: list[tuple[Tensor, ...]] = []

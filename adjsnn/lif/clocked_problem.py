@@ -10,7 +10,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import steps_in
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, arrivals, carried, clocked_layer
+from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, Sent, arrivals, carried, clocked_layer
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.engine import choose_clocked
 from adjsnn.lif.problem import LIFProblem
@@ -56,10 +56,10 @@ def solve_clocked(
         clocked = clocked_layer(layer, dt, first=k == 0)
         drive = problem.drive.values.to(layer.w_in) if problem.drive is not None and k == 0 else None
         back = paths.layers[k] if paths.layers else EXACT
-        arriving = arrivals(clocked.w_in, clocked.lags, sent, back.w_in)
+        arriving = Sent(clocked.w_in, clocked.lags, sent, back.w_in)
         if paths.direct and problem.readout is None and k + 1 == len(problem.layers):
             lag = int(clocked.lags.min())
-            arriving = directed(arriving, [run.spikes for run in runs], paths.direct, lag)
+            arriving = directed(arrivals(*arriving), [run.spikes for run in runs], paths.direct, lag)
         run = body(clocked, arriving, start, drive, spike, reset, through_reset, back.w_rec)
         runs.append(run)
         sent = run.spikes

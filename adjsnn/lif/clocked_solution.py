@@ -217,15 +217,7 @@ class ClockedSolution:
 
     @untraced
     def readout_integral(self, start: Float[Tensor, " B"], stop: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """∫ o dt over a window of each sample, (2.18); differentiable by the rule in all but the window.
-
-        Args:
-            start: when the windows begin, ms.
-            stop: when they end, ms, start ≤ stop.
-
-        Raises:
-            ConfigurationError: a network without readout, or windows of another shape or backward in time.
-        """
+        """∫ o dt over windows as `LIFSolution.readout_integral` takes them, (2.18); differentiable by the rule."""
         readout, sent = self._read()
         return integral(sent, self.dt, readout.tau_out, *windows(start, stop, sent.shape[1]))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
-from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, unroll
+from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, Sent, unroll
 from adjsnn.lif.cpu import clocked_loops, loops
 from adjsnn.lif.cuda import loops as cuda_loops
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
@@ -108,7 +108,7 @@ class ClockedBody(Protocol):
     def __call__(
         self,
         layer: ClockedLayer,
-        arriving: Tensor,
+        arriving: Tensor | Sent,
         start: LIFState,
         drive: Tensor | None,
         spike: Differentiated,

@@ -6,8 +6,18 @@ from test_clocked import F64, network, spikes
 
 import adjsnn
 from adjsnn import ConfigurationError
+from adjsnn.lif.cpu import clocked_loops
 from adjsnn.lif.network import LIFState
-from adjsnn.rules import Arctangent, Boxcar, Exponential, FastSigmoid, RectifiedLinear, SurrogateBPTT, Triangle
+from adjsnn.rules import (
+    Arctangent,
+    Boxcar,
+    Exponential,
+    FastSigmoid,
+    FeedbackAlignment,
+    RectifiedLinear,
+    SurrogateBPTT,
+    Triangle,
+)
 
 OPTIONS = {
     "plain": {},
@@ -146,4 +156,43 @@ def test_a_shape_that_is_put_in_the_place_of_a_known_one_is_the_one_that_counts(
         for kernels in ("fused", "plain")
     ]
     for own, expected in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("delay", [0.0, 1.5, 70.0])
+@pytest.mark.parametrize("rate", [30.0, 4000.0])
+def test_spikes_one_by_one_and_products_of_matrices_give_the_same(monkeypatch, rate, delay, dtype):
+    """Few spikes and many, several of an input in one step, a delay beyond the trial, errors by other weights."""
+    net, x = network(False, seed=7, bias=0.3, dtype=dtype, delays=(0.0, delay)), spikes(7, batch=20, rate=rate)
+    assert rate < 1000.0 or int(x.counts().max()) > 60.0 / 0.5
+    seen = []
+    listing = clocked_loops._one_by_one
+    monkeypatch.setattr(clocked_loops, "_one_by_one", lambda *given: seen.append(listing(*given)) or seen[-1])
+    for rule in (SurrogateBPTT(through_reset=True), FeedbackAlignment()):
+        found = []
+        for few in (1.0, 0.0):
+            monkeypatch.setattr(clocked_loops, "FEW", few)
+            seen.clear()
+            sol = adjsnn.solve(net, x, dt=0.5, adjoint=rule)
+            assert [len(sent.neuron) > 0 for sent in seen] == [few > 0.0, few > 0.0]
+            cost = sol.readout.square().sum() + sum(sol.i[k].square().sum() + sol.v[k].sum() for k in range(2))
+            inner = [sol.spikes_on_grid(k) for k in range(2)]
+            leaves = [p for p in net.parameters() if p.requires_grad]
+            found.append([*sol.i, *sol.v, *torch.autograd.grad(cost, [*inner, *leaves])])
+        limit = 1e-12 if dtype == F64 else 1e-4  # of sums in another order
+        for own, other in zip(*found, strict=True):
+            assert float((own - other).detach().norm()) <= limit * float(other.detach().norm())
+
+
+@pytest.mark.parametrize("thin", [0, 16])
+def test_gradients_of_the_first_layer_come_through_thin_weights_and_others(monkeypatch, thin):
+    monkeypatch.setattr(clocked_loops, "THIN", thin)
+    net, x = network(seed=8), spikes(8)
+    found = []
+    for kernels in ("fused", "plain"):
+        sol = adjsnn.solve(net, x, dt=0.5, adjoint=SurrogateBPTT(), kernels=kernels)
+        found.append(torch.autograd.grad(sol.spike_count().square().sum(), [net.w_in[0], net.w_rec[0]]))
+    for own, expected in zip(*found, strict=True):
+        assert bool(expected.any())
         torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max()))
