@@ -77,7 +77,8 @@ def main(neurons: int = 10_000, in_degree: int = 1000, ms: float = 500.0, hz: fl
         f"built in {figures['build_s']:.1f} s, solved in {figures['solve_s']:.1f} s, gradient in {figures['gradient_s']:.1f} s"
     )
     print(
-        f"d rate / d external weight, one by one, ({len(gradient)},): mean {figures['mean']:.2e}, sd {figures['spread']:.2e} spikes/s"
+        f"d rate / d weight of each of {len(gradient)} external synapses: mean {figures['mean']:.2e}, "
+        f"sd {figures['spread']:.2e} spikes/s"
     )
     return figures
 
