@@ -11,8 +11,9 @@ from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
+from adjsnn.lif.glif import voltage as glif
 from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
-from adjsnn.lif.network import AnyState, LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer, LIFState, state_of
 from adjsnn.lif.readout import (
     Readout,
     filtered_readout,
@@ -254,12 +255,13 @@ class LIFSolution:
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes.
 
-        Raises:
-            ConfigurationError: a generalised layer.
+        Of generalised layers, (6.5), it is searched neuron by neuron in Python, of those that are silent.
         """
         k = self._number(layer)
-        start = self._ordinary(k, "the largest voltage")
-        drive = self._drive if k == 0 else None
+        drive, own, start = self._drive if k == 0 else None, self._structures[k], self._y0[k]
+        if own is not None:
+            return glif.voltage_max(self._layers[k], own, self._fed_by(k), self._result(k), start, self.t_end, drive)
+        assert isinstance(start, LIFState)
         return voltage_max(self._layers[k], self._fed_by(k), self._result(k), start, self.t_end, drive)
 
     @untraced
@@ -267,31 +269,28 @@ class LIFSolution:
         """∫ v dt of each neuron over the trial, ms; differentiable.
 
         Raises:
-            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from, or a
-                generalised one.
+            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from; a generalised
+                one without leak, with factors at spikes, or whose reset leaves out a moving threshold.
         """
         k = self._number(layer)
-        start = self._ordinary(k, "the integral of v")
         if bool((self._layers[k].refractory != 0.0).any()):
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
             )
-        result = self._result(k)
-        end = LIFState(result.v[-1], result.i[-1])
-        integral = voltage_integral(self._layers[k], self._fed_by(k), result, start, end, self.t_end)
+        result, own, start = self._result(k), self._structures[k], self._y0[k]
+        end = state_of(result.v[-1], result.i[-1], *(None if x is None else x[-1] for x in (result.a, result.h)))
+        if own is not None:
+            integral = glif.voltage_integral(self._layers[k], own, self._fed_by(k), result, start, end, self.t_end)
+        else:
+            assert isinstance(start, LIFState)
+            assert isinstance(end, LIFState)
+            integral = voltage_integral(self._layers[k], self._fed_by(k), result, start, end, self.t_end)
         if k == 0 and self._drive is not None:
             return integral + (self._drive.values.sum(0) * self._drive.dt).to(integral)
         return integral
 
     def _number(self, layer: object) -> int:
         return index("layer", layer, len(self._layers))
-
-    def _ordinary(self, layer: int, asked: str) -> LIFState:
-        """The state that an ordinary layer starts from."""
-        start = self._y0[layer]
-        if self._structures[layer] is not None or not isinstance(start, LIFState):
-            raise ConfigurationError(f"{asked} of layer {layer}, a generalised one", "an ordinary layer", "sol.v at times ts")
-        return start
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""
