@@ -115,7 +115,7 @@ class LIFSolution:
         """Threshold of each neuron at the times ts, v_th and what its spikes have added, (6.1); differentiable."""
         k = self._number(layer)
         v_th, h = self._layers[k].v_th, self.h[k]
-        return v_th.expand_as(self.v[k]) if h is None else v_th + h.sum(2)
+        return v_th.expand_as(self.v[k]).clone() if h is None else v_th + h.sum(2)
 
     @untraced
     def currents(self, layer: int = -1) -> Float[Tensor, "T B N"]:
@@ -358,7 +358,7 @@ def _flat(spikes: Events, n: int) -> Tensor:
 def _speeds(layer: LIFLayer, result: LayerResult) -> Tensor:
     """v̇ just before each spike, 1/ms, (2.7); of a generalised layer v̇ - θ̇, (6.4)."""
     if result.run.speed is not None:
-        return result.run.speed
+        return result.run.speed.clone()  # the backward pass reads it
     n = result.run.spikes.neuron
     v_th, bias, tau_mem = (x.detach().double() for x in (layer.v_th, layer.bias, layer.tau_mem))
     return (result.run.current + bias[n] - v_th[n]) / tau_mem[n]
