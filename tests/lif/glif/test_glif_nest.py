@@ -31,6 +31,7 @@ def test_nest_rounds_each_exact_spike_up(level):
         step = float(name)
         assert abs(len(spikes) - len(times)) <= (0 if step < 0.1 else 1)
         late = np.array(spikes[:10]) - times[:10]
-        # The current begins a step late, and every spike waits for the end of its step; adaptation passes a quarter of it on.
+        # The current begins a step late, and every spike waits for the end of its step. In long steps v passes the threshold by
+        # so much that a reset that keeps a part of it counts.
         assert bool((late > 0.0).all())
-        assert bool((late < 1.25 * step * np.arange(2, 12)).all())
+        assert bool((late < (1.0 if step < 0.1 else 1.5) * step * np.arange(2, 12)).all())
