@@ -6,8 +6,10 @@ time, so a jump is larger by that decay.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from adjsnn.checks import Count, count, number, positive
 from adjsnn.errors import ConfigurationError
@@ -31,41 +33,39 @@ def glif_options(level: Count, config: Mapping[str, Any], neurons: Count) -> tup
         raise ConfigurationError(
             f"level={level}", "1 to 4; in 5 the threshold follows the voltage", "level=4, or a HybridSystem for level 5"
         )
-    if not isinstance(config, Mapping):
-        raise ConfigurationError(f"config of type {type(config).__name__}", "a dict of parameters", "json.load(open(path))")
-    factor = config.get("coeffs", {})
-
     given = _Given(config, level)
+    factor = _Given(given.config.get("coeffs", {}), level, "coeffs")
 
     def scaled(name: str) -> float:
-        return float(number(name, given(name))) * float(factor.get(name, 1.0))
+        return number(name, given(name)) * factor.number(name)
 
-    resistance = positive("R_input", given("R_input"), "a positive resistance in Ω", "R_input=1e8") / float(
-        factor.get("G", 1.0)
-    )
+    resistance = positive("R_input", given("R_input"), "a positive resistance in Ω", "R_input=1e8")
+    resistance /= positive("coeffs.G", factor.number("G"), "a positive factor", "G=1.0")
     tau = resistance * positive("C", scaled("C"), "a positive capacitance in F", "C=1e-10") * MILLI
-    rest = float(number("El", config.get("El", 0.0)))
-    cut = float(number("spike_cut_length", config.get("spike_cut_length", 0))) * positive("dt", given("dt")) * MILLI
-    v_th = scaled("th_inf") * MILLI
+    rest = number("El", given.config.get("El", 0.0)) * MILLI
+    cut = number("spike_cut_length", given.config.get("spike_cut_length", 0)) * positive("dt", given("dt")) * MILLI
+    v_th = scaled("th_inf") * MILLI - rest
     options: dict[str, Any] = {
         "n_in": 1,
         "layers": (count("neurons", neurons),),
         "tau_mem": tau,
         "v_th": v_th,
-        "v_reset": 0.0,
+        "v_reset": -rest,  # to zero, of voltages that are counted from El here
         "refractory": cut,
     }
     if level in (2, 4):
-        options |= _resets(given, factor, v_th, rest * MILLI, cut)
+        options |= _resets(given, v_th, rest, cut)
     if level in (3, 4):
-        options |= _afterspike(given, config, factor, resistance, cut)
+        options |= _afterspike(given, factor, resistance, cut)
     return options, resistance * 1e-12 * MILLI
 
 
 class _Given:
     """Parameters that a level has."""
 
-    def __init__(self, config: Mapping[str, Any], level: int) -> None:
+    def __init__(self, config: object, level: int, name: str = "config") -> None:
+        if not isinstance(config, Mapping):
+            raise ConfigurationError(f"{name} of type {type(config).__name__}", "a dict of parameters", f"{name}={{}}")
         self.config, self.level = config, level
 
     def __call__(self, *path: str) -> Any:
@@ -83,36 +83,58 @@ class _Given:
             value = value[name]
         return value
 
+    def number(self, name: str) -> float:
+        """A factor, 1 unless given."""
+        return number(name, self.config.get(name, 1.0), "a finite factor", f"{name}=1.0")
 
-def _resets(given: _Given, factor: Mapping[str, Any], v_th: float, rest: float, cut: float) -> dict[str, Any]:
+    def row(self, *path: str) -> list[float]:
+        """Several numbers."""
+        value, name = self(*path), ".".join(path)
+        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
+            raise ConfigurationError(f"{name}={value!r}", "a list of numbers", f"{name}=[1.0, 1.0]")
+        return [number(name, x) for x in value]
+
+
+def _resets(given: _Given, v_th: float, rest: float, cut: float) -> dict[str, Any]:
     """The reset rule and the threshold that spikes raise, of levels 2 and 4; voltages in mV."""
     reset, moves = ("voltage_reset_method", "params"), ("threshold_dynamics_method", "params")
-    kept = number("a", given(*reset, "a")) * number("coeffs.a", factor.get("a", 1.0))
-    added = number("b", given(*reset, "b")) * number("coeffs.b", factor.get("b", 1.0)) * MILLI
+    kept, added = number("a", given(*reset, "a")), number("b", given(*reset, "b")) * MILLI
     rate = positive("b_spike", given(*moves, "b_spike"), "a positive rate in 1/s", "b_spike=100.0")
     jump = number("a_spike", given(*moves, "a_spike")) * MILLI
     return {
         "reset": kept,
         "v_reset": kept * v_th + added + (kept - 1.0) * rest,
         "tau_th": [MILLI / rate],
-        "jump_th": [jump * math.exp(rate * cut / MILLI)],
+        "jump_th": [jump * _before(cut, MILLI / rate)],
     }
 
 
-def _afterspike(
-    given: _Given, config: Mapping[str, Any], factor: Mapping[str, Any], resistance: float, cut: float
-) -> dict[str, Any]:
+def _afterspike(given: _Given, factor: _Given, resistance: float, cut: float) -> dict[str, Any]:
     """Afterspike currents, of levels 3 and 4, as voltages in mV."""
-    taus = [positive("asc_tau_array", x, "positive times in s", "[0.1]") * MILLI for x in given("asc_tau_array")]
-    sizes, several = given("asc_amp_array"), factor.get("asc_amp_array", [1.0] * len(taus))
-    kept = config.get("AScurrent_reset_method", {}).get("params", {}).get("r", [1.0] * len(taus))
-    if not len(taus) == len(sizes) == len(several) == len(kept):
+    taus = [positive("asc_tau_array", x, "positive times in s", "[0.1]") * MILLI for x in given.row("asc_tau_array")]
+    sizes = given.row("asc_amp_array")
+    several = factor.row("asc_amp_array") if "asc_amp_array" in factor.config else [1.0] * len(taus)
+    kept = given.row("AScurrent_reset_method", "params", "r")
+    if not taus or not len(taus) == len(sizes) == len(several) == len(kept):
         raise ConfigurationError(
-            f"{len(taus)} afterspike times and {len(sizes)} amplitudes", "one of each", "asc_tau_array as asc_amp_array"
+            f"{len(taus)} afterspike times, {len(sizes)} amplitudes and {len(kept)} r", "one of each", "lists of one length"
         )
-    volts = [number("asc_amp_array", x) * number("coeffs", y) * resistance * MILLI for x, y in zip(sizes, several, strict=True)]
+    volts = [x * y * resistance * MILLI for x, y in zip(sizes, several, strict=True)]
     return {
         "tau_adapt": taus,
-        "jump_adapt": [x * math.exp(cut / t) for x, t in zip(volts, taus, strict=True)],
-        "scale_adapt": [number("r", x) for x in kept],
+        "jump_adapt": [x * _before(cut, t) for x, t in zip(volts, taus, strict=True)],
+        "scale_adapt": kept,
     }
+
+
+def _before(cut: float, tau: float) -> float:
+    """What a jump is larger at the spike than at the end of the cut.
+
+    Raises:
+        ConfigurationError: nothing would be left of a jump by then.
+    """
+    if cut > 30.0 * tau:
+        raise ConfigurationError(
+            f"a time constant of {tau:g} ms beside a cut of {cut:g} ms", "one that outlasts the spike", "a model without it"
+        )
+    return math.exp(cut / tau)

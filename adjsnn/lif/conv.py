@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, count
+from adjsnn.checks import Count, count, index
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.synapses import Synapses
@@ -90,7 +91,9 @@ class LIFConv2d(LIFNetwork):
     """
 
     def __init__(self, shape: Sequence[int], stack: Sequence[Conv2d | Pool2d | int], **options: Any) -> None:
-        given = [*shape] if isinstance(shape, (tuple, list)) else []
+        given = [*shape] if isinstance(shape, (tuple, list, np.ndarray)) else []
+        if not isinstance(stack, Sequence):
+            raise ConfigurationError(f"stack of type {type(stack).__name__}", "a list of layers", "stack=[Conv2d(8, 3), 10]")
         if len(given) != 3:
             raise ConfigurationError(f"shape={shape!r}", "(channels, height, width)", "shape=(1, 28, 28)")
         for name in ("n_in", "layers", "synapses"):
@@ -114,10 +117,11 @@ class LIFConv2d(LIFNetwork):
 
     def kernels(self, layer: int) -> Tensor:
         """Weights of a Conv2d as torch has them, (channels, C, height, width); differentiable."""
+        layer = index("layer", layer, len(self.stack))
         part = self.stack[layer]
         if not isinstance(part, Conv2d):
             raise ConfigurationError(f"kernels of layer {layer}, {part}", "a Conv2d", "lif.w_in[layer]")
-        below = self.shapes[layer - 1] if layer % len(self.stack) else self.shape
+        below = self.shapes[layer - 1] if layer else self.shape
         weights: nn.Parameter = self.w_in[layer]
         return weights.view(count("channels", part.channels), below[0], *_pair("kernel", part.kernel, 1))
 
@@ -144,7 +148,7 @@ def _windows(shape: tuple[int, int, int], kernel: Pair, stride: Pair, padding: P
 
 
 def _pair(name: str, given: Pair, least: int) -> tuple[int, int]:
-    both = given if isinstance(given, tuple) else (given, given)
+    both = tuple(given) if isinstance(given, (tuple, list)) else (given, given)
     if len(both) != 2:
         raise ConfigurationError(f"{name}={given!r}", "one number, or one for rows and one for columns", f"{name}=3")
     return count(name, both[0], least), count(name, both[1], least)

@@ -149,7 +149,7 @@ class LIFNetwork(nn.Module):
         leak: False for neurons whose voltage does not decay, v̇ = Σ i + Σ a + b per ms, without a τ_m.
         reset: "to" v_reset, "by" v_th - v_reset, or what is left of v - v_th on top of v_reset, 0 to 1.
         synapses: of the inputs of a layer as a list, whose weights are then (W,) and its delays a number or (E,); a tuple with
-            one for each layer, None for a weight for each pair.
+            one for each layer, None for a weight for each pair. A state_dict holds weights and not what they join.
         rec_synapses: of a layer's own neurons, likewise; such a layer is recurrent.
         generator: source of the random initial weights; default torch's global one.
         dtype: of all parameters; default torch's.
@@ -339,7 +339,8 @@ class LIFNetwork(nn.Module):
         def of_layer(k: int) -> AnyState:
             receptors = self.structure[k].receptors
             v, i = zeros(k), zeros(k) if receptors is None else zeros(k, receptors)
-            rows = [None if x is None else len(x) for x in (self.jump_adapt[k], self.jump_th[k])]
+            # As the shapes of a solve: parameters may be replaced by one number for all components.
+            rows = [None if x is None else len(x) if x.dim() else 1 for x in (self.tau_adapt[k], self.tau_th[k])]
             return LIFState(v, i) if rows == [None, None] else AdaptiveState(v, i, *(zeros(k, n or 0) for n in rows))
 
         return [of_layer(k) for k in range(len(self.layers))]

@@ -37,6 +37,9 @@ def lif_layers(net: LIFNetwork) -> list[LIFLayer]:
 
 
 def _lif_layer(k: int, row: LIFLayer, like: Tensor, n: int, m: int, own: Structure) -> LIFLayer:
+    for name, listed, sources in (("synapses", own.synapses, m), ("rec_synapses", own.rec_synapses, n)):
+        if listed is not None:  # whose tensors may have changed in place since it was built
+            listed.check(f"{name}[{k}]", sources, n, own.currents)
     receptors = () if own.receptors is None else (own.receptors,)
     w_in = _weights(f"w_in[{k}]", row.w_in, like, (*receptors, n, m), own.synapses)
     w_rec = None if row.w_rec is None else _weights(f"w_rec[{k}]", row.w_rec, like, (*receptors, n, n), own.rec_synapses)

@@ -253,7 +253,8 @@ class LIFSolution:
 
     @untraced
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
-        """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes.
+        """Largest voltage of each neuron over the trial, (2.11); differentiable. Of one that spikes v_th, also where its
+        threshold moves.
 
         Of generalised layers, (6.5), it is searched neuron by neuron in Python, of those that are silent.
         """

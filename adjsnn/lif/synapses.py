@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
 from adjsnn.checks import count, kind, tensor
@@ -59,20 +60,26 @@ class Synapses:
         Raises:
             ConfigurationError: no sparse matrix.
         """
-        if isinstance(matrix, Tensor) and matrix.layout != torch.strided and matrix.dim() == 2:
-            entries = matrix.detach().to_sparse_coo().coalesce().cpu()
-            (post, pre), weights = entries.indices(), entries.values()
-        elif not isinstance(matrix, Tensor) and hasattr(matrix, "tocoo"):
-            entries = matrix.tocoo()
+        if isinstance(matrix, Tensor) and matrix.layout != torch.strided and matrix.dim() == 2 and not matrix.dense_dim():
+            entries = matrix.detach().cpu().to_sparse_coo()
+            (post, pre), weights = entries._indices(), entries._values().clone()
+        elif not isinstance(matrix, Tensor) and issparse(matrix) and matrix.ndim == 2:
+            entries: Any = matrix.tocoo()
             post, pre = (torch.as_tensor(x.astype("int64")) for x in (entries.row, entries.col))
-            weights = torch.as_tensor(entries.data.copy())
+            weights = torch.as_tensor(entries.data.astype("float64" if entries.data.dtype.kind == "f" else entries.data.dtype))
         else:
             raise ConfigurationError(
                 f"a matrix of type {type(matrix).__name__}",
-                "a sparse matrix of scipy or torch, (out, in)",
+                "a sparse matrix of scipy or torch with two dimensions, (out, in)",
                 "scipy.sparse.csr_array(w)",
             )
+        if weights.is_complex():
+            raise ConfigurationError(f"a matrix of {weights.dtype}", "real numbers", "matrix.real")
         return Synapses(pre, post, receptor), weights
+
+    def __repr__(self) -> str:
+        shared = "" if self.shared is None else f", {self.weights} weights"
+        return f"Synapses({len(self)} synapses{shared})"
 
     def __len__(self) -> int:
         return len(self.pre)
@@ -106,17 +113,23 @@ class Synapses:
             ("pre", self.pre, sources),
             ("post", self.post, neurons),
             ("receptor", self.receptor, receptors),
+            ("shared", torch.zeros(0) if self.shared is None else self.shared, self.weights),
         ):
             assert isinstance(column, Tensor)
-            if len(column) and int(column.max()) >= most:
+            low, high = (int(x) for x in column.aminmax()) if len(column) else (0, 0)
+            if low < 0 or (high >= most and len(column)):
                 raise ConfigurationError(
-                    f"{name}.{what} up to {int(column.max())}", f"numbers below {most}", "numbers from 0 on, or a larger layer"
+                    f"{name}.{what} {f'down to {low}' if low < 0 else f'up to {high}'}",
+                    f"numbers from 0 to {most - 1}",
+                    "numbers from 0 on, or a larger layer",
                 )
 
 
 def _numbers(name: str, given: object) -> Tensor:
     expected, remedy = "whole numbers ≥ 0, (E,)", f"{name}=torch.tensor([0, 1])"
     column = tensor(name, given, expected, remedy)
+    if not column.numel() and column.dim() == 1:
+        column = column.long()
     if column.dim() != 1 or column.is_floating_point() or column.is_complex() or column.dtype == torch.bool:
         raise ConfigurationError(f"{name} of shape {tuple(column.shape)}, {column.dtype}", expected, remedy)
     column = column.detach().to("cpu", torch.int64, copy=True)

@@ -50,7 +50,8 @@ def kinds_of(neurons: Neurons) -> Kinds:
     rate = np.ascontiguousarray(table[:, 2 : 2 + p])
     with np.errstate(divide="ignore", invalid="ignore"):
         away = rate - mu
-        peak = np.where(away == 0.0, 1.0 / mu, np.log1p(away / mu) / away)
+        ratio = np.where(np.abs(away) < 0.5 * mu, np.log1p(away / mu), np.log(rate / mu))  # log1p loses a small rate over μ
+        peak = np.where(away == 0.0, 1.0 / mu, ratio / away)
         most = np.where(mu > 0.0, np.exp(-mu * peak), 1.0) / rate * (1.0 + 1e-9)
     terms = np.column_stack([np.zeros(len(table)), table[:, 2:]])
     order = terms.argsort(axis=1, kind="stable")

@@ -357,14 +357,105 @@ def test_impossible_networks(options, seen):
         LIFNetwork(5, (4, 3), **options)
 
 
+@pytest.mark.parametrize("kernels", ["fused", "plain"])
+def test_one_number_for_all_components(kernels):
+    """Of a parameter that was replaced: the state has as many rows as there are time constants."""
+    lif, other = rich(receptors=None, tau_syn=4.0), rich(receptors=None, tau_syn=4.0)
+    for shape in ((), (1,)):
+        for name, value in (("jump_th", 0.1), ("jump_adapt", -0.2), ("scale_adapt", 0.9), ("v_th", 1.0)):
+            for k in (0, 1):
+                getattr(lif, name)[k] = torch.nn.Parameter(torch.full(shape, value, dtype=F64))
+        with torch.no_grad():
+            for k in (0, 1):
+                other.jump_th[k].fill_(0.1)
+        found, expected = (adjsnn.solve(net, trains(), t_end=T_END, ts=[20.0], kernels=kernels) for net in (lif, other))
+        assert torch.equal(everything(found), everything(expected))
+        found.spike_times().sum().backward()
+        assert lif.jump_th[0].grad.shape == shape
+
+
+def test_endless_currents_lose_no_spike():
+    """The bound of a response of 20 ms to a current of 1e18 ms."""
+    x = adjsnn.SpikeTrains.from_list([[(1.0, 0)]], n_neurons=1, t_max=200.0)
+    lif = LIFNetwork(1, 1, receptors=2, tau_syn=[1e18, 5.0], dtype=F64)
+    ordinary = LIFNetwork(1, 1, tau_syn=1e18, dtype=F64)
+    with torch.no_grad():
+        lif.w_in[0].copy_(torch.tensor([[[2.0]], [[0.0]]]))
+        ordinary.w_in[0].fill_(2.0)
+    times = [adjsnn.solve(net, x).spike_times() for net in (lif, ordinary)]
+    assert len(times[0]) == 14
+    torch.testing.assert_close(*times, rtol=1e-12, atol=0.0)
+
+
+def test_lists_that_change_afterwards():
+    listed = Synapses(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    lif = LIFNetwork(5, 2, synapses=listed)
+    for column in (listed.pre, listed.post, listed.receptor):
+        for value in (10**7, -1):
+            before = column[0].clone()
+            column[0] = value
+            with pytest.raises(ConfigurationError, match=r"synapses\[0\]"):
+                adjsnn.solve(lif, trains())
+            column[0] = before
+    adjsnn.solve(lif, trains())
+    assert repr(listed) == "Synapses(2 synapses)"
+
+
+def test_the_resting_potential_of_glif_levels():
+    """Voltages of a file are absolute, and a factor on a and b is one of level 5's threshold."""
+    rest = 0.005
+    reset = ALLEN["voltage_reset_method"]["params"]
+    moved = {
+        **ALLEN, "El": rest, "th_inf": ALLEN["th_inf"] + rest, "coeffs": {"a": 2.0, "b": 0.5},
+        "voltage_reset_method": {"params": {"a": reset["a"], "b": reset["b"] + rest * (1.0 - reset["a"])}},
+    }  # fmt: skip
+    u = torch.full((1, 1, 1), 220.0, dtype=F64)
+    for level in (2, 4):
+        times = [adjsnn.solve(LIFNetwork.glif(level, c, dtype=F64), u, dt=200.0).spike_times() for c in (ALLEN, moved)]
+        torch.testing.assert_close(*times, rtol=0.0, atol=1e-9)
+    assert LIFNetwork.glif(1, moved).v_reset[0].item() == pytest.approx(-5.0)  # to zero
+
+
+WRONG = [
+    {"coeffs": None},
+    {"coeffs": {"G": 0.0}},
+    {"coeffs": {"th_inf": "a"}},
+    {"asc_amp_array": 3.0},
+    {"asc_amp_array": []},
+    {"asc_tau_array": [1e-6, 0.1]},
+    {"AScurrent_reset_method": None},
+    {"AScurrent_reset_method": {"params": {"r": 1.0}}},
+]
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_impossible_glif_parameters(change):
+    with pytest.raises(ConfigurationError):
+        LIFNetwork.glif(4, ALLEN | change)
+
+
+def test_impossible_stacks():
+    for shape, stack in (((1, 4, 4), 3), ((1, 4), [3]), ((1, 4, 4), [adjsnn.Conv2d(2, 5)]), ((1, 4, 4), [3, adjsnn.Pool2d(2)])):
+        with pytest.raises(ConfigurationError):
+            adjsnn.LIFConv2d(shape, stack)
+    lif = adjsnn.LIFConv2d(np.array([1, 4, 4]), [adjsnn.Conv2d(2, [3, 3]), 3])
+    assert lif.kernels(-2).shape == (2, 1, 3, 3)
+    for layer in (1, 5):
+        with pytest.raises(ConfigurationError):
+            lif.kernels(layer)
+
+
 def test_impossible_lists():
     for columns in (([0.5], [0]), ([0, 1], [0]), ([-1], [0]), ([[0]], [[0]])):
         with pytest.raises(ConfigurationError):
             Synapses(torch.tensor(columns[0]), torch.tensor(columns[1]))
     with pytest.raises(ConfigurationError, match="shared"):
         Synapses(torch.tensor([0, 1]), torch.tensor([0, 1]), shared=torch.tensor([0]))
-    with pytest.raises(ConfigurationError, match="sparse matrix"):
-        Synapses.from_csr(np.eye(3))
+    three = scipy.sparse.coo_array((np.ones(2), (np.array([0, 1]), np.array([0, 1]), np.array([0, 1]))))
+    for given in (np.eye(3), torch.eye(3), three, torch.eye(3).to_sparse(1), scipy.sparse.csr_array(1j * np.eye(3))):
+        with pytest.raises(ConfigurationError):
+            Synapses.from_csr(given)
+    assert len(Synapses([], [])) == 0
 
 
 def test_what_generalised_layers_do_not_have():
