@@ -7,18 +7,20 @@
     python experiments/fit_neuron.py --optimiser cma              the same parameters and cost by CMA-ES, without a gradient
     python experiments/fit_neuron.py --task file --current current.csv --dt 0.1 --spikes spikes.csv        your recording
 
-What learns, of one neuron with threshold 1, (6.1) and (6.2): the weight of the current, b, τ_m, reset and refractory time, and by
-`--level` the size and τ of spike-triggered currents, of what spikes add to the threshold, or of both. It is judged by the
-coincidence factor Γ (`adjsnn.coincidence.coincidence_factor`) on a current that no fit has seen, running by itself all along.
+What learns, of one neuron with threshold 1, (6.1) and (6.2): the weight of the current, b, τ_m, reset and refractory time; by
+`--level` also size and τ of currents that its spikes trigger, of what they add to the threshold, or of both; and how much later
+than the threshold is crossed a spike is recorded. It is judged by the coincidence factor Γ of `adjsnn.coincidence` on a current
+that no fit has seen, through which it runs by itself.
 
 The cost is the van Rossum distance of model and recording in pieces of the recording, each from the state that the recorded
-spikes before it imply; its gradient is exact, by EventAdjoint, that state included. It moves spikes, and knows nothing of one
-that is missing.
+spikes before it imply. Its gradient by EventAdjoint is exact, that state included. It moves spikes, and knows nothing of one
+that is missing; one too many can only be moved.
 
-Remedy, outside that gradient: the first `likelihood` steps have another cost, minus the log-likelihood of the recorded spikes. v,
-spike-triggered currents and threshold are those of the same neuron if it spiked when the recorded one did (no more, no less),
-which is a closed form, and it spikes at a rate of e^{(v - θ)/softness} per ms (Paninski 2004; Mensi et al. 2012). So v is drawn to
-the threshold where a spike is recorded, and kept below it elsewhere. Its gradient is exact too, of that cost.
+Remedy, outside that gradient: the first `likelihood` steps have another cost, minus the log-likelihood of the recorded spikes.
+v, own currents and threshold are those of the same neuron if it spiked when the recorded one did, no more and no less, which is
+a closed form, and it spikes at a rate of e^{(v - θ)/softness} per ms (Paninski 2004; Mensi et al. 2012). So v is drawn to the
+threshold where a spike is recorded, and kept below it elsewhere. The gradient is exact for that cost, a sum over a grid.
+`--likelihood 0` leaves it out.
 """
 
 import math
@@ -41,6 +43,7 @@ from adjsnn.coincidence import coincidence_factor, matched
 from adjsnn.losses import van_rossum
 from adjsnn.plotting import Figure
 from adjsnn.rules import Evolution
+from adjsnn.signals import read_columns
 from adjsnn.training import Column, Cost, Experiment, Metrics, Split, TrainingConfig, main
 from adjsnn.training.ranges import Count, NotNegative, Positive, Range
 
@@ -74,7 +77,7 @@ class HodgkinHuxleyFit(TrainingConfig):
     cost: Literal["van_rossum", "matched"] = "van_rossum"
     tau: Positive = 5.0
     """of the distance; and how far apart matched spikes may be"""
-    likelihood: Annotated[int, Range(0)] = 300
+    likelihood: Annotated[int, Range(0)] = 75
     """steps by the likelihood of the recorded spikes, before those by the exact gradient of spike times"""
     softness: Positive = 0.1
     """of the threshold there; it sets the unit of v"""
@@ -89,13 +92,13 @@ class HodgkinHuxleyFit(TrainingConfig):
     """spikes that are no further apart coincide"""
     reach: float = 0.8
     """Γ whose time is told"""
-    iterations: Count = 500
+    iterations: Count = 225
     batch: Count = 20
     """pieces of a step"""
     learning_rate: Positive = 0.02
-    """falls by a half cosine in the steps by the likelihood, and anew in those after"""
-    finer: Positive = 0.3
-    """learning rate of the steps by spike times, over that"""
+    """in units of each parameter's size at the start; falls by a half cosine"""
+    first_rate: Positive = 2.5
+    """learning rate of the steps by the likelihood, over that; it falls likewise before the others begin"""
     clip: NotNegative = 10.0
     log_every: Count = 25
     save_every: Count = 500
@@ -208,10 +211,10 @@ def crossings(net: DelayedNeuron, recording: Recording) -> Recording:
 
 
 def forced(net: DelayedNeuron, recording: Recording, dt: float, times: Tensor) -> Forced:
-    """State of the neuron if it spiked at the recorded times and never else, at times (M,), ms; differentiable in parameters.
+    """State of the neuron at `times`, if it spiked at the recorded times and never else; differentiable in its parameters.
 
-    Between a release and the next spike (6.1) is linear: v is what is left of the reset, and the filtered current without what it
-    was at the release, and spike-triggered currents at the release, filtered. At time 0 the neuron is as `initial_state`.
+    Between a release and the next spike (6.1) is linear: v is what is left of the reset, and the filtered current without what
+    it was at the release, and spike-triggered currents at the release, filtered. At time 0 it is as `initial_state`.
 
     Args:
         net: of one neuron with one input, that resets to v_reset.
@@ -354,9 +357,7 @@ class FitNeuron(Experiment[C]):
             sign = {"adapt": -1.0, "th": 1.0}[kind]
             triggered |= {f"tau_{kind}": list(tau), f"jump_{kind}": [0.1 * sign] * len(tau)}
         own = ("weights", "bias", "tau_mem", "v_reset", "refractory")
-        net = DelayedNeuron(
-            tau_mem=10.0, refractory=2.0, bias=True, learn=(*own, *triggered), dtype=torch.float64, **triggered
-        )
+        net = DelayedNeuron(tau_mem=10.0, refractory=2.0, bias=True, learn=(*own, *triggered), dtype=torch.float64, **triggered)
         part = self.parts["train"]
         x = filtered(part.recording.u[part.start : part.stop], torch.exp(-torch.tensor(config.dt / 10.0)))
         with torch.no_grad():
@@ -378,8 +379,8 @@ class FitNeuron(Experiment[C]):
         """A half cosine down to 1 % for each of the two costs."""
         done, first = progress * self.config.iterations, min(self.config.likelihood, self.config.iterations)
         if done < first:
-            return super().schedule(done / first)
-        return self.config.finer * super().schedule((done - first) / max(self.config.iterations - first, 1))
+            return self.config.first_rate * super().schedule(done / first)
+        return super().schedule((done - first) / max(self.config.iterations - first, 1))
 
     def batch(self, generator: torch.Generator, step: int) -> Pieces:
         part, config = self.parts["train"], self.config
@@ -398,7 +399,9 @@ class FitNeuron(Experiment[C]):
         start = dt * first.to(due.spikes)
         state = forced(net, due, dt, start)
         (y0,) = net.initial_state(len(first))
-        y0 = y0._replace(v=torch.minimum(state.v, state.threshold - BELOW)[:, None])  # it spiked there, but the recorded did not
+        y0 = y0._replace(
+            v=torch.minimum(state.v, state.threshold - BELOW)[:, None]
+        )  # it spiked there, but the recorded did not
         if isinstance(y0, adjsnn.AdaptiveState):
             y0 = y0._replace(a=state.a[..., None], h=state.h[..., None])
         since = due.spikes - start[:, None]
@@ -464,7 +467,7 @@ class FitNeuron(Experiment[C]):
 
     @torch.no_grad()
     def evaluate(self, net: DelayedNeuron, split: Split) -> dict[str, float]:
-        """Γ and the cost of the neuron that runs by itself; shares of recorded spikes that are missing, and of its own too many."""
+        """Γ and the cost of the neuron that runs by itself; shares of missing recorded spikes, and of its own too many."""
         config, part = self.config, self.parts[split]
         sol, target = self.whole(net, split)
         spikes, seconds = sol.layer_spikes[0], 0.001 * config.dt * (part.stop - part.start)
@@ -484,10 +487,114 @@ class FitNeuron(Experiment[C]):
         there = [s for s, gamma in zip(metrics["seconds"], metrics["gamma"], strict=True) if gamma >= self.config.reach]
         return {"best_validation_gamma": max(metrics["gamma"]), "seconds_to_reach": there[0] if there else math.inf}
 
+    @torch.no_grad()
+    def figures(self, net: DelayedNeuron) -> dict[str, Figure]:
+        figures = {"held_out": self.side_by_side(net)}
+        if self.learnt:
+            figures["parameters"] = self.along_training(net)
+        return figures
+
+    def side_by_side(self, net: DelayedNeuron) -> Figure:
+        """Voltages, threshold, spikes and currents of the second piece of the held-out recording."""
+        dt, part, steps = self.config.dt, self.parts["held_out"], self.steps
+        first = min(steps, part.stop - part.start - steps)
+        ts = dt * torch.arange(first, first + steps + 1, dtype=torch.float64)
+        sol, target = self.whole(net, "held_out", ts)
+        low, high, time = float(ts[0]), float(ts[-1]), ts.numpy()
+        unit = "µA/cm²" if self.voltage is not None else "unit of the file"
+        figure = plotting.new_figure(8.0, 5.6)
+        heights = [2, 2, 0.7, 1.4] if self.voltage is not None else [2, 0.7, 1.4]
+        panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
+        if self.voltage is not None:
+            axes = panels.pop(0)
+            axes.plot(time, self.voltage[first : first + steps + 1], color=plotting.INK, lw=0.8)
+            axes.set(ylabel="recorded v (mV)")
+        voltage, trains, currents = panels
+        voltage.plot(time, sol.v[-1][:, 0, 0].cpu(), color=plotting.COLOURS[0], lw=0.8, label="fitted v")
+        voltage.plot(time, sol.threshold()[:, 0, 0].cpu(), color=plotting.COLOURS[1], lw=0.8, label="its threshold")
+        voltage.set(ylabel="v, threshold\n(resting threshold: 1)")
+        voltage.legend(fontsize=7, **plotting.ABOVE, ncols=2)
+        for row, (spikes, colour) in enumerate(((target, plotting.INK), (sol.layer_spikes[0], plotting.COLOURS[0]))):
+            at = (spikes.time[0] + net.delay).cpu()
+            trains.vlines(at[(at >= low) & (at <= high)], 0.6 - row, 1.4 - row, color=colour, lw=1.2)
+        trains.set(yticks=[1, 0], yticklabels=["recorded", "fitted"], ylim=(-0.6, 1.6))
+        weight = float(net.w_in[0])
+        currents.plot(
+            time[:-1], part.recording.u[part.start :][first : first + steps].cpu(), color=plotting.INK, lw=0.6, label="input"
+        )
+        if "adapt" in LEVELS[self.config.level]:
+            own = sol.currents()[:, 0, 0].cpu() / weight
+            currents.plot(time, own, color=plotting.COLOURS[2], lw=1.0, label="that of its own spikes")
+            currents.legend(fontsize=7, **plotting.ABOVE, ncols=2)
+        currents.set(xlabel="time (ms)", ylabel=f"current\n({unit})", xlim=(low, high))
+        gamma = self.evaluate(net, "held_out")["gamma"]
+        figure.suptitle(f"held out, Γ = {gamma:.3f} at ±{self.config.delta:g} ms", fontsize=9, x=0.02, ha="left")
+        return figure
+
+    def along_training(self, net: DelayedNeuron) -> Figure:
+        """Values of what learns after each step."""
+        rows = np.asarray(self.learnt)
+        learns = [(name.removesuffix(".0"), p.numel()) for name, p in net.named_parameters() if p.requires_grad]
+        figure = plotting.new_figure(8.0, 1.7 * math.ceil(len(learns) / 4))
+        panels = np.atleast_1d(figure.subplots(math.ceil(len(learns) / 4), 4, sharex=True)).ravel()
+        column = 0
+        for axes, (name, size) in zip(panels, learns, strict=False):
+            axes.plot(np.arange(1, len(rows) + 1), rows[:, column : column + size], lw=1.0)
+            in_ms = "tau" in name or name in ("delay", "refractory")
+            axes.set_ylabel(f"{name} (ms)" if in_ms else name)
+            if 0 < self.config.likelihood < len(rows) and self.config.optimiser == "adam":
+                axes.axvline(self.config.likelihood, color=plotting.INK, lw=0.6, ls=":")
+            axes.set_xlabel("step")
+            column += size
+        for axes in panels[len(learns) :]:
+            axes.set_visible(False)
+        return figure
+
 
 class FitHodgkinHuxley(FitNeuron[HodgkinHuxleyFit]):
     config_type = HodgkinHuxleyFit
 
 
+class FitFile(FitNeuron[FileFit]):
+    config_type = FileFit
+
+    def recorded(self) -> dict[str, Part]:
+        """Parts of the one recording, one after the other."""
+        config = self.config
+        if config.current is None or config.spikes is None:
+            raise adjsnn.ConfigurationError(
+                f"current={config.current}, spikes={config.spikes}",
+                "a file of each",
+                "--current u.csv --dt 0.1 --spikes spikes.csv",
+            )
+        if config.validation + config.held_out >= 1.0:
+            raise adjsnn.ConfigurationError(
+                f"validation={config.validation:g}, held_out={config.held_out:g}", "shares that leave some to fit", "0.2 each"
+            )
+        u, times = (column_of(path) for path in (config.current, config.spikes))
+        end, times = len(u) * config.dt, np.sort(times)
+        if times[0] < 0.0 or times[-1] > end:
+            raise adjsnn.ConfigurationError(
+                f"{config.spikes}: spikes from {times[0]:g} to {times[-1]:g} ms",
+                f"times within the {len(u)} steps of {config.dt:g} ms, {end:g} ms, of {config.current}",
+                "times in ms, and --dt of the current in ms",
+            )
+        if np.diff(times).min() <= 0.0:
+            raise adjsnn.ConfigurationError(f"{config.spikes}: two spikes at once", "one neuron's spikes", "leaving one out")
+        recording = Recording(torch.from_numpy(u), torch.from_numpy(times))
+        stops = [0, *(round(len(u) * (1.0 - x)) for x in (config.validation + config.held_out, config.held_out)), len(u)]
+        return {name: Part(recording, stops[k], stops[k + 1]) for k, name in enumerate(("train", "validation", "held_out"))}
+
+
+def column_of(path: Path) -> np.ndarray:
+    """The one column of a .csv or .npy file."""
+    values = read_columns(path)
+    if values.shape[1] != 1:
+        raise adjsnn.ConfigurationError(f"{path}: {values.shape[1]} columns", "one", "a file of one column")
+    return values[:, 0].copy()
+
+
+KINDS = (FitHodgkinHuxley, FitFile)
+
 if __name__ == "__main__":
-    sys.exit(main(FitHodgkinHuxley))
+    sys.exit(main(*KINDS))

@@ -37,7 +37,7 @@ class Neuron(NamedTuple):
 
 
 NEURONS = {
-    # Traub and Miles's cell of hippocampus, reduced to one compartment (Ermentrout and Kopell 1998), without and with an M current.
+    # Traub and Miles's cell of hippocampus as one compartment (Ermentrout and Kopell 1998), without and with an M current.
     "traub_miles": Neuron(0.1, -67.0, 100.0, 50.0, 80.0, -100.0, 0.0, 608.0, -67.0, 0.0),
     "adapting": Neuron(0.1, -67.0, 100.0, 50.0, 80.0, -100.0, 0.3, 608.0, -67.0, 0.0),
     # The squid's axon, Hodgkin and Huxley 1952, with rest at -65 mV.
@@ -104,7 +104,7 @@ def rest(neuron: Neuron) -> np.ndarray:
 
 
 def record(neuron: Neuron, u: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-    """Voltage (T + 1,), mV, and spike times, ms, of a neuron at rest to which currents u (T,), µA/cm², are given, each for dt."""
+    """Voltage (T + 1,), mV, and spike times, ms, of a neuron at rest that is given currents u (T,), µA/cm², each for dt."""
     voltage, y = np.empty(len(u) + 1), rest(neuron)
     voltage[0] = y[0]
     spikes = _loop(u, dt, max(1, math.ceil(dt / LONGEST - 1e-9)), y, neuron, voltage)
@@ -118,7 +118,7 @@ def random_current(steps: int, dt: float, mean: float, sd: float, tau: float, ge
     kept = math.exp(-dt / tau)
     noise = torch.randn(steps, generator=generator, dtype=torch.float64).numpy() * math.sqrt(1.0 - kept**2)
     noise[0] /= math.sqrt(1.0 - kept**2)  # as if it had always run
-    return torch.from_numpy(mean + sd * lfilter([1.0], [1.0, -kept], noise))
+    return torch.from_numpy(mean + sd * np.asarray(lfilter([1.0], [1.0, -kept], noise)))
 
 
 class HodgkinHuxley(adjsnn.HybridSystem):
