@@ -9,8 +9,8 @@
 
 What learns, of one neuron with threshold 1, (6.1) and (6.2): the weight of the current, b, τ_m, reset and refractory time; by
 `--level` also size and τ of currents that its spikes trigger, of what they add to the threshold, or of both; and how much later
-than the threshold is crossed a spike is recorded. It is judged by the coincidence factor Γ of `adjsnn.coincidence` on a current
-that no fit has seen, through which it runs by itself.
+than the threshold is crossed a spike is recorded. It is judged by the coincidence factor Γ, `adjsnn.coincidence_factor`, on a
+current that no fit has seen, through which it runs by itself.
 
 The cost is the van Rossum distance of model and recording in pieces of the recording, each from the state that the recorded
 spikes before it imply. Its gradient by EventAdjoint is exact, that state included. It moves spikes, and knows nothing of one
@@ -25,6 +25,7 @@ threshold where a spike is recorded, and kept below it elsewhere. The gradient i
 
 import math
 import sys
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,31 +51,25 @@ from adjsnn.training.ranges import Count, NotNegative, Positive, Range
 LEVELS = {"lif": (), "adaptation": ("adapt",), "threshold": ("th",), "both": ("adapt", "th")}
 FAILED = 1e3  # cost of a network that cannot be solved, for CMA-ES
 GRID = 1.0  # ms, of the integral of the rate
+WARM = 20  # steps
 STRAIGHT = 3.0  # (v - θ)/softness from which on the rate is a straight line
 BELOW = 1e-3  # how far below the threshold a piece begins at least
 
 
 @dataclass(frozen=True)
-class HodgkinHuxleyFit(TrainingConfig):
-    """Fit a generalised LIF neuron to a Hodgkin–Huxley neuron. Times in ms, currents in µA/cm²."""
+class Fit(TrainingConfig):
+    """Fit a generalised LIF neuron. Times in ms."""
 
-    task: Literal["hodgkin_huxley"] = "hodgkin_huxley"
-    neuron: Literal["adapting", "traub_miles", "squid"] = "adapting"
-    mean: float = 1.0
-    """of the current"""
-    sd: NotNegative = 3.0
-    tau_current: Positive = 3.0
-    """correlation time of the current"""
-    duration: Positive = 20_000.0
-    """of the recording to fit, and of each of two others to judge by"""
     dt: Positive = 0.2
     """step of the current"""
     level: Literal["lif", "adaptation", "threshold", "both"] = "both"
+    """what spikes leave behind: nothing, currents, parts of the threshold, or both"""
     tau_adapt: tuple[float, ...] = (20.0, 150.0)
     """where time constants of spike-triggered currents start"""
     tau_th: tuple[float, ...] = (10.0, 100.0)
     """where those of the threshold start"""
     cost: Literal["van_rossum", "matched"] = "van_rossum"
+    """distance, or squared differences of the times of matched spikes"""
     tau: Positive = 5.0
     """of the distance; and how far apart matched spikes may be"""
     likelihood: Annotated[int, Range(0)] = 75
@@ -91,8 +86,9 @@ class HodgkinHuxleyFit(TrainingConfig):
     delta: Positive = 2.0
     """spikes that are no further apart coincide"""
     reach: float = 0.8
-    """Γ whose time is told"""
+    """Γ on validation whose time is told"""
     iterations: Count = 225
+    """of CMA-ES: generations"""
     batch: Count = 20
     """pieces of a step"""
     learning_rate: Positive = 0.02
@@ -106,10 +102,25 @@ class HodgkinHuxleyFit(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class FileFit(HodgkinHuxleyFit):
+class HodgkinHuxleyFit(Fit):
+    """Fit a generalised LIF neuron to a Hodgkin–Huxley neuron. Times in ms, currents in µA/cm²."""
+
+    task: Literal["hodgkin_huxley"] = "hodgkin_huxley"
+    neuron: Literal["adapting", "traub_miles", "squid"] = "adapting"
+    mean: float = 1.0
+    """of the current"""
+    sd: NotNegative = 3.0
+    tau_current: Positive = 3.0
+    """correlation time of the current"""
+    duration: Positive = 20_000.0
+    """of the recording to fit, and of each of two others to judge by"""
+
+
+@dataclass(frozen=True)
+class FileFit(Fit):
     """Fit a generalised LIF neuron to a recording in files. Times in ms, currents in the file's unit."""
 
-    task: Literal["file"] = "file"  # pyright: ignore[reportIncompatibleVariableOverride]
+    task: Literal["file"] = "file"
     current: Path | None = None
     """the current, one number for each step of dt; .csv or .npy"""
     spikes: Path | None = None
@@ -293,6 +304,7 @@ class Generations(torch.optim.Optimizer):
         super().load_state_dict({name: x for name, x in state_dict.items() if name != "evolution"})
 
 
+@torch.no_grad()
 def project(net: DelayedNeuron) -> None:
     """Parameters that a solve accepts; a threshold that spikes lowered could be below the reset."""
     net.project_(tau_min=0.5)
@@ -302,7 +314,7 @@ def project(net: DelayedNeuron) -> None:
             jump.clamp_(min=0.0)
 
 
-C = TypeVar("C", bound=HodgkinHuxleyFit)
+C = TypeVar("C", bound=Fit)
 
 
 class FitNeuron(Experiment[C]):
@@ -312,7 +324,7 @@ class FitNeuron(Experiment[C]):
         "surplus": Column("surplus", ".1%"),
         "spikes_per_s": Column("spikes/s", ".1f"),
         "recorded_per_s": Column("recorded", ".1f"),
-        "seconds_to_reach": Column("s to Γ of --reach", ".1f"),
+        "seconds_to_reach": Column("s to Γ ≥ --reach", ".1f"),
         "seconds": Column("training s", ".0f"),
     }
 
@@ -338,16 +350,14 @@ class FitNeuron(Experiment[C]):
         """Steps of the current in a piece."""
         return max(1, round(self.config.piece / self.config.dt))
 
+    @property
+    def unit(self) -> str:
+        """Of the current."""
+        return "unit of the file"
+
+    @abstractmethod
     def recorded(self) -> dict[str, Part]:
-        """Three recordings with currents from seeds of their own."""
-        config, steps = self.config, max(1, round(self.config.duration / self.config.dt))
-        parts = {}
-        for name, offset in (("train", 0), ("validation", 1_000_000), ("held_out", 2_000_000)):
-            noise = config.mean, config.sd, config.tau_current
-            u = random_current(steps, config.dt, *noise, self.generator(offset))
-            self.voltage, spikes = record(NEURONS[config.neuron], u.numpy(), config.dt)
-            parts[name] = Part(Recording(u, torch.from_numpy(spikes)), 0, steps)
-        return parts
+        """The parts "train", "validation" and "held_out"."""
 
     def network(self) -> DelayedNeuron:
         """One neuron, whose voltage without spikes would reach the threshold at its mean and a standard deviation."""
@@ -372,15 +382,18 @@ class FitNeuron(Experiment[C]):
     def optimiser(self, net: DelayedNeuron) -> torch.optim.Optimizer:
         config = self.config
         if config.optimiser == "adam":
-            return super().optimiser(net)
+            self.adam = super().optimiser(net)
+            return self.adam
         return Generations(Evolution(net, config.sigma, seed=config.seed, project=project), self.rank)
 
     def schedule(self, progress: float) -> float:
-        """A half cosine down to 1 % for each of the two costs."""
-        done, first = progress * self.config.iterations, min(self.config.likelihood, self.config.iterations)
+        """A half cosine down to 1 % for each of the two costs; the steps of the second begin small, for Adam's are all alike."""
+        config = self.config
+        done, first = round(progress * config.iterations), min(config.likelihood, config.iterations)
         if done < first:
-            return self.config.first_rate * super().schedule(done / first)
-        return super().schedule((done - first) / max(self.config.iterations - first, 1))
+            return config.first_rate * super().schedule(done / first)
+        warm = min(1.0, (done - first + 1) / WARM) if first else 1.0
+        return warm * super().schedule((done - first) / max(config.iterations - first, 1))
 
     def batch(self, generator: torch.Generator, step: int) -> Pieces:
         part, config = self.parts["train"], self.config
@@ -455,6 +468,8 @@ class FitNeuron(Experiment[C]):
     def after_step(self, net: DelayedNeuron, batch: Pieces, cost: Cost, rate: float) -> None:
         project(net)
         self.learnt.append([x for p in net.parameters() if p.requires_grad for x in p.flatten().tolist()])
+        if len(self.learnt) == self.config.likelihood and self.config.optimiser == "adam":
+            self.adam.state.clear()  # gradients of the other cost are smaller by far: their steps would be
 
     def state(self) -> dict[str, Any]:
         return {"learnt": self.learnt}
@@ -501,7 +516,6 @@ class FitNeuron(Experiment[C]):
         ts = dt * torch.arange(first, first + steps + 1, dtype=torch.float64)
         sol, target = self.whole(net, "held_out", ts)
         low, high, time = float(ts[0]), float(ts[-1]), ts.numpy()
-        unit = "µA/cm²" if self.voltage is not None else "unit of the file"
         figure = plotting.new_figure(8.0, 5.6)
         heights = [2, 2, 0.7, 1.4] if self.voltage is not None else [2, 0.7, 1.4]
         panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
@@ -526,22 +540,22 @@ class FitNeuron(Experiment[C]):
             own = sol.currents()[:, 0, 0].cpu() / weight
             currents.plot(time, own, color=plotting.COLOURS[2], lw=1.0, label="that of its own spikes")
             currents.legend(fontsize=7, **plotting.ABOVE, ncols=2)
-        currents.set(xlabel="time (ms)", ylabel=f"current\n({unit})", xlim=(low, high))
+        currents.set(xlabel="time (ms)", ylabel=f"current\n({self.unit})", xlim=(low, high))
         gamma = self.evaluate(net, "held_out")["gamma"]
         figure.suptitle(f"held out, Γ = {gamma:.3f} at ±{self.config.delta:g} ms", fontsize=9, x=0.02, ha="left")
         return figure
 
     def along_training(self, net: DelayedNeuron) -> Figure:
-        """Values of what learns after each step."""
+        """Values of what learns after each step; the dotted line is where steps by the likelihood end."""
         rows = np.asarray(self.learnt)
         learns = [(name.removesuffix(".0"), p.numel()) for name, p in net.named_parameters() if p.requires_grad]
         figure = plotting.new_figure(8.0, 1.7 * math.ceil(len(learns) / 4))
-        panels = np.atleast_1d(figure.subplots(math.ceil(len(learns) / 4), 4, sharex=True)).ravel()
+        panels = figure.subplots(math.ceil(len(learns) / 4), 4).ravel()
         column = 0
         for axes, (name, size) in zip(panels, learns, strict=False):
             axes.plot(np.arange(1, len(rows) + 1), rows[:, column : column + size], lw=1.0)
             in_ms = "tau" in name or name in ("delay", "refractory")
-            axes.set_ylabel(f"{name} (ms)" if in_ms else name)
+            axes.set_ylabel(f"{name} ({'ms' if in_ms else f'1/({self.unit})' if name == 'w_in' else '1'})")
             if 0 < self.config.likelihood < len(rows) and self.config.optimiser == "adam":
                 axes.axvline(self.config.likelihood, color=plotting.INK, lw=0.6, ls=":")
             axes.set_xlabel("step")
@@ -553,6 +567,21 @@ class FitNeuron(Experiment[C]):
 
 class FitHodgkinHuxley(FitNeuron[HodgkinHuxleyFit]):
     config_type = HodgkinHuxleyFit
+
+    @property
+    def unit(self) -> str:
+        return "µA/cm²"
+
+    def recorded(self) -> dict[str, Part]:
+        """Three recordings with currents from seeds of their own; the voltage of the last is kept for figures."""
+        config, steps = self.config, max(1, round(self.config.duration / self.config.dt))
+        parts = {}
+        for name, offset in (("train", 0), ("validation", 1_000_000), ("held_out", 2_000_000)):
+            noise = config.mean, config.sd, config.tau_current
+            u = random_current(steps, config.dt, *noise, self.generator(offset))
+            self.voltage, spikes = record(NEURONS[config.neuron], u.numpy(), config.dt)
+            parts[name] = Part(Recording(u, torch.from_numpy(spikes)), 0, steps)
+        return parts
 
 
 class FitFile(FitNeuron[FileFit]):
