@@ -96,7 +96,7 @@ class Fit(TrainingConfig):
     first_rate: Positive = 2.5
     """learning rate of the steps by the likelihood, over that; it falls likewise before the others begin"""
     clip: NotNegative = 10.0
-    log_every: Count = 25
+    log_every: Count = 5
     save_every: Count = 500
     dtype: Literal["float32", "float64"] = "float64"
 
@@ -387,7 +387,7 @@ class FitNeuron(Experiment[C]):
         return Generations(Evolution(net, config.sigma, seed=config.seed, project=project), self.rank)
 
     def schedule(self, progress: float) -> float:
-        """A half cosine down to 1 % for each of the two costs; the steps of the second begin small, for Adam's are all alike."""
+        """A half cosine down to 1 % for each of the two costs; the second begins with small steps, as Adam's are all alike."""
         config = self.config
         done, first = round(progress * config.iterations), min(config.likelihood, config.iterations)
         if done < first:
