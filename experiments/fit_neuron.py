@@ -553,7 +553,8 @@ class FitNeuron(Experiment[C]):
         panels = figure.subplots(math.ceil(len(learns) / 4), 4).ravel()
         column = 0
         for axes, (name, size) in zip(panels, learns, strict=False):
-            axes.plot(np.arange(1, len(rows) + 1), rows[:, column : column + size], lw=1.0)
+            for k in range(size):
+                axes.plot(np.arange(1, len(rows) + 1), rows[:, column + k], lw=1.0, color=plotting.COLOURS[k % 6])
             in_ms = "tau" in name or name in ("delay", "refractory")
             axes.set_ylabel(f"{name} ({'ms' if in_ms else f'1/({self.unit})' if name == 'w_in' else '1'})")
             if 0 < self.config.likelihood < len(rows) and self.config.optimiser == "adam":
