@@ -60,6 +60,7 @@ BELOW = 1e-3  # how far below the threshold a piece begins at least
 class Fit(TrainingConfig):
     """Fit a generalised LIF neuron. Times in ms."""
 
+    network: Literal["lif"] = "lif"
     dt: Positive = 0.2
     """step of the current"""
     level: Literal["lif", "adaptation", "threshold", "both"] = "both"
