@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from adjsnn import losses, rules, signals
     from adjsnn.adjoints import BPTT, DiscreteAdjoint
     from adjsnn.charge_form import ChargeForm
+    from adjsnn.coincidence import coincidence_factor
     from adjsnn.collate import collate_spikes
     from adjsnn.errors import (
         AdjsnnError,
@@ -82,6 +83,7 @@ __all__ = [
     "SpikeTrains",
     "StepTooLongWarning",
     "Synapses",
+    "coincidence_factor",
     "collate_spikes",
     "gradcheck",
     "losses",
@@ -97,6 +99,7 @@ _HOME = {
     for module, names in {
         "adjoints": "BPTT DiscreteAdjoint",
         "charge_form": "ChargeForm",
+        "coincidence": "coincidence_factor",
         "collate": "collate_spikes",
         "errors": "AdjsnnError ConfigurationError EventError GradientCheckError IntegrationError KernelCacheWarning "
         "MissingPackageError NotKeptError StepTooLongWarning",

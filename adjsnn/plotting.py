@@ -212,6 +212,7 @@ def history(metrics: dict[str, list[float]]) -> Figure:
     panels = [
         (("wrong",), "wrong on validation (%)", True),
         (("1 - R²",), "1 - R² on validation", True),
+        (("gamma",), "Γ on validation", False),
         (("train_cost", "cost", "loss"), "cost", True),
         (("gradient_norm",), "norm of the gradient", True),
         (("spikes_per_s",), "spikes/s per neuron", False),

@@ -153,7 +153,7 @@ def load_signal(path: str | Path, signal_dt: Number, dt: Number, *, mean_norm: N
     """
     signal_dt, dt = positive("signal_dt", signal_dt), positive("dt", dt)
     mean_norm = positive("mean_norm", mean_norm, "a positive number")
-    values = _read(Path(path))
+    values = read_columns(path)
     if (values == values[0]).all():  # here already: resampling leaves a rounding error, which scaling would blow up
         raise ConfigurationError(f"{path}: a constant signal", "a signal that varies", "another column or file")
     times = np.arange(len(values)) * signal_dt
@@ -174,7 +174,16 @@ def load_signal(path: str | Path, signal_dt: Number, dt: Number, *, mean_norm: N
     return torch.as_tensor(resampled * (mean_norm / norm)).to(torch.get_default_dtype())
 
 
-def _read(path: Path) -> np.ndarray:
+def read_columns(path: str | Path) -> np.ndarray:
+    """Numbers of a .npy or .csv file, as they are: one row per time, (T, C), float64.
+
+    Args:
+        path: .npy of shape (T,) or (T, C), or .csv with one row per time and one column per channel (one header line allowed).
+
+    Raises:
+        ConfigurationError: unreadable file, wrong shape, fewer than two rows, or NaN.
+    """
+    path = Path(path)
     try:
         if path.suffix == ".npy":
             values = np.load(path, allow_pickle=False)

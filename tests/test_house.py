@@ -12,8 +12,8 @@ import adjsnn
 
 ROOT = Path(adjsnn.__file__).parent
 GROUND = {
-    "adjoints", "bodies", "checks", "collate", "colours", "errors", "kept", "numerics", "reparametrized", "shapes", "signals",
-    "solutions", "spikes", "trains_check", "untraced",
+    "adjoints", "bodies", "checks", "coincidence", "collate", "colours", "errors", "kept", "numerics", "reparametrized",
+    "shapes", "signals", "solutions", "spikes", "trains_check", "untraced",
 }  # fmt: skip
 FAMILIES = {"gated", "lif", "hybrid"}
 ABOVE = ("charge_form", "losses", "solve", "rules", "gradcheck", "plotting", "training")

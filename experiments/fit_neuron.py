@@ -1,0 +1,631 @@
+"""Fit a generalised LIF neuron to the spikes of another neuron under the same current, by the exact gradient.
+
+    python experiments/fit_neuron.py                              a cortical cell's Hodgkin–Huxley model, driven by noise
+    python experiments/fit_neuron.py --neuron squid --mean 5 --sd 5                  the squid axon's
+    python experiments/fit_neuron.py --level lif                  without adaptation and without a moving threshold
+    python experiments/fit_neuron.py --cost matched               by squared differences of matched spike times
+    python experiments/fit_neuron.py --optimiser cma              the same parameters and cost by CMA-ES, without a gradient
+    python experiments/fit_neuron.py --task file --current current.csv --dt 0.1 --spikes spikes.csv        your recording
+
+What learns, of one neuron with threshold 1, (6.1) and (6.2): the weight of the current, b, τ_m, reset and refractory time; by
+`--level` also size and τ of currents that its spikes trigger, of what they add to the threshold, or of both; and how much later
+than the threshold is crossed a spike is recorded. It is judged by the coincidence factor Γ, `adjsnn.coincidence_factor`, on a
+current that no fit has seen, through which it runs by itself.
+
+The cost is the van Rossum distance of model and recording in pieces of the recording, each from the state that the recorded
+spikes before it imply. Its gradient by EventAdjoint is exact, that state included. It moves spikes, and knows nothing of one
+that is missing; one too many can only be moved.
+
+Remedy, outside that gradient: the first `likelihood` steps have another cost, minus the log-likelihood of the recorded spikes.
+v, own currents and threshold are those of the same neuron if it spiked when the recorded one did, no more and no less, which is
+a closed form, and it spikes at a rate of e^{(v - θ)/softness} per ms (Paninski 2004; Mensi et al. 2012). So v is drawn to the
+threshold where a spike is recorded, and kept below it elsewhere. The gradient is exact for that cost, a sum over a grid.
+`--likelihood 0` leaves it out.
+"""
+
+import math
+import sys
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from hodgkin_huxley import NEURONS, random_current, record
+from scipy.signal import lfilter
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+import adjsnn
+from adjsnn import plotting
+from adjsnn.coincidence import coincidence_factor, matched
+from adjsnn.losses import van_rossum
+from adjsnn.plotting import Figure
+from adjsnn.rules import Evolution
+from adjsnn.signals import read_columns
+from adjsnn.training import Column, Cost, Experiment, Metrics, Split, TrainingConfig, main
+from adjsnn.training.ranges import Count, NotNegative, Positive, Range
+
+LEVELS = {"lif": (), "adaptation": ("adapt",), "threshold": ("th",), "both": ("adapt", "th")}
+FAILED = 1e3  # cost of a network that cannot be solved, for CMA-ES
+GRID = 1.0  # ms, of the integral of the rate
+WARM = 20  # steps
+STRAIGHT = 3.0  # (v - θ)/softness from which on the rate is a straight line
+BELOW = 1e-3  # how far below the threshold a piece begins at least
+
+
+@dataclass(frozen=True)
+class Fit(TrainingConfig):
+    """Fit a generalised LIF neuron. Times in ms."""
+
+    network: Literal["lif"] = "lif"
+    dt: Positive = 0.2
+    """step of the current"""
+    level: Literal["lif", "adaptation", "threshold", "both"] = "both"
+    """what spikes leave behind: nothing, currents, parts of the threshold, or both"""
+    tau_adapt: tuple[float, ...] = (20.0, 150.0)
+    """where time constants of spike-triggered currents start"""
+    tau_th: tuple[float, ...] = (10.0, 100.0)
+    """where those of the threshold start"""
+    cost: Literal["van_rossum", "matched"] = "van_rossum"
+    """distance, or squared differences of the times of matched spikes"""
+    tau: Positive = 5.0
+    """of the distance; and how far apart matched spikes may be"""
+    likelihood: Annotated[int, Range(0)] = 75
+    """steps by the likelihood of the recorded spikes, before those by the exact gradient of spike times"""
+    softness: Positive = 0.1
+    """of the threshold there; it sets the unit of v"""
+    optimiser: Literal["adam", "cma"] = "adam"
+    derivative_free_cost: Literal["distance", "gamma"] = "distance"
+    """what CMA-ES minimises: the same distance, or 1 - Γ, on the recording to fit"""
+    sigma: Positive = 0.3
+    """of CMA-ES at its start, in units of each parameter"""
+    piece: Positive = 1000.0
+    """length of the pieces"""
+    delta: Positive = 2.0
+    """spikes that are no further apart coincide"""
+    reach: float = 0.8
+    """Γ on validation whose time is told"""
+    iterations: Count = 225
+    """of CMA-ES: generations"""
+    batch: Count = 20
+    """pieces of a step"""
+    learning_rate: Positive = 0.02
+    """in units of each parameter's size at the start; falls by a half cosine"""
+    first_rate: Positive = 2.5
+    """learning rate of the steps by the likelihood, over that; it falls likewise before the others begin"""
+    clip: NotNegative = 10.0
+    log_every: Count = 5
+    save_every: Count = 500
+    dtype: Literal["float32", "float64"] = "float64"
+
+
+@dataclass(frozen=True)
+class HodgkinHuxleyFit(Fit):
+    """Fit a generalised LIF neuron to a Hodgkin–Huxley neuron. Times in ms, currents in µA/cm²."""
+
+    task: Literal["hodgkin_huxley"] = "hodgkin_huxley"
+    neuron: Literal["adapting", "traub_miles", "squid"] = "adapting"
+    mean: float = 1.0
+    """of the current"""
+    sd: NotNegative = 3.0
+    tau_current: Positive = 3.0
+    """correlation time of the current"""
+    duration: Positive = 20_000.0
+    """of the recording to fit, and of each of two others to judge by"""
+
+
+@dataclass(frozen=True)
+class FileFit(Fit):
+    """Fit a generalised LIF neuron to a recording in files. Times in ms, currents in the file's unit."""
+
+    task: Literal["file"] = "file"
+    current: Path | None = None
+    """the current, one number for each step of dt; .csv or .npy"""
+    spikes: Path | None = None
+    """spike times in ms from the beginning of the current; .csv or .npy"""
+    validation: Annotated[float, Range(0.0, 1.0, above=True, below=True)] = 0.2
+    """share of the recording by which the network is chosen, before the last part"""
+    held_out: Annotated[float, Range(0.0, 1.0, above=True, below=True)] = 0.2
+    """share of the recording, its last part, by which it is judged"""
+
+
+class Recording(NamedTuple):
+    """A current, held over steps of dt, and the spikes in answer.
+
+    Attributes:
+        u: the current, (T,).
+        spikes: sorted times, (K,), ms, up to T dt.
+    """
+
+    u: Tensor
+    spikes: Tensor
+
+
+class Part(NamedTuple):
+    """Steps start … stop of a recording."""
+
+    recording: Recording
+    start: int
+    stop: int
+
+
+class Pieces(NamedTuple):
+    """Where pieces of the recording begin, (B,), in steps, and whether the step of training goes by the likelihood, (B,)."""
+
+    first: Tensor
+    likelihood: Tensor
+
+
+class Forced(NamedTuple):
+    """State of a neuron that spikes when it is told to, just before any spike of that instant.
+
+    Attributes:
+        v: (M,).
+        threshold: (M,).
+        a: spike-triggered currents, (M, J).
+        h: components of the threshold, (M, H).
+    """
+
+    v: Tensor
+    threshold: Tensor
+    a: Tensor
+    h: Tensor
+
+
+class DelayedNeuron(adjsnn.LIFNetwork):
+    """One neuron with one input, and how much later than it crosses the threshold a spike is recorded.
+
+    Attributes:
+        delay: of the record, ms.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(1, 1, **options)
+        self.delay = nn.Parameter(self.v_th[0].new_tensor(0.5))
+
+
+def filtered(u: Tensor, decay: Tensor) -> Tensor:
+    """x_{j+1} = d x_j + (1 - d) u_j from x_0 = 0, (T + 1,), with its first derivative by d."""
+    d, given = float(decay.detach()), u.detach().cpu().double().numpy()
+    x = np.concatenate([[0.0], lfilter([1.0 - d], [1.0, -d], given)])
+    slope = np.concatenate([[0.0], lfilter([1.0], [1.0, -d], x[:-1] - given)])
+    return torch.from_numpy(x).to(u) + torch.from_numpy(slope).to(u) * (decay - decay.detach())
+
+
+def convolved(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """K(a, b) of (6.1), e^{-at} ∗ e^{-bt}."""
+    x = (b - a) * t
+    near = x.abs() < 1e-4
+    full = -torch.expm1(-x) / torch.where(near, 1.0, x)
+    return torch.exp(-a * t) * t * torch.where(near, 1.0 - x / 2.0 + x * x / 6.0 - x**3 / 24.0, full)
+
+
+def left_by_spikes(spikes: Tensor, tau: Tensor | None, jump: Tensor | None) -> Tensor:
+    """What spikes have left of components of time constants tau (C, 1), just after each of them and before all, (K + 1, C)."""
+    if tau is None or jump is None:
+        return spikes.new_zeros(len(spikes) + 1, 0)
+    sums = spikes.new_ones(len(spikes), len(tau))
+    decay = torch.exp(-torch.diff(spikes, prepend=spikes[:1])[:, None] / tau[:, 0])
+    apart = 1
+    while apart < len(spikes):  # sums over 1, 2, 4 … spikes
+        sums = sums + pad(decay[apart:] * sums[:-apart], (0, 0, apart, 0))
+        decay = pad(decay[apart:] * decay[:-apart], (0, 0, apart, 0))
+        apart *= 2
+    return torch.cat([spikes.new_zeros(1, len(tau)), sums * jump[:, 0]])
+
+
+def crossings(net: DelayedNeuron, recording: Recording) -> Recording:
+    """The recording with the times at which the neuron must cross its threshold to spike as recorded."""
+    return recording._replace(spikes=(recording.spikes - net.delay).clamp(min=0.0))
+
+
+def forced(net: DelayedNeuron, recording: Recording, dt: float, times: Tensor) -> Forced:
+    """State of the neuron at `times`, if it spiked at the recorded times and never else; differentiable in its parameters.
+
+    Between a release and the next spike (6.1) is linear: v is what is left of the reset, and the filtered current without what
+    it was at the release, and spike-triggered currents at the release, filtered. At time 0 it is as `initial_state`.
+
+    Args:
+        net: of one neuron with one input, that resets to v_reset.
+        recording: the current and the spikes.
+        dt: step of the current, ms.
+        times: 0 … T dt.
+    """
+    layer, (u, spikes) = net.tensors()[0], recording
+    mu = 1.0 / layer.tau_mem[0]
+    x = filtered(u, torch.exp(-mu * dt))
+
+    def of_current(t: Tensor) -> Tensor:
+        step = (t.detach() / dt).floor().clamp(max=len(u) - 1)
+        kept, step = torch.exp(-mu * (t - dt * step)), step.long()
+        return kept * x[step] + (1.0 - kept) * u[step]
+
+    last = torch.searchsorted(spikes, times)  # how many spikes are earlier
+    since = torch.cat([spikes.new_zeros(1), spikes])[last]
+    release = torch.minimum(since + torch.where(last > 0, layer.refractory[0], 0.0), times)
+    free = times - release
+    left = torch.exp(-mu * free)
+    v = torch.where(last > 0, layer.v_reset[0], 0.0) * left + layer.bias[0] * (1.0 - left)
+    v = v + layer.w_in[0, 0] * (of_current(times) - left * of_current(release))
+    a = left_by_spikes(spikes, layer.tau_adapt, layer.jump_adapt)[last]
+    h = left_by_spikes(spikes, layer.tau_th, layer.jump_th)[last]
+    if layer.tau_adapt is not None:
+        rate = 1.0 / layer.tau_adapt[:, 0]
+        at_release = a * torch.exp(-(release - since)[:, None] * rate)
+        v = v + mu * (at_release * convolved(mu, rate, free[:, None])).sum(1)
+        a = a * torch.exp(-(times - since)[:, None] * rate)
+    if layer.tau_th is not None:
+        h = h * torch.exp(-(times - since)[:, None] / layer.tau_th[:, 0])
+    return Forced(v, layer.v_th[0] + h.sum(1), a, h)
+
+
+def log_likelihood(net: DelayedNeuron, part: Part, dt: float, softness: float) -> Tensor:
+    """Log-likelihood of the recorded spikes, per spike, at a rate of e^{(v - θ)/softness} per ms.
+
+    v and θ are `forced`; the integral of the rate is a sum over a grid. Far above the threshold the rate goes on as a straight
+    line, so that it does not overflow.
+    """
+    spikes, start, stop = spikes_within(part, dt), dt * part.start, dt * part.stop
+    every = (stop - start) / math.ceil((stop - start) / GRID)
+    grid = torch.arange(start + 0.5 * every, stop, every, device=spikes.device).to(spikes)
+    # The grid moves with the spikes, none of which it then passes: the sum is as smooth in the delay as the integral.
+    times = (torch.cat([spikes, grid]) - net.delay).clamp(min=0.0)
+    state = forced(net, crossings(net, part.recording), dt, times)
+    above = (state.v - state.threshold) / softness
+    x = above[len(spikes) :]
+    rate = torch.exp(x.clamp(max=STRAIGHT)) * (1.0 + (x - STRAIGHT).clamp(min=0.0))
+    return (above[: len(spikes)].sum() - every * rate.sum()) / max(len(spikes), 1)
+
+
+def spikes_within(part: Part, dt: float) -> Tensor:
+    """Recorded times from the beginning of the recording."""
+    times = part.recording.spikes
+    return times[(times > part.start * dt) & (times <= part.stop * dt)]
+
+
+class Generations(torch.optim.Optimizer):
+    """CMA-ES in the place of an optimiser: a step is a generation. Gradients are not looked at."""
+
+    def __init__(self, evolution: Evolution, cost: Callable[[Any], Tensor | float]) -> None:
+        super().__init__([p for p in evolution.net.parameters() if p.requires_grad], {"lr": 1.0})
+        self.evolution, self.cost = evolution, cost
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One generation; the network then holds the best parameters so far."""
+        self.evolution.step(self.cost)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "evolution": self.evolution.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.evolution.load_state_dict(state_dict["evolution"])
+        super().load_state_dict({name: x for name, x in state_dict.items() if name != "evolution"})
+
+
+@torch.no_grad()
+def project(net: DelayedNeuron) -> None:
+    """Parameters that a solve accepts; a threshold that spikes lowered could be below the reset."""
+    net.project_(tau_min=0.5)
+    net.delay.clamp_(min=0.0)
+    for jump in net.jump_th:
+        if jump is not None:
+            jump.clamp_(min=0.0)
+
+
+C = TypeVar("C", bound=Fit)
+
+
+class FitNeuron(Experiment[C]):
+    columns = {
+        "gamma": Column("Γ", ".3f"),
+        "missing": Column("spikes missing", ".1%"),
+        "surplus": Column("surplus", ".1%"),
+        "spikes_per_s": Column("spikes/s", ".1f"),
+        "recorded_per_s": Column("recorded", ".1f"),
+        "seconds_to_reach": Column("s to Γ ≥ --reach", ".1f"),
+        "seconds": Column("training s", ".0f"),
+    }
+
+    def __init__(self, config: C) -> None:
+        super().__init__(config)
+        self.voltage: np.ndarray | None = None  # of the held-out recording, mV
+        self.parts: dict[str, Part] = {name: self.place(part) for name, part in self.recorded().items()}
+        for name, part in self.parts.items():
+            if part.stop - part.start < self.steps or not len(spikes_within(part, config.dt)):
+                raise adjsnn.ConfigurationError(
+                    f"{name}: {(part.stop - part.start) * config.dt:g} ms with {len(spikes_within(part, config.dt))} spikes",
+                    f"at least a piece of {config.piece:g} ms, and spikes in it",
+                    "a longer recording, or --piece",
+                )
+        self.learnt: list[list[float]] = []
+
+    @classmethod
+    def name(cls) -> str:
+        return "fit_neuron"
+
+    @property
+    def steps(self) -> int:
+        """Steps of the current in a piece."""
+        return max(1, round(self.config.piece / self.config.dt))
+
+    @property
+    def unit(self) -> str:
+        """Of the current."""
+        return "unit of the file"
+
+    @abstractmethod
+    def recorded(self) -> dict[str, Part]:
+        """The parts "train", "validation" and "held_out"."""
+
+    def network(self) -> DelayedNeuron:
+        """One neuron, whose voltage without spikes would reach the threshold at its mean and a standard deviation."""
+        config, triggered = self.config, {}
+        for kind in LEVELS[config.level]:
+            tau = {"adapt": config.tau_adapt, "th": config.tau_th}[kind]
+            sign = {"adapt": -1.0, "th": 1.0}[kind]
+            triggered |= {f"tau_{kind}": list(tau), f"jump_{kind}": [0.1 * sign] * len(tau)}
+        own = ("weights", "bias", "tau_mem", "v_reset", "refractory")
+        net = DelayedNeuron(tau_mem=10.0, refractory=2.0, bias=True, learn=(*own, *triggered), dtype=torch.float64, **triggered)
+        part = self.parts["train"]
+        x = filtered(part.recording.u[part.start : part.stop], torch.exp(-torch.tensor(config.dt / 10.0)))
+        with torch.no_grad():
+            net.w_in[0].fill_(1.0 / float(x.abs().mean() + x.std()))
+        return net
+
+    def sizes(self, net: DelayedNeuron) -> dict[str, float | Tensor]:
+        sizes: dict[str, float | Tensor] = {"w_in.0": float(self.network().w_in[0].detach())}
+        sizes |= {name: p.detach().clone() for name, p in self.network().named_parameters() if "tau" in name}
+        return {**sizes, "refractory.0": 2.0}
+
+    def optimiser(self, net: DelayedNeuron) -> torch.optim.Optimizer:
+        config = self.config
+        if config.optimiser == "adam":
+            self.adam = super().optimiser(net)
+            return self.adam
+        return Generations(Evolution(net, config.sigma, seed=config.seed, project=project), self.rank)
+
+    def schedule(self, progress: float) -> float:
+        """A half cosine down to 1 % for each of the two costs; the second begins with small steps, as Adam's are all alike."""
+        config = self.config
+        done, first = round(progress * config.iterations), min(config.likelihood, config.iterations)
+        if done < first:
+            return config.first_rate * super().schedule(done / first)
+        warm = min(1.0, (done - first + 1) / WARM) if first else 1.0
+        return warm * super().schedule((done - first) / max(config.iterations - first, 1))
+
+    def batch(self, generator: torch.Generator, step: int) -> Pieces:
+        part, config = self.parts["train"], self.config
+        first = part.start + self.steps * torch.arange((part.stop - part.start) // self.steps)
+        if config.batch < len(first):
+            first = first[torch.randperm(len(first), generator=generator)[: config.batch]]
+        likelihood = config.optimiser == "adam" and step < config.likelihood
+        return Pieces(first, torch.full(first.shape, likelihood))
+
+    def solve(
+        self, net: DelayedNeuron, recording: Recording, first: Tensor, steps: int, ts: Tensor | None = None
+    ) -> tuple[Any, adjsnn.SpikeTrains]:
+        """Solution of pieces from the states that recorded spikes imply, and the recorded spikes in them."""
+        dt, due = self.config.dt, crossings(net, recording)
+        u = recording.u[first[:, None] + torch.arange(steps, device=first.device)].T[..., None]
+        start = dt * first.to(due.spikes)
+        state = forced(net, due, dt, start)
+        (y0,) = net.initial_state(len(first))
+        y0 = y0._replace(
+            v=torch.minimum(state.v, state.threshold - BELOW)[:, None]
+        )  # it spiked there, but the recorded did not
+        if isinstance(y0, adjsnn.AdaptiveState):
+            y0 = y0._replace(a=state.a[..., None], h=state.h[..., None])
+        since = due.spikes - start[:, None]
+        sample, spike = ((since > 0.0) & (since <= steps * dt)).nonzero(as_tuple=True)
+        columns = sample, torch.zeros_like(sample), since[sample, spike], torch.ones_like(sample)
+        target = adjsnn.SpikeTrains.from_events(*columns, batch=len(first), n_neurons=1, t_max=steps * dt)
+        return adjsnn.solve(net, u, dt=dt, ts=ts, y0=[y0], adjoint=self.adjoint()), target
+
+    def distance(self, spikes: adjsnn.SpikeTrains, target: adjsnn.SpikeTrains) -> Tensor:
+        """The cost of `--cost`, per recorded spike."""
+        config, number = self.config, max(len(target), 1)
+        if config.cost == "van_rossum":
+            return van_rossum(spikes, target, config.tau).sum() / number
+        total, alone = spikes.time.new_zeros(()), 0
+        for b in range(target.batch):
+            own, other = (x.time[b][x.idx[b] >= 0] for x in (spikes, target))
+            k, m = matched(own.detach(), other, config.tau)
+            total = total + ((own[k] - other[m]) / config.tau).square().sum()
+            alone += len(own) + len(other) - 2 * len(k)
+        return (total + 0.5 * alone) / number
+
+    def cost(self, net: DelayedNeuron, batch: Pieces) -> Cost:
+        config, train = self.config, self.parts["train"]
+        if config.optimiser == "cma":  # which ranks networks by `rank`
+            with torch.no_grad():
+                sol, target = self.solve(net, train.recording, batch.first, self.steps)
+                value = self.distance(sol.layer_spikes[0], target)
+            return Cost(value + 0.0 * sum(p.sum() for p in net.parameters()), sol)
+        if bool(batch.likelihood.all()):
+            return Cost(-log_likelihood(net, train, config.dt, config.softness), None)
+        sol, target = self.solve(net, train.recording, batch.first, self.steps)
+        return Cost(self.distance(sol.layer_spikes[0], target), sol)
+
+    def rank(self, net: DelayedNeuron) -> float:
+        """What CMA-ES goes by, on the recording to fit."""
+        try:
+            if self.config.derivative_free_cost == "gamma":
+                sol, target = self.whole(net, "train")
+                return 1.0 - float(coincidence_factor(sol.layer_spikes[0], target, self.config.delta))
+            first = self.place(self.batch(self.generator(), 0)).first
+            sol, target = self.solve(net, self.parts["train"].recording, first, self.steps)
+            return float(self.distance(sol.layer_spikes[0], target))
+        except adjsnn.AdjsnnError:  # a runaway, or so many spikes that Γ has no meaning
+            return FAILED
+
+    def whole(self, net: DelayedNeuron, name: str, ts: Tensor | None = None) -> tuple[Any, adjsnn.SpikeTrains]:
+        """A part from its beginning to its end."""
+        part = self.parts[name]
+        return self.solve(net, part.recording, torch.tensor([part.start], device=self.device), part.stop - part.start, ts)
+
+    def after_step(self, net: DelayedNeuron, batch: Pieces, cost: Cost, rate: float) -> None:
+        project(net)
+        self.learnt.append([x for p in net.parameters() if p.requires_grad for x in p.flatten().tolist()])
+        if len(self.learnt) == self.config.likelihood and self.config.optimiser == "adam":
+            self.adam.state.clear()  # gradients of the other cost are smaller by far: their steps would be
+
+    def state(self) -> dict[str, Any]:
+        return {"learnt": self.learnt}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.learnt = state["learnt"]
+
+    def objective(self, found: dict[str, float]) -> float:
+        return 1.0 - found["gamma"]
+
+    @torch.no_grad()
+    def evaluate(self, net: DelayedNeuron, split: Split) -> dict[str, float]:
+        """Γ and the cost of the neuron that runs by itself; shares of missing recorded spikes, and of its own too many."""
+        config, part = self.config, self.parts[split]
+        sol, target = self.whole(net, split)
+        spikes, seconds = sol.layer_spikes[0], 0.001 * config.dt * (part.stop - part.start)
+        pairs = len(matched(spikes.time[0], target.time[0], config.delta)[0])
+        many = 2.0 * config.delta * len(spikes) >= spikes.t_max
+        return {
+            "gamma": 0.0 if many else float(coincidence_factor(spikes, target, config.delta)),
+            "cost": float(self.distance(spikes, target)),
+            "missing": 1.0 - pairs / len(target),
+            "surplus": 1.0 - pairs / max(len(spikes), 1),
+            "spikes_per_s": len(spikes) / seconds,
+            "recorded_per_s": len(target) / seconds,
+        }
+
+    def summary(self, metrics: Metrics) -> dict[str, float]:
+        """Γ on validation, and how long training took to bring it to `reach`, s; inf where it did not."""
+        there = [s for s, gamma in zip(metrics["seconds"], metrics["gamma"], strict=True) if gamma >= self.config.reach]
+        return {"best_validation_gamma": max(metrics["gamma"]), "seconds_to_reach": there[0] if there else math.inf}
+
+    @torch.no_grad()
+    def figures(self, net: DelayedNeuron) -> dict[str, Figure]:
+        figures = {"held_out": self.side_by_side(net)}
+        if self.learnt:
+            figures["parameters"] = self.along_training(net)
+        return figures
+
+    def side_by_side(self, net: DelayedNeuron) -> Figure:
+        """Voltages, threshold, spikes and currents of the second piece of the held-out recording."""
+        dt, part, steps = self.config.dt, self.parts["held_out"], self.steps
+        first = min(steps, part.stop - part.start - steps)
+        ts = dt * torch.arange(first, first + steps + 1, dtype=torch.float64)
+        sol, target = self.whole(net, "held_out", ts)
+        low, high, time = float(ts[0]), float(ts[-1]), ts.numpy()
+        figure = plotting.new_figure(8.0, 5.6)
+        heights = [2, 2, 0.7, 1.4] if self.voltage is not None else [2, 0.7, 1.4]
+        panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
+        if self.voltage is not None:
+            axes = panels.pop(0)
+            axes.plot(time, self.voltage[first : first + steps + 1], color=plotting.INK, lw=0.8)
+            axes.set(ylabel="recorded v (mV)")
+        voltage, trains, currents = panels
+        voltage.plot(time, sol.v[-1][:, 0, 0].cpu(), color=plotting.COLOURS[0], lw=0.8, label="fitted v")
+        voltage.plot(time, sol.threshold()[:, 0, 0].cpu(), color=plotting.COLOURS[1], lw=0.8, label="its threshold")
+        voltage.set(ylabel="v, threshold\n(resting threshold: 1)")
+        voltage.legend(fontsize=7, **plotting.ABOVE, ncols=2)
+        for row, (spikes, colour) in enumerate(((target, plotting.INK), (sol.layer_spikes[0], plotting.COLOURS[0]))):
+            at = (spikes.time[0] + net.delay).cpu()
+            trains.vlines(at[(at >= low) & (at <= high)], 0.6 - row, 1.4 - row, color=colour, lw=1.2)
+        trains.set(yticks=[1, 0], yticklabels=["recorded", "fitted"], ylim=(-0.6, 1.6))
+        weight = float(net.w_in[0])
+        currents.plot(
+            time[:-1], part.recording.u[part.start :][first : first + steps].cpu(), color=plotting.INK, lw=0.6, label="input"
+        )
+        if "adapt" in LEVELS[self.config.level]:
+            own = sol.currents()[:, 0, 0].cpu() / weight
+            currents.plot(time, own, color=plotting.COLOURS[2], lw=1.0, label="that of its own spikes")
+            currents.legend(fontsize=7, **plotting.ABOVE, ncols=2)
+        currents.set(xlabel="time (ms)", ylabel=f"current\n({self.unit})", xlim=(low, high))
+        gamma = self.evaluate(net, "held_out")["gamma"]
+        figure.suptitle(f"held out, Γ = {gamma:.3f} at ±{self.config.delta:g} ms", fontsize=9, x=0.02, ha="left")
+        return figure
+
+    def along_training(self, net: DelayedNeuron) -> Figure:
+        """Values of what learns after each step; the dotted line is where steps by the likelihood end."""
+        rows = np.asarray(self.learnt)
+        learns = [(name.removesuffix(".0"), p.numel()) for name, p in net.named_parameters() if p.requires_grad]
+        figure = plotting.new_figure(8.0, 1.7 * math.ceil(len(learns) / 4))
+        panels = figure.subplots(math.ceil(len(learns) / 4), 4).ravel()
+        column = 0
+        for axes, (name, size) in zip(panels, learns, strict=False):
+            for k in range(size):
+                axes.plot(np.arange(1, len(rows) + 1), rows[:, column + k], lw=1.0, color=plotting.COLOURS[k % 6])
+            in_ms = "tau" in name or name in ("delay", "refractory")
+            axes.set_ylabel(f"{name} ({'ms' if in_ms else f'1/({self.unit})' if name == 'w_in' else '1'})")
+            if 0 < self.config.likelihood < len(rows) and self.config.optimiser == "adam":
+                axes.axvline(self.config.likelihood, color=plotting.INK, lw=0.6, ls=":")
+            axes.set_xlabel("step")
+            column += size
+        for axes in panels[len(learns) :]:
+            axes.set_visible(False)
+        return figure
+
+
+class FitHodgkinHuxley(FitNeuron[HodgkinHuxleyFit]):
+    config_type = HodgkinHuxleyFit
+
+    @property
+    def unit(self) -> str:
+        return "µA/cm²"
+
+    def recorded(self) -> dict[str, Part]:
+        """Three recordings with currents from seeds of their own; the voltage of the last is kept for figures."""
+        config, steps = self.config, max(1, round(self.config.duration / self.config.dt))
+        parts = {}
+        for name, offset in (("train", 0), ("validation", 1_000_000), ("held_out", 2_000_000)):
+            noise = config.mean, config.sd, config.tau_current
+            u = random_current(steps, config.dt, *noise, self.generator(offset))
+            self.voltage, spikes = record(NEURONS[config.neuron], u.numpy(), config.dt)
+            parts[name] = Part(Recording(u, torch.from_numpy(spikes)), 0, steps)
+        return parts
+
+
+class FitFile(FitNeuron[FileFit]):
+    config_type = FileFit
+
+    def recorded(self) -> dict[str, Part]:
+        """Parts of the one recording, one after the other."""
+        config = self.config
+        if config.current is None or config.spikes is None:
+            raise adjsnn.ConfigurationError(
+                f"current={config.current}, spikes={config.spikes}",
+                "a file of each",
+                "--current u.csv --dt 0.1 --spikes spikes.csv",
+            )
+        if config.validation + config.held_out >= 1.0:
+            raise adjsnn.ConfigurationError(
+                f"validation={config.validation:g}, held_out={config.held_out:g}", "shares that leave some to fit", "0.2 each"
+            )
+        u, times = (column_of(path) for path in (config.current, config.spikes))
+        end, times = len(u) * config.dt, np.sort(times)
+        if times[0] < 0.0 or times[-1] > end:
+            raise adjsnn.ConfigurationError(
+                f"{config.spikes}: spikes from {times[0]:g} to {times[-1]:g} ms",
+                f"times within the {len(u)} steps of {config.dt:g} ms, {end:g} ms, of {config.current}",
+                "times in ms, and --dt of the current in ms",
+            )
+        if np.diff(times).min() <= 0.0:
+            raise adjsnn.ConfigurationError(f"{config.spikes}: two spikes at once", "one neuron's spikes", "leaving one out")
+        recording = Recording(torch.from_numpy(u), torch.from_numpy(times))
+        stops = [0, *(round(len(u) * (1.0 - x)) for x in (config.validation + config.held_out, config.held_out)), len(u)]
+        return {name: Part(recording, stops[k], stops[k + 1]) for k, name in enumerate(("train", "validation", "held_out"))}
+
+
+def column_of(path: Path) -> np.ndarray:
+    """The one column of a .csv or .npy file."""
+    values = read_columns(path)
+    if values.shape[1] != 1:
+        raise adjsnn.ConfigurationError(f"{path}: {values.shape[1]} columns", "one", "a file of one column")
+    return values[:, 0].copy()
+
+
+KINDS = (FitHodgkinHuxley, FitFile)
+
+if __name__ == "__main__":
+    sys.exit(main(*KINDS))
