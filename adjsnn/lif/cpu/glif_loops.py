@@ -1,5 +1,6 @@
 """Connects the fused loop of generalised LIF layers to arrays of a whole batch, as `loops.py` does that of LIF layers."""
 
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -21,16 +22,20 @@ def forward(layer: GLIF, inputs: Events, start: GLIFState, trial: Trial) -> GLIF
     Raises:
         EventError: a neuron spikes more often than trial.limit, or is above its threshold after its reset.
     """
-    from adjsnn.lif.cpu import glif  # noqa: PLC0415  loads the compiler
+    from adjsnn.lif.cpu import glif, glif_dense  # noqa: PLC0415  load the compiler
     from adjsnn.lif.cpu.glif_cell import kinds_of  # noqa: PLC0415
 
     kinds = kinds_of(layer.neurons)
+    tables = _tables(layer, len(kinds.leak_rate))
     states = GLIFState._make([np.empty((len(trial.probes), *x.shape)) for x in start])
     groups = _groups(layer, inputs, trial)
     parts: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
-        parts[k] = glif.forward(layer, kinds, inputs, start, trial, first, last, states)
+        if tables is None:
+            parts[k] = glif.forward(layer, kinds, inputs, start, trial, first, last, states)
+        else:
+            parts[k] = glif_dense.forward(layer, kinds, tables, inputs, start, trial, first, last, states)
 
     run_groups(work, groups)
     for *_, outcome, time in parts:
@@ -78,6 +83,17 @@ def backward(
         for whole, x in zip((*sums[0][0], *sums[0][1:]), (*part[0], *part[1:]), strict=True):
             whole += x
     return GLIFGradients(*sums[0], *own)
+
+
+def _tables(layer: GLIF, kinds: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weights as `glif_dense` takes them, or None: for neurons of several kinds, or spikes that reach few of them."""
+    from adjsnn.lif.cpu.glif_dense import table_of  # noqa: PLC0415  loads the compiler
+
+    receptors, n = layer.neurons.rate.shape[0] - len(layer.neurons.jump), len(layer.neurons.bias)
+    if kinds > 1 or os.environ.get("NODENSE"):
+        return None
+    (incoming, first), (recurrent, second) = (table_of(x, receptors, n) for x in (layer.incoming, layer.recurrent))
+    return (incoming, recurrent) if first and second else None
 
 
 def _nothing(layer: GLIF) -> tuple[Any, ...]:

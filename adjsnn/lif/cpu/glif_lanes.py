@@ -1,0 +1,415 @@
+"""Generalised LIF neurons of one kind in columns, a lane for each: their flow, and where they first cross, equation (6.3).
+
+Every formula runs down the columns by vector instructions. Where g changes its sign once at most, or is positive up to the end,
+f rises through 0 once at most: the ends of the interval, and the maximum of e^{μt} f where that lies in between, tell whether
+it does. The rest, which is rare, is searched one by one by `glif_cell.first_crossing`.
+"""
+
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+
+from adjsnn.lif.cpu.elementary import exponential, gone, logarithm
+from adjsnn.lif.cpu.glif_cell import BIAS, CURRENTS, V_TH, V, first_crossing
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
+
+NEVER, BUMP, CROSSES, UNSURE = range(4)  # what is known of a lane: it is below at the end, but may have been above before
+PEAKS = 3  # approximations of a maximum
+TURNS = 3  # of a crossing; each has about four times as many digits
+NUDGES = 4  # to the side of the threshold where it is reached
+NEAR = 16.0  # roundings of f, within which a neuron is at its threshold
+TINY = 1e-300
+
+# Rows of Lanes.of
+BEGIN, DRIVEN, TH, SPAN, SIZE, START, FIRST, HIGH, TOP, WAIT, WAY, RISE, F1, F2, F3, E_LEAK, FED, PLUS, MINUS, CHANGES = range(20)
+NUMBERS = 20
+
+
+class Lanes(NamedTuple):
+    """Neurons of one kind, each from its own time on.
+
+    Attributes:
+        neuron: (L,), which.
+        known: (L,), NEVER, BUMP, CROSSES or UNSURE.
+        of: (20, L), numbers of each: BEGIN its time, ms; DRIVEN b and the drive; TH v_th; SPAN how long it is looked at; SIZE of
+            what f is a sum of; START f at the beginning; FIRST g there; HIGH no crossing comes later; TOP f there; WAIT how long
+            it is to the crossing, inf for none; others are for the search.
+        x: (1 + P + H, L), v, c and h at the beginning.
+        y: (1 + P + H, L), these at the crossing.
+        term: (1 + P + H, L), the terms of g.
+    """
+
+    neuron: np.ndarray
+    known: np.ndarray
+    of: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    term: np.ndarray
+
+
+@compiled(**EXACT_PIECE)
+def lanes_of(count, rows):
+    """Memory for so many lanes."""
+    return Lanes(
+        np.empty(count, np.int64),
+        np.empty(count, np.int64),
+        np.empty((NUMBERS, count)),
+        np.empty((rows, count)),
+        np.empty((rows, count)),
+        np.empty((rows, count)),
+    )
+
+
+@compiled(**EXACT_BARE)
+def carry(kinds, lanes, count, t, y):
+    """States y (1 + P + H, L) of the first lanes after times t (L,), as `glif_cell.move`."""
+    mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
+    of, x = lanes.of, lanes.x
+    fed, e_leak, driven, v, v_after = of[FED], of[E_LEAK], of[DRIVEN], x[0], y[0]
+    per_mu = 1.0 / mu if mu > 0.0 else 1.0
+    for j in range(count):
+        z = mu * t[j]
+        far = exponential(-z)
+        near = gone(z if z < 0.5 else 0.5)
+        lost = near if z < 0.5 else 1.0 - far
+        e_leak[j] = 1.0 - near if z < 0.5 else far
+        fed[j] = driven[j] * (lost * per_mu if mu > 0.0 else t[j])
+    for p in range(n_c):
+        r = kinds.rate[0, p]
+        c, c_after, apart = x[1 + p], y[1 + p], r - mu
+        if apart == 0.0:
+            for j in range(count):
+                fed[j] += c[j] * t[j] * e_leak[j]
+                c_after[j] = c[j] * e_leak[j]
+        elif apart > 0.0:
+            per = 1.0 / apart
+            for j in range(count):
+                z = apart * t[j]
+                far = exponential(-z)
+                near = gone(z if z < 0.5 else 0.5)
+                lost = near if z < 0.5 else 1.0 - far
+                fed[j] += c[j] * (e_leak[j] * lost * per)
+                c_after[j] = c[j] * (e_leak[j] * (1.0 - near if z < 0.5 else far))
+        else:
+            per = -1.0 / apart
+            for j in range(count):
+                z = -apart * t[j]
+                far = exponential(-z)
+                near = gone(z if z < 0.5 else 0.5)
+                lost = near if z < 0.5 else 1.0 - far
+                slow = exponential(-r * t[j])
+                fed[j] += c[j] * (slow * lost * per)
+                c_after[j] = c[j] * slow
+    for m in range(kinds.th_rate.shape[1]):
+        s = kinds.th_rate[0, m]
+        h, h_after = x[1 + n_c + m], y[1 + n_c + m]
+        for j in range(count):
+            h_after[j] = h[j] * exponential(-s * t[j])
+    for j in range(count):
+        v_after[j] = v[j] * e_leak[j] + gain * fed[j]
+
+
+@compiled(**EXACT_BARE)
+def slopes(kinds, lanes, count, y):
+    """WAY = -f, RISE = v̇ and the first three derivatives of f in the states y."""
+    mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
+    of = lanes.of
+    way, rise, f1, f2, f3, driven, th, v = of[WAY], of[RISE], of[F1], of[F2], of[F3], of[DRIVEN], of[TH], y[0]
+    for j in range(count):
+        f1[j], f2[j], f3[j] = driven[j], 0.0, 0.0
+    for p in range(n_c):
+        r, c = kinds.rate[0, p], y[1 + p]
+        for j in range(count):
+            f1[j] += c[j]
+            f2[j] += r * c[j]
+            f3[j] += r * r * c[j]
+    for j in range(count):
+        way[j] = th[j] - v[j]
+        rise[j] = gain * f1[j] - mu * v[j]
+        f1[j] = rise[j]
+        f2[j] = -mu * rise[j] - gain * f2[j]
+        f3[j] = -mu * f2[j] + gain * f3[j]
+    for m in range(kinds.th_rate.shape[1]):
+        s, h = kinds.th_rate[0, m], y[1 + n_c + m]
+        for j in range(count):
+            way[j] += h[j]
+            f1[j] += s * h[j]
+            f2[j] -= s * s * h[j]
+            f3[j] += s * s * s * h[j]
+
+
+@compiled(**EXACT_INLINE)
+def approach(way, f1, f2, f3):
+    """How long f takes for a way, forwards or back, by its first three derivatives."""
+    left = f1 * f1 + 2.0 * f2 * way
+    first = 2.0 * way / (f1 + np.sqrt(left if left > 0.0 else 0.0))
+    second = f1 * f1 + 2.0 * (f2 + f3 * first * (1.0 / 3.0)) * way
+    return 2.0 * way / (f1 + np.sqrt(second if (left > 0.0) & (second > 0.0) else f1 * f1))
+
+
+@compiled(**EXACT_BARE)
+def search(kinds, lanes, count, ahead, work):
+    """When the neurons in the first lanes, after `look`, cross within SPAN: WAIT, and the states there in y, of which `slopes`.
+
+    Args:
+        ahead: a row of `glif_cell`.
+        work: room for `first_crossing`.
+
+    Returns:
+        how many lanes are left; those of which it is soon clear that they do not cross are dropped.
+    """
+    of = lanes.of
+    carry(kinds, lanes, count, of[SPAN], lanes.y)
+    slopes(kinds, lanes, count, lanes.y)
+    _sort_out(kinds, lanes, count)
+    bumps, count = _arrange(lanes, count)
+    if bumps > 0:
+        _peak(kinds, lanes, bumps)
+        bumps, count = _arrange(lanes, count)
+    _start(kinds, lanes, count)
+    carry(kinds, lanes, count, of[WAIT], lanes.y)
+    slopes(kinds, lanes, count, lanes.y)
+    for _ in range(TURNS):
+        _turn(lanes, count)
+        carry(kinds, lanes, count, of[WAIT], lanes.y)
+        slopes(kinds, lanes, count, lanes.y)
+    for _ in range(NUDGES):
+        if not _nudge(lanes, count):
+            break
+        carry(kinds, lanes, count, of[WAIT], lanes.y)
+        slopes(kinds, lanes, count, lanes.y)
+    if _settle(lanes, count):
+        _one_by_one(kinds, lanes, count, ahead, work)
+        carry(kinds, lanes, count, of[WAIT], lanes.y)
+        slopes(kinds, lanes, count, lanes.y)
+    return count
+
+
+@compiled(**EXACT_BARE)
+def look(kinds, lanes, count):
+    """START, SIZE, the terms of g, slowest first, and how often they change their sign."""
+    mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
+    of, x, term = lanes.of, lanes.x, lanes.term
+    start, size, first, changes, last = of[START], of[SIZE], of[FIRST], of[CHANGES], of[PLUS]
+    driven, th, span, v = of[DRIVEN], of[TH], of[SPAN], x[0]
+    for q in range(len(term)):
+        row = term[q]
+        for j in range(count):
+            row[j] = 0.0
+    row = term[0]
+    for j in range(count):
+        row[j] = gain * driven[j] - mu * th[j]
+        start[j] = v[j] - th[j]
+        size[j] = abs(v[j]) + abs(th[j]) + abs(driven[j]) * (gain / mu if mu > 0.0 else span[j] * gain)
+    for p in range(n_c):
+        row, c, most = term[kinds.slot[0, 1 + p]], x[1 + p], gain * kinds.most[0, p]
+        for j in range(count):
+            row[j] += gain * c[j]
+            size[j] += abs(c[j]) * most
+    for m in range(kinds.th_rate.shape[1]):
+        row, h, s = term[kinds.slot[0, 1 + n_c + m]], x[1 + n_c + m], kinds.th_rate[0, m]
+        for j in range(count):
+            row[j] += (s - mu) * h[j]
+            start[j] -= h[j]
+            size[j] += abs(h[j])
+    for j in range(count):
+        first[j], changes[j], last[j] = 0.0, 0.0, 0.0
+    for q in range(kinds.slots[0]):
+        row = term[q]
+        for j in range(count):
+            sign = 1.0 if row[j] > 0.0 else (-1.0 if row[j] < 0.0 else last[j])
+            first[j] += row[j]
+            changes[j] += 1.0 if sign * last[j] < 0.0 else 0.0
+            last[j] = sign
+
+
+@compiled(**EXACT_BARE)
+def _sort_out(kinds, lanes, count):
+    """What is known of each lane, from its states at both ends."""
+    mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
+    of, x, y, known = lanes.of, lanes.x, lanes.y, lanes.known
+    start, size, first, changes, last = of[START], of[SIZE], of[FIRST], of[CHANGES], of[PLUS]
+    way, f1, span, high, top, low, most = of[WAY], of[F1], of[SPAN], of[HIGH], of[TOP], of[FED], of[E_LEAK]
+    driven, th = of[DRIVEN], of[TH]
+    for j in range(count):
+        low[j] = most[j] = gain * driven[j] - mu * th[j]
+    for p in range(n_c):
+        c, c_end = x[1 + p], y[1 + p]
+        for j in range(count):
+            low[j] += gain * (c[j] if c[j] < c_end[j] else c_end[j])
+            most[j] += gain * (c_end[j] if c[j] < c_end[j] else c[j])
+    for m in range(kinds.th_rate.shape[1]):
+        s, h, h_end = kinds.th_rate[0, m] - mu, x[1 + n_c + m], y[1 + n_c + m]
+        for j in range(count):
+            low[j] += s * h[j] if s * h[j] < s * h_end[j] else s * h_end[j]
+            most[j] += s * h_end[j] if s * h[j] < s * h_end[j] else s * h[j]
+    for j in range(count):
+        room = 2.0**-40 * size[j] * (mu + 2.0**-20 / (span[j] + TINY))  # of sums of g, for their rounding
+        below = start[j] < -(2.0**-44) * size[j]
+        climbs = low[j] > room
+        usual = below & ((changes[j] <= 1.0) | climbs) & ((mu == 0.0) | (gain * driven[j] != mu * th[j]))
+        through = usual & (way[j] <= 0.0)
+        peaks = (changes[j] == 1.0) & (last[j] > 0.0) & (first[j] > 0.0) & (f1[j] - mu * way[j] < 0.0) & (not climbs)
+        under = below & ((most[j] < -room) | (usual & (way[j] > 0.0) & (not peaks)))
+        known[j] = NEVER if under else (CROSSES if through else (BUMP if usual else UNSURE))
+        high[j], top[j] = span[j], -way[j]
+
+
+@compiled(**EXACT_BARE)
+def _arrange(lanes, count):
+    """Those that never cross are dropped, and bumps stand in front; returns how many these are, and all that are left."""
+    bumps, left = np.int64(0), np.int64(0)
+    known = lanes.known
+    for j in range(count):
+        bumps += known[j] == BUMP
+    if bumps == 0:
+        for j in range(count):
+            stays = known[j]
+            if left < j:
+                _put(lanes, j, left)
+                known[left] = stays
+            left += stays != NEVER
+        return bumps, left
+    front = np.int64(0)
+    for j in range(count):  # a bump changes its place with the first that is none
+        if known[j] == NEVER:
+            continue
+        if left < j:
+            _put(lanes, j, left)
+            known[left] = known[j]
+        left += 1
+    for j in range(left):
+        if known[j] == BUMP:
+            if front < j:
+                _swap(lanes, j, front)
+            front += 1
+    return bumps, left
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _put(lanes, j, k):
+    """Copy lane j to lane k."""
+    lanes.neuron[k] = lanes.neuron[j]
+    for q in range(WAY):
+        lanes.of[q, k] = lanes.of[q, j]
+    lanes.of[F1, k], lanes.of[F2, k], lanes.of[F3, k] = lanes.of[F1, j], lanes.of[F2, j], lanes.of[F3, j]
+    lanes.of[WAY, k] = lanes.of[WAY, j]
+    for q in range(len(lanes.x)):
+        lanes.x[q, k], lanes.term[q, k] = lanes.x[q, j], lanes.term[q, j]
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _swap(lanes, j, k):
+    """Lanes j and k change their places."""
+    lanes.neuron[j], lanes.neuron[k] = lanes.neuron[k], lanes.neuron[j]
+    lanes.known[j], lanes.known[k] = lanes.known[k], lanes.known[j]
+    for q in range(WAY + 5):
+        lanes.of[q, j], lanes.of[q, k] = lanes.of[q, k], lanes.of[q, j]
+    for q in range(len(lanes.x)):
+        lanes.x[q, j], lanes.x[q, k] = lanes.x[q, k], lanes.x[q, j]
+        lanes.term[q, j], lanes.term[q, k] = lanes.term[q, k], lanes.term[q, j]
+
+
+@compiled(**EXACT_BARE)
+def _peak(kinds, lanes, count):
+    """HIGH and TOP at the zero of g, where its positive terms, all faster than the negative ones, come to be as small as these.
+
+    The logarithm of their ratio is nearly linear in time.
+    """
+    mu = kinds.leak_rate[0]
+    of, known = lanes.of, lanes.known
+    t, plus, minus, plus_rate, minus_rate = of[HIGH], of[PLUS], of[MINUS], of[WAIT], of[RISE]
+    span, size = of[SPAN], of[SIZE]
+    for j in range(count):
+        t[j] = 0.0
+    for _ in range(PEAKS):
+        for j in range(count):
+            plus[j], minus[j], plus_rate[j], minus_rate[j] = 0.0, 0.0, 0.0, 0.0
+        for q in range(kinds.slots[0]):
+            rate, row = kinds.slot_rate[0, q], lanes.term[q]
+            for j in range(count):
+                e = row[j] * exponential(-rate * t[j]) if rate > 0.0 else row[j]
+                up, down = e if e > 0.0 else 0.0, e if e < 0.0 else 0.0
+                plus[j] += up
+                minus[j] -= down
+                plus_rate[j] += rate * up
+                minus_rate[j] -= rate * down
+        for j in range(count):
+            ratio = plus[j] / minus[j]
+            apart = plus_rate[j] / plus[j] - minus_rate[j] / minus[j]
+            new = t[j] + logarithm(ratio if (ratio > TINY) & (ratio < 1e300) else 1.0) / apart
+            t[j] = (new if new < span[j] else span[j]) if new > 0.0 else 0.0
+    carry(kinds, lanes, count, t, lanes.y)
+    slopes(kinds, lanes, count, lanes.y)
+    way, f1, f2, top = of[WAY], of[F1], of[F2], of[TOP]
+    for j in range(count):
+        g, bend = f1[j] - mu * way[j], f2[j] + mu * f1[j]
+        top[j] = -way[j]
+        room = 8.0 * g * g / abs(bend) + 2.0**-36 * size[j]  # that it is higher at the zero itself
+        sure = (bend < 0.0) & (abs(g) < 0.01 * span[j] * abs(bend))
+        known[j] = NEVER if sure & (top[j] < -room) else (CROSSES if top[j] > 2.0**-40 * size[j] else UNSURE)
+
+
+@compiled(**EXACT_BARE)
+def _start(kinds, lanes, count):
+    """The first approximation: from the end that is nearer to the threshold."""
+    of = lanes.of
+    way_b, f1_b, f2_b, f3_b = of[E_LEAK], of[FED], of[PLUS], of[MINUS]
+    way, f1, f2, f3, wait, high = of[WAY], of[F1], of[F2], of[F3], of[WAIT], of[HIGH]
+    for j in range(count):
+        way_b[j], f1_b[j], f2_b[j], f3_b[j] = way[j], f1[j], f2[j], f3[j]
+    slopes(kinds, lanes, count, lanes.x)
+    for j in range(count):
+        ahead, back = approach(way[j], f1[j], f2[j], f3[j]), approach(way_b[j], f1_b[j], f2_b[j], f3_b[j])
+        from_end = (f1[j] <= 0.0) | ((-way_b[j] < way[j]) & (f1_b[j] >= 0.0))
+        t = high[j] + back if from_end else ahead
+        wait[j] = t if (t > 0.0) & (t < high[j]) else high[j]
+
+
+@compiled(**EXACT_BARE)
+def _turn(lanes, count):
+    """One step towards the crossing, or rather to where f is above 0 by its rounding."""
+    of = lanes.of
+    way, f1, f2, f3, wait, high, size = of[WAY], of[F1], of[F2], of[F3], of[WAIT], of[HIGH], of[SIZE]
+    for j in range(count):
+        t = wait[j] + approach(way[j] + 2.0**-53 * size[j], f1[j], f2[j], f3[j])
+        wait[j] = (t if t < high[j] else high[j]) if t > 0.0 else 0.0
+
+
+@compiled(**EXACT_BARE)
+def _nudge(lanes, count):
+    """Later by their rounding, those that are still below the threshold; returns whether there are any."""
+    of, some = lanes.of, np.int64(0)
+    way, f1, wait, high, size = of[WAY], of[F1], of[WAIT], of[HIGH], of[SIZE]
+    for j in range(count):
+        near = (way[j] > 0.0) & (way[j] < NEAR * 2.0**-53 * size[j]) & (wait[j] < high[j]) & (f1[j] > 0.0)
+        step, least = way[j] / f1[j], 2.0**-52 * wait[j]
+        t = wait[j] + (step if step > least else least)
+        wait[j] = (t if t < high[j] else high[j]) if near else wait[j]
+        some |= near
+    return some
+
+
+@compiled(**EXACT_BARE)
+def _settle(lanes, count):
+    """Whether some are left of which it is not known that they have come to their crossing."""
+    of, known, some = lanes.of, lanes.known, np.int64(0)
+    way, size = of[WAY], of[SIZE]
+    for j in range(count):
+        there = (way[j] <= 0.0) & (way[j] >= -NEAR * 2.0**-53 * size[j])
+        known[j] = known[j] if there else UNSURE
+        some |= known[j] == UNSURE
+    return some
+
+
+@compiled(**EXACT_BARE)
+def _one_by_one(kinds, lanes, count, ahead, work):
+    of, x = lanes.of, lanes.x
+    for j in range(count):
+        if lanes.known[j] == UNSURE:
+            ahead[V], ahead[BIAS], ahead[V_TH] = x[0, j], of[DRIVEN, j], of[TH, j]
+            for q in range(1, len(x)):
+                ahead[CURRENTS + q - 1] = x[q, j]
+            of[WAIT, j] = first_crossing(kinds, 0, ahead, work, of[SPAN, j], 0.0)
+            lanes.known[j] = CROSSES if of[WAIT, j] < inf else NEVER
