@@ -61,6 +61,13 @@ def lanes_of(count, rows):
     )
 
 
+@compiled(**EXACT_INLINE)
+def fades(x):
+    """e^{-x} and 1 - e^{-x} for x ≥ 0, of which the smaller one is computed."""
+    far, near = exponential(-x), gone(x if x < 0.5 else 0.5)
+    return (1.0 - near, near) if x < 0.5 else (far, 1.0 - far)
+
+
 @compiled(**EXACT_BARE)
 def carry(kinds, lanes, count, t, y):
     """States y (1 + P + H, L) of the first lanes after times t (L,), as `glif_cell.move`."""
@@ -69,35 +76,24 @@ def carry(kinds, lanes, count, t, y):
     fed, e_leak, driven, v, v_after = of[FED], of[E_LEAK], of[DRIVEN], x[0], y[0]
     per_mu = 1.0 / mu if mu > 0.0 else 1.0
     for j in range(count):
-        z = mu * t[j]
-        far = exponential(-z)
-        near = gone(z if z < 0.5 else 0.5)
-        lost = near if z < 0.5 else 1.0 - far
-        e_leak[j] = 1.0 - near if z < 0.5 else far
+        e_leak[j], lost = fades(mu * t[j])
         fed[j] = driven[j] * (lost * per_mu if mu > 0.0 else t[j])
     for p in range(n_c):
         r = kinds.rate[0, p]
         c, c_after, apart = x[1 + p], y[1 + p], r - mu
+        per = 1.0 / abs(apart) if apart != 0.0 else 1.0
         if apart == 0.0:
             for j in range(count):
                 fed[j] += c[j] * t[j] * e_leak[j]
                 c_after[j] = c[j] * e_leak[j]
         elif apart > 0.0:
-            per = 1.0 / apart
             for j in range(count):
-                z = apart * t[j]
-                far = exponential(-z)
-                near = gone(z if z < 0.5 else 0.5)
-                lost = near if z < 0.5 else 1.0 - far
+                left, lost = fades(apart * t[j])
                 fed[j] += c[j] * (e_leak[j] * lost * per)
-                c_after[j] = c[j] * (e_leak[j] * (1.0 - near if z < 0.5 else far))
+                c_after[j] = c[j] * (e_leak[j] * left)
         else:
-            per = -1.0 / apart
             for j in range(count):
-                z = -apart * t[j]
-                far = exponential(-z)
-                near = gone(z if z < 0.5 else 0.5)
-                lost = near if z < 0.5 else 1.0 - far
+                left, lost = fades(-apart * t[j])
                 slow = exponential(-r * t[j])
                 fed[j] += c[j] * (slow * lost * per)
                 c_after[j] = c[j] * slow

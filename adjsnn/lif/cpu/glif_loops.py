@@ -59,10 +59,11 @@ def backward(
     Raises:
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
-    from adjsnn.lif.cpu import glif_adjoint  # noqa: PLC0415  loads the compiler
+    from adjsnn.lif.cpu import glif_adjoint, glif_dense_adjoint  # noqa: PLC0415  load the compiler
     from adjsnn.lif.cpu.glif_cell import kinds_of  # noqa: PLC0415
 
     kinds = kinds_of(layer.neurons)
+    tables = None if rates else _tables(layer, len(kinds.leak_rate))
     groups = _groups(layer, inputs, trial)
     spikes, log_first, log = run.record
     history = glif_adjoint.History(run.spikes.first, spikes, log_first, log)
@@ -74,7 +75,12 @@ def backward(
 
     def work(k: int, first: int, last: int) -> None:
         into = GLIFGradients(*sums[k], *own)
-        outcomes[k] = glif_adjoint.backward(layer, kinds, inputs, start, trial, history, wanted, first, last, rates, into)
+        if tables is None:
+            outcomes[k] = glif_adjoint.backward(layer, kinds, inputs, start, trial, history, wanted, first, last, rates, into)
+        else:
+            outcomes[k] = glif_dense_adjoint.backward(
+                layer, kinds, tables, inputs, trial, history, wanted, first, last, into
+            )
 
     run_groups(work, groups)
     for outcome, time in outcomes:
