@@ -24,7 +24,7 @@ from adjsnn.lif.cpu.glif import (
     write,
 )
 from adjsnn.lif.cpu.glif_cell import CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN, share
-from adjsnn.lif.cpu.glif_lanes import BEGIN, DRIVEN, F1, RISE, START, TH, WAIT, carry, lanes_of, look, search
+from adjsnn.lif.cpu.glif_lanes import BEGIN, DRIVEN, F1, RISE, START, TH, WAIT, carry, filled, lanes_of, look, search
 from adjsnn.lif.cpu.glif_lanes import SPAN as LOOKED
 from adjsnn.lif.cpu.queue import pop, queue_of, roomier
 from adjsnn.lif.glif.errors import ABOVE, AT_THRESHOLD
@@ -401,7 +401,7 @@ def _of_wave(neurons, kinds, columns, lanes, book, count, until):
     of, x, y, n_c, n_j = lanes.of, lanes.x, lanes.y, kinds.rate.shape[1], len(neurons.jump)
     for j in range(count):
         of[LOOKED, j] = until - of[BEGIN, j]
-    look(kinds, lanes, count)
+    look(kinds, lanes, filled(count))
     for j in range(count):
         if of[START, j] > 0.0:
             size = abs(x[0, j]) + abs(of[TH, j])
@@ -444,7 +444,7 @@ def _of_wave(neurons, kinds, columns, lanes, book, count, until):
         for q in range(len(x)):
             x[q, left] = state[q]
         _book_release(kinds, columns, lanes, book, left)
-        left += 1
+        left += book.next[e] < until  # at the end it is all neurons' turn again
     return left, until
 
 
@@ -492,7 +492,7 @@ def _settle(kinds, columns, lanes, book, stop):
         columns.size[HELD] += held - (columns.free[n] == 0.0)
         columns.free[n], columns.release[n] = 0.0 if held else 1.0, book.next[e]
     if late > 0.0:
-        carry(kinds, lanes, count, lanes.of[LOOKED], lanes.y)
+        carry(kinds, lanes, filled(count), lanes.of[LOOKED], lanes.y)
     after = lanes.y if late > 0.0 else lanes.x
     for j in range(count):
         n = columns.list[j]

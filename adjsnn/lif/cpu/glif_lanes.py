@@ -16,14 +16,14 @@ from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE
 
 NEVER, BUMP, CROSSES, UNSURE = range(4)  # what is known of a lane: it is below at the end, but may have been above before
 PEAKS = 3  # approximations of a maximum
-TURNS = 3  # of a crossing; each has about four times as many digits
-NUDGES = 4  # to the side of the threshold where it is reached
+TURNS = 7  # of a crossing; each has about four times as many digits, and the last ones are of rounding
 NEAR = 16.0  # roundings of f, within which a neuron is at its threshold
 TINY = 1e-300
 
 # Rows of Lanes.of
-BEGIN, DRIVEN, TH, SPAN, SIZE, START, FIRST, HIGH, TOP, WAIT, WAY, RISE, F1, F2, F3, E_LEAK, FED, PLUS, MINUS, CHANGES = range(20)
-NUMBERS = 20
+BEGIN, DRIVEN, TH, SPAN, SIZE, HIGH, WAY, F1, F2, F3, START, FIRST, WAIT, RISE, E_LEAK, FED, PLUS, MINUS, CHANGES = range(19)
+KEPT, NUMBERS = 10, 19  # the first rows are what is known of a neuron, the others are for the moment
+VECTOR = 8  # lanes that one instruction takes; columns are filled up to a multiple of them
 
 
 class Lanes(NamedTuple):
@@ -50,14 +50,15 @@ class Lanes(NamedTuple):
 
 @compiled(**EXACT_PIECE)
 def lanes_of(count, rows):
-    """Memory for so many lanes."""
+    """Memory for so many lanes, and those that fill up a vector."""
+    count += VECTOR
     return Lanes(
         np.empty(count, np.int64),
         np.empty(count, np.int64),
-        np.empty((NUMBERS, count)),
-        np.empty((rows, count)),
-        np.empty((rows, count)),
-        np.empty((rows, count)),
+        np.zeros((NUMBERS, count)),
+        np.zeros((rows, count)),
+        np.zeros((rows, count)),
+        np.zeros((rows, count)),
     )
 
 
@@ -144,6 +145,12 @@ def approach(way, f1, f2, f3):
     return 2.0 * way / (f1 + np.sqrt(second if (left > 0.0) & (second > 0.0) else f1 * f1))
 
 
+@compiled(**EXACT_INLINE)
+def filled(count):
+    """So many lanes as vectors."""
+    return (count + VECTOR - 1) // VECTOR * VECTOR
+
+
 @compiled(**EXACT_BARE)
 def search(kinds, lanes, count, ahead, work):
     """When the neurons in the first lanes, after `look`, cross within SPAN: WAIT, and the states there in y, of which `slopes`.
@@ -155,30 +162,28 @@ def search(kinds, lanes, count, ahead, work):
     Returns:
         how many lanes are left; those of which it is soon clear that they do not cross are dropped.
     """
-    of = lanes.of
-    carry(kinds, lanes, count, of[SPAN], lanes.y)
-    slopes(kinds, lanes, count, lanes.y)
-    _sort_out(kinds, lanes, count)
+    of, all_of = lanes.of, filled(count)
+    carry(kinds, lanes, all_of, of[SPAN], lanes.y)
+    slopes(kinds, lanes, all_of, lanes.y)
+    _sort_out(kinds, lanes, all_of)
     bumps, count = _arrange(lanes, count)
     if bumps > 0:
-        _peak(kinds, lanes, bumps)
+        _peak(kinds, lanes, filled(bumps), bumps)
         bumps, count = _arrange(lanes, count)
-    _start(kinds, lanes, count)
-    carry(kinds, lanes, count, of[WAIT], lanes.y)
-    slopes(kinds, lanes, count, lanes.y)
-    for _ in range(TURNS):
-        _turn(lanes, count)
-        carry(kinds, lanes, count, of[WAIT], lanes.y)
-        slopes(kinds, lanes, count, lanes.y)
-    for _ in range(NUDGES):
-        if not _nudge(lanes, count):
+    all_of = filled(count)
+    for j in range(count, all_of):
+        lanes.known[j] = NEVER
+    if count == 0:
+        return count
+    _start(kinds, lanes, all_of)
+    for turn in range(TURNS):
+        carry(kinds, lanes, all_of, of[WAIT], lanes.y)
+        slopes(kinds, lanes, all_of, lanes.y)
+        if not _turn(lanes, all_of):
             break
-        carry(kinds, lanes, count, of[WAIT], lanes.y)
-        slopes(kinds, lanes, count, lanes.y)
-    if _settle(lanes, count):
-        _one_by_one(kinds, lanes, count, ahead, work)
-        carry(kinds, lanes, count, of[WAIT], lanes.y)
-        slopes(kinds, lanes, count, lanes.y)
+    if _one_by_one(kinds, lanes, count, ahead, work):
+        carry(kinds, lanes, all_of, of[WAIT], lanes.y)
+        slopes(kinds, lanes, all_of, lanes.y)
     return count
 
 
@@ -226,7 +231,7 @@ def _sort_out(kinds, lanes, count):
     mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
     of, x, y, known = lanes.of, lanes.x, lanes.y, lanes.known
     start, size, first, changes, last = of[START], of[SIZE], of[FIRST], of[CHANGES], of[PLUS]
-    way, f1, span, high, top, low, most = of[WAY], of[F1], of[SPAN], of[HIGH], of[TOP], of[FED], of[E_LEAK]
+    way, f1, span, high, low, most = of[WAY], of[F1], of[SPAN], of[HIGH], of[FED], of[E_LEAK]
     driven, th = of[DRIVEN], of[TH]
     for j in range(count):
         low[j] = most[j] = gain * driven[j] - mu * th[j]
@@ -249,67 +254,61 @@ def _sort_out(kinds, lanes, count):
         peaks = (changes[j] == 1.0) & (last[j] > 0.0) & (first[j] > 0.0) & (f1[j] - mu * way[j] < 0.0) & (not climbs)
         under = below & ((most[j] < -room) | (usual & (way[j] > 0.0) & (not peaks)))
         known[j] = NEVER if under else (CROSSES if through else (BUMP if usual else UNSURE))
-        high[j], top[j] = span[j], -way[j]
+        high[j] = span[j]
 
 
 @compiled(**EXACT_BARE)
 def _arrange(lanes, count):
     """Those that never cross are dropped, and bumps stand in front; returns how many these are, and all that are left."""
-    bumps, left = np.int64(0), np.int64(0)
-    known = lanes.known
+    bumps, left, known = np.int64(0), np.int64(0), lanes.known
     for j in range(count):
+        left += known[j] != NEVER
         bumps += known[j] == BUMP
-    if bumps == 0:
-        for j in range(count):
-            stays = known[j]
-            if left < j:
-                _put(lanes, j, left)
-                known[left] = stays
-            left += stays != NEVER
-        return bumps, left
-    front = np.int64(0)
-    for j in range(count):  # a bump changes its place with the first that is none
-        if known[j] == NEVER:
+    if bumps == 0 and filled(left) == filled(count):  # nothing is won
+        return bumps, count
+    bumps = left = np.int64(0)
+    for j in range(count):
+        now = known[j]
+        if now == NEVER:
             continue
         if left < j:
             _put(lanes, j, left)
-            known[left] = known[j]
+            known[left] = now
+        if now == BUMP:
+            if bumps < left:
+                _swap(lanes, bumps, left)
+            bumps += 1
         left += 1
-    for j in range(left):
-        if known[j] == BUMP:
-            if front < j:
-                _swap(lanes, j, front)
-            front += 1
     return bumps, left
 
 
 @compiled(**EXACT_BARE_INLINE)
 def _put(lanes, j, k):
     """Copy lane j to lane k."""
+    of, x, term = lanes.of, lanes.x, lanes.term
     lanes.neuron[k] = lanes.neuron[j]
-    for q in range(WAY):
-        lanes.of[q, k] = lanes.of[q, j]
-    lanes.of[F1, k], lanes.of[F2, k], lanes.of[F3, k] = lanes.of[F1, j], lanes.of[F2, j], lanes.of[F3, j]
-    lanes.of[WAY, k] = lanes.of[WAY, j]
-    for q in range(len(lanes.x)):
-        lanes.x[q, k], lanes.term[q, k] = lanes.x[q, j], lanes.term[q, j]
+    for q in range(KEPT):
+        of[q, k] = of[q, j]
+    for q in range(len(x)):
+        x[q, k], term[q, k] = x[q, j], term[q, j]
 
 
 @compiled(**EXACT_BARE_INLINE)
 def _swap(lanes, j, k):
     """Lanes j and k change their places."""
+    of, x, term = lanes.of, lanes.x, lanes.term
     lanes.neuron[j], lanes.neuron[k] = lanes.neuron[k], lanes.neuron[j]
     lanes.known[j], lanes.known[k] = lanes.known[k], lanes.known[j]
-    for q in range(WAY + 5):
-        lanes.of[q, j], lanes.of[q, k] = lanes.of[q, k], lanes.of[q, j]
-    for q in range(len(lanes.x)):
-        lanes.x[q, j], lanes.x[q, k] = lanes.x[q, k], lanes.x[q, j]
-        lanes.term[q, j], lanes.term[q, k] = lanes.term[q, k], lanes.term[q, j]
+    for q in range(KEPT):
+        of[q, j], of[q, k] = of[q, k], of[q, j]
+    for q in range(len(x)):
+        x[q, j], x[q, k] = x[q, k], x[q, j]
+        term[q, j], term[q, k] = term[q, k], term[q, j]
 
 
 @compiled(**EXACT_BARE)
-def _peak(kinds, lanes, count):
-    """HIGH and TOP at the zero of g, where its positive terms, all faster than the negative ones, come to be as small as these.
+def _peak(kinds, lanes, count, bumps):
+    """HIGH at the zero of g, where its positive terms, all faster than the negative ones, come to be as small as these.
 
     The logarithm of their ratio is nearly linear in time.
     """
@@ -338,13 +337,12 @@ def _peak(kinds, lanes, count):
             t[j] = (new if new < span[j] else span[j]) if new > 0.0 else 0.0
     carry(kinds, lanes, count, t, lanes.y)
     slopes(kinds, lanes, count, lanes.y)
-    way, f1, f2, top = of[WAY], of[F1], of[F2], of[TOP]
-    for j in range(count):
-        g, bend = f1[j] - mu * way[j], f2[j] + mu * f1[j]
-        top[j] = -way[j]
+    way, f1, f2 = of[WAY], of[F1], of[F2]
+    for j in range(bumps):
+        g, bend, top = f1[j] - mu * way[j], f2[j] + mu * f1[j], -way[j]
         room = 8.0 * g * g / abs(bend) + 2.0**-36 * size[j]  # that it is higher at the zero itself
         sure = (bend < 0.0) & (abs(g) < 0.01 * span[j] * abs(bend))
-        known[j] = NEVER if sure & (top[j] < -room) else (CROSSES if top[j] > 2.0**-40 * size[j] else UNSURE)
+        known[j] = NEVER if sure & (top < -room) else (CROSSES if top > 2.0**-40 * size[j] else UNSURE)
 
 
 @compiled(**EXACT_BARE)
@@ -365,47 +363,34 @@ def _start(kinds, lanes, count):
 
 @compiled(**EXACT_BARE)
 def _turn(lanes, count):
-    """One step towards the crossing, or rather to where f is above 0 by its rounding."""
-    of = lanes.of
+    """One step towards where f is above 0 by its rounding, of those that are not there; returns whether there are any."""
+    of, known, some = lanes.of, lanes.known, np.int64(0)
     way, f1, f2, f3, wait, high, size = of[WAY], of[F1], of[F2], of[F3], of[WAIT], of[HIGH], of[SIZE]
     for j in range(count):
-        t = wait[j] + approach(way[j] + 2.0**-53 * size[j], f1[j], f2[j], f3[j])
-        wait[j] = (t if t < high[j] else high[j]) if t > 0.0 else 0.0
-
-
-@compiled(**EXACT_BARE)
-def _nudge(lanes, count):
-    """Later by their rounding, those that are still below the threshold; returns whether there are any."""
-    of, some = lanes.of, np.int64(0)
-    way, f1, wait, high, size = of[WAY], of[F1], of[WAIT], of[HIGH], of[SIZE]
-    for j in range(count):
-        near = (way[j] > 0.0) & (way[j] < NEAR * 2.0**-53 * size[j]) & (wait[j] < high[j]) & (f1[j] > 0.0)
-        step, least = way[j] / f1[j], 2.0**-52 * wait[j]
+        rounding = 2.0**-53 * size[j]
+        there = (way[j] <= 0.0) & (way[j] >= -NEAR * rounding)
+        step = approach(way[j] + rounding, f1[j], f2[j], f3[j])
+        least = 2.0**-52 * wait[j] if way[j] > 0.0 else step
         t = wait[j] + (step if step > least else least)
-        wait[j] = (t if t < high[j] else high[j]) if near else wait[j]
-        some |= near
-    return some
-
-
-@compiled(**EXACT_BARE)
-def _settle(lanes, count):
-    """Whether some are left of which it is not known that they have come to their crossing."""
-    of, known, some = lanes.of, lanes.known, np.int64(0)
-    way, size = of[WAY], of[SIZE]
-    for j in range(count):
-        there = (way[j] <= 0.0) & (way[j] >= -NEAR * 2.0**-53 * size[j])
-        known[j] = known[j] if there else UNSURE
-        some |= known[j] == UNSURE
+        t = (t if t < high[j] else high[j]) if t > 0.0 else 0.0
+        wait[j] = wait[j] if there else t
+        some |= (not there) & (known[j] == CROSSES)
     return some
 
 
 @compiled(**EXACT_BARE)
 def _one_by_one(kinds, lanes, count, ahead, work):
-    of, x = lanes.of, lanes.x
+    """Those that have not come to their crossings, or of which it is not known whether they have one; returns if any."""
+    of, x, some = lanes.of, lanes.x, False
     for j in range(count):
-        if lanes.known[j] == UNSURE:
+        known = lanes.known[j]
+        there = (of[WAY, j] <= 0.0) & (of[WAY, j] >= -NEAR * 2.0**-53 * of[SIZE, j])
+        if known == NEVER:
+            of[WAIT, j] = inf
+        elif known == UNSURE or not there:
             ahead[V], ahead[BIAS], ahead[V_TH] = x[0, j], of[DRIVEN, j], of[TH, j]
             for q in range(1, len(x)):
                 ahead[CURRENTS + q - 1] = x[q, j]
             of[WAIT, j] = first_crossing(kinds, 0, ahead, work, of[SPAN, j], 0.0)
-            lanes.known[j] = CROSSES if of[WAIT, j] < inf else NEVER
+            some |= of[WAIT, j] < inf
+    return some
