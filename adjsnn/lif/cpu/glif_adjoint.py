@@ -214,7 +214,7 @@ def _arrival(wiring, kinds, costates, group, t, row, d, d_weight, d_delay):
     return total
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def spike_back(neurons, kinds, costates, spikes, s, error, n, d):
     """Back over spike s, of neuron n, whose time has the cotangent `error` beside its jumps (6.4); False where it grazes."""
     y, kind, n_c, n_j = costates.y[n], kinds.of[n], kinds.rate.shape[1], len(neurons.jump)

@@ -32,6 +32,7 @@ from adjsnn.lif.layer import ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RU
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 NOW, LASTING, FAILING = range(3)  # places in Columns.clock
+BOTH = -1  # a spike and its release at the same instant, in Book.what
 HELD, BOOKED, FAILED = range(3)  # places in Columns.size
 ROOM = 8  # spikes of an interval, of each neuron; with more it ends earlier
 SHORTEST = 2.0**-6  # of the time to the next stop, an interval that is looked at
@@ -42,10 +43,11 @@ class Book(NamedTuple):
 
     Attributes:
         time: (E,), ms.
-        what: (E,), SPIKE or RELEASE.
+        what: (E,), SPIKE, RELEASE or BOTH.
         neuron: (E,).
         next: (E,), of a spike the time of the release, ms.
-        rise: (E,), v̇ before a spike or after a release.
+        rise: (E,), v̇ before a spike.
+        freed: (E,), v̇ after a release.
         speed: (E,), v̇ - θ̇ before a spike.
         over: (E,), v - v_th before it.
         state: (E, 1 + P + H), v, c and h just after it.
@@ -60,6 +62,7 @@ class Book(NamedTuple):
     neuron: np.ndarray
     next: np.ndarray
     rise: np.ndarray
+    freed: np.ndarray
     speed: np.ndarray
     over: np.ndarray
     state: np.ndarray
@@ -85,7 +88,7 @@ class Columns(NamedTuple):
         v_th: (N,), threshold.
         limits: (6, N), room for what a bound sums.
         soonest: (N,), how long the first arrival of a spike takes, ms.
-        clock: (3,), the present time, about how long the next arrival is waited for, and when a neuron is above its threshold, ms.
+        clock: (3,), the present time, about how long the next arrival is waited for, when a neuron is above its threshold, ms.
         size: (3,), how many are held, how many entries the book has, the neuron that is above its threshold.
         shared: exponentials of `glif_cell.share`.
         ahead: a row of `glif_cell`.
@@ -174,8 +177,9 @@ def _columns_of(kinds, n, rows):
     terms = kinds.slot.shape[1]
     return Columns(
         np.empty((rows, n)), np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64),
-        np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty((6, n)), np.empty(n), np.empty(3),
-        np.empty(3, np.int64), np.empty(SHARED + 2 * terms), np.empty(CURRENTS + terms - 1), np.empty((terms + 1, 3, terms + 2)),
+        np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty((6, n)), np.empty(n),
+        np.empty(3), np.empty(3, np.int64), np.empty(SHARED + 2 * terms), np.empty(CURRENTS + terms - 1),
+        np.empty((terms + 1, 3, terms + 2)),
     )  # fmt: skip
 
 
@@ -184,7 +188,7 @@ def _book_of(n, rows):
     """Memory for n entries."""
     return Book(
         np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
-        np.empty((n, rows)), np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n, np.int64),
+        np.empty(n), np.empty((n, rows)), np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n, np.int64),
     )  # fmt: skip
 
 
@@ -219,7 +223,7 @@ def _sample(layer, kinds, tables, inputs, trial, columns, lanes, book, spikes, l
         for k in range(columns.size[BOOKED]):
             e = book.order[k]
             n, t = book.neuron[e], book.time[e]
-            if book.what[e] == SPIKE:
+            if book.what[e] != RELEASE:
                 logged = write(log, logged, t, SPIKE, total - first, n)
                 spikes.time[total], spikes.neuron[total], spikes.released[total] = t, n, np.nan
                 spikes.speed[total], spikes.rise[total], spikes.over[total] = book.speed[e], book.rise[e], book.over[e]
@@ -229,9 +233,9 @@ def _sample(layer, kinds, tables, inputs, trial, columns, lanes, book, spikes, l
                 columns.fired[n] += 1
                 if columns.fired[n] > trial.limit:
                     return Progress(step, probe, coming, queued, pushed, first, total, logged), RUNAWAY, n, t
-            else:
+            if book.what[e] != SPIKE:
                 logged = write(log, logged, t, RELEASE, columns.spike_of[n] - first, n)
-                spikes.released[columns.spike_of[n]] = book.rise[e]
+                spikes.released[columns.spike_of[n]] = book.freed[e]
         if columns.size[FAILED] >= 0:
             return progress, ABOVE, columns.size[FAILED], stop
         _settle(kinds, columns, lanes, book, stop)
@@ -282,7 +286,7 @@ def _record(x, probe, b, states):
             states.h[probe, b, m, n] = x[1 + n_c + m, n]
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _alone(neurons, kinds, columns, lanes, book, stop, limit):
     """Write in the book what neurons do by themselves up to a stop, in order, and which of them is above its threshold.
 
@@ -290,7 +294,7 @@ def _alone(neurons, kinds, columns, lanes, book, stop, limit):
         until when that is all there is: the stop, or when the first of the spikes arrives, or the book is full.
     """
     now, room = columns.clock[NOW], len(book.time)
-    reach = min(stop, now + max(2.0 * columns.clock[LASTING], SHORTEST * (stop - now)))
+    reach = min(stop, now + max(1.2 * columns.clock[LASTING], SHORTEST * (stop - now)))
     while True:
         columns.size[BOOKED], columns.size[FAILED], columns.clock[FAILING] = 0, -1, inf
         until, wave = reach, 0
@@ -316,7 +320,7 @@ def _alone(neurons, kinds, columns, lanes, book, stop, limit):
         reach = min(stop, now + 4.0 * (reach - now))
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _candidates(kinds, columns, lanes, reach):
     """Put those neurons in lanes that the bound of `glif_cell.bound` cannot rule out; returns their number."""
     n_c, gain, mu, neurons = kinds.rate.shape[1], kinds.gain[0], kinds.leak_rate[0], len(columns.bias)
@@ -385,17 +389,24 @@ def _released(kinds, columns, lanes, book, count, until):
 @compiled(**EXACT_BARE_INLINE)
 def _book_release(kinds, columns, lanes, book, j):
     """The release of the neuron in lane j, at its beginning."""
-    e, current = columns.size[BOOKED], lanes.of[DRIVEN, j]
+    e = columns.size[BOOKED]
     for q in range(len(lanes.x)):
         book.state[e, q] = lanes.x[q, j]
-    for p in range(kinds.rate.shape[1]):
-        current += lanes.x[1 + p, j]
     book.time[e], book.what[e], book.neuron[e] = lanes.of[BEGIN, j], RELEASE, lanes.neuron[j]
-    book.rise[e] = kinds.gain[0] * current - kinds.leak_rate[0] * lanes.x[0, j]
+    book.freed[e] = _freed(kinds, lanes, j)
     columns.size[BOOKED] += 1
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
+def _freed(kinds, lanes, j):
+    """v̇ at the beginning of lane j."""
+    current = lanes.of[DRIVEN, j]
+    for p in range(kinds.rate.shape[1]):
+        current += lanes.x[1 + p, j]
+    return kinds.gain[0] * current - kinds.leak_rate[0] * lanes.x[0, j]
+
+
+@compiled(**EXACT_BARE_INLINE)
 def _of_wave(neurons, kinds, columns, lanes, book, count, until):
     """Book the next spikes of the neurons in lanes, and their releases; returns how many go on from there, and until when."""
     of, x, y, n_c, n_j = lanes.of, lanes.x, lanes.y, kinds.rate.shape[1], len(neurons.jump)
@@ -435,20 +446,22 @@ def _of_wave(neurons, kinds, columns, lanes, book, count, until):
         if book.next[e] > until:
             continue
         lanes.neuron[left], of[BEGIN, left], of[DRIVEN, left], of[TH, left] = n, book.next[e], of[DRIVEN, j], of[TH, j]
+        for q in range(len(x)):
+            x[q, left] = state[q]
         if book.next[e] > t:
             share(kinds, columns.shared, 0, book.next[e] - t)
             for p in range(n_c):
-                state[1 + p] *= columns.shared[SHARED + 2 * p]
+                x[1 + p, left] *= columns.shared[SHARED + 2 * p]
             for m in range(len(neurons.th_jump)):
-                state[1 + n_c + m] *= columns.shared[SHARED + 2 * n_c + m]
-        for q in range(len(x)):
-            x[q, left] = state[q]
-        _book_release(kinds, columns, lanes, book, left)
+                x[1 + n_c + m, left] *= columns.shared[SHARED + 2 * n_c + m]
+            _book_release(kinds, columns, lanes, book, left)
+        else:
+            book.what[e], book.freed[e] = BOTH, _freed(kinds, lanes, left)
         left += book.next[e] < until  # at the end it is all neurons' turn again
     return left, until
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _in_order(columns, book, until):
     """Sort what is in the book by its end; of equal times the first neuron stays first."""
     count, time, order = np.int64(0), book.sorted, book.order
@@ -466,10 +479,10 @@ def _in_order(columns, book, until):
         order[j] = e
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _settle(kinds, columns, lanes, book, stop):
     """All neurons to time `stop`, after what is in the book."""
-    span, x, n_c = stop - columns.clock[NOW], columns.x, kinds.rate.shape[1]
+    span, x = stop - columns.clock[NOW], columns.x
     if span > 0.0:
         _move(kinds, columns, span)
         columns.clock[NOW] = stop
@@ -492,7 +505,8 @@ def _settle(kinds, columns, lanes, book, stop):
         columns.size[HELD] += held - (columns.free[n] == 0.0)
         columns.free[n], columns.release[n] = 0.0 if held else 1.0, book.next[e]
     if late > 0.0:
-        carry(kinds, lanes, filled(count), lanes.of[LOOKED], lanes.y)
+        mu, gain, rate, th_rate = kinds.leak_rate[0], kinds.gain[0], kinds.rate[0], kinds.th_rate[0]
+        carry(mu, gain, rate, th_rate, lanes.of, lanes.x, lanes.y, filled(count), LOOKED)
     after = lanes.y if late > 0.0 else lanes.x
     for j in range(count):
         n = columns.list[j]
@@ -502,7 +516,7 @@ def _settle(kinds, columns, lanes, book, stop):
             x[q, columns.list[j]] = after[q, j]
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _move(kinds, columns, span):
     """All neurons over a span without spikes; those that are held keep their voltage."""
     shared, x, bias, free, n_c, gain = columns.shared, columns.x, columns.bias, columns.free, kinds.rate.shape[1], kinds.gain[0]

@@ -172,7 +172,7 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, y, wa
     return FINE, np.int64(0), 0.0
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _foresee(kinds, y, way, log, begin, e):
     """Exponentials of neurons that have events of their own one after the other, back from entry e; returns how many entries."""
     count, slots = np.int64(0), np.int64(0)
@@ -191,7 +191,7 @@ def _foresee(kinds, y, way, log, begin, e):
     return count
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _powers(kinds, way, count):
     """Exponentials over the first spans."""
     mu, n_c, t, at = kinds.leak_rate[0], kinds.rate.shape[1], way.span, SHARED
@@ -238,7 +238,7 @@ def _back(kinds, y, held, n, powers, j):
         at += 1
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _all_back(kinds, costates, y, way, t):
     """The costates of all neurons back to time t."""
     ahead, span, rows, neurons = way.size[0], way.now[0] - t, len(y), y.shape[1]
@@ -284,7 +284,7 @@ def _product(w, x):
     return total
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _arrival(held, y, sums, group):
     """Back over an arrival through a group of synapses; returns Σ dC/dt_a."""
     lam, d_v, moving = y[LAM_V], sums.lam_v[group], y[AT]

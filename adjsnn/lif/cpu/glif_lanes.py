@@ -70,17 +70,19 @@ def fades(x):
 
 
 @compiled(**EXACT_BARE)
-def carry(kinds, lanes, count, t, y):
-    """States y (1 + P + H, L) of the first lanes after times t (L,), as `glif_cell.move`."""
-    mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
-    of, x = lanes.of, lanes.x
+def carry(mu, gain, rate, th_rate, of, x, y, count, after):
+    """States y of the first lanes after the times in row `after`, as `glif_cell.move`.
+
+    A call with all arrays of kinds and lanes for arguments would take as long as all this for eight lanes.
+    """
+    n_c, t = len(rate), of[after]
     fed, e_leak, driven, v, v_after = of[FED], of[E_LEAK], of[DRIVEN], x[0], y[0]
     per_mu = 1.0 / mu if mu > 0.0 else 1.0
     for j in range(count):
         e_leak[j], lost = fades(mu * t[j])
         fed[j] = driven[j] * (lost * per_mu if mu > 0.0 else t[j])
     for p in range(n_c):
-        r = kinds.rate[0, p]
+        r = rate[p]
         c, c_after, apart = x[1 + p], y[1 + p], r - mu
         per = 1.0 / abs(apart) if apart != 0.0 else 1.0
         if apart == 0.0:
@@ -98,8 +100,8 @@ def carry(kinds, lanes, count, t, y):
                 slow = exponential(-r * t[j])
                 fed[j] += c[j] * (slow * lost * per)
                 c_after[j] = c[j] * slow
-    for m in range(kinds.th_rate.shape[1]):
-        s = kinds.th_rate[0, m]
+    for m in range(len(th_rate)):
+        s = th_rate[m]
         h, h_after = x[1 + n_c + m], y[1 + n_c + m]
         for j in range(count):
             h_after[j] = h[j] * exponential(-s * t[j])
@@ -108,15 +110,14 @@ def carry(kinds, lanes, count, t, y):
 
 
 @compiled(**EXACT_BARE)
-def slopes(kinds, lanes, count, y):
+def slopes(mu, gain, rate, th_rate, of, y, count):
     """WAY = -f, RISE = v̇ and the first three derivatives of f in the states y."""
-    mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
-    of = lanes.of
+    n_c = len(rate)
     way, rise, f1, f2, f3, driven, th, v = of[WAY], of[RISE], of[F1], of[F2], of[F3], of[DRIVEN], of[TH], y[0]
     for j in range(count):
         f1[j], f2[j], f3[j] = driven[j], 0.0, 0.0
     for p in range(n_c):
-        r, c = kinds.rate[0, p], y[1 + p]
+        r, c = rate[p], y[1 + p]
         for j in range(count):
             f1[j] += c[j]
             f2[j] += r * c[j]
@@ -127,8 +128,8 @@ def slopes(kinds, lanes, count, y):
         f1[j] = rise[j]
         f2[j] = -mu * rise[j] - gain * f2[j]
         f3[j] = -mu * f2[j] + gain * f3[j]
-    for m in range(kinds.th_rate.shape[1]):
-        s, h = kinds.th_rate[0, m], y[1 + n_c + m]
+    for m in range(len(th_rate)):
+        s, h = th_rate[m], y[1 + n_c + m]
         for j in range(count):
             way[j] += h[j]
             f1[j] += s * h[j]
@@ -151,7 +152,7 @@ def filled(count):
     return (count + VECTOR - 1) // VECTOR * VECTOR
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def search(kinds, lanes, count, ahead, work):
     """When the neurons in the first lanes, after `look`, cross within SPAN: WAIT, and the states there in y, of which `slopes`.
 
@@ -163,8 +164,9 @@ def search(kinds, lanes, count, ahead, work):
         how many lanes are left; those of which it is soon clear that they do not cross are dropped.
     """
     of, all_of = lanes.of, filled(count)
-    carry(kinds, lanes, all_of, of[SPAN], lanes.y)
-    slopes(kinds, lanes, all_of, lanes.y)
+    mu, gain, rate, th_rate = kinds.leak_rate[0], kinds.gain[0], kinds.rate[0], kinds.th_rate[0]
+    carry(mu, gain, rate, th_rate, of, lanes.x, lanes.y, all_of, SPAN)
+    slopes(mu, gain, rate, th_rate, of, lanes.y, all_of)
     _sort_out(kinds, lanes, all_of)
     bumps, count = _arrange(lanes, count)
     if bumps > 0:
@@ -177,17 +179,17 @@ def search(kinds, lanes, count, ahead, work):
         return count
     _start(kinds, lanes, all_of)
     for turn in range(TURNS):
-        carry(kinds, lanes, all_of, of[WAIT], lanes.y)
-        slopes(kinds, lanes, all_of, lanes.y)
+        carry(mu, gain, rate, th_rate, of, lanes.x, lanes.y, all_of, WAIT)
+        slopes(mu, gain, rate, th_rate, of, lanes.y, all_of)
         if not _turn(lanes, all_of):
             break
     if _one_by_one(kinds, lanes, count, ahead, work):
-        carry(kinds, lanes, all_of, of[WAIT], lanes.y)
-        slopes(kinds, lanes, all_of, lanes.y)
+        carry(mu, gain, rate, th_rate, of, lanes.x, lanes.y, all_of, WAIT)
+        slopes(mu, gain, rate, th_rate, of, lanes.y, all_of)
     return count
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def look(kinds, lanes, count):
     """START, SIZE, the terms of g, slowest first, and how often they change their sign."""
     mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
@@ -225,7 +227,7 @@ def look(kinds, lanes, count):
             last[j] = sign
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _sort_out(kinds, lanes, count):
     """What is known of each lane, from its states at both ends."""
     mu, gain, n_c = kinds.leak_rate[0], kinds.gain[0], kinds.rate.shape[1]
@@ -257,7 +259,7 @@ def _sort_out(kinds, lanes, count):
         high[j] = span[j]
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _arrange(lanes, count):
     """Those that never cross are dropped, and bumps stand in front; returns how many these are, and all that are left."""
     bumps, left, known = np.int64(0), np.int64(0), lanes.known
@@ -306,13 +308,13 @@ def _swap(lanes, j, k):
         term[q, j], term[q, k] = term[q, k], term[q, j]
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _peak(kinds, lanes, count, bumps):
     """HIGH at the zero of g, where its positive terms, all faster than the negative ones, come to be as small as these.
 
     The logarithm of their ratio is nearly linear in time.
     """
-    mu = kinds.leak_rate[0]
+    mu, gain, rate, th_rate = kinds.leak_rate[0], kinds.gain[0], kinds.rate[0], kinds.th_rate[0]
     of, known = lanes.of, lanes.known
     t, plus, minus, plus_rate, minus_rate = of[HIGH], of[PLUS], of[MINUS], of[WAIT], of[RISE]
     span, size = of[SPAN], of[SIZE]
@@ -322,21 +324,21 @@ def _peak(kinds, lanes, count, bumps):
         for j in range(count):
             plus[j], minus[j], plus_rate[j], minus_rate[j] = 0.0, 0.0, 0.0, 0.0
         for q in range(kinds.slots[0]):
-            rate, row = kinds.slot_rate[0, q], lanes.term[q]
+            r, row = kinds.slot_rate[0, q], lanes.term[q]
             for j in range(count):
-                e = row[j] * exponential(-rate * t[j]) if rate > 0.0 else row[j]
+                e = row[j] * exponential(-r * t[j]) if r > 0.0 else row[j]
                 up, down = e if e > 0.0 else 0.0, e if e < 0.0 else 0.0
                 plus[j] += up
                 minus[j] -= down
-                plus_rate[j] += rate * up
-                minus_rate[j] -= rate * down
+                plus_rate[j] += r * up
+                minus_rate[j] -= r * down
         for j in range(count):
             ratio = plus[j] / minus[j]
             apart = plus_rate[j] / plus[j] - minus_rate[j] / minus[j]
             new = t[j] + logarithm(ratio if (ratio > TINY) & (ratio < 1e300) else 1.0) / apart
             t[j] = (new if new < span[j] else span[j]) if new > 0.0 else 0.0
-    carry(kinds, lanes, count, t, lanes.y)
-    slopes(kinds, lanes, count, lanes.y)
+    carry(mu, gain, rate, th_rate, of, lanes.x, lanes.y, count, HIGH)
+    slopes(mu, gain, rate, th_rate, of, lanes.y, count)
     way, f1, f2 = of[WAY], of[F1], of[F2]
     for j in range(bumps):
         g, bend, top = f1[j] - mu * way[j], f2[j] + mu * f1[j], -way[j]
@@ -345,15 +347,16 @@ def _peak(kinds, lanes, count, bumps):
         known[j] = NEVER if sure & (top < -room) else (CROSSES if top > 2.0**-40 * size[j] else UNSURE)
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _start(kinds, lanes, count):
     """The first approximation: from the end that is nearer to the threshold."""
     of = lanes.of
+    mu, gain, rate, th_rate = kinds.leak_rate[0], kinds.gain[0], kinds.rate[0], kinds.th_rate[0]
     way_b, f1_b, f2_b, f3_b = of[E_LEAK], of[FED], of[PLUS], of[MINUS]
     way, f1, f2, f3, wait, high = of[WAY], of[F1], of[F2], of[F3], of[WAIT], of[HIGH]
     for j in range(count):
         way_b[j], f1_b[j], f2_b[j], f3_b[j] = way[j], f1[j], f2[j], f3[j]
-    slopes(kinds, lanes, count, lanes.x)
+    slopes(mu, gain, rate, th_rate, of, lanes.x, count)
     for j in range(count):
         ahead, back = approach(way[j], f1[j], f2[j], f3[j]), approach(way_b[j], f1_b[j], f2_b[j], f3_b[j])
         from_end = (f1[j] <= 0.0) | ((-way_b[j] < way[j]) & (f1_b[j] >= 0.0))
@@ -361,7 +364,7 @@ def _start(kinds, lanes, count):
         wait[j] = t if (t > 0.0) & (t < high[j]) else high[j]
 
 
-@compiled(**EXACT_BARE)
+@compiled(**EXACT_BARE_INLINE)
 def _turn(lanes, count):
     """One step towards where f is above 0 by its rounding, of those that are not there; returns whether there are any."""
     of, known, some = lanes.of, lanes.known, np.int64(0)
