@@ -24,7 +24,7 @@ from adjsnn.lif.cpu.glif import (
     write,
 )
 from adjsnn.lif.cpu.glif_cell import CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN, share
-from adjsnn.lif.cpu.glif_lanes import BEGIN, DRIVEN, F1, RISE, START, TH, WAIT, carry, filled, lanes_of, look, search
+from adjsnn.lif.cpu.glif_lanes import BEGIN, DRIVEN, F1, RISE, START, TH, VECTOR, WAIT, carry, filled, lanes_of, look, search
 from adjsnn.lif.cpu.glif_lanes import SPAN as LOOKED
 from adjsnn.lif.cpu.queue import pop, queue_of, roomier
 from adjsnn.lif.glif.errors import ABOVE, AT_THRESHOLD
@@ -351,10 +351,17 @@ def _candidates(kinds, columns, lanes, reach):
         some |= mark
     if not some:
         return np.int64(0)
-    count = np.int64(0)
-    for n in range(neurons):
-        columns.list[count] = n
-        count += marks[n]
+    count, whole = np.int64(0), neurons // VECTOR * VECTOR
+    for low in range(0, neurons, VECTOR):
+        if low < whole:  # few are marked, most often none of so many
+            there = np.int64(0)
+            for n in range(low, low + VECTOR):
+                there |= marks[n]
+            if there == 0:
+                continue
+        for n in range(low, min(low + VECTOR, neurons)):
+            columns.list[count] = n
+            count += marks[n]
     begin, driven, th = lanes.of[BEGIN], lanes.of[DRIVEN], lanes.of[TH]
     for j in range(count):
         n = columns.list[j]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adjsnn.lif.cpu.elementary import exponential
 from adjsnn.lif.cpu.glif_adjoint import (
     AT,
     COSTATES,
@@ -21,7 +22,6 @@ from adjsnn.lif.cpu.glif_adjoint import (
     spike_back,
 )
 from adjsnn.lif.cpu.glif_cell import E_BIAS, E_MU, SHARED, share
-from adjsnn.lif.cpu.elementary import exponential
 from adjsnn.lif.cpu.glif_lanes import fades
 from adjsnn.lif.layer import ARRIVAL, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
@@ -174,7 +174,7 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, y, wa
 
 @compiled(**EXACT_BARE_INLINE)
 def _foresee(kinds, y, way, log, begin, e):
-    """Exponentials of neurons that have events of their own one after the other, back from entry e; returns how many entries."""
+    """Exponentials for events of single neurons one after the other, back from entry e; returns how many entries."""
     count, slots = np.int64(0), np.int64(0)
     while count < CHUNK and e - count >= begin and (log.kind[e - count] == SPIKE or log.kind[e - count] == RELEASE):
         n, t = log.target[e - count], log.time[e - count]

@@ -32,9 +32,9 @@ class Lanes(NamedTuple):
     Attributes:
         neuron: (L,), which.
         known: (L,), NEVER, BUMP, CROSSES or UNSURE.
-        of: (20, L), numbers of each: BEGIN its time, ms; DRIVEN b and the drive; TH v_th; SPAN how long it is looked at; SIZE of
-            what f is a sum of; START f at the beginning; FIRST g there; HIGH no crossing comes later; TOP f there; WAIT how long
-            it is to the crossing, inf for none; others are for the search.
+        of: (19, L), numbers of each: BEGIN its time, ms; DRIVEN b and the drive; TH v_th; SPAN how long it is looked at; SIZE
+            of what f is a sum of; START f at the beginning; FIRST g there; HIGH no crossing comes later; WAIT how long it is to
+            the crossing, inf for none; others are for the search.
         x: (1 + P + H, L), v, c and h at the beginning.
         y: (1 + P + H, L), these at the crossing.
         term: (1 + P + H, L), the terms of g.
@@ -178,7 +178,7 @@ def search(kinds, lanes, count, ahead, work):
     if count == 0:
         return count
     _start(kinds, lanes, all_of)
-    for turn in range(TURNS):
+    for _ in range(TURNS):
         carry(mu, gain, rate, th_rate, of, lanes.x, lanes.y, all_of, WAIT)
         slopes(mu, gain, rate, th_rate, of, lanes.y, all_of)
         if not _turn(lanes, all_of):

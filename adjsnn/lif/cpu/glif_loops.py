@@ -1,6 +1,5 @@
 """Connects the fused loop of generalised LIF layers to arrays of a whole batch, as `loops.py` does that of LIF layers."""
 
-import os
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +25,7 @@ def forward(layer: GLIF, inputs: Events, start: GLIFState, trial: Trial) -> GLIF
     from adjsnn.lif.cpu.glif_cell import kinds_of  # noqa: PLC0415
 
     kinds = kinds_of(layer.neurons)
-    tables = _tables(layer, len(kinds.leak_rate))
+    tables = tables_of(layer, len(kinds.leak_rate))
     states = GLIFState._make([np.empty((len(trial.probes), *x.shape)) for x in start])
     groups = _groups(layer, inputs, trial)
     parts: list[Any] = [None] * len(groups)
@@ -63,7 +62,7 @@ def backward(
     from adjsnn.lif.cpu.glif_cell import kinds_of  # noqa: PLC0415
 
     kinds = kinds_of(layer.neurons)
-    tables = None if rates else _tables(layer, len(kinds.leak_rate))
+    tables = None if rates else tables_of(layer, len(kinds.leak_rate))
     groups = _groups(layer, inputs, trial)
     spikes, log_first, log = run.record
     history = glif_adjoint.History(run.spikes.first, spikes, log_first, log)
@@ -78,9 +77,7 @@ def backward(
         if tables is None:
             outcomes[k] = glif_adjoint.backward(layer, kinds, inputs, start, trial, history, wanted, first, last, rates, into)
         else:
-            outcomes[k] = glif_dense_adjoint.backward(
-                layer, kinds, tables, inputs, trial, history, wanted, first, last, into
-            )
+            outcomes[k] = glif_dense_adjoint.backward(layer, kinds, tables, inputs, trial, history, wanted, first, last, into)
 
     run_groups(work, groups)
     for outcome, time in outcomes:
@@ -91,12 +88,12 @@ def backward(
     return GLIFGradients(*sums[0], *own)
 
 
-def _tables(layer: GLIF, kinds: int) -> tuple[np.ndarray, np.ndarray] | None:
+def tables_of(layer: GLIF, kinds: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Weights as `glif_dense` takes them, or None: for neurons of several kinds, or spikes that reach few of them."""
     from adjsnn.lif.cpu.glif_dense import table_of  # noqa: PLC0415  loads the compiler
 
     receptors, n = layer.neurons.rate.shape[0] - len(layer.neurons.jump), len(layer.neurons.bias)
-    if kinds > 1 or os.environ.get("NODENSE"):
+    if kinds > 1:
         return None
     (incoming, first), (recurrent, second) = (table_of(x, receptors, n) for x in (layer.incoming, layer.recurrent))
     return (incoming, recurrent) if first and second else None
