@@ -161,26 +161,26 @@ def forward(layer, kinds, inputs, start, trial, first, last, states):
         while outcome == FULL:
             progress, outcome, n, t = _sample(layer, kinds, inputs, trial, cells, spikes, log, queue, progress, b, states)
             if outcome == FULL:
-                spikes = _more_spikes(spikes, progress.total + 1)
-                log = _more_log(log, progress.logged + len(trial.probes) + 3)
+                spikes = more_spikes(spikes, progress.total + 1)
+                log = more_log(log, progress.logged + len(trial.probes) + 3)
                 queue = roomier(queue, progress.queued + 2)
         if outcome != FINE:
             return counts, spikes, entries, log, (outcome, b, n), t
         counts[b - first], entries[b - first] = progress.total - total, progress.logged - logged
         total, logged = progress.total, progress.logged
     history = Log(log.time[:logged], log.kind[:logged], log.ref[:logged], log.target[:logged])
-    return counts, _these(spikes, total), entries, history, (FINE, 0, 0), 0.0
+    return counts, these(spikes, total), entries, history, (FINE, 0, 0), 0.0
 
 
 @compiled(**EXACT_PIECE)
-def _these(spikes, total):
+def these(spikes, total):
     """The spikes there are, without room for more."""
     time, neuron, speed, rise, over, released = spikes
     return Spikes(time[:total], neuron[:total], speed[:total], rise[:total], over[:total], released[:total])
 
 
 @compiled(**EXACT)
-def _more_spikes(spikes, size):
+def more_spikes(spikes, size):
     """The same in memory for at least `size`."""
     time, neuron, speed, rise, over, released = spikes
     return Spikes(
@@ -189,7 +189,7 @@ def _more_spikes(spikes, size):
 
 
 @compiled(**EXACT)
-def _more_log(log, size):
+def more_log(log, size):
     """Likewise."""
     return Log(grown(log.time, size), grown(log.kind, size), grown(log.ref, size), grown(log.target, size))
 
@@ -205,7 +205,7 @@ def _sample(layer, kinds, inputs, trial, cells, spikes, log, queue, progress, b,
     step, probe, coming, queued, pushed, first, total, logged = progress
     neurons, full = layer.neurons, (len(log.time) - len(trial.probes) - 2, len(queue.time) - 1)
     while True:
-        coming, queued, pushed = _come(layer.incoming, inputs, queue, coming, queued, pushed, inputs.first[b + 1], trial.t_end)
+        coming, queued, pushed = come(layer.incoming, inputs, queue, coming, queued, pushed, inputs.first[b + 1], trial.t_end)
         if total == len(spikes.time) or logged >= full[0] or queued >= full[1]:
             return Progress(step, probe, coming, queued, pushed, first, total, logged), FULL, step, 0.0
         arriving = queue.time[0] if queued > 0 else inf
@@ -214,7 +214,7 @@ def _sample(layer, kinds, inputs, trial, cells, spikes, log, queue, progress, b,
         t = min(own, arriving, ends)
         while probe < len(trial.probes) and trial.probes[probe] < t:
             _record(kinds, cells, trial.probes[probe], probe, b, states)
-            logged = _write(log, logged, trial.probes[probe], PROBE, probe, 0)
+            logged = write(log, logged, trial.probes[probe], PROBE, probe, 0)
             probe += 1
         if t > trial.t_end:
             return Progress(step, probe, coming, queued, pushed, first, total, logged), FINE, step, t
@@ -223,10 +223,10 @@ def _sample(layer, kinds, inputs, trial, cells, spikes, log, queue, progress, b,
                 if not _examine(kinds, cells, n, min(ends, trial.t_end)):
                     return progress, ABOVE, n, t
             elif cells.waits[n] == HELD:
-                logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - first, n)
+                logged = write(log, logged, t, RELEASE, cells.spike_of[n] - first, n)
                 _release(kinds, cells, spikes, n, t)
             else:
-                logged = _write(log, logged, t, SPIKE, total - first, n)
+                logged = write(log, logged, t, SPIKE, total - first, n)
                 _fire(neurons, kinds, cells, spikes, total, n, t)
                 queued, pushed = send(layer.recurrent, queue, queued, pushed, total - first, n, -1, t, trial.t_end)
                 total += 1
@@ -237,18 +237,18 @@ def _sample(layer, kinds, inputs, trial, cells, spikes, log, queue, progress, b,
             queued = pop(queue, queued)
             if ref < 0:
                 source = inputs.neuron[~ref]
-                logged = _write(log, logged, t, ARRIVAL, ~ref, q)
+                logged = write(log, logged, t, ARRIVAL, ~ref, q)
                 _arrive(layer.incoming, kinds, cells, q, t)
                 queued, pushed = send(layer.incoming, queue, queued, pushed, ref, source, q + 1, inputs.time[~ref], trial.t_end)
             else:
                 source = spikes.neuron[first + ref]
-                logged = _write(log, logged, t, RECURRENT, ref, q)
+                logged = write(log, logged, t, RECURRENT, ref, q)
                 _arrive(layer.recurrent, kinds, cells, q, t)
                 fired = spikes.time[first + ref]
                 queued, pushed = send(layer.recurrent, queue, queued, pushed, ref, source, q + 1, fired, trial.t_end)
         else:
             step += 1
-            logged = _write(log, logged, t, DRIVE, step, 0)
+            logged = write(log, logged, t, DRIVE, step, 0)
             set_bias(neurons.bias, kinds, cells, trial.drive, step, b, t)
             _line_up(kinds, cells)
 
@@ -274,7 +274,7 @@ def send(wiring, queue, queued, pushed, ref, source, group, t, t_end):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _come(wiring, inputs, queue, coming, queued, pushed, stop, t_end):
+def come(wiring, inputs, queue, coming, queued, pushed, stop, t_end):
     """Queue input spikes until none that is left can arrive before those in the queue."""
     while coming < stop and queued < len(queue.time) - 1 and (queued == 0 or inputs.time[coming] <= queue.time[0]):
         queued, pushed = send(wiring, queue, queued, pushed, ~coming, inputs.neuron[coming], -1, inputs.time[coming], t_end)
@@ -513,7 +513,7 @@ def _record(kinds, cells, t, probe, b, states):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _write(log, logged, t, kind, ref, target):
+def write(log, logged, t, kind, ref, target):
     """Enter in the log what happens; returns its new length."""
     log.time[logged], log.kind[logged], log.ref[logged], log.target[logged] = t, kind, ref, target
     return logged + 1

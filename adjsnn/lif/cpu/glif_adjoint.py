@@ -88,7 +88,7 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, error
     """Gradients of sample b; returns FINE, or GRAZING, a neuron, and when."""
     neurons, spikes, log, at = layer.neurons, history.spikes, history.log, history.first[b]
     step, row = len(trial.edges), len(costates.stack)
-    _begin(kinds, costates, neurons.bias, trial, history, b)
+    begin_back(kinds, costates, neurons.bias, trial, history, b)
     for e in range(history.log_first[b + 1] - 1, history.log_first[b] - 1, -1):
         what, ref, n, t = log.kind[e], log.ref[e], log.target[e], log.time[e]
         if what == ARRIVAL:
@@ -109,28 +109,28 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, error
             _back(kinds, costates, n, t, row + 1, into.neurons)
             if len(costates.stack) > 0:
                 _of_scales(neurons, kinds, costates, n, costates.stack[row], into.neurons)
-            if not _spike(neurons, kinds, costates, spikes, at + ref, error[ref], n, into.neurons):
+            if not spike_back(neurons, kinds, costates, spikes, at + ref, error[ref], n, into.neurons):
                 return GRAZING, n, t
         else:
             row -= len(kinds.of)
             for m in range(len(kinds.of)):
                 _back(kinds, costates, m, t, row + m, into.neurons)
             if what == PROBE:
-                _read(kinds, costates, cotangents, ref, b)
+                read_probe(kinds, costates, cotangents, ref, b)
             else:
-                _flush(costates, into, step, b)
+                flush(costates, into, step, b)
                 step -= 1
                 for m in range(len(kinds.of)):
                     costates.bias[m] = neurons.bias[m] + trial.drive[step, b, m]
     for m in range(len(kinds.of)):
         _back(kinds, costates, m, 0.0, m, into.neurons)
-    _flush(costates, into, step, b)
-    _leave(kinds, costates, into, b)
+    flush(costates, into, step, b)
+    leave(kinds, costates, into, b)
     return FINE, 0, 0.0
 
 
 @compiled(**EXACT_BARE)
-def _begin(kinds, costates, bias, trial, history, b):
+def begin_back(kinds, costates, bias, trial, history, b):
     """The costate of sample b at t_end: zero; neurons that are not released by then are held."""
     step = len(trial.edges)
     costates.shared[KIND], costates.shared[SPAN] = -1.0, -1.0
@@ -214,8 +214,8 @@ def _arrival(wiring, kinds, costates, group, t, row, d, d_weight, d_delay):
     return total
 
 
-@compiled(**EXACT_BARE)
-def _spike(neurons, kinds, costates, spikes, s, error, n, d):
+@compiled(**EXACT_BARE_INLINE)
+def spike_back(neurons, kinds, costates, spikes, s, error, n, d):
     """Back over spike s, of neuron n, whose time has the cotangent `error` beside its jumps (6.4); False where it grazes."""
     y, kind, n_c, n_j = costates.y[n], kinds.of[n], kinds.rate.shape[1], len(neurons.jump)
     lam_v, factor = y[LAM_V], neurons.reset_factor[n]
@@ -254,7 +254,7 @@ def _of_scales(neurons, kinds, costates, n, x, d):
 
 
 @compiled(**EXACT_BARE)
-def _read(kinds, costates, cotangents, probe, b):
+def read_probe(kinds, costates, cotangents, probe, b):
     """Add what a loss asks of the states at a probe."""
     n_c = kinds.rate.shape[1]
     for n in range(len(kinds.of)):
@@ -267,7 +267,7 @@ def _read(kinds, costates, cotangents, probe, b):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _flush(costates, into, step, b):
+def flush(costates, into, step, b):
     """What the biases have gathered over a step of the drive."""
     for n in range(len(costates.y)):
         into.neurons.bias[n] += costates.y[n, PUSHED]
@@ -277,7 +277,7 @@ def _flush(costates, into, step, b):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _leave(kinds, costates, into, b):
+def leave(kinds, costates, into, b):
     """The costate at time 0 is the gradient with respect to the state there."""
     n_c = kinds.rate.shape[1]
     for n in range(len(kinds.of)):

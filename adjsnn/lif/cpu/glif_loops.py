@@ -21,16 +21,20 @@ def forward(layer: GLIF, inputs: Events, start: GLIFState, trial: Trial) -> GLIF
     Raises:
         EventError: a neuron spikes more often than trial.limit, or is above its threshold after its reset.
     """
-    from adjsnn.lif.cpu import glif  # noqa: PLC0415  loads the compiler
+    from adjsnn.lif.cpu import glif, glif_dense  # noqa: PLC0415  load the compiler
     from adjsnn.lif.cpu.glif_cell import kinds_of  # noqa: PLC0415
 
     kinds = kinds_of(layer.neurons)
+    tables = tables_of(layer, len(kinds.leak_rate))
     states = GLIFState._make([np.empty((len(trial.probes), *x.shape)) for x in start])
     groups = _groups(layer, inputs, trial)
     parts: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
-        parts[k] = glif.forward(layer, kinds, inputs, start, trial, first, last, states)
+        if tables is None:
+            parts[k] = glif.forward(layer, kinds, inputs, start, trial, first, last, states)
+        else:
+            parts[k] = glif_dense.forward(layer, kinds, tables, inputs, start, trial, first, last, states)
 
     run_groups(work, groups)
     for *_, outcome, time in parts:
@@ -54,10 +58,11 @@ def backward(
     Raises:
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
-    from adjsnn.lif.cpu import glif_adjoint  # noqa: PLC0415  loads the compiler
+    from adjsnn.lif.cpu import glif_adjoint, glif_dense_adjoint  # noqa: PLC0415  load the compiler
     from adjsnn.lif.cpu.glif_cell import kinds_of  # noqa: PLC0415
 
     kinds = kinds_of(layer.neurons)
+    tables = None if rates else tables_of(layer, len(kinds.leak_rate))
     groups = _groups(layer, inputs, trial)
     spikes, log_first, log = run.record
     history = glif_adjoint.History(run.spikes.first, spikes, log_first, log)
@@ -69,7 +74,10 @@ def backward(
 
     def work(k: int, first: int, last: int) -> None:
         into = GLIFGradients(*sums[k], *own)
-        outcomes[k] = glif_adjoint.backward(layer, kinds, inputs, start, trial, history, wanted, first, last, rates, into)
+        if tables is None:
+            outcomes[k] = glif_adjoint.backward(layer, kinds, inputs, start, trial, history, wanted, first, last, rates, into)
+        else:
+            outcomes[k] = glif_dense_adjoint.backward(layer, kinds, tables, inputs, trial, history, wanted, first, last, into)
 
     run_groups(work, groups)
     for outcome, time in outcomes:
@@ -78,6 +86,17 @@ def backward(
         for whole, x in zip((*sums[0][0], *sums[0][1:]), (*part[0], *part[1:]), strict=True):
             whole += x
     return GLIFGradients(*sums[0], *own)
+
+
+def tables_of(layer: GLIF, kinds: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weights as `glif_dense` takes them, or None: for neurons of several kinds, or spikes that reach few of them."""
+    from adjsnn.lif.cpu.glif_dense import table_of  # noqa: PLC0415  loads the compiler
+
+    receptors, n = layer.neurons.rate.shape[0] - len(layer.neurons.jump), len(layer.neurons.bias)
+    if kinds > 1:
+        return None
+    (incoming, first), (recurrent, second) = (table_of(x, receptors, n) for x in (layer.incoming, layer.recurrent))
+    return (incoming, recurrent) if first and second else None
 
 
 def _nothing(layer: GLIF) -> tuple[Any, ...]:
