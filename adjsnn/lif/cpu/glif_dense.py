@@ -157,7 +157,7 @@ def forward(layer, kinds, tables, inputs, start, trial, first, last, states):
         progress, outcome, n, t = Progress(none, none, inputs.first[b], none, none, total, total, logged), FULL, none, 0.0
         while outcome == FULL:
             progress, outcome, n, t = _sample(
-                layer, kinds, tables, inputs, trial, columns, lanes, book, spikes, log, queue, progress, b, states
+                layer, kinds, tables, inputs, trial, (columns, lanes, book), spikes, log, queue, progress, b, states
             )
             if outcome == FULL:
                 spikes = more_spikes(spikes, progress.total + room)
@@ -208,9 +208,10 @@ def _begin(neurons, columns, start, trial, b):
 
 
 @compiled(**EXACT_BARE)
-def _sample(layer, kinds, tables, inputs, trial, columns, lanes, book, spikes, log, queue, progress, b, states):
+def _sample(layer, kinds, tables, inputs, trial, memory, spikes, log, queue, progress, b, states):
     """Solve sample b from where its progress is, as far as there is room for what happens; as `glif._sample`."""
     step, probe, coming, queued, pushed, first, total, logged = progress
+    columns, lanes, book = memory
     room = len(book.time)
     while True:
         coming, queued, pushed = come(layer.incoming, inputs, queue, coming, queued, pushed, inputs.first[b + 1], trial.t_end)

@@ -83,16 +83,14 @@ def backward(layer, kinds, tables, inputs, trial, history, cotangents, first, la
     shared = np.empty(SHARED + 2 * n_c + n_h)
     costates = Costates(y.T, np.empty(neurons, np.bool_), np.empty(neurons), shared, np.empty((0, 1)))
     way = _way_of(neurons, len(y), max(CHUNK, neurons), SHARED + 2 * n_c + n_h)
-    incoming, recurrent = _sums_of(kinds, tables[0]), _sums_of(kinds, tables[1])
+    sums = _sums_of(kinds, tables[0]), _sums_of(kinds, tables[1])
     for b in range(first, last):
         error = cotangents.time[history.first[b] : history.first[b + 1]].copy()
-        outcome, n, t = _sample(
-            layer, kinds, inputs, trial, history, cotangents, b, costates, y, way, incoming, recurrent, error, into
-        )
+        outcome, n, t = _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, way, sums, error, into)
         if outcome != FINE:
             return (outcome, b, n), t
-    _spread(kinds, layer.incoming, incoming, into.in_weight, into.in_delay)
-    _spread(kinds, layer.recurrent, recurrent, into.rec_weight, into.rec_delay)
+    _spread(kinds, layer.incoming, sums[0], into.in_weight, into.in_delay)
+    _spread(kinds, layer.recurrent, sums[1], into.rec_weight, into.rec_delay)
     return (FINE, 0, 0), 0.0
 
 
@@ -130,9 +128,9 @@ def _spread(kinds, wiring, sums, d_weight, d_delay):
 
 
 @compiled(**EXACT_BARE)
-def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, y, way, incoming, recurrent, error, into):
+def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, way, sums, error, into):
     """Gradients of sample b; returns FINE, or GRAZING, a neuron, and when."""
-    neurons, spikes, log, at = layer.neurons, history.spikes, history.log, history.first[b]
+    neurons, spikes, log, at, y = layer.neurons, history.spikes, history.log, history.first[b], costates.y.T
     step, begin, e = len(trial.edges), history.log_first[b], history.log_first[b + 1] - 1
     begin_back(kinds, costates, neurons.bias, trial, history, b)
     way.now[0], way.size[0] = trial.t_end, 0
@@ -157,9 +155,9 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, y, wa
             continue
         _all_back(kinds, costates, y, way, t)
         if what == ARRIVAL:
-            into.time[ref] += _arrival(costates.held, y, incoming, log.target[e])
+            into.time[ref] += _arrival(costates.held, y, sums[0], log.target[e])
         elif what == RECURRENT:
-            error[ref] += _arrival(costates.held, y, recurrent, log.target[e])
+            error[ref] += _arrival(costates.held, y, sums[1], log.target[e])
         elif what == PROBE:
             read_probe(kinds, costates, cotangents, ref, b)
         else:
