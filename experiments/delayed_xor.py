@@ -3,6 +3,7 @@
     python experiments/delayed_xor.py                                80 QIF neurons with gated synapses
     python experiments/delayed_xor.py --network lif                  60 LIF neurons that jump, half of them with slow synapses
     python experiments/delayed_xor.py --network lif --slow-share 0   none with slow synapses
+    python experiments/delayed_xor.py --network lif --adaptation     none either; half of the neurons adapt
 
 Channel 1 carries two pulses of either sign with a variable delay between them, channel 2 a go cue some time later. After the
 cue the readout makes a positive pulse if the signs differed, a negative one if they were equal, and stays at zero if only one
@@ -20,8 +21,8 @@ answers are right.
 
 import math
 import sys
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -89,17 +90,18 @@ class LIF(TaskConfig):
     slow_share: Share | None = None
     """share of the neurons whose synapses are slow; 0: none; default: half of them, none with --adaptation"""
     adaptation: bool = False
-    """spikes hold their own neuron back, by a current or a higher threshold that lasts for some hundred ms"""
+    """spikes hold their own neuron back, by a current or a higher threshold that lasts for some hundred ms; settings that are
+    left at their defaults take those of ADAPTIVE then"""
     tau_adapt: tuple[Positive, Positive] = (150.0, 600.0)
     """shortest and longest time constant of that, spread evenly in logarithm over the neurons"""
-    adaptive_share: Share = 1.0
+    adaptive_share: Share = 0.5
     """share of the neurons that adapt"""
     jump_adapt: float = 0.0
     """what a spike adds to the current; 0: no such current"""
     jump_th: NotNegative = 0.05
     """what a spike adds to the threshold; 0: one that stays"""
     learn_adaptation: bool = False
-    """learn these jumps and time constants too"""
+    """learn these jumps and time constants too; thresholds are not lowered by spikes"""
     dt: Positive = 2.0
     """step of the input; spikes are located inside"""
     learning_rate: Positive = 0.01
@@ -125,6 +127,24 @@ class LIF(TaskConfig):
     """standard deviation of ∫ i dt of a recurrent spike, times √neurons"""
     slow_charge: Positive = 2.0
     """the same of slow synapses, over that of fast ones"""
+
+    def settled(self) -> Self:
+        left = {field.name for field in fields(self) if getattr(self, field.name) == field.default}
+        given = {name: value for name, value in ADAPTIVE.items() if name in left} if self.adaptation else {}
+        return replace(self, **given)
+
+
+ADAPTIVE: dict[str, Any] = {
+    "iterations": 500,
+    "learning_rate": 0.006,
+    "mastered": 0.9,
+    "longer": 0.01,
+    "activity_cost": 0.02,
+    "bias_start": 1.3,
+    "w_in_start": 3.0,
+    "charge_start": 30.0,
+}
+"""Other defaults with adaptation, which holds a network back: it starts stronger, and its delays get longer more slowly."""
 
 
 SHORTEST = 1.0  # ms, of learnt time constants
@@ -256,6 +276,9 @@ class LIFXor(DelayedXor[LIF]):
             self.part = min(1.0, self.part + self.config.longer)
         if self.config.learn_adaptation:
             net.project_(tau_min=SHORTEST)
+            with torch.no_grad():
+                for jump in net.jump_th:
+                    jump.clamp_(min=0.0)
 
     def state(self) -> dict[str, Any]:
         return {"part": self.part, "right": self.right}

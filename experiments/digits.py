@@ -4,8 +4,8 @@
     python experiments/digits.py --quick            one
 
 Each pixel of scikit-learn's 8 x 8 pictures is two input neurons: one spikes the earlier the brighter it is, the other the
-earlier the darker. A convolution of LIF neurons and a dense layer of ten follow. Spikes are located and gradients computed event
-by event, without a time grid; the loss is the cross-entropy of first spike times (docs/equations.md, 2.14).
+earlier the darker. A convolution of LIF neurons and a dense layer of ten follow. Spikes are located and gradients computed
+event by event, without a time grid; the loss is the cross-entropy of first spike times (docs/equations.md, 2.14).
 
 A neuron that stays silent has no spike time and so no gradient. Remedies, outside the gradient: every window of the convolution
 gets the same number of input spikes, whatever the picture, and weights start so large that neurons spike; and where an output
@@ -51,9 +51,9 @@ class Config(TrainingConfig):
     span: Positive = 20.0
     """time over which the brightness of a pixel is spread"""
     t_end: Positive = 40.0
-    iterations: Count = 1500
+    iterations: Count = 2000
     batch: Count = 32
-    learning_rate: Positive = 0.01
+    learning_rate: Positive = 0.05
     """in units of the standard deviations of the random start"""
     rising: Share = 0.05
     """share of the training in which the learning rate rises to this; then it falls by a half cosine"""
@@ -70,10 +70,10 @@ class Config(TrainingConfig):
     wake: NotNegative = 1.0
     """how fast silent output neurons are woken, in learning rates; 0: not at all"""
     quick: bool = False
-    """300 iterations"""
+    """500 iterations"""
 
     def settled(self) -> Self:
-        return replace(self, iterations=300) if self.quick else self
+        return replace(self, iterations=500) if self.quick else self
 
 
 class Pictures(NamedTuple):
@@ -84,13 +84,14 @@ class Pictures(NamedTuple):
 
 
 def encode(pictures: Tensor, span: float) -> adjsnn.SpikeTrains:
-    """Spikes of two maps (S, 2, 8, 8): of the first at 0 for the brightest pixels, at `span` for the darkest; other way round."""
+    """Spikes of two maps, 128 neurons: in the first at 0 for the brightest and at `span` for the darkest pixels, in the second the
+    other way round."""
     both = torch.stack([1.0 - pictures, pictures], 1).flatten(1)
     return adjsnn.SpikeTrains.latency(both.to(torch.get_default_dtype()), span)
 
 
 def moved(pictures: Tensor, shifts: Tensor) -> Tensor:
-    """Pictures (S, 8, 8) moved by shifts (S, 2) in pixels, right and down, between pixels linearly; dark comes in at the edge."""
+    """Pictures (S, 8, 8) moved by shifts (S, 2) in pixels, right and down; between pixels linearly, dark beyond the edge."""
     places = 2.0 * (torch.arange(SIDE, dtype=pictures.dtype) + 0.5) / SIDE - 1.0
     y, x = torch.meshgrid(places, places, indexing="ij")
     grid = torch.stack([x, y], -1) - 2.0 / SIDE * shifts.to(pictures)[:, None, None]
