@@ -114,6 +114,8 @@ class LIF(TaskConfig):
     """weight of the mean over neurons of (rate / 60)²"""
     mastered: Share = 0.85
     """share of right answers in training (a running mean) from which delays and gaps get longer, from the shortest on"""
+    slipped: Share = 0.0
+    """share of right answers below which they get shorter again"""
     longer: NotNegative = 0.02
     """by how much of their range in each step"""
     activity_tau: Positive = 50.0
@@ -138,8 +140,9 @@ ADAPTIVE: dict[str, Any] = {
     "iterations": 500,
     "learning_rate": 0.006,
     "mastered": 0.9,
+    "slipped": 0.8,
     "longer": 0.01,
-    "activity_cost": 0.02,
+    "activity_cost": 0.03,
     "bias_start": 1.3,
     "w_in_start": 3.0,
     "charge_start": 30.0,
@@ -269,11 +272,13 @@ class LIFXor(DelayedXor[LIF]):
         return replace(self.config, delay=cut(self.config.delay), gap=cut(self.config.gap))
 
     def after_step(self, net: Any, batch: Trials, cost: Cost, rate: float) -> None:
-        """Make delays and gaps longer while most answers are right."""
+        """Make delays and gaps longer while most answers are right, shorter again where they no longer are."""
         right = decide(self.means(cost.sol, batch)) == batch.labels
         self.right = 0.9 * self.right + 0.1 * float(mean_over_processes(right.double().mean()))
         if self.right > self.config.mastered:
             self.part = min(1.0, self.part + self.config.longer)
+        elif self.right < self.config.slipped:
+            self.part = max(0.0, self.part - self.config.longer)
         if self.config.learn_adaptation:
             net.project_(tau_min=SHORTEST)
             with torch.no_grad():

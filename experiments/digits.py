@@ -84,8 +84,8 @@ class Pictures(NamedTuple):
 
 
 def encode(pictures: Tensor, span: float) -> adjsnn.SpikeTrains:
-    """Spikes of two maps, 128 neurons: in the first at 0 for the brightest and at `span` for the darkest pixels, in the second the
-    other way round."""
+    """Spikes of two maps, 128 neurons: in the first at 0 for the brightest and at `span` for the darkest pixels, in the second
+    the other way round."""
     both = torch.stack([1.0 - pictures, pictures], 1).flatten(1)
     return adjsnn.SpikeTrains.latency(both.to(torch.get_default_dtype()), span)
 
