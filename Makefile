@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Containers set it to write nothing; but without bytecode each of the many processes below compiles all of torch's Python.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow ptx simulate fuzz check format bench findings clean
+.PHONY: demo test test-slow ptx simulate fuzz check format bench findings crossval clean
 
 demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
@@ -60,6 +60,10 @@ findings:
 		if PYTHON="$(PYTHON)" sh "$$script"; then echo "as described"; else echo "NOT AS DESCRIBED"; changed="$$changed $$script"; fi; \
 	done; \
 	if [ -n "$$changed" ]; then echo "not as described:$$changed"; exit 1; fi
+
+# Spike times of independent simulators, each in an environment of its own.
+crossval:
+	for script in crossval/*.sh; do PYTHON="$(PYTHON)" sh "$$script" || exit 1; done
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; make PYTHON=..."'

@@ -163,5 +163,7 @@ class PatternsByAnyRule(ByAnyRule, SpikePatterns[PatternsTask]):
             super().after_step(net, batch, cost, rate)
 
 
+KINDS = (YinYangByAnyRule, XorByAnyRule, PatternsByAnyRule)
+
 if __name__ == "__main__":
-    sys.exit(main(YinYangByAnyRule, XorByAnyRule, PatternsByAnyRule))
+    sys.exit(main(*KINDS))

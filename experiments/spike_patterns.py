@@ -6,6 +6,8 @@
     python experiments/spike_patterns.py --task one_spike                 inputs in a row, one spike at a time that is set
     python experiments/spike_patterns.py --task many                      1000 inputs, 300 hidden neurons, 500 trains
     python experiments/spike_patterns.py --task many --adjoint superspike_random     or superspike_uniform: its feedback
+    python experiments/spike_patterns.py --task many --adjoint superspike_uniform --ceiling 5     with slow hidden neurons
+    python experiments/spike_patterns.py --task many --hidden-rate 0      with hidden neurons that stay as they start
     python experiments/spike_patterns.py --task many --hidden 0           without hidden neurons
     python experiments/spike_patterns.py --task picture                   a picture in spikes: a row is a neuron
 
@@ -71,7 +73,7 @@ class OneTrain(TrainingConfig):
     learning_rate: Positive = 0.04
     """the longest step of a weight; it falls by a half cosine"""
     hidden_rate: NotNegative = 0.3
-    """learning rate of hidden neurons over that"""
+    """learning rate of hidden neurons over that; 0: their weights stay as they start"""
     decay: Annotated[float, Range(0.0, 1.0, above=True)] = math.exp(-0.5 / 30.0)
     """of the largest squared gradient, of a step"""
     clip: NotNegative = 0.0
@@ -244,7 +246,8 @@ class SpikePatterns(Experiment[C]):
 
     def optimiser(self, net: adjsnn.LIFNetwork) -> torch.optim.Optimizer:
         rate = self.config.learning_rate
-        hidden = [{"params": [w], "lr": self.config.hidden_rate * rate} for w in list(net.w_in)[:-1]]
+        share = self.config.hidden_rate
+        hidden = [{"params": [w], "lr": share * rate} for w in list(net.w_in)[:-1] if share]
         return RMaxProp([{"params": [net.w_in[-1]]}, *hidden], rate, self.config.decay)
 
     def batch(self, generator: torch.Generator, step: int) -> Pattern:
@@ -267,9 +270,10 @@ class SpikePatterns(Experiment[C]):
         """Weights from neurons that spiked move, up into those that spiked too rarely, down into those that did too often."""
         counts = [trains.counts()[0] for trains in (batch.x, *cost.sol.layer_spikes)]
         missing = [*((n == 0).long() for n in counts[1:-1]), batch.target.counts()[0] - counts[-1]]
+        learning = [*(bool(self.config.hidden_rate) for _ in missing[:-1]), True]
         with torch.no_grad():
-            for w, before, short in zip(net.w_in, counts[:-1], missing, strict=True):
-                w.add_(self.config.wake * rate * short.sign()[:, None] * (before > 0).to(w))
+            for w, before, short, learns in zip(net.w_in, counts[:-1], missing, learning, strict=True):
+                w.add_(learns * self.config.wake * rate * short.sign()[:, None] * (before > 0).to(w))
 
     def evaluate(self, net: adjsnn.LIFNetwork, split: Split) -> dict[str, float]:
         """The distance over that of silence, on the clock of the rule and of the event-exact network; spikes."""

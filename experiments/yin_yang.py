@@ -3,14 +3,20 @@
     python experiments/yin_yang.py --threads 2                        train, under a minute
     python experiments/yin_yang.py --threads 2 --quick                ten seconds
     python experiments/yin_yang.py --learn weights delays             transmission delays as well
+    python experiments/yin_yang.py --answer readout --adjoint surrogate       by surrogate gradients, on a clock
 
 Three classes of points in a disc (yin, yang, the two eyes; Kriener, Göltz and Petrovici 2022) reach a layer of LIF neurons as
 spikes at x, y, 1-x, 1-y and a fifth at 0. The class is the output neuron that spikes first. Spikes are located and gradients
 computed event by event, without a time grid; the loss is the cross-entropy of first spike times (docs/equations.md, 2.14).
 
-A neuron that stays silent has no spike time and so no gradient. Remedy, outside the gradient: after each step, weights into an
-output neuron that was silent though its own class was shown rise by `wake` times the learning rate, if their hidden neurons
-spiked.
+With `--answer readout` there are no output neurons: the class is the channel of a filtered readout of the hidden spikes whose
+integral over the trial is largest (2.18), and the loss the cross-entropy of these integrals. Each hidden spike adds to them,
+the more the earlier it comes. Surrogate gradients learn from them what they do not learn from first spike times
+(docs/rules/surrogate_bptt.md).
+
+An output neuron that stays silent has no spike time and so no gradient. Remedy, outside the gradient: after each step, weights
+into an output neuron that was silent though its own class was shown rise by `wake` times the learning rate, if their hidden
+neurons spiked.
 """
 
 import math
@@ -21,7 +27,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import cross_entropy, one_hot
 
 import adjsnn
 from adjsnn import plotting
@@ -61,6 +67,11 @@ class Config(TrainingConfig):
     """of Adam with betas 0.9 and 0.99, for weights"""
     times_learning_rate: Positive = 0.05
     """for delays and time constants, ms"""
+    answer: Literal["first_spike", "readout"] = "first_spike"
+    """first_spike: the output neuron that spikes first; readout: the channel of a filtered readout of the hidden spikes whose
+    integral is largest, without output neurons"""
+    tau_out: Constant = 20.0
+    """of that readout"""
     rising: Share = 0.05
     """share of the training in which the learning rates rise to these values; then they fall by a half cosine"""
     clip: NotNegative = 0.0
@@ -70,7 +81,7 @@ class Config(TrainingConfig):
     tau0: Positive = 0.5
     alpha: NotNegative = 0.001
     tau1: Positive = 6.4
-    """of the loss"""
+    """of the loss of first spikes"""
     wake: NotNegative = 1.0
     """how fast silent output neurons are woken, in learning rates; 0: not at all"""
     quick: bool = False
@@ -132,16 +143,24 @@ def wake(net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, labels: Tensor, rise: 
     net.w_in[-1].add_(rise * shares[:, :-1] / shares[:, -1:].clamp(min=1e-9))
 
 
-def draw_map(axes: Axes, net: adjsnn.LIFNetwork, held_out: Points, first: Tensor, config: Config) -> None:
-    """Answers over the whole disc, and held-out points with those answered wrong."""
+def scores_of(sol: adjsnn.LIFSolution, answer: str) -> Tensor:
+    """What is largest for the class that is answered, (S, 3): minus first spike times, or integrals of the readout."""
+    if answer == "first_spike":
+        return -sol.first_spike_times()
+    start = sol.layer_spikes[0].time.new_zeros(sol.layer_spikes[0].batch)
+    return sol.readout_integral(start, start + sol.t_end)
+
+
+def draw_map(axes: Axes, net: adjsnn.LIFNetwork, held_out: Points, wrong: Tensor, config: Config) -> None:
+    """Answers over the whole disc without a clock, and held-out points with those answered wrong."""
     side = np.linspace(0.0, 1.0, 161)
     grid = torch.from_numpy(np.stack(np.meshgrid(side, side), -1).reshape(-1, 2))
     inside = torch.hypot(grid[:, 0] - RADIUS, grid[:, 1] - RADIUS) <= RADIUS
-    found = adjsnn.solve(net, encode(grid[inside], config.span), t_end=config.t_end).first_spike_times().argmin(1)
+    sol = adjsnn.solve(net, encode(grid[inside], config.span), t_end=config.t_end)
+    found = scores_of(sol, config.answer).argmax(1)
     answers = np.full(len(grid), np.nan)
     answers[inside.numpy()] = found.numpy()
     answers = answers.reshape(len(side), len(side))
-    wrong = first.argmin(1) != held_out.labels
     for k, name in enumerate(CLASSES):
         axes.contourf(side, side, answers == k, levels=[0.5, 1.5], colors=[plotting.COLOURS[k]], alpha=0.45)
         points = held_out.points[(held_out.labels == k) & ~wrong]
@@ -152,19 +171,21 @@ def draw_map(axes: Axes, net: adjsnn.LIFNetwork, held_out: Points, first: Tensor
     axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(-0.02, 1.0), handletextpad=0.1)
 
 
-def draw_first_spikes(axes: Axes, labels: Tensor, first: Tensor, config: Config) -> None:
-    """How far the right neuron is ahead of the others."""
-    right = first.gather(1, labels[:, None]).squeeze(1).clamp(max=config.t_end)
-    others = torch.where(one_hot(labels, 3).bool(), float("inf"), first).amin(1).clamp(max=config.t_end)
+def draw_margins(axes: Axes, labels: Tensor, scores: Tensor, config: Config) -> None:
+    """How far the right neuron or channel is ahead of the others."""
+    mine = one_hot(labels, 3).bool()
+    right, others = scores.gather(1, labels[:, None]).squeeze(1), scores.masked_fill(mine, -float("inf")).amax(1)
+    names = ("integral of the right channel", "largest of the others")
+    if config.answer == "first_spike":
+        right, others = (-right).clamp(max=config.t_end), (-others).clamp(max=config.t_end)
+        names = ("first spike of the right neuron (ms)", "earliest of the others (ms)")
     for k, name in enumerate(CLASSES):
         axes.scatter(right[labels == k], others[labels == k], s=4, lw=0, color=plotting.COLOURS[k], label=name)
     low, high = float(torch.minimum(right, others).min()) - 1.0, float(torch.maximum(right, others).max()) + 1.0
     axes.plot([low, high], [low, high], color=plotting.INK, lw=0.6, ls="--")
-    axes.set(
-        xlabel="first spike of the right neuron (ms)", ylabel="earliest of the others (ms)", xlim=(low, high), ylim=(low, high)
-    )
+    axes.set(xlabel=names[0], ylabel=names[1], xlim=(low, high), ylim=(low, high))
     axes.set_aspect("equal")
-    axes.set_title("above the line: answered right", loc="left")
+    axes.set_title(f"{'above' if config.answer == 'first_spike' else 'below'} the line: answered right", loc="left")
 
 
 class YinYang(Experiment[Config]):
@@ -187,9 +208,12 @@ class YinYang(Experiment[Config]):
 
     def network(self) -> adjsnn.LIFNetwork:
         config = self.config
+        read = config.answer == "readout"
         return adjsnn.LIFNetwork(
             5,
-            (config.hidden, 3),
+            (config.hidden,) if read else (config.hidden, 3),
+            n_out=3 if read else None,
+            tau_out=config.tau_out,
             tau_mem=config.tau_mem,
             tau_syn=config.tau_syn,
             delays=config.delay if "delays" in config.learn else None,
@@ -220,6 +244,8 @@ class YinYang(Experiment[Config]):
 
     def loss(self, sol: adjsnn.LIFSolution, labels: Tensor) -> Tensor:
         config = self.config
+        if config.answer == "readout":
+            return cross_entropy(scores_of(sol, config.answer), labels)
         return first_spike_cross_entropy(sol, labels, tau0=config.tau0, alpha=config.alpha, tau1=config.tau1)
 
     def solve(self, net: adjsnn.LIFNetwork, x: adjsnn.SpikeTrains) -> adjsnn.LIFSolution:
@@ -230,19 +256,20 @@ class YinYang(Experiment[Config]):
         return Cost(self.loss(sol, batch.labels), sol)
 
     def after_step(self, net: adjsnn.LIFNetwork, batch: Points, cost: Cost, rate: float) -> None:
-        wake(net, cost.sol, batch.labels, self.config.wake * rate)
+        if self.config.answer == "first_spike":
+            wake(net, cost.sol, batch.labels, self.config.wake * rate)
         net.project_(tau_min=SHORTEST, tau_max=LONGEST, margin=0.1)
 
     def evaluate(self, net: adjsnn.LIFNetwork, split: Split) -> dict[str, float]:
-        """Accuracy, loss, hidden spikes and silence."""
+        """Accuracy, loss, hidden spikes, and how often the output neuron of the class is silent."""
         data = self.data[split]
         sol, labels = self.solve(net, data.x), data.labels
-        first = sol.first_spike_times()
+        scores = scores_of(sol, self.config.answer)
         return {
-            "accuracy": float((first.argmin(1) == labels).double().mean()),
+            "accuracy": float((scores.argmax(1) == labels).double().mean()),
             "loss": float(self.loss(sol, labels)),
             "hidden_spikes": sol.stats.spikes[0] / (data.x.batch * self.config.hidden),
-            "silent": float(first.gather(1, labels[:, None]).isinf().double().mean()),
+            "silent": float(scores.gather(1, labels[:, None]).isinf().double().mean()),
         }
 
     def objective(self, found: dict[str, float]) -> float:
@@ -259,21 +286,22 @@ class YinYang(Experiment[Config]):
     def figures(self, net: adjsnn.LIFNetwork) -> dict[str, Figure]:
         config, held_out = self.config, self.data["held_out"]
         sol = self.solve(net, held_out.x)
-        first = sol.first_spike_times()
+        scores = scores_of(sol, config.answer).detach()
         decisions = plotting.new_figure(7.0, 3.4)
         left, right = decisions.subplots(1, 2)
-        draw_map(left, net, held_out, first, config)
-        draw_first_spikes(right, held_out.labels, first, config)
+        draw_map(left, net, held_out, scores.argmax(1) != held_out.labels, config)
+        draw_margins(right, held_out.labels, scores, config)
 
         raster = plotting.new_figure(7.0, 3.6)
         axes = raster.subplots()
-        plotting.layers_raster(axes, {"input": held_out.x, "hidden": sol.layer_spikes[0], "output": sol.layer_spikes[1]})
-        (x, y), name, answer = held_out.points[0].tolist(), CLASSES[int(held_out.labels[0])], CLASSES[int(first[0].argmin())]
-        earliest = float(first[0].amin())
-        axes.set_title(
-            f"one held-out point, ({x:.2f}, {y:.2f}), of class {name}; {answer} fires first, at {earliest:.1f} ms", loc="left"
-        )
-        axes.axvline(earliest, color=plotting.COLOURS[1], lw=0.6, ls=":")
+        plotting.layers_raster(axes, {"input": held_out.x, **dict(zip(("hidden", "output"), sol.layer_spikes, strict=False))})
+        (x, y), name, answer = held_out.points[0].tolist(), CLASSES[int(held_out.labels[0])], CLASSES[int(scores[0].argmax())]
+        said = f"read as {answer}"
+        if config.answer == "first_spike":
+            earliest = -float(scores[0].amax())
+            said = f"{answer} fires first, at {earliest:.1f} ms"
+            axes.axvline(earliest, color=plotting.COLOURS[1], lw=0.6, ls=":")
+        axes.set_title(f"one held-out point, ({x:.2f}, {y:.2f}), of class {name}; {said}", loc="left")
         return {"decision_map": decisions, "raster": raster, "events": plotting.event_diagnostics(sol, 0)}
 
 

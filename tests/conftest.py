@@ -31,6 +31,7 @@ INNER = (
     "adjsnn.lif.plain",
     "adjsnn.lif.plain_adjoint",
     "adjsnn.lif.autograd",
+    "adjsnn.lif.glif.voltage",
     "adjsnn.lif.clocked",
     "adjsnn.lif.clocked_problem",
     "adjsnn.lif.clocked_readout",

@@ -68,6 +68,24 @@ def lif(
     return Case(given, adjsnn.solve(net, x, y0=y0, ts=given["ts"], **options))
 
 
+def generalised(dtype: torch.dtype = F64, **options: Any) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    net = adjsnn.LIFNetwork(
+        5, (4, 3), recurrent=(True, False), receptors=(2, None), tau_syn=([3.0, 12.0], 5.0), rec_delays=1.0, n_out=2,
+        tau_adapt=[60.0], jump_adapt=[-0.2], tau_th=[15.0, 100.0], jump_th=[0.1, 0.05], reset="by", generator=generator,
+        learn=("weights", "tau_mem", "tau_syn", "v_th", "delays", "tau_adapt", "jump_adapt", "tau_th", "jump_th"),
+    )  # fmt: skip
+    with torch.no_grad():
+        for w in net.w_in:
+            w.mul_(2.0)
+    net = net.to(dtype)
+    x = random_spikes(3, batch=2, count=8, t_end=25.0).to(dtype=dtype)
+    x.time.requires_grad_()
+    y0 = [state._make(_uniform(x.shape, generator, dtype) for x in state) for state in net.initial_state(2)]
+    given: dict[str, Any] = {"net": net, "inputs": x, "y0": y0, "ts": torch.linspace(0.0, 25.0, 4, dtype=F64)}
+    return Case(given, adjsnn.solve(net, x, y0=y0, ts=given["ts"], **options))
+
+
 def _uniform(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     return (0.3 * torch.rand(*shape, generator=generator, dtype=F64)).to(dtype).requires_grad_()
 
@@ -120,6 +138,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "lif feed-forward driven": lambda: lif(driven=True, recurrent=False),
     "lif plain driven": lambda: lif(driven=True, kernels="plain"),
     "lif refractory": lambda: lif(refractory=2.0),
+    "lif generalised": generalised,
+    "lif generalised float32": lambda: generalised(F32),
     "smooth euler": lambda: smooth(method="euler"),
     "smooth rk4": lambda: smooth(method="rk4"),
     "smooth rk4 float32": lambda: smooth(dtype=F32, method="rk4"),
@@ -145,7 +165,8 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 # Their siblings run in make test; these, too, in make test-slow.
 SLOWER = (
-    "gated heun BPTT", "gated rk4 plain float32", "lif plain driven", "smooth rk4 substeps", "smooth heun sqrt",
+    "gated heun BPTT", "gated rk4 plain float32", "lif plain driven", "lif generalised float32",
+    "smooth rk4 substeps", "smooth heun sqrt",
     "smooth dopri5 two states", "smooth tsit5 driven by a module", "smooth dopri5 continuous", "smooth rk4 sensitivity",
     "smooth dopri5 backsolve", "smooth dopri5 BPTT", "events float32", "events sqrt", "events BPTT",
 )  # fmt: skip

@@ -35,10 +35,7 @@ def glif_options(level: Count, config: Mapping[str, Any], neurons: Count) -> tup
         raise ConfigurationError(f"config of type {type(config).__name__}", "a dict of parameters", "json.load(open(path))")
     factor = config.get("coeffs", {})
 
-    def given(name: str, where: Mapping[str, Any] = config, of: str = "config") -> Any:
-        if name not in where or where[name] is None:
-            raise ConfigurationError(f"{of} without {name}", f"{name}, which level {level} has", "a model of that level")
-        return where[name]
+    given = _Given(config, level)
 
     def scaled(name: str) -> float:
         return float(number(name, given(name))) * float(factor.get(name, 1.0))
@@ -59,32 +56,63 @@ def glif_options(level: Count, config: Mapping[str, Any], neurons: Count) -> tup
         "refractory": cut,
     }
     if level in (2, 4):
-        reset = given("params", given("voltage_reset_method"), "voltage_reset_method")
-        kept = float(number("a", given("a", reset, "voltage_reset_method"))) * float(factor.get("a", 1.0))
-        added = float(number("b", given("b", reset, "voltage_reset_method"))) * float(factor.get("b", 1.0)) * MILLI
-        options |= {"reset": kept, "v_reset": kept * v_th + added + (kept - 1.0) * rest * MILLI}
-        moves = given("params", given("threshold_dynamics_method"), "threshold_dynamics_method")
-        rate = positive(
-            "b_spike", given("b_spike", moves, "threshold_dynamics_method"), "a positive rate in 1/s", "b_spike=100"
-        )
-        jump = float(number("a_spike", given("a_spike", moves, "threshold_dynamics_method"))) * MILLI
-        options |= {"tau_th": [MILLI / rate], "jump_th": [jump * math.exp(rate * cut / MILLI)]}
+        options |= _resets(given, factor, v_th, rest * MILLI, cut)
     if level in (3, 4):
-        taus = [
-            positive("asc_tau_array", x, "positive times in s", "asc_tau_array=[0.1]") * MILLI for x in given("asc_tau_array")
-        ]
-        sizes, several = given("asc_amp_array"), factor.get("asc_amp_array", [1.0] * len(taus))
-        kept = config.get("AScurrent_reset_method", {}).get("params", {}).get("r", [1.0] * len(taus))
-        if not len(taus) == len(sizes) == len(several) == len(kept):
-            raise ConfigurationError(
-                f"{len(taus)} afterspike times and {len(sizes)} amplitudes", "one of each", "asc_tau_array as asc_amp_array"
-            )
-        options |= {
-            "tau_adapt": taus,
-            "jump_adapt": [
-                float(x) * float(y) * resistance * MILLI * math.exp(cut / t)
-                for x, y, t in zip(sizes, several, taus, strict=True)
-            ],
-            "scale_adapt": [float(x) for x in kept],
-        }
+        options |= _afterspike(given, config, factor, resistance, cut)
     return options, resistance * 1e-12 * MILLI
+
+
+class _Given:
+    """Parameters that a level has."""
+
+    def __init__(self, config: Mapping[str, Any], level: int) -> None:
+        self.config, self.level = config, level
+
+    def __call__(self, *path: str) -> Any:
+        """A parameter, or one inside of another.
+
+        Raises:
+            ConfigurationError: it is missing.
+        """
+        value: Any = self.config
+        for name in path:
+            if not isinstance(value, Mapping) or value.get(name) is None:
+                raise ConfigurationError(
+                    f"config without {'.'.join(path)}", f"{path[-1]}, which level {self.level} has", "a model of that level"
+                )
+            value = value[name]
+        return value
+
+
+def _resets(given: _Given, factor: Mapping[str, Any], v_th: float, rest: float, cut: float) -> dict[str, Any]:
+    """The reset rule and the threshold that spikes raise, of levels 2 and 4; voltages in mV."""
+    reset, moves = ("voltage_reset_method", "params"), ("threshold_dynamics_method", "params")
+    kept = number("a", given(*reset, "a")) * number("coeffs.a", factor.get("a", 1.0))
+    added = number("b", given(*reset, "b")) * number("coeffs.b", factor.get("b", 1.0)) * MILLI
+    rate = positive("b_spike", given(*moves, "b_spike"), "a positive rate in 1/s", "b_spike=100.0")
+    jump = number("a_spike", given(*moves, "a_spike")) * MILLI
+    return {
+        "reset": kept,
+        "v_reset": kept * v_th + added + (kept - 1.0) * rest,
+        "tau_th": [MILLI / rate],
+        "jump_th": [jump * math.exp(rate * cut / MILLI)],
+    }
+
+
+def _afterspike(
+    given: _Given, config: Mapping[str, Any], factor: Mapping[str, Any], resistance: float, cut: float
+) -> dict[str, Any]:
+    """Afterspike currents, of levels 3 and 4, as voltages in mV."""
+    taus = [positive("asc_tau_array", x, "positive times in s", "[0.1]") * MILLI for x in given("asc_tau_array")]
+    sizes, several = given("asc_amp_array"), factor.get("asc_amp_array", [1.0] * len(taus))
+    kept = config.get("AScurrent_reset_method", {}).get("params", {}).get("r", [1.0] * len(taus))
+    if not len(taus) == len(sizes) == len(several) == len(kept):
+        raise ConfigurationError(
+            f"{len(taus)} afterspike times and {len(sizes)} amplitudes", "one of each", "asc_tau_array as asc_amp_array"
+        )
+    volts = [number("asc_amp_array", x) * number("coeffs", y) * resistance * MILLI for x, y in zip(sizes, several, strict=True)]
+    return {
+        "tau_adapt": taus,
+        "jump_adapt": [x * math.exp(cut / t) for x, t in zip(volts, taus, strict=True)],
+        "scale_adapt": [number("r", x) for x in kept],
+    }

@@ -25,6 +25,6 @@ def injected(u: Tensor, layer: LIFLayer, own: Structure) -> Tensor:
         return u @ w.T
     each = w if own.synapses.shared is None else w[own.synapses.shared.to(w.device)]
     pre, post = own.synapses.pre.to(w.device), own.synapses.post.to(w.device)
-    matrix = torch.sparse_coo_tensor(torch.stack([post, pre]), each, (len(layer.v_th), own.sources))
+    matrix = torch.sparse_coo_tensor(torch.stack([post, pre]), each, (len(layer.v_th), own.sources), check_invariants=False)
     flat = torch.sparse.mm(matrix, u.reshape(-1, own.sources).T).T
     return flat.reshape(*u.shape[:2], len(layer.v_th))

@@ -60,4 +60,5 @@ class LIFProblem:
             _readout=self.readout,
             _ran=self.ran,
             _drive=self.drive,
+            _structures=trial.structures,
         )

@@ -11,8 +11,9 @@ from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
+from adjsnn.lif.glif import voltage as glif
 from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
-from adjsnn.lif.network import AnyState, LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer, LIFState, state_of
 from adjsnn.lif.readout import (
     Readout,
     filtered_readout,
@@ -24,6 +25,7 @@ from adjsnn.lif.readout import (
     windows,
 )
 from adjsnn.lif.run import LayerResult
+from adjsnn.lif.structure import Structure
 from adjsnn.lif.voltage import voltage_integral, voltage_max
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced
@@ -95,6 +97,7 @@ class LIFSolution:
     _readout: Readout | None = field(repr=False)
     _ran: Ran = field(repr=False)
     _drive: Drive | None = field(repr=False, default=None)
+    _structures: Sequence[Structure | None] = field(repr=False, default=())
     _seal: Seal = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +115,7 @@ class LIFSolution:
         """Threshold of each neuron at the times ts, v_th and what its spikes have added, (6.1); differentiable."""
         k = self._number(layer)
         v_th, h = self._layers[k].v_th, self.h[k]
-        return v_th.expand_as(self.v[k]) if h is None else v_th + h.sum(2)
+        return v_th.expand_as(self.v[k]).clone() if h is None else v_th + h.sum(2)
 
     @untraced
     def currents(self, layer: int = -1) -> Float[Tensor, "T B N"]:
@@ -252,12 +255,13 @@ class LIFSolution:
     def voltage_max(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """Largest voltage of each neuron over the trial, (2.11); differentiable. The threshold for a neuron that spikes.
 
-        Raises:
-            ConfigurationError: a generalised layer.
+        Of generalised layers, (6.5), it is searched neuron by neuron in Python, of those that are silent.
         """
         k = self._number(layer)
-        start = self._ordinary(k, "the largest voltage")
-        drive = self._drive if k == 0 else None
+        drive, own, start = self._drive if k == 0 else None, self._structures[k], self._y0[k]
+        if own is not None:
+            return glif.voltage_max(self._layers[k], own, self._fed_by(k), self._result(k), start, self.t_end, drive)
+        assert isinstance(start, LIFState)
         return voltage_max(self._layers[k], self._fed_by(k), self._result(k), start, self.t_end, drive)
 
     @untraced
@@ -265,31 +269,28 @@ class LIFSolution:
         """∫ v dt of each neuron over the trial, ms; differentiable.
 
         Raises:
-            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from, or a
-                generalised one.
+            ConfigurationError: a layer with refractory times, for which there is no balance to compute it from; a generalised
+                one without leak, with factors at spikes, or whose reset leaves out a moving threshold.
         """
         k = self._number(layer)
-        start = self._ordinary(k, "the integral of v")
         if bool((self._layers[k].refractory != 0.0).any()):
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
             )
-        result = self._result(k)
-        end = LIFState(result.v[-1], result.i[-1])
-        integral = voltage_integral(self._layers[k], self._fed_by(k), result, start, end, self.t_end)
+        result, own, start = self._result(k), self._structures[k], self._y0[k]
+        end = state_of(result.v[-1], result.i[-1], *(None if x is None else x[-1] for x in (result.a, result.h)))
+        if own is not None:
+            integral = glif.voltage_integral(self._layers[k], own, self._fed_by(k), result, start, end, self.t_end)
+        else:
+            assert isinstance(start, LIFState)
+            assert isinstance(end, LIFState)
+            integral = voltage_integral(self._layers[k], self._fed_by(k), result, start, end, self.t_end)
         if k == 0 and self._drive is not None:
             return integral + (self._drive.values.sum(0) * self._drive.dt).to(integral)
         return integral
 
     def _number(self, layer: object) -> int:
         return index("layer", layer, len(self._layers))
-
-    def _ordinary(self, layer: int, asked: str) -> LIFState:
-        """The state that an ordinary layer starts from."""
-        start = self._y0[layer]
-        if self._results[layer].run.speed is not None or not isinstance(start, LIFState):
-            raise ConfigurationError(f"{asked} of layer {layer}, a generalised one", "an ordinary layer", "sol.v at times ts")
-        return start
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""
@@ -357,7 +358,7 @@ def _flat(spikes: Events, n: int) -> Tensor:
 def _speeds(layer: LIFLayer, result: LayerResult) -> Tensor:
     """v̇ just before each spike, 1/ms, (2.7); of a generalised layer v̇ - θ̇, (6.4)."""
     if result.run.speed is not None:
-        return result.run.speed
+        return result.run.speed.clone()  # the backward pass reads it
     n = result.run.spikes.neuron
     v_th, bias, tau_mem = (x.detach().double() for x in (layer.v_th, layer.bias, layer.tau_mem))
     return (result.run.current + bias[n] - v_th[n]) / tau_mem[n]

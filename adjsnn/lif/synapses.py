@@ -89,6 +89,12 @@ class Synapses:
         """The order of the synapses by their sources, (E,)."""
         return self.pre.argsort(stable=True)
 
+    @cached_property
+    def in_order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """pre, post and receptor by their sources."""
+        assert isinstance(self.receptor, Tensor)
+        return self.pre[self.by_pre], self.post[self.by_pre], self.receptor[self.by_pre]
+
     def check(self, name: str, sources: int, neurons: int, receptors: int) -> None:
         """Refuse synapses that a layer of that many sources, neurons and receptors does not have.
 

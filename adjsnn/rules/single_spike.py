@@ -31,8 +31,8 @@ class SingleSpike:
     taken in one after the other, until the spike that they cause lies before the next. Spike times and gradients are those of
     `EventAdjoint` on the same network to rounding, found another way: a judge.
 
-    A neuron leaks nothing where tau_mem ≥ 1e12 t_end; weights and v_th then stand as w_in/tau_mem to v_th, τ_m v̇ = i. It spikes
-    once where refractory ≥ t_end. Any number of input spikes may arrive.
+    A neuron leaks nothing with leak=False, or where tau_mem ≥ 1e12 t_end; weights and v_th then stand as w_in/tau_mem to v_th,
+    τ_m v̇ = i. It spikes once where refractory ≥ t_end. Any number of input spikes may arrive.
 
     Raises:
         ConfigurationError: in a solve, what has no such closed form: neurons that leak or may spike twice, recurrence, a bias,
@@ -47,9 +47,16 @@ class SingleSpike:
         "arrivals times neurons",
     )
 
+    generalised: ClassVar[bool] = True  # neurons without leak; others it refuses itself
+
     def run_lif(self, problem: LIFProblem) -> LIFSolution:
         """Solve in closed form; gradients are those of the closed form."""
         _check(problem)
+        leaks = [x is None for x in problem.trial.structures]
+        layers = [
+            x if y else x._replace(tau_mem=torch.ones_like(x.tau_mem)) for x, y in zip(problem.layers, leaks, strict=True)
+        ]
+        problem = replace(problem, layers=layers)  # v̇ = i is τ_m v̇ = i with τ_m = 1 ms
         trial, results = problem.trial, list[LayerResult]()
         inputs, time = Events(trial.first, problem.time.detach().double(), trial.source), problem.time
         for layer, start in zip(problem.layers, problem.y0, strict=True):
@@ -79,8 +86,13 @@ def _check(problem: LIFProblem) -> None:
             raise _uncovered(f"recurrent weights in layer {k}", "layers one after the other", EVENT)
         if bool(layer.bias.any()):
             raise _uncovered(f"a bias in layer {k}", "bias=0.0, since v is driven by spikes alone", "an input that spikes at 0")
+        own = trial.structures[k]
+        if own is not None and (
+            own.leak or not own._replace(leak=True).ordinary or layer.tau_adapt is not None or layer.tau_th is not None
+        ):
+            raise _uncovered(f"layer {k}, more than a leak away from an ordinary one", "ordinary layers, or leak=False", EVENT)
         least = float(layer.tau_mem.detach().min())
-        if least < LEAKLESS * trial.t_end:
+        if own is None and least < LEAKLESS * trial.t_end:
             raise _uncovered(
                 f"tau_mem[{k}] of {least:g} ms, neurons that leak",
                 f"tau_mem ≥ {LEAKLESS:g} t_end = {LEAKLESS * trial.t_end:g} ms, with w_in in proportion",
@@ -194,7 +206,9 @@ class _Layer(FirstOrder):
         parts = [_first_spikes(layer, LIFState(v[part], i[part]), arrivals, t_end) for part, arrivals in _parts(inputs, layer)]
         found = _Found._make(torch.cat(x) for x in zip(*parts, strict=True))
         spikes, place = _in_order(found.time)
-        runs.append(LayerRun(spikes, found.current.flatten()[place], None, tuple(found[:3])))
+        current = found.current.flatten()[place]
+        speed = current / layer.tau_mem.double()[spikes.neuron]
+        runs.append(LayerRun(spikes, current, None, tuple(found[:3]), speed))
         ctx.inputs = inputs
         ctx.save_for_backward(time, *found[:3], place, *flat)
         ctx.set_materialize_grads(False)

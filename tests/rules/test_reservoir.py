@@ -143,6 +143,9 @@ def test_it_is_the_same_every_time_and_the_network_may_go_on():
     assert torch.equal(one.predict(x), predicted)
     with pytest.raises(ConfigurationError, match="w_in.0 changed"):
         one.write_()
+    net.float()
+    with pytest.raises(ConfigurationError, match=r"a network of torch.float32 frozen in another dtype"):
+        one.write_()
 
 
 def test_samples_do_not_hear_each_other_and_float32_is_close():

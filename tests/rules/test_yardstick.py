@@ -11,7 +11,7 @@ from adjsnn import ConfigurationError, EventAdjoint
 from adjsnn.gradcheck import angle
 from adjsnn.gradcheck.yardstick import compared
 from adjsnn.lif.autograd import attach
-from adjsnn.rules import FastSigmoid, SurrogateBPTT
+from adjsnn.rules import FastSigmoid, SurrogateBPTT, Triangle
 
 
 class Turned:
@@ -107,3 +107,46 @@ def test_bad_arguments(case):
     call, message = BAD[case]
     with pytest.raises(ConfigurationError, match=message):
         call(network(), spikes())
+
+
+def one_spike(weight=7.0):
+    """A neuron that spikes once, sooner the larger its input weight, and a readout of it; and its input."""
+    net = adjsnn.LIFNetwork(1, (1,), n_out=1, tau_out=20.0, dtype=torch.float64)
+    with torch.no_grad():
+        net.w_in[0].fill_(weight)  # 6.35 just reaches the threshold
+        net.w_out.fill_(1.0)
+    x = adjsnn.SpikeTrains.from_list([[(2.0, 0)]], n_neurons=1, t_max=60.0, dtype=torch.float64)
+    assert adjsnn.solve(net, x, t_end=60.0).stats.spikes == (1,)
+    return net, x
+
+
+END = torch.full((1,), 60.0, dtype=torch.float64)
+READ = {
+    "integral": lambda sol: sol.readout_integral(torch.zeros_like(END), END).sum(),
+    "last": lambda sol: sol.readout[-1].sum(),
+}
+
+
+@pytest.mark.parametrize("slope", [1.0, 10.0, 100.0])
+def test_a_surrogate_takes_an_earlier_spike_for_one_more(slope):
+    """An earlier spike has a larger integral, but has decayed more by the end; more of a spike would raise both.
+
+    So the surrogate has the exact sign of the integral, and the wrong one of the last value.
+    """
+    net, x = one_spike()
+    for name, cosine in (("integral", 1.0), ("last", -1.0)):
+        report = angle(net, x, READ[name], [SurrogateBPTT(FastSigmoid(slope))], dt=0.25, t_end=60.0, ts=END)
+        assert report.row("SurrogateBPTT", "w_in.0").cosine == pytest.approx(cosine)
+
+
+def test_a_gradient_through_a_spike_stays_where_the_slope_grows_as_the_clock_gets_finer():
+    """By 5 %, of the sum over steps for the integral over time. Of a slope that stays it grows with the number of steps."""
+    net, x = one_spike(10.0)
+
+    def ratio(dt, slope):
+        report = angle(net, x, READ["integral"], [SurrogateBPTT(Triangle(slope))], dt=dt, t_end=60.0)
+        return report.row("SurrogateBPTT", "w_in.0").ratio
+
+    assert ratio(0.05, 80.0) == pytest.approx(ratio(0.1, 40.0), rel=0.05)
+    assert ratio(0.025, 160.0) == pytest.approx(ratio(0.1, 40.0), rel=0.05)
+    assert ratio(0.05, 40.0) > 1.5 * ratio(0.1, 40.0)

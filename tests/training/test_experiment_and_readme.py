@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +87,10 @@ def test_unknown_flags_end_with_a_message(capsys):
     assert caught.value.code != 0
 
 
-@pytest.mark.parametrize(("number", "printed"), [(0, "w_rec"), (1, "SpikeTrains")])
+@pytest.mark.parametrize(("number", "printed"), [(0, "w_rec"), (1, "SpikeTrains"), (2, "tensor")])
 def test_the_readme_examples_run(number, printed, capsys):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     assert len(examples[number].strip().splitlines()) <= 25
     exec(compile(examples[number], "README.md", "exec"), {"__name__": "readme"})
     assert printed in capsys.readouterr().out
@@ -153,3 +154,31 @@ def test_predictive_coding_reaches_its_targets(seed, tmp_path):
     assert found["cost"] <= 0.003
     assert found["spikes_per_s"] <= 60
     assert found["corr_rec"] >= 0.9
+
+
+def test_yin_yang_read_from_hidden_spikes(tmp_path):
+    """The answer is the largest integral over the trial of w_out times each hidden spike, filtered; on a clock and without."""
+    config = yin_yang.Config(hidden=20, answer="readout", tau_out=15.0, clock=0.05, dtype="float64")
+    experiment = yin_yang.YinYang(config)
+    net, data = experiment.network().double(), yin_yang.draw_points(30, 0, 30.0)
+    assert (net.layers, net.n_out) == ((20,), 3)
+    data = experiment.place(data)
+    cost = experiment.cost(net, data)
+    spikes = cost.sol.layer_spikes[0]
+    held = -torch.expm1((spikes.time - config.t_end) / config.tau_out).where(spikes.idx >= 0, 0.0)
+    by_hand = torch.zeros(30, 20, dtype=torch.float64).scatter_add(1, spikes.idx.clamp(min=0), held) @ net.w_out.T
+    torch.testing.assert_close(yin_yang.scores_of(cost.sol, "readout"), by_hand)
+    torch.testing.assert_close(cost.value, torch.nn.functional.cross_entropy(by_hand, data.labels))
+    on_clock = yin_yang.YinYang(replace(config, adjoint="surrogate"))
+    near = on_clock.cost(net, data)
+    assert abs(float((near.value - cost.value).detach())) < 0.02  # spike times are off by half a step, of 15 ms
+    near.value.backward()
+    assert bool(net.w_in[0].grad.any())
+    before = net.w_out.detach().clone()
+    on_clock.after_step(net, data, near, 1.0)
+    assert torch.equal(net.w_out, before)  # nothing is woken
+    few = ["--answer", "readout", "--adjoint", "surrogate", "--clock", "1.0", "--hidden", "8", "--iterations", "2"]
+    assert main(yin_yang.YinYang, argv=[*few, "--batch", "4", "--log-every", "1", "--runs", str(tmp_path)]) == 0
+    run = _only_run(tmp_path, "yin_yang")
+    assert _figures(run) == {"decision_map", "raster", "events", "history"}
+    assert 0.0 <= json.loads((run / "summary.json").read_text())["held_out"]["accuracy"] <= 1.0

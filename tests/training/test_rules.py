@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import compare_rules  # noqa: E402  the folder of scripts is not a package
+import without_gradient  # noqa: E402
 from credit_assignment import (  # noqa: E402
     PatternsByAnyRule,
     PatternsTask,
@@ -128,6 +129,48 @@ def test_rules_with_a_cost_of_their_own_reach_every_layer(tmp_path):
     assert all(abs(x) < 1.0 for x in read_metrics(folder)["cosine_local_errors"])
 
 
+def test_angles_of_drawn_spikes_are_the_same_at_each_evaluation():
+    """Whatever the global generator has drawn in between; it goes on from where it was."""
+    small = {"hidden": 4, "outputs": 2, "inputs": 10, "t_end": 100.0, "clock": 1.0}
+    experiment = PatternsByAnyRule(PatternsTask(**small, angles=("escape_noise",)))
+    net = experiment.network()
+    torch.manual_seed(1)
+    first, state = angles(experiment, net), torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert angles(experiment, net) == first
+    other = PatternsByAnyRule(PatternsTask(**small, angles=("escape_noise",), seed=1))
+    assert angles(other, net) != first
+
+
+def test_evolution_is_judged_by_the_mean_of_its_distribution(monkeypatch):
+    """And not by the best network that one batch has found."""
+    made = []
+
+    class Seen(rules.Evolution):
+        def __init__(self, net, **options):
+            super().__init__(net, **options)
+            made.append(self)
+
+    monkeypatch.setattr(without_gradient, "Evolution", Seen)
+    task = YinYangByAnyRule(YinYangTask(hidden=4, batch=4))
+    found, (evolution,) = without_gradient.evolved(task, 2), made
+
+    def held():
+        return torch.cat([p.detach().flatten() for p in evolution.net.parameters() if p.requires_grad])
+
+    kept = held()
+    torch.testing.assert_close(kept, evolution._parameters(evolution._strategy.mean).to(kept))
+    evolution.keep = "best"
+    evolution.write_()
+    assert not torch.equal(kept, held())
+    evolution.keep = "mean"
+    evolution.write_()
+    with torch.no_grad():
+        assert task.evaluate(evolution.net, "held_out") == found
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -149,8 +192,9 @@ def test_what_does_not_go_together_is_refused_before_there_is_a_folder(flags, me
 def test_all_rules_on_one_page(tmp_path, monkeypatch, capsys):
     """Two seeds of two steps; what is finished is not run again, and an unknown task is refused. Two rules a task."""
     monkeypatch.chdir(tmp_path)
-    few = {name: task._replace(rules=("event", task.rules[-1])) for name, task in compare_rules.TASKS.items()}
-    monkeypatch.setattr(compare_rules, "TASKS", few)
+    for name, task in compare_rules.TASKS.items():
+        few = task._replace(rules=("event", task.rules[-1]), clocks=task.clocks[:2])
+        monkeypatch.setitem(compare_rules.TASKS, name, few)
     flags = "--flags=--iterations 2 --batch 4 --log-every 1"
     argv = ["--seeds", "2", "--generations", "1", flags, "--runs", str(tmp_path), "--page", str(tmp_path / "page.md")]
     assert compare_rules.main(argv) == 0, capsys.readouterr().err
@@ -158,6 +202,16 @@ def test_all_rules_on_one_page(tmp_path, monkeypatch, capsys):
     for task in compare_rules.TASKS.values():
         assert f"## {task.title}" in page
         assert all(f"| {compare_rules.RULES[rule].label} |" in page for rule in task.rules)
+    assert page.count("\n| other counts, % |") == 2  # of one task, at the start and of what was kept
+    assert "| kept by exact trainings | 1 ms | 0.5 ms |" in page
+    measured = json.loads((tmp_path / "compare_rules" / "delayed_xor" / "clocks" / "seed-1" / "found.json").read_text())
+    start = read_metrics(next((tmp_path / "compare_rules" / "delayed_xor" / "event" / "seed-1").glob("*/*")))
+    for row, name in (
+        ("e-prop, random, slope × clock 5", "eprop_random"),
+        ("surrogate BPTT, slope × clock 30", "surrogate@30"),
+    ):
+        # The same cost at the same weights on the same batch as at the first evaluation of the training.
+        assert measured["start"]["1"][row] == pytest.approx(start[f"cosine_{name}"][0], rel=1e-9)
     assert {path.name for path in tmp_path.glob("*.png")} == {"page_slopes.png", "page_training.png"}
     folders = {str(path) for path in (tmp_path / "compare_rules").rglob("summary.json")}
     assert len(folders) == 2 * sum(len(task.rules) for task in compare_rules.TASKS.values())

@@ -78,6 +78,21 @@ def test_weights_move_where_numbers_of_spikes_are_wrong():
     torch.testing.assert_close(net.w_in[1] - before[1], expected)
 
 
+def test_hidden_neurons_may_stay_as_they_start():
+    """With a rate of 0: neither the optimiser moves their weights, nor is a silent one woken."""
+    experiment = sp.LearnMany(sp.Many(**SMALL, hidden=10, hidden_rate=0.0, wake=0.5))
+    net = experiment.network()
+    with torch.no_grad():
+        net.w_in[0][0] = 0.0
+    before = [w.clone() for w in net.w_in]
+    optimiser, cost = experiment.optimiser(net), experiment.cost(net, experiment.pattern)
+    cost.value.backward()
+    optimiser.step()
+    experiment.after_step(net, experiment.pattern, cost, 0.1)
+    assert torch.equal(net.w_in[0], before[0])
+    assert not torch.equal(net.w_in[1], before[1])
+
+
 @pytest.mark.parametrize("task", ["one_spike", "one_train", "many", "picture"])
 def test_a_short_run(task, tmp_path):
     short = ["--task", task, "--iterations", "2", "--inputs", "30", "--runs", str(tmp_path)]

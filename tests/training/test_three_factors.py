@@ -15,9 +15,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import three_factors  # noqa: E402  the folder of scripts is not a package
+import three_factors_measured as measured  # noqa: E402
 from predictive_coding import GatedPredictiveCoding, LIFPredictiveCoding  # noqa: E402
 from spike_pairs import attributed, costate  # noqa: E402
-from three_factors import Config, Curve, Pairs, examined, network, one_sided, told, window  # noqa: E402
+from three_factors_measured import Config, Curve, Pairs, examined, network, one_sided, told, window  # noqa: E402
 
 KINDS = GatedPredictiveCoding, LIFPredictiveCoding
 SMALL = Config(seeds=1, neurons=12, trials=3, duration=60.0, steps=3, lag=5.0)
@@ -25,7 +26,7 @@ SMALL = Config(seeds=1, neurons=12, trials=3, duration=60.0, steps=3, lag=5.0)
 
 def solved(name, seed=0):
     net, _ = network(name, seed, SMALL)
-    u, target = three_factors.trial(SMALL, torch.Generator().manual_seed(seed))
+    u, target = measured.trial(SMALL, torch.Generator().manual_seed(seed))
     y0 = net.initial_state(SMALL.trials)
     y0 = y0._replace(a_fast=y0.a_fast + 0.1, v=y0.v + 0.3)
     sol = adjsnn.solve(net, u, dt=SMALL.dt, y0=y0)
@@ -82,13 +83,13 @@ def test_the_window_of_a_lif_neuron_is_its_response_to_a_synapse():
     curves, *_ = Pairs.made("lif", "one", SMALL).gradients(SMALL.dt)
     lag = curves[-1].lag
     expected = np.where(lag > 0.0, np.exp(-lag / 20.0) - np.exp(-lag / 5.0), 0.0)
-    assert three_factors.correlated(curves[-1].mean, expected) > 0.995
+    assert measured.correlated(curves[-1].mean, expected) > 0.995
 
 
 def test_windows():
     """What was made as a window is found, whichever way up."""
     lag = np.arange(-40.0, 41.0)
-    y = three_factors.stdp(lag, 1.0, 12.0, 0.4, 25.0)
+    y = measured.stdp(lag, 1.0, 12.0, 0.4, 25.0)
     curves = {sign: Curve(lag, -sign * 3.0 * y, 0.0 * lag) for sign in (-1, 1)}
     for sign, curve in curves.items():
         found = window(curve, sign)
@@ -106,7 +107,7 @@ def test_windows():
 
 def test_what_is_said_of_a_network():
     net, generator = network("qif", 0, SMALL)
-    three_factors.train(net, SMALL, generator)
+    measured.train(net, SMALL, generator)
     found = examined(net, 0, SMALL)
     assert found.numbers["sum_off"] < 1e-10
     assert 0.0 < found.numbers["same_sign"] < 1.0
@@ -125,7 +126,7 @@ def test_the_script_writes_a_page_a_picture_and_numbers(tmp_path, capsys):
     (path,) = (tmp_path / "three_factors").glob("*/numbers.json")
     numbers = json.loads(path.read_text())["numbers"]
     for name in ("lif", "qif"):
-        one, regular, in_turn = (numbers[f"pairs, {name}, {protocol}"] for protocol in three_factors.PROTOCOLS)
+        one, regular, in_turn = (numbers[f"pairs, {name}, {protocol}"] for protocol in measured.PROTOCOLS)
         assert abs(one["earlier"]["lobes"]) < 0.05
         assert regular["earlier"]["lobes"] > 0.5
         assert in_turn["earlier"]["lobes"] < -0.5

@@ -87,10 +87,9 @@ def _connections(
             spread = delays[:, None] if delays.dim() == 1 else delays.T
             delays = spread.expand(m, n)[:, :, None].expand(m, n, k).reshape(-1)
         return _sorted(weight, delays, pre, post, receptor, m)
-    assert isinstance(synapses.receptor, Tensor)
     order = synapses.by_pre
     weight = weights[order if synapses.shared is None else synapses.shared[order]]
-    pre, post, receptor = (x[order] for x in (synapses.pre, synapses.post, synapses.receptor))
+    pre, post, receptor = synapses.in_order
     if delays is not None:
         delays = delays.expand(len(order)) if delays.numel() == 1 else delays[order]
     return _sorted(weight, delays, pre, post, receptor, m)

@@ -28,7 +28,7 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
     x, push = float(state.v) - v_th, gain * float(bias) - mu * v_th
     currents = [(gain * c, r) for c, r in zip(state.c.tolist(), p.rate.tolist(), strict=True) if c != 0.0]
     moving = [(h, s) for h, s in zip(state.h.tolist(), p.th_rate.tolist(), strict=True) if h != 0.0]
-    g = _collected([(push, 0.0), *currents, *(((s - mu) * h, s) for h, s in moving)])
+    g = collected([(push, 0.0), *currents, *(((s - mu) * h, s) for h, s in moving)])
     # f and g times e^{slowest t}: of a long silence as well the sign is that of the slowest part.
     slowest = min(
         [0.0] * (push != 0.0) + [mu] * (x != 0.0 or bool(currents)) + [rate for _, rate in currents + moving], default=0.0
@@ -36,8 +36,8 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
 
     def gap(t: float) -> tuple[float, float]:
         f = x * exp(-(mu - slowest) * t) if x != 0.0 else 0.0
-        f += push * _kernel(mu, 0.0, t) if push != 0.0 else 0.0
-        f += sum(c * _kernel(mu - slowest, r - slowest, t) for c, r in currents)
+        f += push * of_numbers(mu, 0.0, t) if push != 0.0 else 0.0
+        f += sum(c * of_numbers(mu - slowest, r - slowest, t) for c, r in currents)
         f -= sum(h * exp(-(s - slowest) * t) for h, s in moving)
         return f, _value(g, slowest, t)
 
@@ -59,7 +59,7 @@ def pieces(terms: Terms, horizon: float) -> list[Piece]:
     if not changes:
         return [(0.0, horizon, bool(terms) and terms[0][0] > 0.0)]
     slowest, rate = terms[0][1], terms[changes[0]][1]
-    below = _collected([(gamma * (rate - other), other) for gamma, other in terms])
+    below = collected([(gamma * (rate - other), other) for gamma, other in terms])
 
     def sum_and_slope(t: float) -> tuple[float, float]:
         return _value(terms, slowest, t), _value(below, slowest, t)
@@ -87,7 +87,8 @@ def _joined(found: list[Piece]) -> list[Piece]:
     return joined
 
 
-def _collected(terms: Terms) -> Terms:
+def collected(terms: Terms) -> Terms:
+    """The same sum, each rate once, slowest first."""
     total: dict[float, float] = {}
     for gamma, rate in terms:
         total[rate] = total.get(rate, 0.0) + gamma
@@ -98,7 +99,7 @@ def _value(terms: Terms, slowest: float, t: float) -> float:
     return sum(gamma * exp(-(rate - slowest) * t) for gamma, rate in terms)
 
 
-def _kernel(a: float, b: float, t: float) -> float:
+def of_numbers(a: float, b: float, t: float) -> float:
     """K(a, b) of flow.kernel, of numbers."""
     apart = abs(b - a)
     return exp(-min(a, b) * t) * (-expm1(-apart * t) / apart if apart > 0.0 else t)

@@ -82,7 +82,7 @@ def derivative(
 @pytest.mark.parametrize("options", CASES)
 def test_gradients_are_those_of_differences(options, seed):
     rng = np.random.default_rng(seed)
-    problem = random_layer(rng, t_end=25.0 if seed else 18.0, batch=2 if seed else 1, **options)
+    problem = random_layer(rng, t_end=25.0, batch=2 if seed else 1, **options)
     layer, inputs, start, trial = problem
     run = forward(*problem)
     assert len(run.spikes.time) >= 3
