@@ -320,8 +320,8 @@ class LIFXor(DelayedXor[LIF]):
         return net
 
     @property
-    def adapting(self) -> dict[str, Tensor]:
-        """What spikes trigger in their own neuron, each (1, N); neighbours have time constants far apart."""
+    def adapting(self) -> dict[str, Any]:
+        """What spikes trigger in their own neuron, (1, N) each by the name of its parameter."""
         config = self.config
         if not config.adaptation:
             return {}
@@ -329,7 +329,7 @@ class LIFXor(DelayedXor[LIF]):
         n = config.neurons
         tau = torch.exp(low + (high - low) * torch.rand(n, generator=self.generator(4_000_000)))
         adapts = torch.arange(n) < round(config.adaptive_share * n)
-        given = {}
+        given = dict[str, Any]()
         for kind, jump in (("adapt", config.jump_adapt), ("th", config.jump_th)):
             if jump:
                 given |= {f"tau_{kind}": tau[None], f"jump_{kind}": torch.where(adapts, jump, 0.0)[None]}
