@@ -137,7 +137,7 @@ class LIF(TaskConfig):
 
 
 ADAPTIVE: dict[str, Any] = {
-    "iterations": 500,
+    "iterations": 800,
     "learning_rate": 0.006,
     "mastered": 0.9,
     "slipped": 0.8,
