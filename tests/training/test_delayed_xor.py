@@ -193,6 +193,19 @@ def test_adaptive_neurons_in_place_of_slow_synapses(learnt):
     assert after == ((1.0, 0.0) if learnt else (-5.0, -5.0))
 
 
+@pytest.mark.parametrize("slipped", [0.0, 0.8])
+def test_delays_get_shorter_where_few_answers_are_right(slipped):
+    experiment = LIFXor(LIF(neurons=10, batch=8, slipped=slipped))
+    trials = experiment.place(draw_trials(experiment.config, 8, torch.Generator().manual_seed(0)))
+    wrong = torch.tensor([-0.5, 0.5, 0.5])[trials.labels]
+    slip = Cost(torch.zeros(()), type("Wrong", (), {"readout_integral": lambda *window: 60.0 * wrong[:, None]})())
+    experiment.part, experiment.right = 0.03, 0.88
+    experiment.after_step(None, trials, slip, 0.0)  # a running mean of 0.79
+    assert experiment.part == pytest.approx(0.01 if slipped else 0.03)
+    experiment.after_step(None, trials, slip, 0.0)
+    assert experiment.part == (0.0 if slipped else 0.03)
+
+
 def test_adaptation_has_defaults_of_its_own():
     assert LIF().settled() == LIF()
     assert LIF(adaptation=True, charge_start=7.0).settled() == replace(LIF(adaptation=True), **ADAPTIVE | {"charge_start": 7.0})
