@@ -20,17 +20,16 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from coding import C, Coding, CodingConfig, GatedCoding, GatedConfig, LIFCoding, LIFConfig, r_squared, weights_of
+from pictures import SIDE, shuffled_digits
 from torch import Tensor
 
 import adjsnn
 from adjsnn import plotting
-from adjsnn.errors import MissingPackageError
 from adjsnn.plotting import Figure
 from adjsnn.training import Column, Split, main
 from adjsnn.training.ranges import Count, NotNegative, Positive
 
 HELD_OUT = 360  # pictures, and as many for validation; 1077 are left to train with
-ROWS, BRIGHTEST = 8, 16.0
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,7 @@ class Digits:
     """
 
     def __init__(self, seed: int, row: float, dt: float, brightness: float) -> None:
-        try:
-            from sklearn.datasets import load_digits  # noqa: PLC0415  a second to load, for this data alone
-        except ImportError as error:
-            raise MissingPackageError("scikit-learn", "experiments") from error
-        images, _ = load_digits(return_X_y=True)
-        pictures = torch.from_numpy(images / BRIGHTEST).view(-1, ROWS, ROWS)
-        pictures = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))]
+        pictures, _ = shuffled_digits(seed)
         self.held: dict[Split, Tensor] = {"held_out": pictures[:HELD_OUT], "validation": pictures[HELD_OUT : 2 * HELD_OUT]}
         self.pictures = pictures[2 * HELD_OUT :]
         self.steps, self.brightness = round(row / dt), brightness
@@ -117,7 +110,7 @@ class Autoencoding(Coding[C]):
         self.digits: Digits | None = None
         if config.data == "digits":
             self.digits = Digits(config.seed, config.row, config.dt, config.brightness)
-            self.channels = ROWS
+            self.channels = SIDE
             self.fixed = {split: self.place(self.digits.shown(pictures)) for split, pictures in self.digits.held.items()}
             return
         self.use_signals(config.channels)

@@ -3,6 +3,7 @@
     python experiments/delayed_xor.py                                80 QIF neurons with gated synapses
     python experiments/delayed_xor.py --network lif                  60 LIF neurons that jump, half of them with slow synapses
     python experiments/delayed_xor.py --network lif --slow-share 0   none with slow synapses
+    python experiments/delayed_xor.py --network lif --adaptation     none either; half of the neurons adapt
 
 Channel 1 carries two pulses of either sign with a variable delay between them, channel 2 a go cue some time later. After the
 cue the readout makes a positive pulse if the signs differed, a negative one if they were equal, and stays at zero if only one
@@ -20,8 +21,8 @@ answers are right.
 
 import math
 import sys
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -86,8 +87,21 @@ class LIF(TaskConfig):
     tau_syn: Positive = 20.0
     tau_slow: Positive = 150.0
     """of slow synapses"""
-    slow_share: Share = 0.5
-    """share of the neurons whose synapses are slow; 0: none"""
+    slow_share: Share | None = None
+    """share of the neurons whose synapses are slow; 0: none; default: half of them, none with --adaptation"""
+    adaptation: bool = False
+    """spikes hold their own neuron back, by a current or a higher threshold that lasts for some hundred ms; settings that are
+    left at their defaults take those of ADAPTIVE then"""
+    tau_adapt: tuple[Positive, Positive] = (150.0, 600.0)
+    """shortest and longest time constant of that, spread evenly in logarithm over the neurons"""
+    adaptive_share: Share = 0.5
+    """share of the neurons that adapt"""
+    jump_adapt: float = 0.0
+    """what a spike adds to the current; 0: no such current"""
+    jump_th: NotNegative = 0.05
+    """what a spike adds to the threshold; 0: one that stays"""
+    learn_adaptation: bool = False
+    """learn these jumps and time constants too; thresholds are not lowered by spikes"""
     dt: Positive = 2.0
     """step of the input; spikes are located inside"""
     learning_rate: Positive = 0.01
@@ -100,6 +114,8 @@ class LIF(TaskConfig):
     """weight of the mean over neurons of (rate / 60)²"""
     mastered: Share = 0.85
     """share of right answers in training (a running mean) from which delays and gaps get longer, from the shortest on"""
+    slipped: Share = 0.0
+    """share of right answers below which they get shorter again"""
     longer: NotNegative = 0.02
     """by how much of their range in each step"""
     activity_tau: Positive = 50.0
@@ -114,7 +130,27 @@ class LIF(TaskConfig):
     slow_charge: Positive = 2.0
     """the same of slow synapses, over that of fast ones"""
 
+    def settled(self) -> Self:
+        left = {field.name for field in fields(self) if getattr(self, field.name) == field.default}
+        given = {name: value for name, value in ADAPTIVE.items() if name in left} if self.adaptation else {}
+        return replace(self, **given)
 
+
+ADAPTIVE: dict[str, Any] = {
+    "iterations": 800,
+    "learning_rate": 0.006,
+    "mastered": 0.9,
+    "slipped": 0.8,
+    "longer": 0.01,
+    "activity_cost": 0.03,
+    "bias_start": 1.3,
+    "w_in_start": 3.0,
+    "charge_start": 30.0,
+}
+"""Other defaults with adaptation, which holds a network back: it starts stronger, and its delays get longer more slowly."""
+
+
+SHORTEST = 1.0  # ms, of learnt time constants
 NORM_SHARE = 0.05  # of a step in the running mean of the gradient's norm
 
 
@@ -216,6 +252,13 @@ class LIFXor(DelayedXor[LIF]):
     def __init__(self, config: LIF) -> None:
         super().__init__(config)
         self.part, self.right = 0.0, 0.0  # of the range of delays, and running mean of right answers
+        if config.adaptation and not (config.jump_adapt or config.jump_th):
+            raise adjsnn.ConfigurationError("jump_adapt=0 and jump_th=0 with adaptation", "one of them", "--jump-th 0.05")
+        if config.learn_adaptation and not config.adaptation:
+            raise adjsnn.ConfigurationError("learn_adaptation without adaptation", "both", "--adaptation --learn-adaptation")
+        if config.tau_adapt[0] > config.tau_adapt[1]:
+            seen = f"tau_adapt={config.tau_adapt[0]:g} {config.tau_adapt[1]:g}"
+            raise adjsnn.ConfigurationError(seen, "shortest ≤ longest", "--tau-adapt 150 600")
 
     def batch(self, generator: torch.Generator, step: int) -> Trials:
         """Delays and gaps from their shortest up to the part of their range that has been reached."""
@@ -229,11 +272,18 @@ class LIFXor(DelayedXor[LIF]):
         return replace(self.config, delay=cut(self.config.delay), gap=cut(self.config.gap))
 
     def after_step(self, net: Any, batch: Trials, cost: Cost, rate: float) -> None:
-        """Make delays and gaps longer while most answers are right."""
+        """Make delays and gaps longer while most answers are right, shorter again where they no longer are."""
         right = decide(self.means(cost.sol, batch)) == batch.labels
         self.right = 0.9 * self.right + 0.1 * float(mean_over_processes(right.double().mean()))
         if self.right > self.config.mastered:
             self.part = min(1.0, self.part + self.config.longer)
+        elif self.right < self.config.slipped:
+            self.part = max(0.0, self.part - self.config.longer)
+        if self.config.learn_adaptation:
+            net.project_(tau_min=SHORTEST)
+            with torch.no_grad():
+                for jump in net.jump_th:
+                    jump.clamp_(min=0.0)
 
     def state(self) -> dict[str, Any]:
         return {"part": self.part, "right": self.right}
@@ -255,24 +305,45 @@ class LIFXor(DelayedXor[LIF]):
             tau_mem=config.tau_mem,
             tau_syn=torch.where(self.slow, config.tau_slow, config.tau_syn),
             bias=True,
-            learn=("weights", "bias"),
+            learn=("weights", "bias", *(self.adapting if config.learn_adaptation else ())),
             n_out=1,
             tau_out=config.tau_out,
+            **self.adapting,
         )
         with torch.no_grad():
             for name, size in self.sizes(net).items():
+                if name.removesuffix(".0") in self.adapting:
+                    continue
                 parameter = net.get_parameter(name)
                 parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
             net.bias[0].add_(config.bias_start)
         return net
 
     @property
+    def adapting(self) -> dict[str, Any]:
+        """What spikes trigger in their own neuron, (1, N) each by the name of its parameter."""
+        config = self.config
+        if not config.adaptation:
+            return {}
+        low, high = (math.log(tau) for tau in config.tau_adapt)
+        n = config.neurons
+        tau = torch.exp(low + (high - low) * torch.rand(n, generator=self.generator(4_000_000)))
+        adapts = torch.arange(n) < round(config.adaptive_share * n)
+        given = dict[str, Any]()
+        for kind, jump in (("adapt", config.jump_adapt), ("th", config.jump_th)):
+            if jump:
+                given |= {f"tau_{kind}": tau[None], f"jump_{kind}": torch.where(adapts, jump, 0.0)[None]}
+        return given
+
+    @property
     def slow(self) -> Tensor:
         """Which neurons have slow synapses, (N,)."""
-        return torch.arange(self.config.neurons) < round(self.config.slow_share * self.config.neurons)
+        config = self.config
+        share = (0.0 if config.adaptation else 0.5) if config.slow_share is None else config.slow_share
+        return torch.arange(config.neurons) < round(share * config.neurons)
 
     def sizes(self, net: adjsnn.LIFNetwork) -> dict[str, float | Tensor]:
-        """Standard deviations of the random start."""
+        """Standard deviations of the random start; of what spikes trigger the means."""
         config = self.config
         charge = config.charge_start / config.neurons**0.5 * torch.where(self.slow, config.slow_charge, 1.0)
         rec = (charge / torch.where(self.slow, config.tau_slow, config.tau_syn))[:, None]
@@ -281,6 +352,7 @@ class LIFXor(DelayedXor[LIF]):
             "w_out": config.w_out_start,
             "w_rec.0": rec.to(net.bias[0]),
             "bias.0": config.bias_spread,
+            **{f"{name}.0": value.abs().mean().item() for name, value in self.adapting.items()},
         }
 
     def solve(self, net: adjsnn.LIFNetwork, trials: Trials) -> adjsnn.LIFSolution:

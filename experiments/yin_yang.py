@@ -136,7 +136,8 @@ def wake(net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, labels: Tensor, rise: 
 
     A weight rises by `rise` times the share of such points in which its hidden neuron spiked.
     """
-    silent = (sol.first_spike_times().isinf() & one_hot(labels, 3).bool()).to(net.w_in[-1])
+    first = sol.first_spike_times()
+    silent = (first.isinf() & one_hot(labels, first.shape[1]).bool()).to(net.w_in[-1])
     spiked = (sol.spike_counts(0) > 0).to(silent)
     shares = mean_over_processes(torch.cat([silent.T @ spiked, silent.sum(0)[:, None]], 1))
     net.w_in[-1].add_(rise * shares[:, :-1] / shares[:, -1:].clamp(min=1e-9))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import xor_trials  # noqa: E402  the folder of scripts is not a package
-from delayed_xor import LIF, Gated, GatedXor, LIFXor  # noqa: E402
+from delayed_xor import ADAPTIVE, LIF, Gated, GatedXor, LIFXor  # noqa: E402
 from xor_trials import decide, draw_trials, one_of_each  # noqa: E402
 
 
@@ -164,3 +165,81 @@ def test_adjoints_give_the_same_gradient():
 def test_a_delay_that_cannot_be(tmp_path, capsys):
     assert main(GatedXor, LIFXor, argv=["--delay", "40", "10", "--runs", str(tmp_path)]) == 1
     assert "shortest ≤ longest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_adaptive_neurons_in_place_of_slow_synapses(learnt):
+    """Half of the neurons adapt, time constants lie in their range, no synapse is slow; a step learns what it is told to."""
+    config = LIF(neurons=20, batch=4, adaptation=True, jump_adapt=-0.02, learn_adaptation=learnt).settled()
+    experiment = LIFXor(config)
+    net = experiment.network()
+    assert (net.tau_syn[0] == config.tau_syn).all()
+    for tau, jump, value in ((net.tau_adapt[0], net.jump_adapt[0], -0.02), (net.tau_th[0], net.jump_th[0], config.jump_th)):
+        assert config.tau_adapt[0] <= tau.min() < tau.max() <= config.tau_adapt[1]
+        assert torch.equal(jump.detach()[0], torch.tensor([value] * 10 + [0.0] * 10))
+    trials = experiment.place(draw_trials(config, 4, torch.Generator().manual_seed(0)))
+    cost = experiment.cost(net, trials)
+    assert cost.sol.threshold(0).max() > 1.01
+    assert cost.sol.threshold(0)[:, :, 10:].max() == 1.0
+    cost.value.backward()
+    names = {name for name, p in net.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    adapting = {"tau_adapt.0", "jump_adapt.0", "tau_th.0", "jump_th.0"}
+    assert names == {"w_in.0", "w_rec.0", "bias.0", "w_out"} | (adapting if learnt else set())
+    assert {name for name in experiment.sizes(net) if net.get_parameter(name).requires_grad} == names
+    with torch.no_grad():
+        net.tau_th[0][0, 0] = net.jump_th[0][0, 1] = -5.0
+    experiment.after_step(net, trials, cost, 0.0)
+    after = float(net.tau_th[0][0, 0].detach()), float(net.jump_th[0][0, 1].detach())
+    assert after == ((1.0, 0.0) if learnt else (-5.0, -5.0))
+
+
+@pytest.mark.parametrize("slipped", [0.0, 0.8])
+def test_delays_get_shorter_where_few_answers_are_right(slipped):
+    experiment = LIFXor(LIF(neurons=10, batch=8, slipped=slipped))
+    trials = experiment.place(draw_trials(experiment.config, 8, torch.Generator().manual_seed(0)))
+    wrong = torch.tensor([-0.5, 0.5, 0.5])[trials.labels]
+    slip = Cost(torch.zeros(()), type("Wrong", (), {"readout_integral": lambda *window: 60.0 * wrong[:, None]})())
+    experiment.part, experiment.right = 0.03, 0.88
+    experiment.after_step(None, trials, slip, 0.0)  # a running mean of 0.79
+    assert experiment.part == pytest.approx(0.01 if slipped else 0.03)
+    experiment.after_step(None, trials, slip, 0.0)
+    assert experiment.part == (0.0 if slipped else 0.03)
+
+
+def test_adaptation_has_defaults_of_its_own():
+    assert LIF().settled() == LIF()
+    assert LIF(adaptation=True, charge_start=7.0).settled() == replace(LIF(adaptation=True), **ADAPTIVE | {"charge_start": 7.0})
+
+
+def test_the_gradient_of_adaptive_trials_is_exact():
+    """Along a random direction of each parameter, against central differences."""
+    config = LIF(neurons=10, batch=3, dtype="float64", delay=(20.0, 20.0), adaptation=True, learn_adaptation=True)
+    experiment = LIFXor(config)
+    net, generator = experiment.network().double(), torch.Generator().manual_seed(1)
+    trials = experiment.place(draw_trials(config, 3, torch.Generator().manual_seed(0)))
+    experiment.cost(net, trials).value.backward()
+    for name, p in net.named_parameters():
+        if p.grad is None:
+            continue
+        step = 1e-6 * torch.as_tensor(experiment.sizes(net)[name]).double() * torch.randn(p.shape, generator=generator).double()
+        costs = []
+        for sign in (1.0, -1.0):
+            with torch.no_grad():
+                p.add_(sign * step)
+                costs.append(float(experiment.cost(net, trials).value))
+                p.sub_(sign * step)
+        expected = float((p.grad * step).sum())
+        assert 0.5 * (costs[0] - costs[1]) == pytest.approx(expected, rel=1e-5, abs=1e-11), name  # rounding of a cost of 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--adaptation", "--jump-th", "0"], "jump_adapt=0 and jump_th=0"),
+        (["--learn-adaptation"], "--adaptation --learn-adaptation"),
+        (["--adaptation", "--tau-adapt", "600", "150"], "shortest ≤ longest"),
+    ],
+)
+def test_adaptation_that_cannot_be(flags, said, tmp_path, capsys):
+    assert main(GatedXor, LIFXor, argv=["--network", "lif", *flags, "--runs", str(tmp_path)]) == 1
+    assert said in capsys.readouterr().err
