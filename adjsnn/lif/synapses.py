@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from scipy.sparse import issparse
 from torch import Tensor
 
 from adjsnn.checks import count, kind, tensor
@@ -60,6 +59,8 @@ class Synapses:
         Raises:
             ConfigurationError: no sparse matrix.
         """
+        from scipy.sparse import issparse  # noqa: PLC0415  slow to import
+
         if isinstance(matrix, Tensor) and matrix.layout != torch.strided and matrix.dim() == 2 and not matrix.dense_dim():
             entries = matrix.detach().cpu().to_sparse_coo()
             (post, pre), weights = entries._indices(), entries._values().clone()
