@@ -116,14 +116,16 @@ def test_without_leak_is_an_endless_time_constant():
     with torch.no_grad():
         for w, v in zip(slow.w_in, leakless.w_in, strict=True):
             w.copy_(v * tau)
-    (found, g), (expected, g_slow) = gradients(leakless, x), gradients(slow, x)
-    times = sum(adjsnn.solve(leakless, x, t_end=T_END).stats.spikes)
-    assert times > 10
-    torch.testing.assert_close(found[:times], expected[:times], rtol=0.0, atol=1e-9)
-    assert not any(name.startswith("tau_mem") for name in g)
-    weights = {name: y for name, y in g.items() if name.startswith("w_in.1")}
-    assert weights
-    del g_slow
+    sols = [adjsnn.solve(net, x, t_end=T_END) for net in (leakless, slow)]
+    assert min(sols[0].stats.spikes) > 5
+    for k in (0, 1):
+        torch.testing.assert_close(sols[0].spike_times(k), sols[1].spike_times(k), rtol=0.0, atol=1e-9)
+    g, g_slow = (
+        torch.autograd.grad(sum(s.spike_times(k).square().sum() for k in (0, 1)), list(net.w_in))
+        for net, s in zip((leakless, slow), sols, strict=True)
+    )
+    for k in (0, 1):
+        close({"w_in": tau * g_slow[k]}, {"w_in": g[k]}, 1e-8)
 
 
 def test_single_spikes_in_closed_form_without_leak():
