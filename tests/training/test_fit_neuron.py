@@ -19,14 +19,10 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 from fit_neuron import (  # noqa: E402  the folder of scripts is not a package
     KINDS,
-    DelayedNeuron,
     FitHodgkinHuxley,
     HodgkinHuxleyFit,
-    Part,
-    Recording,
-    forced,
-    log_likelihood,
 )
+from forced_spikes import DelayedNeuron, Part, Recording, forced, log_likelihood  # noqa: E402
 from hodgkin_huxley import NEURONS, HodgkinHuxley, random_current, record  # noqa: E402
 
 DT = 0.2
