@@ -22,6 +22,7 @@ neurons spiked.
 import math
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
@@ -43,6 +44,7 @@ RADIUS, EYE = 0.5, 0.1
 TRAIN, HELD_OUT = 5000, 1000
 SHORTEST, LONGEST = 1.0, 100.0  # bounds of time constants, ms
 Constant = Annotated[float, Range(SHORTEST, LONGEST)]
+wake = partial(adjsnn.remedies.wake, reduce=mean_over_processes)
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,6 @@ def encode(points: Tensor, span: float) -> adjsnn.SpikeTrains:
     times = torch.cat([points, 1.0 - points, torch.zeros_like(points[:, :1])], 1) * span
     times, idx = times.to(torch.get_default_dtype()).sort(dim=1, stable=True)
     return adjsnn.SpikeTrains(idx, times, 5, span)
-
-
-@torch.no_grad()
-def wake(net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, labels: Tensor, rise: float) -> None:
-    """Where an output neuron is silent though its own class is shown, raise its weights from hidden neurons that did spike.
-
-    A weight rises by `rise` times the share of such points in which its hidden neuron spiked.
-    """
-    first = sol.first_spike_times()
-    silent = (first.isinf() & one_hot(labels, first.shape[1]).bool()).to(net.w_in[-1])
-    spiked = (sol.spike_counts(0) > 0).to(silent)
-    shares = mean_over_processes(torch.cat([silent.T @ spiked, silent.sum(0)[:, None]], 1))
-    net.w_in[-1].add_(rise * shares[:, :-1] / shares[:, -1:].clamp(min=1e-9))
 
 
 def scores_of(sol: adjsnn.LIFSolution, answer: str) -> Tensor:
