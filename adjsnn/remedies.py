@@ -64,7 +64,7 @@ def wake(
 
 
 @untraced
-def voltage_gap(sol: FirstSpikeSolution, wanted: Tensor, threshold: Number = 1.0, layer: int = -1) -> Float[Tensor, ""]:
+def voltage_gap(sol: FirstSpikeSolution, wanted: Tensor, layer: int = -1) -> Float[Tensor, ""]:
     """How far neurons stay below their threshold that should spike and do not: Σ (v_th - max v) over them, per sample.
 
     A named price to add to a loss, small beside it: its gradient is that of a maximum of the voltage (2.11), exact in itself,
@@ -73,17 +73,15 @@ def voltage_gap(sol: FirstSpikeSolution, wanted: Tensor, threshold: Number = 1.0
     Args:
         sol: the solution of a LIF network.
         wanted: which neurons should spike: the class of each sample, (B,), integers; or (B, N), bool.
-        threshold: v_th of the layer; a number.
         layer: its number; default the last.
 
     Raises:
         ConfigurationError: `wanted` of another shape.
     """
-    check_face(sol, "voltage_max", "those of LIF networks")
+    check_face(sol, "voltage_gap", "those of LIF networks")
     counts = sol.layer_counts(layer)
     missing = _mask(wanted, counts) & (counts == 0)
-    threshold = duration("threshold", threshold, "the number v_th of the layer", "threshold=1.0")
-    return (threshold - sol.voltage_max(layer))[missing].sum() / max(len(counts), 1)
+    return sol.voltage_gap(layer)[missing].sum() / max(len(counts), 1)
 
 
 def _mask(wanted: object, counts: Tensor) -> Tensor:

@@ -267,6 +267,10 @@ class LIFSolution:
         assert isinstance(start, LIFState)
         return voltage_max(self._layers[k], self._fed_by(k), self._result(k), start, self.t_end, drive)
 
+    def voltage_gap(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """v_th - max v of each neuron that is silent, and 0 of one that spikes; differentiable, by v_th too."""
+        return self._layers[self._number(layer)].v_th - self.voltage_max(layer)
+
     @untraced
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
         """∫ v dt of each neuron over the trial, ms; differentiable.
