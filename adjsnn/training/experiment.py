@@ -64,6 +64,8 @@ class TrainingConfig:
     """where run folders are made"""
     resume: Path | None = None
     """a run folder to go on with from its last checkpoint; no other flag is needed or allowed"""
+    finish: Path | None = None
+    """a run folder whose best network so far is judged and reported as it is, without further steps; likewise"""
 
     def settled(self) -> Self:
         """The configuration that is meant: for flags that stand for several others. Default: itself."""

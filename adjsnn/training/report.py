@@ -55,8 +55,10 @@ def write_report(run: Path, summary: Mapping[str, Any] | None = None) -> Path:
         [f"git checkout {source['commit']}{'   # and the changes made to it' * (source['changed'] == 'yes')}"] * bool(source)
         + [command]
     )
+    steps = f"{numbers.get('iterations', 0):.0f} of {about['config'].get('iterations')}"
+    stopped = f"; the best network of a run that was stopped after step {steps}" if summary.get("stopped") else ""
     parts = [
-        f"<h1>{escape(summary['title'])}</h1><p class=quiet>{escape(run.name)}</p>",
+        f"<h1>{escape(summary['title'])}</h1><p class=quiet>{escape(run.name)}{stopped}</p>",
         f"<h2>Result on held-out trials</h2><div class=headline>{headline}</div>",
         f"<h2>Figures</h2>{figures}",
         f"<h2>Do it again</h2><pre>{escape(again)}</pre>",
