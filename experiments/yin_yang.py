@@ -179,6 +179,9 @@ def draw_margins(axes: Axes, labels: Tensor, scores: Tensor, config: Config) -> 
 
 class YinYang(Experiment[Config]):
     config_type = Config
+    captions = {
+        "decision_map": "The answer for every point of the disc, and how far the right one is ahead of the others.",
+    }
     columns = {
         "accuracy": Column("accuracy", ".4f"),
         "hidden_spikes": Column("spikes per hidden neuron", ".2f"),
@@ -283,7 +286,8 @@ class YinYang(Experiment[Config]):
 
         raster = plotting.new_figure(7.0, 3.6)
         axes = raster.subplots()
-        plotting.layers_raster(axes, {"input": held_out.x, **dict(zip(("hidden", "output"), sol.layer_spikes, strict=False))})
+        trains = {"input": held_out.x, **dict(zip(("hidden", "output"), sol.layer_spikes, strict=False))}
+        plotting.layers_raster(trains, axes=axes)
         (x, y), name, answer = held_out.points[0].tolist(), CLASSES[int(held_out.labels[0])], CLASSES[int(scores[0].argmax())]
         said = f"read as {answer}"
         if config.answer == "first_spike":

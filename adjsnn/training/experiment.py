@@ -126,6 +126,7 @@ class Experiment(ABC, Generic[C]):
     Attributes:
         config_type: its configuration, a frozen dataclass derived from TrainingConfig.
         columns: numbers of `evaluate("held_out")`, `summary` and `seconds` that tables show, in order; default all.
+        captions: a sentence for each of its `figures` and `curves` in the report, by their names.
         adjoints: adjoints and learning rules by the names that its configuration has for them; one that needs a cost of its own
             is an entry of a subclass.
         config: the configuration.
@@ -135,6 +136,7 @@ class Experiment(ABC, Generic[C]):
 
     config_type: ClassVar[type[TrainingConfig]] = TrainingConfig
     columns: ClassVar[Mapping[str, Column]] = {}
+    captions: ClassVar[Mapping[str, str]] = {}
     adjoints: ClassVar[Known] = BY_NAME
 
     def __init__(self, config: C) -> None:

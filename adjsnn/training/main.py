@@ -110,12 +110,15 @@ def _finish(experiment: Experiment[Any], training: Training, run: RunFolder, tea
     """Judge the kept network on held-out trials, draw it, and write report and summary, which is last: it says finished."""
     net = training.net
     run.load_best(net)
+    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
+
     with torch.no_grad():
         metrics = run.metrics()
         summary = _earlier_summary(training, run.path) or _judged(experiment, training, team, metrics)
-        figures = {**experiment.figures(net), **_drawn_curves(summary["curves"]), **_history(metrics)}
-    for name, figure in figures.items():
-        run.save_figure(name, figure)
+        with plotting.style():
+            history = {"history": plotting.history(metrics)}
+            for name, figure in {**experiment.figures(net), **_drawn_curves(summary["curves"]), **history}.items():
+                run.save_figure(name, figure)
     write_report(run.path, summary)
     run.write_json("summary.json", sealed({**summary, "files": digests_of(run.path)}))
     run.note(f"finished after {training.done} steps")
@@ -153,6 +156,7 @@ def _judged(experiment: Experiment[Any], training: Training, team: Processes, me
             "peak_mb": peak_mb(experiment.device),
             **experiment.summary(metrics),
         },
+        "captions": dict(experiment.captions),
         "columns": experiment.columns or {name: (name.replace("_", " "), ".4g") for name in held_out},
         "curves": {name: curve._asdict() for name, curve in experiment.curves(training.net).items()},
         "versions": versions(),
@@ -161,12 +165,6 @@ def _judged(experiment: Experiment[Any], training: Training, team: Processes, me
 
 def _drawn_curves(curves: dict[str, State]) -> "dict[str, Figure]":
     return {name: draw({"": [Curve(**curve)]}) for name, curve in curves.items()}
-
-
-def _history(metrics: dict[str, list[float]]) -> "dict[str, Figure]":
-    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
-
-    return {"history": plotting.history(metrics)}
 
 
 def _chosen(kinds: Sequence[Kind], arguments: Sequence[str]) -> Kind:
