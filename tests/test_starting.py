@@ -186,12 +186,12 @@ def test_wake_raises_weights_of_silent_neurons_from_those_that_spiked():
 def test_the_gap_is_how_far_silent_neurons_stay_below():
     lif, x = network(0.02, dtype=torch.float64, learn=("weights", "v_th")), inputs(torch.float64)
     sol = adjsnn.solve(lif, x)
-    expected = sum(1.0 - float(sol.voltage_max()[b, n]) for b, n in enumerate(LABELS.tolist())) / 4
-    assert float(remedies.voltage_gap(sol, LABELS)) == pytest.approx(expected, rel=1e-12)
+    expected = sum(1.0 - float(sol.voltage_max().detach()[b, n]) for b, n in enumerate(LABELS.tolist())) / 4
+    assert float(remedies.voltage_gap(sol, LABELS).detach()) == pytest.approx(expected, rel=1e-12)
     adjsnn.gradcheck(lif, x, lambda sol: remedies.voltage_gap(sol, LABELS), entries=2, verbose=False)
     loud = network(3.0)
     adjsnn.start_from_data(loud, inputs(), share=1.0)
-    assert float(remedies.voltage_gap(adjsnn.solve(loud, inputs()), LABELS)) == 0.0
+    assert float(remedies.voltage_gap(adjsnn.solve(loud, inputs()), LABELS).detach()) == 0.0
 
 
 @pytest.mark.parametrize("wanted", [LABELS[:2], LABELS + 2, LABELS.float(), torch.zeros(4, 2, dtype=torch.bool)])
