@@ -7,6 +7,9 @@ import sys
 import warnings
 
 
+NOT_THE_USERS = ("adjsnn", "torch", "jaxtyping", "beartype")  # frames that no warning should point to
+
+
 class AdjsnnError(Exception):
     """Base of all errors raised by adjsnn.
 
@@ -75,7 +78,7 @@ class KernelCacheWarning(UserWarning):
 def warn_of_silence(where: str) -> None:
     """Tell the line of the user's program that asked for a gradient that there is none, and the remedies."""
     frame = sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("adjsnn", "torch"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in NOT_THE_USERS:
         frame = frame.f_back
     warnings.warn_explicit(
         f"{where} spiked in no sample, and the loss reads these spikes: the gradient through them is exactly zero; expected "

@@ -68,7 +68,7 @@ def voltage_gap(sol: FirstSpikeSolution, wanted: Tensor, layer: int = -1) -> Flo
     """How far neurons stay below their threshold that should spike and do not: Σ (v_th - max v) over them, per sample.
 
     A named price to add to a loss, small beside it: its gradient is that of a maximum of the voltage (2.11), exact in itself,
-    and raises silent neurons that the loss cannot see. Zero where all that should spike do.
+    and raises silent neurons that the loss cannot see, if neurons below them spike. Zero where all that should spike do.
 
     Args:
         sol: the solution of a LIF network.

@@ -147,12 +147,19 @@ def test_once_for_each_line():
 
 def test_what_has_a_gradient_is_not_told():
     """Warnings are errors here."""
-    x, silent = inputs(), network(0.02)
+    x, silent = inputs(), network()
+    adjsnn.start_from_data(silent, x)
+    with torch.no_grad():
+        silent.w_in[1].mul_(0.05)
     sol = adjsnn.solve(silent, x, ts=torch.tensor([30.0, 60.0]))
     (LOSSES["own"](sol) + sol.v[-1].sum()).backward()
     sol = adjsnn.solve(silent, x)
+    assert int(sol.spike_counts().sum()) == 0
     (LOSSES["first_spike_cross_entropy"](sol) + remedies.voltage_gap(sol, LABELS)).backward()
     assert float(silent.w_in[1].grad.abs().max()) > 0.0
+    dead = adjsnn.solve(network(0.02), x)  # its hidden neurons too: its voltages have no gradient either
+    with pytest.warns(SilentWarning):
+        (LOSSES["first_spike_cross_entropy"](dead) + remedies.voltage_gap(dead, LABELS)).backward()
     lif = network()
     adjsnn.start_from_data(lif, x, share=0.3)  # some outputs are silent in some samples
     LOSSES["first_spike_cross_entropy"](adjsnn.solve(lif, x)).backward()
