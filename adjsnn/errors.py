@@ -6,7 +6,6 @@ Every message has three parts: what was seen, what was expected, and what to try
 import sys
 import warnings
 
-
 NOT_THE_USERS = ("adjsnn", "torch", "jaxtyping", "beartype")  # frames that no warning should point to
 
 

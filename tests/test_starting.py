@@ -191,7 +191,10 @@ def test_wake_raises_weights_of_silent_neurons_from_those_that_spiked():
 
 
 def test_the_gap_is_how_far_silent_neurons_stay_below():
-    lif, x = network(0.02, dtype=torch.float64, learn=("weights", "v_th")), inputs(torch.float64)
+    lif, x = network(dtype=torch.float64, learn=("weights", "v_th")), inputs(torch.float64)
+    adjsnn.start_from_data(lif, x)
+    with torch.no_grad():
+        lif.w_in[1].mul_(0.05)
     sol = adjsnn.solve(lif, x)
     expected = sum(1.0 - float(sol.voltage_max().detach()[b, n]) for b, n in enumerate(LABELS.tolist())) / 4
     assert float(remedies.voltage_gap(sol, LABELS).detach()) == pytest.approx(expected, rel=1e-12)

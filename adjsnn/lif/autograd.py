@@ -99,12 +99,11 @@ def _backward(ctx, *cotangents):
 def _tell_silence(trial: LIFTrial, cotangents: Sequence[Tensor | None]) -> None:
     """Warn where a loss reads spikes of a layer that has none, and no voltages that have a gradient without: those of neurons
     that receive spikes."""
-    times = cotangents[::OUT]
-    read = [k for k, c in enumerate(times) if c is not None]
-    if not read or len(times[read[-1]]) or any(not k or k - 1 in read and len(times[k - 1]) for k in trial.voltages_read):  # pyright: ignore[reportArgumentType]
+    spikes = {k: len(c) for k, c in enumerate(cotangents[::OUT]) if c is not None}  # of the layers that are read
+    if not spikes or spikes[max(spikes)] or any(k == 0 or spikes.get(k - 1) for k in trial.voltages_read):
         return
     if all(c is None for k, c in enumerate(cotangents) if k % OUT):
-        warn_of_silence(f"layer {read[-1]} of a LIF network")
+        warn_of_silence(f"layer {max(spikes)} of a LIF network")
 
 
 def _first(needs: Sequence[bool]) -> int:
