@@ -27,6 +27,10 @@ def labels(times: Tensor, dt: float, rule: object, eps: float) -> Tensor:
     finite = torch.where(t.isfinite(), t, 0.0)
     n = bins(finite, dt, eps)
     if rule == "nest":
-        n = n + (finite - n * dt > finite * (1.5 * eps + 2.0 * EPS))
-    # As decimal numbers are rounded: 3 · 0.1 is 0.30000000000000004, and 3 / 10 is 0.3.
-    return torch.where(t.isfinite(), n / (1.0 / dt) if (1.0 / dt).is_integer() else n * dt, t)
+        n = n + (finite - n.double() * dt > finite * (1.5 * eps + 2.0 * EPS))
+    return torch.where(t.isfinite(), decimal(dt, n), t)
+
+
+def decimal(dt: float, n: Tensor) -> Tensor:
+    """n dt, float64, as decimal numbers are rounded: 3 · 0.1 is 0.30000000000000004, and 3 / 10 is 0.3."""
+    return n.double() / (1.0 / dt) if (1.0 / dt).is_integer() else n.double() * dt

@@ -276,16 +276,16 @@ def table() -> str:
 HEAD = """# Beside other simulators
 
 Written by `python crossval/compare.py --write`. Networks, spikes and gradients of the other simulators are in
-[crossval/](../crossval/README.md), each made by the script beside it. "The same" says whether every neuron has as many spikes, in
-the same order; then how far their times are from adjsnn's, and the gradients, relatively, of the worse of two weight matrices.
+[crossval/](../crossval/README.md), each made by the script beside it. "The same" says whether every neuron has as many spikes,
+in the same order; then how far their times are from adjsnn's, and relatively the gradients, of the worse of two matrices.
 
 | simulator | file | what | its spikes | the same | largest difference | gradients |
 |---|---|---|---|---|---|---|"""
 FOOT = """
-Of Brian2 the median and the largest difference are given. A spike is late by a part of its step and of those of the spikes before
-it, and by more where a threshold is barely reached; from one spike to the next, by the rules of [simulators.md](simulators.md),
-each is in the step that Brian2 names. Euler steps of eventax are of 0.02 and 0.01 ms; Tsit5 has a tolerance of 1e-10, and a root
-finder of 1e-12 in place of its default.
+Of Brian2 the median and the largest difference are given. A spike is late by a part of its step and of those of the spikes
+before it, and by more where a threshold is barely reached; from one spike to the next, by the rules of
+[simulators.md](simulators.md), each is in the step that Brian2 names. Euler steps of eventax are of 0.02 and 0.01 ms; Tsit5 has
+a tolerance of 1e-10, and a root finder of 1e-12 in place of its default.
 """
 
 

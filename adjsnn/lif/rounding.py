@@ -5,7 +5,7 @@ from torch import Tensor
 
 from adjsnn.checks import bins, positive, rounding
 from adjsnn.errors import ConfigurationError
-from adjsnn.grid import RULES
+from adjsnn.grid import RULES, decimal
 
 TICK = 0.001  # ms: NEST counts refractory times in these before it rounds them up
 
@@ -23,8 +23,10 @@ class Grid:
         self.h = positive("h", h, "a positive step in ms", "h=0.1")
         self.nest = simulator == "nest"
         self.ticks = round(self.h / TICK)
-        if self.nest and not (self.ticks >= 1 and abs(self.ticks * TICK - self.h) <= 4e-16 * self.ticks):
-            raise ConfigurationError(f"h={h!r} in NEST", "a whole number of microseconds", "h=0.1")
+        if self.nest:
+            if not abs(self.ticks * TICK - self.h) <= 2.0 * rounding(h) * self.h:
+                raise ConfigurationError(f"h={h!r} in NEST", "a whole number of microseconds", "h=0.1")
+            self.h = self.ticks / 1000.0
 
     def delays(self, name: str, d: Tensor | None) -> Tensor | None:
         """To the nearest step, half of one up.
@@ -45,15 +47,12 @@ class Grid:
                 )
         else:  # as Brian2 computes it, in seconds: 0.15 ms at 0.1 ms is a little less than one and a half steps
             steps = (t * 1e-3 / (self.h * 1e-3) + 0.5).floor()
-        return self._times(steps)
+        return decimal(self.h, steps)
 
     def refractory(self, t: Tensor) -> Tensor:
         """NEST: up to whole steps, from whole microseconds. Brian2: down to whole steps, less one."""
         if self.nest:
             ticks = bins(t.double() + 0.5 * TICK, TICK, rounding(t))
-            return self._times(-torch.div(-ticks, self.ticks, rounding_mode="floor"))
-        return self._times(((t.double() + 1e-3 * self.h) / self.h).floor().sub(1.0).clamp(min=0.0))
-
-    def _times(self, steps: Tensor) -> Tensor:
-        per_ms = 1.0 / self.h
-        return steps / per_ms if per_ms.is_integer() else steps * self.h
+            return decimal(self.h, -torch.div(-ticks, self.ticks, rounding_mode="floor"))
+        step = self.h * 1e-3  # as Brian2 computes it, in seconds
+        return decimal(self.h, ((t.double() * 1e-3 + 1e-3 * step) / step).floor().sub(1.0).clamp(min=0.0))
