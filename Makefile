@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Containers set it to write nothing; but without bytecode each of the many processes below compiles all of torch's Python.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow ptx simulate fuzz check format bench findings crossval clean
+.PHONY: demo test test-slow ptx simulate fuzz check wheel format bench findings crossval clean
 
 demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
@@ -38,6 +38,10 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# What users install: built, installed alone into an environment of its own, and tried.
+wheel:
+	PYTHON="$(PYTHON)" sh tests/wheel.sh
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
