@@ -60,6 +60,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/gated_gradient.py --method rk4 --rounds 3 --repeats 3 --write
 	$(BIN)/python benchmarks/long_trial.py --write
 	$(BIN)/python benchmarks/lif_gradient.py --write
+	$(BIN)/python benchmarks/generalised_lif.py --write
 	$(BIN)/python benchmarks/roofline.py --write
 	$(BIN)/python benchmarks/peers.py --write
 
