@@ -15,7 +15,7 @@ from adjsnn.lif.glif import plain as glif_plain
 from adjsnn.lif.glif import plain_adjoint as glif_plain_adjoint
 from adjsnn.lif.glif.body import both, both_back
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
-from adjsnn.lif.network import AnyState, LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 
 
 class Forward(Protocol):
@@ -132,7 +132,7 @@ class ClockedBody(Protocol):
         self,
         layer: ClockedLayer,
         arriving: Tensor | Sent,
-        start: LIFState,
+        start: AnyState,
         drive: Tensor | None,
         spike: Differentiated,
         reset: Reset,
