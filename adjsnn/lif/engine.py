@@ -9,7 +9,7 @@ from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
 from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, Sent, unroll
-from adjsnn.lif.cpu import clocked_loops, glif_loops, loops
+from adjsnn.lif.cpu import clocked_adaptive_loops, glif_loops, loops
 from adjsnn.lif.cuda import loops as cuda_loops
 from adjsnn.lif.glif import plain as glif_plain
 from adjsnn.lif.glif import plain_adjoint as glif_plain_adjoint
@@ -161,4 +161,4 @@ def choose_clocked(asked: Ran, layers: Sequence[LIFLayer]) -> tuple[ClockedBody,
         return unroll, asked
     if device != "cpu":
         return unroll, Ran("plain", f"the network is on {device}, for which there are no loops on a clock")
-    return clocked_loops.fused, Ran("fused", "the fused loops cover networks on a clock")
+    return clocked_adaptive_loops.fused, Ran("fused", "the fused loops cover networks on a clock")

@@ -155,7 +155,7 @@ def _check_layers(layers: list[LIFLayer]) -> None:
 def _structures(
     system: LIFNetwork, layers: list[LIFLayer], chosen: LIFAdjoint | ClockedAdjoint
 ) -> tuple[Structure | None, ...]:
-    """Of each generalised layer, which only an adjoint that knows them solves; on a clock those that adapt, as far as it goes."""
+    """Of each generalised layer, which only an adjoint that knows them solves; on a clock some do those that adapt."""
     own = [None if is_ordinary(layer, x) else x for layer, x in zip(layers, system.structure, strict=True)]
     if getattr(chosen, "generalised", False):
         return tuple(own)

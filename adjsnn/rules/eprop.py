@@ -28,10 +28,10 @@ class EProp:
 
     For one layer with a readout. The trace, ε_v = ∂v_n/∂w_nm along the neuron's own dynamics alone, goes forward with the
     steps; what a spike of the neuron does to other neurons is left out. What it does to its own neuron's spike-triggered
-    currents and threshold is not: of each of them a synapse keeps a trace more (5.8a). Bellec et al. 2020. In memory traces are
-    weights times samples, O(N²), whatever the length of the trial. Since a loss is known only after the solve, traces go forward in the
-    backward pass, along the spikes that are stored. What a loss says of a neuron's own spikes, such as a price on activity, is
-    told to that neuron alone.
+    currents and threshold is not: of each of these a synapse keeps a trace more (5.8a). Bellec et al. 2020. In memory traces
+    are weights times samples, O(N²), whatever the length of the trial. Since a loss is known only after the solve, traces go
+    forward in the backward pass, along the spikes that are stored. What a loss says of a neuron's own spikes, such as a price
+    on activity, is told to that neuron alone.
 
     Args:
         surrogate: σ′ (5.2).
@@ -107,7 +107,7 @@ class _Traced(FirstOrder):
         sol = solve_clocked(problem, rule.surrogate, rule.reset, rule.through_reset)
         run = sol._runs[0].each(Tensor.detach)
         ctx.rule, ctx.problem = rule, problem
-        ctx.save_for_backward(w_rec, bias, rule.back(w_out).detach().clone(), run.spikes, run.peak)
+        ctx.save_for_backward(w_rec, rule.back(w_out).detach().clone(), run.spikes, run.peak)
         ctx.set_materialize_grads(False)
         return *run, torch.nn.functional.linear(run.spikes, w_out)
 
@@ -126,7 +126,7 @@ def _backward(ctx, c_spikes, *others):
             "SurrogateBPTT(), which has the gradient of all",
         )
     rule, problem = ctx.rule, ctx.problem
-    w_rec, bias, back, spikes, peak = ctx.saved_tensors
+    w_rec, back, spikes, peak = ctx.saved_tensors
     dt, steps = grid(problem)
     layer = clocked_layer(problem.layers[0], dt, first=True)
     signal = torch.zeros_like(spikes) if error is None else error @ back  # of each neuron at each step
@@ -137,7 +137,7 @@ def _backward(ctx, c_spikes, *others):
     of_bias, own = _Trace(layer, len(peak[0]), 1), list[_Step]()  # of each step, for currents
     for n, step in enumerate(_steps(rule, layer, problem.y0[0], spikes, peak)):
         told = signal[n] * step.slope
-        of_bias.step(step, told, (1.0 - layer.beta)[:, None])
+        of_bias.step(step, told, 1.0 - layer.beta)
         for trace in traces:
             trace.arrive(n, step, told)
         if ctx.needs_input_grad[6]:
@@ -220,7 +220,7 @@ def _to_currents(layer: ClockedLayer, own: list[_Step], signal: Tensor) -> Tenso
 
 
 class _Trace:
-    """How something of each neuron moves it: ε_v, (B, N, M), of one that adapts ε_a and ε_h, and the gradient so far, (N, M)."""
+    """How something of each neuron moves it: ε_v, (B, N, M), ε_a and ε_h, (B, C, N, M), and the gradient so far, (N, M)."""
 
     def __init__(self, layer: ClockedLayer, batch: int, width: int) -> None:
         self.layer, n = layer, len(layer.v_th)
@@ -229,26 +229,25 @@ class _Trace:
         self.v = self.total.new_zeros(batch, n, width)
         self.a, self.h = (self.total.new_zeros(batch, k, n, width) for k in rows)
 
-    def step(self, step: _Step, told: Tensor, source: Tensor) -> None:
-        """Add what a step is told, and move on to the next, in which `source` is added to v."""
-        over = self.v if step.adapted is None else self.v - self.h.sum(1)  # ∂(v - θ)
-        self.total += torch.einsum("bn,bnm->nm", told, over)
-        v = (
-            self.v * step.kept[:, :, None]
-            if step.through is None
-            else self.v * step.kept[:, :, None] + step.through[:, :, None] * over
-        )
-        beta, free = self.layer.beta[:, None], step.free[:, :, None]
+    def step(self, step: _Step, told: Tensor, gain: Tensor, source: Tensor | None = None) -> None:
+        """Add what a step is told, and move on to the next, in which gain times `source`, or gain, is added to v."""
         own, of = self.layer.own, step.adapted
-        if own is not None and of is not None:
-            s = (step.slope[:, :, None] * over)[:, None]  # ∂S
-            a, h = (
-                of.kept_a[..., None] * self.a + of.of_spike_a[..., None] * s,
-                of.kept_h[..., None] * self.h + of.of_spike_h[..., None] * s,
-            )
-            source = source + (own.gain_a[:, :, None] * a).sum(1)
-            self.a, self.h = own.decay_a[:, :, None] * a, own.decay_h[:, :, None] * h
-        self.v = v * (1.0 + free * (beta - 1.0)) + free * source
+        kept, free = step.kept[:, :, None], step.free[:, :, None]
+        flow, gain = 1.0 + free * (self.layer.beta[:, None] - 1.0), free * gain[:, None]
+        through = None if step.through is None else step.through[:, :, None]
+        added = gain if source is None else gain * source
+        if own is None or of is None:
+            self.total += torch.einsum("bn,bnm->nm", told, self.v)
+            self.v = self.v * ((kept if through is None else kept + through) * flow) + added
+            return
+        over = self.v - self.h.sum(1)  # how v - θ moves
+        self.total += torch.einsum("bn,bnm->nm", told, over)
+        spike = (step.slope[:, :, None] * over)[:, None]
+        a = of.kept_a[..., None] * self.a + of.of_spike_a[..., None] * spike
+        h = of.kept_h[..., None] * self.h + of.of_spike_h[..., None] * spike
+        v = kept * self.v if through is None else kept * self.v + through * over
+        self.v = flow * v + added + free * (own.gain_a[:, :, None] * a).sum(1)
+        self.a, self.h = own.decay_a[:, :, None] * a, own.decay_h[:, :, None] * h
 
 
 class _Synapses(_Trace):
@@ -266,5 +265,5 @@ class _Synapses(_Trace):
         for lag in self.found:
             if lag <= n:
                 self.i += self.sent[n - lag][:, None, :] * (self.lags == lag)
-        self.step(step, told, self.layer.kappa[:, None] * self.i)
+        self.step(step, told, self.layer.kappa, self.i)
         self.i = self.layer.alpha[:, None] * self.i

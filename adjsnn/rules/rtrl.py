@@ -142,7 +142,7 @@ def _backward(ctx, *cotangents):
 def _contraction(
     rule: RTRL, problem: LIFProblem, layers: Sequence[LIFLayer], given: Sequence[Sequence[Tensor | None]]
 ) -> Tensor:
-    """Σ_n of cotangents times S, v before and after resets, i, a and h, all layers step by step; nothing of the past is kept."""
+    """Σ_n of cotangents times S, v before and after resets, i, a, h, all layers step by step; nothing of the past is kept."""
     dt, steps = grid(problem)
     clocked = [clocked_layer(layer, dt, first=k == 0) for k, layer in enumerate(layers)]
     inputs = input_spikes(problem, dt, steps)
