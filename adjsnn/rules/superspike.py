@@ -31,7 +31,8 @@ class SuperSpike:
     for `losses.van_rossum` with `tau_rise` the error filtered by the kernel of the distance, forward and back. A neuron of a
     hidden layer has c_h[t] = Σ_k b_kh c_k[t]; with a readout e, the cotangent of W_out S, is in the place of c_k, and all
     layers are hidden ones. A loss of the spikes of a hidden layer, such as a price on them, adds to c_h. Recurrent weights have
-    traces of their own layer's spikes and the error of their own neuron; what a spike does to other neurons is left out.
+    traces of their own layer's spikes and the error of their own neuron; what a spike does to other neurons is left out, and
+    to its own neuron's adaptation, as the reset is.
     Zenke and Ganguli 2018.
 
     Online a synapse keeps its trace. Here a loss is known after the solve, and what a neuron is told, c σ′, is filtered back
