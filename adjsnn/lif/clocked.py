@@ -187,6 +187,7 @@ def after_reset(
 def clocked_layer(layer: LIFLayer, dt: float, first: bool) -> ClockedLayer:
     """A layer in steps of dt. Delays are rounded to steps; a spike of the network arrives one step later at the earliest."""
     least = 0 if first else 1
+    rate = 1.0 / layer.tau_syn - 1.0 / layer.tau_mem
     beta = torch.exp(-dt / layer.tau_mem)
     return ClockedLayer(
         w_in=layer.w_in,
@@ -196,7 +197,7 @@ def clocked_layer(layer: LIFLayer, dt: float, first: bool) -> ClockedLayer:
         v_reset=layer.v_reset,
         alpha=torch.exp(-dt / layer.tau_syn),
         beta=beta,
-        kappa=_gain(layer, layer.tau_syn, beta, dt),
+        kappa=_gain(layer, rate, beta, dt),
         hold=_steps(layer.refractory, dt),
         lags=_lags(layer.delays, dt, layer.w_in, least),
         rec_lags=None if layer.w_rec is None else _lags(layer.rec_delays, dt, layer.w_rec, 1),
@@ -212,7 +213,7 @@ def _adaptation(layer: LIFLayer, beta: Tensor, dt: float) -> Adaptation:
     jump_a, jump_h = none if jump_a is None else jump_a, none if jump_h is None else jump_h
     return Adaptation(
         decay_a=none if tau_a is None else torch.exp(-dt / tau_a),
-        gain_a=none if tau_a is None else _gain(layer, tau_a, beta, dt),
+        gain_a=none if tau_a is None else _gain(layer, 1.0 / tau_a - 1.0 / layer.tau_mem, beta, dt),
         jump_a=jump_a,
         scale_a=torch.ones_like(jump_a) if scale_a is None else scale_a,
         decay_h=none if tau_h is None else torch.exp(-dt / tau_h),
@@ -221,9 +222,8 @@ def _adaptation(layer: LIFLayer, beta: Tensor, dt: float) -> Adaptation:
     )
 
 
-def _gain(layer: LIFLayer, tau: Tensor, beta: Tensor, dt: float) -> Tensor:
-    """κ = K(h)/τ_m of currents of a time constant τ."""
-    rate = 1.0 / tau - 1.0 / layer.tau_mem
+def _gain(layer: LIFLayer, rate: Tensor, beta: Tensor, dt: float) -> Tensor:
+    """κ = K(h)/τ_m of currents of a time constant τ, rate = 1/τ - 1/τ_m."""
     return (dt / layer.tau_mem) * beta * _relative_gain(dt * rate)
 
 

@@ -154,7 +154,7 @@ def test_against_the_program_written_out_by_hand(kernels, reset, through, name):
 @pytest.mark.parametrize("shape", [FastSigmoid(5.0, normalised=True), Exponential(4.0)])
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("reset", ["to", "by"])
-@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("dtype", [F64, pytest.param(torch.float32, marks=pytest.mark.slow)])  # whose loops are compiled too
 def test_loops_and_torch_operations_agree(dtype, reset, recurrent, shape, name):
     """Of a shape that loops know and of one that they do not, with currents; in float32 to what its rounding leaves of sums."""
     net, x = adaptive(recurrent, seed=3, dtype=dtype, **KINDS[name]), spikes(3, batch=5)
