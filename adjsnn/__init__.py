@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from adjsnn.spikes import SpikeTrains
     from adjsnn.starting import start_from_data
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BPTT",
     "LIF",

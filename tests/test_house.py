@@ -12,11 +12,23 @@ import adjsnn
 
 ROOT = Path(adjsnn.__file__).parent
 GROUND = {
-    "adjoints", "bodies", "checks", "coincidence", "collate", "colours", "errors", "kept", "numerics", "reparametrized",
+    "adjoints", "bodies", "checks", "coincidence", "collate", "colours", "errors", "grid", "kept", "numerics", "reparametrized",
     "shapes", "signals", "solutions", "spikes", "trains_check", "untraced",
 }  # fmt: skip
 FAMILIES = {"gated", "lif", "hybrid"}
-ABOVE = ("charge_form", "losses", "remedies", "solve", "starting", "rules", "gradcheck", "plotting", "training")
+ABOVE = (
+    "charge_form",
+    "losses",
+    "remedies",
+    "solve",
+    "starting",
+    "rules",
+    "gradcheck",
+    "plotting",
+    "training",
+    "doctor",
+    "__main__",
+)
 BODIES = ("cpu", "cuda")
 # What stands once, and loops for a GPU take from those for the CPU: the mathematics of a neuron, which numba compiles for
 # either machine, the form of a Runge–Kutta method, and which networks are covered.

@@ -81,9 +81,9 @@ Command = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training") -> int:
     arguments = joined(sys.argv[1:] if argv is None else argv)
-    command = tyro.cli(Command, args=arguments, description=__doc__)  # type: ignore[arg-type]
+    command = tyro.cli(Command, args=arguments, prog=prog, description=__doc__)  # type: ignore[arg-type]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         match command:
