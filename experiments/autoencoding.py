@@ -134,7 +134,7 @@ class Autoencoding(Coding[C]):
     def passed(self) -> float:
         """Share of a row that the filter's Euler steps pass within its time."""
         assert self.digits is not None
-        return 1.0 - (1.0 - self.config.dt / self.config.tau_slow) ** self.digits.steps
+        return 1.0 - (1.0 - self.config.dt / self.tau_target) ** self.digits.steps
 
     def evaluate(self, net: Any, split: Split) -> dict[str, float]:
         """R² of the readout, of pixels where pictures are shown; R² of the readout beside it then; cost and rate."""

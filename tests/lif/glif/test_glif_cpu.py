@@ -198,9 +198,10 @@ def test_nothing_to_do():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 400, 50))
+@pytest.mark.parametrize("first", range(0, 2000, 100))
 def test_many_layers(first: int):
-    for seed in range(first, first + 50):
+    """Two thousand in all: none hangs, none has a NaN, which no comparison would let pass."""
+    for seed in range(first, first + 100):
         rng = np.random.default_rng(seed)
         most = {"n": 8, "m": 5, "receptors": 4, "batch": 4}
         options: dict[str, Any] = {name: int(rng.integers(1, high)) for name, high in most.items()}
