@@ -4,6 +4,7 @@
     python experiments/autoencoding.py --data digits                 pictures of handwritten digits
     python experiments/autoencoding.py --signal my_recording.npy --signal-dt 1.0
     python experiments/autoencoding.py --network lif                 with LIF neurons that jump; also with digits
+    python experiments/autoencoding.py --network lif --receptors 2   that have slow synapses beside fast ones
 
 The readout must follow the input low-passed, τ ȯ_d = -o_d + u. A picture of 8 x 8 pixels is shown row after row to 8 channels;
 the readout redraws it: the filter is inverted over each row, which gives back the pixels exactly if the readout is o_d. R² is
