@@ -50,7 +50,7 @@ def test_predictive_coding_with_jumps(receptors, tmp_path):
 def test_slow_synapses_start_with_the_charges_of_fast_ones():
     """And a current of the input enters as through one receptor: sizes and starts of the sum are those of one."""
     one, two = (autoencoding.LIFAutoencoding(autoencoding.LIF(neurons=300, receptors=k)) for k in (1, 2))
-    nets = [experiment.network() for experiment in (one, two)]
+    nets = [experiment.network().requires_grad_(False) for experiment in (one, two)]
     fast, slow = nets[1].w_rec[0]
     assert nets[1].tau_syn[0][:, 0].tolist() == [0.5, 10.0]
     # Standard deviations of 9·10⁴ and of 1200 entries are good to a few percent.
