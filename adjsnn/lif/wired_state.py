@@ -31,7 +31,7 @@ def _save(net: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
                 state[f"{prefix}wiring.{layer}.{name}"] = rows
 
 
-def _compare(net: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _compare(net: Any, state: dict[str, Any], prefix: str, *_others: Any) -> None:
     """Take the lists out of the state, which torch would not expect there.
 
     Raises:
@@ -39,7 +39,7 @@ def _compare(net: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """
     for key in [key for key in state if key.startswith(f"{prefix}wiring.")]:
         saved, place = state.pop(key), key.removeprefix(f"{prefix}wiring.")
-        layer, _, name = place.partition(".")
+        layer, _dot, name = place.partition(".")
         known = layer.isdecimal() and int(layer) < len(net.structure) and name in LISTS
         rows = _rows(net.structure[int(layer)], name) if known else None
         if rows is not None and isinstance(saved, Tensor) and torch.equal(saved.to("cpu", torch.int64), rows.long()):
