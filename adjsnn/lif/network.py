@@ -11,9 +11,8 @@ from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement,
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.start import check_values, delay_times, per_layer, time_constants, triggered, weight
-from adjsnn.lif.structure import structures
+from adjsnn.lif.structure import keep_wiring, structures
 from adjsnn.lif.synapses import Synapses
-from adjsnn.lif.wired_state import keep_wiring
 from adjsnn.numerics.bounds import clip, separate
 from adjsnn.reparametrized import renew
 
