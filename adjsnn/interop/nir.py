@@ -62,8 +62,8 @@ def to_nir(
             without synapse.
 
     Returns:
-        a nir.NIRGraph: Input, Delay, Linear or Affine, CubaLIF (without leak LI and IF), LI for the readout, Output. A last layer
-        of threshold 1e30 is a CubaLI.
+        a nir.NIRGraph: Input, Delay, Linear or Affine, CubaLIF (without leak LI and IF), LI for the readout, Output. A last
+        layer of threshold 1e30 is a CubaLI.
 
     Raises:
         ConfigurationError: what NIR cannot say (refractory times, receptors, spike-triggered currents, moving thresholds,
