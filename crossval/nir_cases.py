@@ -4,6 +4,7 @@ python crossval/nir_cases.py graphs FOLDER    writes the graphs, their input and
 python crossval/nir_cases.py table            writes the table of docs/nir.md from crossval/nir_peers.json
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -101,7 +102,17 @@ def write_graphs(folder: Path) -> None:
 def add(folder: Path, known: dict[str, Any], case: str, target: str, dt: float, graph: nir.NIRGraph) -> None:
     name = f"{len(known['runs'])}.nir"
     nir.write(folder / name, graph)
-    known["runs"].append({"file": name, "case": case, "target": target, "dt": dt})
+    known["runs"].append({"file": name, "case": case, "target": target, "dt": dt, "digest": digest(graph)})
+
+
+def digest(graph: nir.NIRGraph) -> str:
+    """Of all numbers of a graph."""
+    numbers = hashlib.sha256()
+    for name, node in sorted(graph.nodes.items()):
+        for field, x in sorted(vars(node).items()):
+            if isinstance(x, np.ndarray):
+                numbers.update(f"{name}.{field}".encode() + x.tobytes())
+    return numbers.hexdigest()[:16]
 
 
 def compared(run: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -150,8 +161,8 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"{head} {counts} | {x['first']:.1f} steps | {apart} |")
     lines += [
         "",
-        "What one spike does to a neuron (τ_m 20 ms, τ_s 5 ms) at a step of 0.1 ms, in units of what the same weight does here, "
-        "to 2 %:",
+        "What one spike does to a neuron (τ_m 20 ms, τ_s 5 ms) at a step of 0.1 ms, in units of what the same weight does "
+        "here, to 2 %:",
         "",
         "| graph | " + " | ".join(PROGRAMS) + " |",
         "|---|" + "---|" * len(PROGRAMS),

@@ -14,8 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nir
+import norse.torch
 import numpy as np
+import rockpool.nn.modules.torch.nir as rockpool_nir
+import snntorch.import_nir as snntorch_nir
 import torch
+from spikingjelly.activation_based import nir_exchange
 
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
@@ -31,32 +35,24 @@ def stepped(net, x, first=()):
     return np.stack(out)
 
 
-def norse(graph, x, dt):
-    import norse.torch
-
+def by_norse(graph, x, dt):
     return stepped(norse.torch.from_nir(graph, dt=dt), x, None)
 
 
-def snntorch(graph, x, dt):
-    from snntorch.import_nir import import_from_nir
-
-    return stepped(import_from_nir(graph), x)
+def by_snntorch(graph, x, dt):
+    return stepped(snntorch_nir.import_from_nir(graph), x)
 
 
-def spikingjelly(graph, x, dt):
-    from spikingjelly.activation_based.nir_exchange import import_from_nir
-
-    return stepped(import_from_nir(graph, dt=dt), x, None)
+def by_spikingjelly(graph, x, dt):
+    return stepped(nir_exchange.import_from_nir(graph, dt=dt), x, None)
 
 
-def rockpool(graph, x, dt):
-    from rockpool.nn.modules.torch.nir import from_nir
-
-    out = from_nir(graph)(x[None])
+def by_rockpool(graph, x, dt):
+    out = rockpool_nir.from_nir(graph)(x[None])
     return (out[0] if isinstance(out, tuple) else out)[0].numpy()
 
 
-PROGRAMS = {"norse": norse, "snntorch": snntorch, "spikingjelly": spikingjelly, "rockpool": rockpool}
+PROGRAMS = {"norse": by_norse, "snntorch": by_snntorch, "spikingjelly": by_spikingjelly, "rockpool": by_rockpool}
 
 
 def main(folder, result):

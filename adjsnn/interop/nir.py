@@ -289,7 +289,8 @@ def _read(graph: object) -> nir.NIRGraph:
 def _metadata(graph: nir.NIRGraph) -> Mapping[str, Any]:
     """What `to_nir` wrote of the whole, or nothing."""
     said = graph.metadata.get(OURS, {}) if isinstance(graph.metadata, dict) else {}
-    return {k: v.decode() if isinstance(v, bytes) else v for k, v in said.items()} if isinstance(said, dict) else {}
+    plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in said.items()} if isinstance(said, dict) else {}
+    return {k: v for k, v in plain.items() if isinstance(v, (str, float, np.floating))}
 
 
 def _dialect(said: Mapping[str, Any], spike: object, dt: Number | None, inputs: object) -> Dialect:
