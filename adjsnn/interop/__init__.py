@@ -1,4 +1,4 @@
-"""Networks and data to and from other programs. Each needs the package that it speaks to; all are loaded when first used."""
+"""Networks and data from and to other programs and their files. Each part needs a package of its own, imported when used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,14 +6,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adjsnn.interop.nir import from_nir, to_nir
 
-__all__ = ["from_nir", "to_nir"]
-_HOME = {"from_nir": "nir", "to_nir": "nir"}
+__all__ = [
+    "from_nir",
+    "to_nir",
+]
+_HOME = {
+    name: f"adjsnn.interop.{module}"
+    for module, names in {
+        "nir": "from_nir to_nir",
+    }.items()
+    for name in names.split()
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
     return value
 
 

@@ -305,6 +305,17 @@ def test_two_ways_add_up_and_edges_without_weights_are_ones():
     assert net.v_th[1].tolist() == [1e30] * 2
 
 
+def test_parameters_of_one_number_are_those_of_every_neuron():
+    one = {"tau_syn": 0.005, "tau_mem": 0.02, "r": 1.0, "v_leak": 0.0, "v_threshold": 1.0, "v_reset": -0.5}
+    for shape in ((), (1,)):
+        neuron = nir.CubaLIF(**{name: np.full(shape, x) for name, x in one.items()})
+        net = from_nir(
+            graph_of({"w": nir.Linear(np.eye(2)), "n": neuron}, [("input", "w"), ("w", "n"), ("n", "output")]), spike="jump"
+        )
+        assert net.layers == (2,)
+        assert net.v_reset[0].tolist() == [-0.5, -0.5]
+
+
 def test_a_layer_that_only_integrates():
     """CubaLI: v of the last layer, without spikes."""
     net = network(v_th=(0.5, 1e30))
