@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.checks import Number, kind, positive
+from adjsnn.checks import Number, finite, kind, positive
 from adjsnn.errors import ConfigurationError, MissingPackageError
 from adjsnn.lif.network import COMPONENTS, LIFNetwork
 from adjsnn.lif.structure import Structure
@@ -16,7 +16,7 @@ from adjsnn.lif.structure import Structure
 try:
     import nir
 
-    from adjsnn.interop.nir_graph import Walk
+    from adjsnn.interop.nir_graph import Chain, Walk
 except ImportError as error:
     raise MissingPackageError(error.name, "nir") from error
 from adjsnn.interop.nir_numbers import (
@@ -177,14 +177,21 @@ def from_nir(
     if dtype is None:
         dtype = {"float32": torch.float32, "float64": torch.float64}.get(str(said.get("dtype")))
     try:
-        walk = Walk(whole, dialect.inputs == "currents")
-        chain = walk.chain()
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused as not finite
+            walk = Walk(whole, dialect.inputs == "currents")
+            chain = walk.chain()
+            layers, readout = _found(walk, chain, dialect, affine_bias is not None)
     except RecursionError as error:
         raise ConfigurationError("a NIR graph of too many nodes in a row", "some hundred", "multiplying them out") from error
+    return _network(chain.sources, layers, readout, learn=learn, dtype=dtype, device=device)
+
+
+def _found(walk: Walk, chain: Chain, dialect: Dialect, steady: bool) -> tuple[list[Numbers], Readout | None]:
+    """Numbers of the layers and of the readout, to the bit where they were kept."""
     layers = []
     for name, form in zip(chain.names, chain.forms, strict=True):
         driven = form.kind in ("LIF", "IF") and form.synapse is None
-        if form.added.any() and affine_bias is None and not driven:
+        if form.added.any() and not steady and not driven:
             raise ConfigurationError(
                 f"a bias of an Affine node before the synapse of {name!r}, which brings a current that grows over tau_syn",
                 "none, or one taken as it is in the long run",
@@ -196,7 +203,7 @@ def from_nir(
         found = readout_numbers(*chain.readout, dialect)
         kept = _kept(walk, chain.readout_name)
         readout = exact(kept, found, chain.readout, lambda x: readout_form(x, dialect))
-    return _network(chain.sources, layers, readout, learn=learn, dtype=dtype, device=device)
+    return layers, readout
 
 
 def _network(sources: int, layers: Sequence[Numbers], readout: Readout | None, **options: Any) -> LIFNetwork:
@@ -223,6 +230,8 @@ def _network(sources: int, layers: Sequence[Numbers], readout: Readout | None, *
                     own.copy_(torch.from_numpy(given))
         if readout is not None and net.w_out is not None:
             net.w_out.copy_(torch.from_numpy(readout.weight))
+    for name, x in net.named_parameters():
+        finite(name, x, "weights of a NIR graph that the dtype can hold", "dtype=torch.float64, or other units")
     return net
 
 

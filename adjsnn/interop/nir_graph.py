@@ -59,6 +59,8 @@ def refuse(seen: str, expected: str, remedy: str) -> ConfigurationError:
 
 def opened(graph: nir.NIRGraph, prefix: str = "") -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Nodes and edges without subgraphs, whose Input and Output nodes only hand on what they receive."""
+    if not isinstance(graph.nodes, dict) or not isinstance(graph.edges, (list, tuple)):
+        raise refuse(f"nodes of {type(graph.nodes).__name__}, edges of {type(graph.edges).__name__}", "a dict, a list", "both")
     ends: dict[str, tuple[str, str]] = {}
     nodes: dict[str, Any] = {}
     edges: list[tuple[str, str]] = []
@@ -67,20 +69,20 @@ def opened(graph: nir.NIRGraph, prefix: str = "") -> tuple[dict[str, Any], list[
             nodes[prefix + name] = node
             ends[name] = (prefix + name, prefix + name)
             continue
-        inner = f"{prefix}{name}."
+        inner, own = f"{prefix}{name}.", node.nodes if isinstance(node.nodes, dict) else {}
         for kind in (nir.Input, nir.Output):
-            if sum(isinstance(x, kind) for x in node.nodes.values()) != 1:
+            if sum(isinstance(x, kind) for x in own.values()) != 1:
                 raise refuse(f"a subgraph {prefix + name!r} of several or no {kind.__name__} nodes", "one", "one of each")
-        own, between = opened(node, inner)
-        nodes |= own
+        first, last = (next(inner + k for k, x in own.items() if isinstance(x, kind)) for kind in (nir.Input, nir.Output))
+        ends[name] = first, last
+        parts, between = opened(node, inner)
+        if both := sorted(parts.keys() & {*nodes, *(prefix + x for x in graph.nodes)}):
+            raise refuse(f"nodes {both} both in a subgraph and beside it", "names of their own", "another name")
+        nodes |= parts
         edges += between
-        ends[name] = (
-            next(inner + k for k, x in node.nodes.items() if isinstance(x, nir.Input)),
-            next(inner + k for k, x in node.nodes.items() if isinstance(x, nir.Output)),
-        )
     for edge in graph.edges:
-        if len(edge) != 2 or any(x not in ends for x in edge):
-            raise refuse(f"an edge {tuple(edge)!r}", f"two names among {sorted(ends)}", "an edge between nodes that are there")
+        if not isinstance(edge, (tuple, list)) or len(edge) != 2 or not all(isinstance(x, str) and x in ends for x in edge):
+            raise refuse(f"an edge {edge!r}", f"two names among {sorted(ends)}", "an edge between nodes that are there")
         edges.append((ends[edge[0]][1], ends[edge[1]][0]))
     for name, node in [*nodes.items()] if not prefix else []:
         if isinstance(node, (nir.Input, nir.Output)) and name not in graph.nodes:
@@ -304,7 +306,7 @@ class Walk:
     def _size_of(self, name: str) -> int:
         node = self.nodes[name]
         if isinstance(node, nir.Input):
-            shape = np.atleast_1d(np.asarray((node.input_type or {}).get("input")))
+            shape = np.atleast_1d(np.asarray(node.input_type.get("input") if isinstance(node.input_type, dict) else None))
             if shape.shape != (1,) or shape.dtype.kind not in "iu" or int(shape[0]) < 1:
                 raise refuse(f"the shape {shape.tolist()} of its Input", "(M,), one row", "a Flatten node multiplied out")
             return int(shape[0])

@@ -348,3 +348,12 @@ def test_what_a_program_reads_is_always_written(tmp_path):
     np.testing.assert_allclose((neuron.r[0], neuron.w_in[0], neuron.v_reset[0]), (100.0, 25.0, 0.0), rtol=1e-15)
     said = graph.metadata["adjsnn"]
     assert (said["unit_of_time"], said["spike"], float(said["dt_ms"]), said["target"]) == ("s", "sample", 0.2, "norse")
+
+
+def test_the_example_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "nir.md").read_text()
+    names = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    same_networks(names["lif"], names["again"])
+    assert nir.read("for_norse.nir").metadata["adjsnn"]["target"] == "norse"
