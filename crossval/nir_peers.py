@@ -3,6 +3,7 @@
 python nir_peers.py FOLDER RESULT.json
 """
 
+# pyright: reportMissingImports=false
 import contextlib
 import datetime
 import io
