@@ -33,6 +33,7 @@ INNER = (
     "adjsnn.lif.autograd",
     "adjsnn.lif.glif.voltage",
     "adjsnn.lif.clocked",
+    "adjsnn.lif.clocked_adaptation",
     "adjsnn.lif.clocked_problem",
     "adjsnn.lif.clocked_readout",
     "adjsnn.lif.clocked_solution",

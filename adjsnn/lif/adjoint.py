@@ -37,7 +37,7 @@ class ClockedAdjoint(Protocol):
     """What solves a LIF network in steps of dt, a learning rule.
 
     Attributes:
-        clocked: True.
+        clocked: True. One that also has `adaptive`, True, is given layers with spike-triggered currents and moving thresholds.
     """
 
     @property

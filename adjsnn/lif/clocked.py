@@ -1,4 +1,4 @@
-"""LIF layers on a clock, equation (5.1): the exact flow over steps of h, spikes on the grid. Plain torch operations.
+"""LIF layers on a clock, equations (5.1), (5.1a): the exact flow over steps of h, spikes on the grid. Plain torch operations.
 
 A learning rule that needs a grid runs this program, and says how it differentiates a spike. What comes from the
 network's tensors, time constants included, is on torch's tape; delays and refractory times are rounded to steps, without
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.clocked_adaptation import Adaptation
+from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, state_of
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
 
@@ -66,6 +67,7 @@ class ClockedLayer(NamedTuple):
         hold: steps for which a neuron stays where its reset has put it, (N,).
         lags: steps from a spike to its arrival, (M,) or (N, M).
         rec_lags: likewise, (N,) or (N, N); None without recurrence.
+        own: what its neurons' spikes do to themselves beside the reset; None for nothing.
     """
 
     w_in: Float[Tensor, "N M"]
@@ -79,6 +81,7 @@ class ClockedLayer(NamedTuple):
     hold: Int[Tensor, " N"]
     lags: Int[Tensor, "..."]
     rec_lags: Int[Tensor, "..."] | None
+    own: Adaptation | None = None
 
 
 class Feedback(NamedTuple):
@@ -122,16 +125,28 @@ class ClockedRun:
         peak: v before the reset, (T+1, B, N).
         v: v⁺, after it; or what finds it when it is asked for, from `spikes` and `peak`, since few losses read it.
         i: the current, arrivals included, (T+1, B, N).
+        a: a⁺, currents that spikes trigger, after them, (T+1, B, J, N); None for a layer without adaptation.
+        h: h⁺, parts of the threshold, likewise, (T+1, B, H, N).
 
     Attributes:
         spikes: as given.
         peak: as given.
         i: as given.
+        a: as given.
+        h: as given.
         v: v⁺.
     """
 
-    def __init__(self, spikes: Tensor, peak: Tensor, v: Tensor | Callable[[], Tensor], i: Tensor) -> None:
-        self.spikes, self.peak, self.i = spikes, peak, i
+    def __init__(
+        self,
+        spikes: Tensor,
+        peak: Tensor,
+        v: Tensor | Callable[[], Tensor],
+        i: Tensor,
+        a: Tensor | None = None,
+        h: Tensor | None = None,
+    ) -> None:
+        self.spikes, self.peak, self.i, self.a, self.h = spikes, peak, i, a, h
         self._v = v
 
     @property
@@ -143,12 +158,22 @@ class ClockedRun:
         """v⁺ where it is kept, and not found when asked for."""
         return self._v if isinstance(self._v, Tensor) else None
 
-    def last(self) -> LIFState:
+    def last(self) -> AnyState:
         """The state at the end."""
-        return LIFState(self.v[-1].clone(), self.i[-1].clone())
+        own = (None if x is None else x[-1].clone() for x in (self.a, self.h))
+        return state_of(self.v[-1].clone(), self.i[-1].clone(), *own)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter((self.spikes, self.peak, self.v, self.i))
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return iter((self.spikes, self.peak, self.v, self.i, self.a, self.h))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "ClockedRun":
+        """A run of what is made of its tensors."""
+        spikes, peak, v, i, a, h = (None if x is None else change(x) for x in self)
+        assert spikes is not None
+        assert peak is not None
+        assert v is not None
+        assert i is not None
+        return ClockedRun(spikes, peak, v, i, a, h)
 
 
 def after_reset(
@@ -172,11 +197,34 @@ def clocked_layer(layer: LIFLayer, dt: float, first: bool) -> ClockedLayer:
         v_reset=layer.v_reset,
         alpha=torch.exp(-dt / layer.tau_syn),
         beta=beta,
-        kappa=(dt / layer.tau_mem) * beta * _relative_gain(dt * rate),
+        kappa=_gain(layer, rate, beta, dt),
         hold=_steps(layer.refractory, dt),
         lags=_lags(layer.delays, dt, layer.w_in, least),
         rec_lags=None if layer.w_rec is None else _lags(layer.rec_delays, dt, layer.w_rec, 1),
+        own=None if layer.tau_adapt is None and layer.tau_th is None else _adaptation(layer, beta, dt),
     )
+
+
+def _adaptation(layer: LIFLayer, beta: Tensor, dt: float) -> Adaptation:
+    """Of one that has none of the one kind, no rows of it."""
+    none = layer.v_th.new_zeros(0, len(layer.v_th))
+    tau_a, jump_a, scale_a = layer.tau_adapt, layer.jump_adapt, layer.scale_adapt
+    tau_h, jump_h, scale_h = layer.tau_th, layer.jump_th, layer.scale_th
+    jump_a, jump_h = none if jump_a is None else jump_a, none if jump_h is None else jump_h
+    return Adaptation(
+        decay_a=none if tau_a is None else torch.exp(-dt / tau_a),
+        gain_a=none if tau_a is None else _gain(layer, 1.0 / tau_a - 1.0 / layer.tau_mem, beta, dt),
+        jump_a=jump_a,
+        scale_a=torch.ones_like(jump_a) if scale_a is None else scale_a,
+        decay_h=none if tau_h is None else torch.exp(-dt / tau_h),
+        jump_h=jump_h,
+        scale_h=torch.ones_like(jump_h) if scale_h is None else scale_h,
+    )
+
+
+def _gain(layer: LIFLayer, rate: Tensor, beta: Tensor, dt: float) -> Tensor:
+    """κ = K(h)/τ_m of currents of a time constant τ, rate = 1/τ - 1/τ_m."""
+    return (dt / layer.tau_mem) * beta * _relative_gain(dt * rate)
 
 
 def carried(spikes: Float[Tensor, "*T B M"], w: Float[Tensor, "N M"], back: Tensor | None) -> Float[Tensor, "*T B N"]:
@@ -282,14 +330,14 @@ def outer_sum(told: Float[Tensor, "K N"], sent: Float[Tensor, "K M"]) -> Float[T
 def unroll(
     layer: ClockedLayer,
     arriving: Float[Tensor, "T1 B N"] | Sent,
-    start: LIFState,
+    start: AnyState,
     drive: Float[Tensor, "T B N"] | None,
     spike: Differentiated,
     reset: Reset = "to",
     through_reset: bool = False,
     rec_back: Tensor | None = None,
 ) -> ClockedRun:
-    """The program (5.1) of one layer on torch's tape.
+    """The program (5.1), (5.1a) of one layer on torch's tape.
 
     Args:
         layer: in steps.
@@ -298,11 +346,11 @@ def unroll(
         drive: what is added to b in each step.
         spike: S of v - v_th, with the gradient that a rule gives it.
         reset: "to" v_reset, or "by" v_th - v_reset.
-        through_reset: whether gradients go through S in the reset.
+        through_reset: whether gradients go through S in the reset; they always do in jumps of a and h.
         rec_back: what errors go back through in the place of w_rec.
     """
     arriving = arriving if isinstance(arriving, Tensor) else arrivals(*arriving)
-    v, i = start.v, start.i
+    (v, i, *adapted), own = start, layer.own
     held = torch.zeros_like(v, dtype=torch.long)
     rows: list[tuple[Tensor, ...]] = []
     sent: list[Tensor] = []
@@ -312,16 +360,30 @@ def unroll(
         for lag, w, back in recurrent:
             if lag <= n:
                 i = i + carried(sent[n - lag], w, back)
-        s = spike.fire(v - layer.v_th) * (held == 0)
+        threshold = layer.v_th if own is None else own.threshold(layer.v_th, adapted[1])
+        s = spike.fire(v - threshold) * (held == 0)
         after = after_reset(v, s, layer, reset, through_reset)
-        rows.append((s, v, after, i))
+        if own is not None:
+            adapted = own.after(s, *adapted)
+        rows.append((s, v, after, i, *adapted))
         sent.append(s)
         if n + 1 < len(arriving):
             held = torch.where(s > 0, layer.hold, (held - 1).clamp(min=0))
             bias = layer.bias if drive is None else layer.bias + drive[n]
-            v = torch.where(held > 0, after, bias + layer.beta * (after - bias) + layer.kappa * i)
+            v = bias + layer.beta * (after - bias) + layer.kappa * i
+            if own is not None:
+                v = own.driven(v, adapted[0])
+                adapted = own.decay_a * adapted[0], own.decay_h * adapted[1]
+            v = torch.where(held > 0, after, v)
             i = layer.alpha * i
     return ClockedRun(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def over_resting(layer: ClockedLayer, run: ClockedRun, start: AnyState) -> Float[Tensor, "T1 B N"]:
+    """v before resets, less what earlier spikes have added to the threshold: a neuron spikes where this reaches v_th."""
+    if layer.own is None or run.h is None or not isinstance(start, AdaptiveState):
+        return run.peak
+    return run.peak - layer.own.raised(run.h, start.h)
 
 
 def spiking(run: ClockedRun) -> Bool[Tensor, "T1 B N"]:

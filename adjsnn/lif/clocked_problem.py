@@ -13,7 +13,6 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.lif.clocked import EXACT, ClockedRun, Differentiated, Feedback, Reset, Sent, arrivals, carried, clocked_layer
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.engine import choose_clocked
-from adjsnn.lif.network import LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
@@ -53,7 +52,7 @@ def solve_clocked(
     paths = Paths() if paths is None else paths
     _rows(problem, dt, steps)  # raises before anything is solved
     sent, runs = input_spikes(problem, dt, steps), list[ClockedRun]()
-    for k, (layer, start) in enumerate(zip(problem.layers, ordinary(problem), strict=True)):
+    for k, (layer, start) in enumerate(zip(problem.layers, problem.y0, strict=True)):
         clocked = clocked_layer(layer, dt, first=k == 0)
         drive = problem.drive.values.to(layer.w_in) if problem.drive is not None and k == 0 else None
         back = paths.layers[k] if paths.layers else EXACT
@@ -65,11 +64,6 @@ def solve_clocked(
         runs.append(run)
         sent = run.spikes
     return clocked_solution(problem, runs, ran, paths)
-
-
-def ordinary(problem: LIFProblem) -> list[LIFState]:
-    """The initial states, of ordinary layers: those of others are refused at the door."""
-    return [LIFState(state.v, state.i) for state in problem.y0]
 
 
 def clocked_solution(
@@ -90,6 +84,10 @@ def clocked_solution(
     dt, steps = grid(problem)
     paths = Paths() if paths is None else paths
     rows, like, read = _rows(problem, dt, steps), problem.layers[0].w_in, sent
+
+    def asked(x: Tensor | None) -> Tensor | None:
+        return x if x is None or len(rows) > steps else x[rows]
+
     if problem.readout is not None and read is None:
         read = carried(runs[-1].spikes, problem.readout.w_out, paths.readout)
         if paths.direct:
@@ -97,6 +95,8 @@ def clocked_solution(
     return ClockedSolution(
         ts=(rows.double() * dt).clamp(max=problem.trial.t_end).to(like),
         i=[run.i if len(rows) > steps else run.i[rows] for run in runs],
+        a=[asked(run.a) for run in runs],
+        h=[asked(run.h) for run in runs],
         t_end=problem.trial.t_end,
         dt=dt,
         _rows=rows,

@@ -13,7 +13,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.clocked import ClockedRun, spiking
 from adjsnn.lif.clocked_readout import error_integral, filtered, integral, square_integral
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.lif.readout import Readout, target_at, target_square, windows
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
@@ -52,6 +52,8 @@ class ClockedSolution:
     Attributes:
         ts: (T,), the times asked for, ms; all of the grid where none were.
         i: current of each layer at these times, each (T, B, N_l); differentiable.
+        a: spike-triggered currents of each layer, (T, B, J, N_l), after spikes; None for a layer without adaptation.
+        h: components of the threshold of each layer beside v_th, (T, B, H, N_l), likewise.
         t_end: end of the trial, ms.
         dt: the step, ms.
 
@@ -61,6 +63,8 @@ class ClockedSolution:
 
     ts: Float[Tensor, " T"]
     i: list[Tensor]
+    a: list[Tensor | None]
+    h: list[Tensor | None]
     t_end: float
     dt: float
     _rows: Int[Tensor, " T"] = field(repr=False)
@@ -78,6 +82,7 @@ class ClockedSolution:
             if run.held is not None:
                 parts[f"sol.v[{k}]"] = run.held
             parts |= {f"sol.spikes_on_grid({k})": run.spikes, f"sol.i[{k}]": run.i}
+            parts |= {f"sol.{name}[{k}]": x for name, x in (("a", run.a), ("h", run.h)) if x is not None}
         object.__setattr__(self, "_seal", Seal(**parts))
 
     @computed_once
@@ -90,10 +95,26 @@ class ClockedSolution:
 
     @computed_once
     @untraced
-    def final_state(self) -> list[LIFState]:
-        """Voltage and current of each layer at t_end; differentiable."""
+    def final_state(self) -> list[AnyState]:
+        """Voltage and current of each layer at t_end, and what its spikes triggered; differentiable."""
         self._seal.check()
         return [run.last() for run in self._runs]
+
+    @untraced
+    def threshold(self, layer: int = -1) -> Float[Tensor, "T B N"]:
+        """Threshold of each neuron at the times ts, v_th and what its spikes have added, (5.1a); differentiable."""
+        self._seal.check()
+        k = index("layer", layer, len(self._runs))
+        v_th, h = self._layers[k].v_th, self.h[k]
+        return v_th.expand_as(self.i[k]).clone() if h is None else v_th + h.sum(2)
+
+    @untraced
+    def currents(self, layer: int = -1) -> Float[Tensor, "T B N"]:
+        """All current into each neuron at the times ts, synaptic and triggered by its spikes, without bias and drive."""
+        self._seal.check()
+        k = index("layer", layer, len(self._runs))
+        a = self.a[k]
+        return self.i[k].clone() if a is None else self.i[k] + a.sum(2)
 
     @untraced
     def spikes_on_grid(self, layer: int = -1) -> Float[Tensor, "T1 B N"]:
@@ -151,10 +172,12 @@ class ClockedSolution:
 
     @untraced
     def layer_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
-        """Mean dv/dt of the step that ends at each spike, 1/ms, in no order."""
-        run = self._run(layer)
-        speed = (run.peak[1:] - run.v[:-1]).detach() / self.dt
-        return speed[spiking(run)[1:]]
+        """Mean dv/dt of the step that ends at each spike, of a threshold that moves relative to it, 1/ms, in no order."""
+        run, own = self._run(layer), self._layers[index("layer", layer, len(self._layers))]
+        rise = (run.peak[1:] - run.v[:-1]).detach()
+        if run.h is not None and own.tau_th is not None:  # which falls back by h (1 - e^{-dt/τ})
+            rise = rise - (torch.expm1(-self.dt / own.tau_th) * run.h[:-1]).sum(2).detach()
+        return (rise / self.dt)[spiking(run)[1:]]
 
     @computed_once
     @untraced
@@ -245,7 +268,7 @@ class ClockedSolution:
             steps=len(self._runs[0].spikes) - 1,
             spikes=tuple(int(x.sum()) for x in fired),
             silent_neurons=tuple(int((~x.flatten(0, 1).any(0)).sum()) for x in fired),
-            stored_bytes=sum(x.nbytes for run in self._runs for x in run),
+            stored_bytes=sum(x.nbytes for run in self._runs for x in run if x is not None),
             kernel=self._ran.kernel,
             kernel_reason=self._ran.reason,
         )

@@ -9,13 +9,13 @@ from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif import plain, plain_adjoint
 from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, Sent, unroll
-from adjsnn.lif.cpu import clocked_loops, glif_loops, loops
+from adjsnn.lif.cpu import clocked_adaptive_loops, glif_loops, loops
 from adjsnn.lif.cuda import loops as cuda_loops
 from adjsnn.lif.glif import plain as glif_plain
 from adjsnn.lif.glif import plain_adjoint as glif_plain_adjoint
 from adjsnn.lif.glif.body import both, both_back
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
-from adjsnn.lif.network import AnyState, LIFLayer, LIFState
+from adjsnn.lif.network import AnyState, LIFLayer
 
 
 class Forward(Protocol):
@@ -132,7 +132,7 @@ class ClockedBody(Protocol):
         self,
         layer: ClockedLayer,
         arriving: Tensor | Sent,
-        start: LIFState,
+        start: AnyState,
         drive: Tensor | None,
         spike: Differentiated,
         reset: Reset,
@@ -161,4 +161,4 @@ def choose_clocked(asked: Ran, layers: Sequence[LIFLayer]) -> tuple[ClockedBody,
         return unroll, asked
     if device != "cpu":
         return unroll, Ran("plain", f"the network is on {device}, for which there are no loops on a clock")
-    return clocked_loops.fused, Ran("fused", "the fused loops cover networks on a clock")
+    return clocked_adaptive_loops.fused, Ran("fused", "the fused loops cover networks on a clock")

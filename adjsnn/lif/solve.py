@@ -36,7 +36,7 @@ from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LIFTrial
 from adjsnn.lif.shapes import lif_layers
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.lif.structure import Structure
+from adjsnn.lif.structure import RESETS, Structure
 from adjsnn.shapes import checked
 from adjsnn.spikes import SpikeTrains
 
@@ -155,16 +155,28 @@ def _check_layers(layers: list[LIFLayer]) -> None:
 def _structures(
     system: LIFNetwork, layers: list[LIFLayer], chosen: LIFAdjoint | ClockedAdjoint
 ) -> tuple[Structure | None, ...]:
-    """Of each generalised layer, which only an adjoint that knows them solves."""
+    """Of each generalised layer, which only an adjoint that knows them solves; on a clock some do those that adapt."""
     own = [None if is_ordinary(layer, x) else x for layer, x in zip(layers, system.structure, strict=True)]
-    if any(x is not None for x in own) and not getattr(chosen, "generalised", False):
-        k = next(k for k, x in enumerate(own) if x is not None)
-        raise ConfigurationError(
-            f"layer {k} with receptors, spike-triggered currents, a moving threshold, a list of synapses, no leak or another "
-            f"reset, by {type(chosen).__name__}",
-            "an ordinary layer, (2.1) and (2.2)",
-            "adjoint=adjsnn.EventAdjoint()",
-        )
+    if getattr(chosen, "generalised", False):
+        return tuple(own)
+    adapts = bool(getattr(chosen, "adaptive", False))
+    for k, x in enumerate(own):
+        if x is None:
+            continue
+        if not adapts or not x._replace(reset=0.0).ordinary:
+            raise ConfigurationError(
+                f"layer {k} with receptors, {'' if adapts else 'spike-triggered currents, a moving threshold, '}"
+                f"a list of synapses, no leak{'' if adapts else ' or another reset'}, by {type(chosen).__name__}",
+                "a layer of (5.1) and (5.1a), which may adapt" if adapts else "an ordinary layer, (2.1) and (2.2)",
+                "adjoint=adjsnn.EventAdjoint()",
+            )
+        if x.reset not in {0.0, RESETS.get(getattr(chosen, "reset", "to"))}:
+            remedy = f'{type(chosen).__name__}(reset="by"), or' if x.reset == RESETS["by"] else 'reset="to" or "by", or'
+            raise ConfigurationError(
+                f"layer {k} with reset={x.reset:g} by {type(chosen).__name__}(reset={getattr(chosen, 'reset', 'to')!r})",
+                "the reset of the rule, 0 to v_reset or 1 by v_th - v_reset",
+                f"{remedy} adjoint=adjsnn.EventAdjoint()",
+            )
     return tuple(own)
 
 

@@ -34,7 +34,7 @@ class _ByMatrices(ABC):
     reset: Reset = "to"
     through_reset: bool = False
 
-    clocked = True  # solves in steps of dt
+    clocked = adaptive = True  # solves in steps of dt, and layers that adapt
 
     def __post_init__(self) -> None:
         kind("surrogate", self.surrogate, Surrogate)

@@ -12,7 +12,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import Count, Number, count, finite, index, kind, placement, positive, real
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif.clocked import RESETS, ClockedRun, Reset, clocked_layer, spiking
+from adjsnn.lif.clocked import RESETS, ClockedRun, Reset, clocked_layer, over_resting, spiking
 from adjsnn.lif.clocked_problem import clocked_solution, counted, grid, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
@@ -60,7 +60,7 @@ class EscapeNoise:
     target: SpikeTrains | None = None
     reset: Reset = "to"
 
-    clocked = True  # solves in steps of dt
+    clocked = adaptive = True  # solves in steps of dt, and layers that adapt
     stated: ClassVar[Stated] = Stated(
         "nothing in the mean: spikes are drawn, what has a derivative is their probability (5.9)",
         (OWN, REWARD),
@@ -111,7 +111,7 @@ class EscapeNoise:
         score, seen = _Score(), list[ClockedRun]()
         for k, run in enumerate(runs):
             of_drawn = _unscored(score, logs[: k + 1])
-            seen.append(ClockedRun(*(of_drawn(x) for x in run)))
+            seen.append(run.each(of_drawn))
         sol = clocked_solution(problem, seen, ran)
         return DrawnSolution(
             **{x.name: getattr(sol, x.name) for x in fields(sol) if x.init},
@@ -143,14 +143,15 @@ class EscapeNoise:
         last = torch.where(fired, n, -1 - layer.hold).cummax(0).values[:-1]  # the latest spike before each step but the first
         silent = ~fired
         silent[1:] &= n[1:] - last > layer.hold  # and free to spike
-        log_hazard = self._log_hazard(dt)(run.peak - layer.v_th)
+        resting = over_resting(layer, run, problem.y0[k])
+        log_hazard = self._log_hazard(dt)(resting - layer.v_th)
         over = (log_hazard.detach() > LARGEST) & silent
         if bool(over.any()):
             step, sample, neuron = (int(x) for x in over.nonzero()[0])
-            v, v_th = float(run.peak.detach()[step, sample, neuron]), float(layer.v_th.detach()[neuron])
+            v, over_v_th = (float(x.detach()[step, sample, neuron]) for x in (run.peak, resting - layer.v_th))
             raise ConfigurationError(
                 f"a target silent at {step * dt:g} ms, where v[{sample}, {neuron}] = {v:g}",
-                f"voltages below {v_th + float(self.width) * LARGEST:g}, where silence is not impossible",
+                f"voltages below {v - over_v_th + float(self.width) * LARGEST:g}, where silence is not impossible",
                 "smaller weights to start from, or a larger width",
             )
         of_spikes = _log_of_a_spike(torch.where(fired, log_hazard, 0.0))

@@ -51,7 +51,7 @@ class LocalErrors:
     reset: Reset = "to"
     through_reset: bool = False
 
-    clocked = True  # solves in steps of dt
+    clocked = adaptive = True  # solves in steps of dt, and layers that adapt
     stated: ClassVar[Stated] = Stated(
         "what surrogates drop, and the errors of all other layers: each has a loss of its own (5.6)",
         (OWN, LAYER_ERROR),

@@ -14,14 +14,14 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.lif.clocked import RESETS, ClockedRun, Reset, clocked_layer
 from adjsnn.lif.clocked_problem import clocked_solution, grid, input_spikes, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
-from adjsnn.lif.network import LIFLayer, LIFState
+from adjsnn.lif.network import COMPONENTS, LIFLayer
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
-FIELDS = ("w_in", "w_rec", "bias", "tau_mem", "tau_syn", "v_th", "v_reset")
-WIDTH = len(FIELDS)
+FIELDS = ("w_in", "w_rec", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", *COMPONENTS)
+WIDTH, STATES = len(FIELDS), 6  # of a ClockedRun
 SMALL = 2**20  # numbers, 8 MB: so few directions are held together
 
 
@@ -52,7 +52,7 @@ class RTRL:
     through_reset: bool = False
     chunk: Count | None = None
 
-    clocked = True  # solves in steps of dt
+    clocked = adaptive = True  # solves in steps of dt, and layers that adapt
     stated: ClassVar[Stated] = Stated(
         "the same; nothing is kept of the past",
         (OWN, LAYER_ERROR, OTHERS),
@@ -87,7 +87,7 @@ class RTRL:
             )
         flat = [getattr(layer, name) for layer in problem.layers for name in FIELDS]
         results: Any = _Forward.apply(self, problem, *flat)
-        runs = [ClockedRun(*results[k : k + 4]) for k in range(0, len(results), 4)]
+        runs = [ClockedRun(*results[k : k + STATES]) for k in range(0, len(results), STATES)]
         return clocked_solution(problem, runs, Ran("plain", "derivatives are carried forward by torch operations"))
 
 
@@ -98,7 +98,7 @@ class _Forward(FirstOrder):
         ctx.rule, ctx.problem = rule, problem
         ctx.save_for_backward(*flat)
         ctx.set_materialize_grads(False)
-        return tuple(x.detach() for run in sol._runs for x in run)
+        return tuple(None if x is None else x.detach() for run in sol._runs for x in run)
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -109,7 +109,7 @@ class _Forward(FirstOrder):
 def _backward(ctx, *cotangents):
     rule, problem, flat = ctx.rule, ctx.problem, ctx.saved_tensors
     wanted = [k for k, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
-    given = [cotangents[k : k + 4] for k in range(0, len(cotangents), 4)]
+    given = [cotangents[k : k + STATES] for k in range(0, len(cotangents), STATES)]
     at = [flat[k].detach() for k in wanted]
     sizes = [x.numel() for x in at]
 
@@ -142,13 +142,13 @@ def _backward(ctx, *cotangents):
 def _contraction(
     rule: RTRL, problem: LIFProblem, layers: Sequence[LIFLayer], given: Sequence[Sequence[Tensor | None]]
 ) -> Tensor:
-    """Σ_n of cotangents times S, v before and after resets, and i, all layers step by step; nothing of the past is kept."""
+    """Σ_n of cotangents times S, v before and after resets, i, a, h, all layers step by step; nothing of the past is kept."""
     dt, steps = grid(problem)
     clocked = [clocked_layer(layer, dt, first=k == 0) for k, layer in enumerate(layers)]
     inputs = input_spikes(problem, dt, steps)
     drive = None if problem.drive is None else problem.drive.values.to(inputs)
-    state = [LIFState(*(x.detach() for x in start)) for start in problem.y0]
-    held = [torch.zeros_like(start.v, dtype=torch.long) for start in state]
+    state = [[x.detach() for x in start] for start in problem.y0]
+    held = [torch.zeros_like(start[0], dtype=torch.long) for start in state]
     sent: list[list[Tensor]] = [[] for _ in clocked]  # of the last steps
     total = inputs.new_zeros(())
     longest = [
@@ -157,24 +157,29 @@ def _contraction(
     ]
     for n in range(steps + 1):
         for k, layer in enumerate(clocked):
-            v, i = state[k]
+            (v, i, *adapted), adaptation = state[k], layer.own
             before = sent[k - 1] if k else inputs[: n + 1].flip(0).unbind()
             i = i + _arriving(layer.w_in, layer.lags, before, 0)
             if layer.w_rec is not None and layer.rec_lags is not None:
                 own = [x.detach() for x in sent[k]] if rule.own_neuron else sent[k]
                 i = i + _arriving(layer.w_rec, layer.rec_lags, own, 1)
-            x = v - layer.v_th
+            x = v - (layer.v_th if adaptation is None else adaptation.threshold(layer.v_th, adapted[1]))
             slope = rule.surrogate.derivative(x.detach())
             s = ((x.detach() >= 0).to(x) + slope * (x - x.detach())) * (held[k] == 0)
             gate = s if rule.through_reset else s.detach()
             after = v + gate * (layer.v_reset - (v if rule.reset == "to" else layer.v_th))
-            for cotangent, part in zip(given[k], (s, v, after, i), strict=True):
+            if adaptation is not None:
+                adapted = adaptation.after(s, *adapted)
+            for cotangent, part in zip(given[k], (s, v, after, i, *adapted), strict=False):
                 if cotangent is not None:
                     total = total + (cotangent[n] * part).sum()
             held[k] = torch.where(s.detach() > 0, layer.hold, (held[k] - 1).clamp(min=0))
             bias = layer.bias if drive is None or k or n >= len(drive) else layer.bias + drive[n]
-            moved = torch.where(held[k] > 0, after, bias + layer.beta * (after - bias) + layer.kappa * i)
-            state[k] = LIFState(moved, layer.alpha * i)
+            moved = bias + layer.beta * (after - bias) + layer.kappa * i
+            if adaptation is not None:
+                moved = adaptation.driven(moved, adapted[0])
+                adapted = adaptation.decay_a * adapted[0], adaptation.decay_h * adapted[1]
+            state[k] = [torch.where(held[k] > 0, after, moved), layer.alpha * i, *adapted]
             sent[k] = [s, *sent[k]][: longest[k]]
     return total
 

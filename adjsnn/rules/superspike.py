@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adjsnn.checks import Count, Number, count, kind, positive
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif.clocked import RESETS, ClockedLayer, ClockedRun, Reset, by_lag, clocked_layer, weights_told
+from adjsnn.lif.clocked import RESETS, ClockedLayer, ClockedRun, Reset, by_lag, clocked_layer, over_resting, weights_told
 from adjsnn.lif.clocked_problem import clocked_solution, grid, input_spikes, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.network import LIFLayer
@@ -19,6 +19,7 @@ from adjsnn.rules.stated import OUTPUT_ERROR, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate
 
 COVERED = ("w_in", "w_rec", "bias")
+STATES = 6  # of a ClockedRun
 FEEDBACK = ("symmetric", "random", "uniform")
 
 
@@ -30,7 +31,8 @@ class SuperSpike:
     for `losses.van_rossum` with `tau_rise` the error filtered by the kernel of the distance, forward and back. A neuron of a
     hidden layer has c_h[t] = Σ_k b_kh c_k[t]; with a readout e, the cotangent of W_out S, is in the place of c_k, and all
     layers are hidden ones. A loss of the spikes of a hidden layer, such as a price on them, adds to c_h. Recurrent weights have
-    traces of their own layer's spikes and the error of their own neuron; what a spike does to other neurons is left out.
+    traces of their own layer's spikes and the error of their own neuron; what a spike does to other neurons is left out, and
+    to its own neuron's adaptation, as the reset is.
     Zenke and Ganguli 2018.
 
     Online a synapse keeps its trace. Here a loss is known after the solve, and what a neuron is told, c σ′, is filtered back
@@ -57,7 +59,7 @@ class SuperSpike:
     reset: Reset = "to"
     kernel: tuple[Number, Number] | None = None
 
-    clocked = True  # solves in steps of dt
+    clocked = adaptive = True  # solves in steps of dt, and layers that adapt
     stated: ClassVar[Stated] = Stated(
         "what surrogates drop, resets, other layers and W_rec on the way back (5.4)",
         (OWN, OUTPUT_ERROR),
@@ -92,7 +94,7 @@ class SuperSpike:
         w_out = None if problem.readout is None else problem.readout.w_out
         drive = None if problem.drive is None else problem.drive.values  # W_in u, whose weights are outside
         ran, *results = _Told.apply(self, problem, drive, w_out, *flat)
-        runs = [ClockedRun(*results[k : k + 4]) for k in range(0, 4 * len(problem.layers), 4)]
+        runs = [ClockedRun(*results[k : k + STATES]) for k in range(0, STATES * len(problem.layers), STATES)]
         return clocked_solution(problem, runs, ran, sent=None if w_out is None else results[-1])
 
     def back(self, problem: LIFProblem) -> list[Tensor]:
@@ -118,9 +120,11 @@ class _Told(FirstOrder):
     @staticmethod
     def forward(ctx: Any, rule: SuperSpike, problem: LIFProblem, drive: Any, w_out: Tensor | None, *flat: Tensor | None) -> Any:
         sol = solve_clocked(problem, rule.surrogate, rule.reset)
-        runs = [ClockedRun(*(x.detach() for x in run)) for run in sol._runs]
+        runs = [run.each(Tensor.detach) for run in sol._runs]
         ctx.rule, ctx.problem = rule, problem
-        kept = [x for run in runs for x in (run.spikes, run.peak)]
+        own = [clocked_layer(layer, sol.dt, first=k == 0) for k, layer in enumerate(problem.layers)]
+        over = [over_resting(*each) for each in zip(own, runs, problem.y0, strict=True)]
+        kept = [x for run, peak in zip(runs, over, strict=True) for x in (run.spikes, peak)]
         ctx.save_for_backward(*kept, *(b.clone() for b in rule.back(problem)))
         ctx.set_materialize_grads(False)
         sent = [] if w_out is None else [torch.nn.functional.linear(runs[-1].spikes, w_out)]
@@ -137,7 +141,7 @@ def _backward(ctx: Any, _: None, *cotangents: Tensor | None) -> tuple[Tensor | N
     count, (dt, steps) = len(problem.layers), grid(problem)
     saved = ctx.saved_tensors
     spikes, peaks, backs = saved[: 2 * count : 2], saved[1 : 2 * count : 2], saved[2 * count :]
-    given = [cotangents[4 * k : 4 * k + 4] for k in range(count)]
+    given = [cotangents[STATES * k : STATES * (k + 1)] for k in range(count)]
     if any(x is not None for _, *states in given for x in states):
         raise ConfigurationError(
             "a loss of voltages or currents, by SuperSpike",

@@ -32,7 +32,7 @@ class SurrogateBPTT:
     reset: Reset = "to"
     through_reset: bool = False
 
-    clocked = True  # solves in steps of dt
+    clocked = adaptive = True  # solves in steps of dt, and layers that adapt
     stated: ClassVar[Stated] = Stated(
         "that a spike has no derivative: σ′ stands in (5.2)",
         (OWN, LAYER_ERROR, OTHERS),

@@ -9,6 +9,14 @@ from adjsnn import ConfigurationError, LIFNetwork
 from adjsnn.rules import EProp, FeedbackAlignment, SurrogateBPTT, Triangle
 
 SHAPE = Triangle(2.0)
+ADAPTS = {
+    "tau_adapt": [40.0, 90.0],
+    "jump_adapt": [-0.05, -0.02],
+    "scale_adapt": [0.9, 1.1],
+    "tau_th": [25.0, 60.0],
+    "jump_th": [0.05, 0.1],
+    "scale_th": [1.0, 0.8],
+}
 OPTIONS = {
     "usual": {},
     "refractory": {"refractory": 1.5},
@@ -17,6 +25,9 @@ OPTIONS = {
         "delays": torch.linspace(0.0, 3.0, 60).view(12, 5),
         "rec_delays": torch.linspace(0.5, 4.0, 144).view(12, 12),
     },
+    "adapts": ADAPTS,
+    "adapts, refractory": {**ADAPTS, "refractory": 1.5},
+    "threshold alone": {"tau_th": [60.0], "jump_th": [0.2]},
 }
 
 
@@ -59,13 +70,14 @@ def test_with_recurrence_it_is_backpropagation_that_is_cut_there(name):
     assert not torch.allclose(whole["w_rec.0"], found["w_rec.0"], rtol=1e-2)
 
 
+@pytest.mark.parametrize("options", [{}, ADAPTS])
 @pytest.mark.parametrize("through", [False, True])
-def test_currents_and_their_weights(through):
+def test_currents_and_their_weights(through, options):
     """Beside spikes' weights, those of analog currents, and the currents themselves."""
     u = torch.randn(120, 4, 5, dtype=F64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     found = {}
     for recurrent in (True, False):
-        net = layer(recurrent, refractory=1.0)
+        net = layer(recurrent, refractory=1.0, **options)
         rules = (
             EProp(SHAPE, through_reset=through),
             FeedbackAlignment(SHAPE, recurrent="cut", matrices=[net.w_out], through_reset=through),
@@ -78,6 +90,69 @@ def test_currents_and_their_weights(through):
         assert bool(found[rules[0]][0].any())
         for own, expected in zip(*(found[rule] for rule in rules), strict=True):
             torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-11)
+
+
+def by_hand(net, x, rule, signal):
+    """(5.8a) written out for every synapse by itself: traces of the adaptation go along with those of the voltage.
+
+    Args:
+        signal: L, (T+1, B, N).
+    """
+    p, dt, n = net.tensors()[0], 0.5, 12
+    alpha, beta = torch.exp(-dt / p.tau_syn), torch.exp(-dt / p.tau_mem)
+    decay_a, decay_h = torch.exp(-dt / p.tau_adapt), torch.exp(-dt / p.tau_th)
+    kappa, kappa_a = (tau / (p.tau_mem - tau) * (beta - torch.exp(-dt / tau)) for tau in (p.tau_syn, p.tau_adapt))
+    found = {
+        "w_in.0": torch.zeros(n, 5, dtype=F64),
+        "w_rec.0": torch.zeros(n, n, dtype=F64),
+        "bias.0": torch.zeros(n, dtype=F64),
+    }
+    for b in range(x.batch):
+        arriving = torch.zeros(len(signal), 5, dtype=F64)
+        for time, k in zip(x.time[b].tolist(), x.idx[b].tolist(), strict=True):
+            if k >= 0:
+                arriving[round(time / dt), k] += 1.0
+        v, i, a, h = (torch.zeros(*rows, n, dtype=F64) for rows in ((), (), (2,), (2,)))
+        e_i = torch.zeros(n, 5 + n + 1, dtype=F64)  # of inputs, of the layer's own neurons, and none of the bias
+        e_v, e_a, e_h = e_i.clone(), torch.zeros(2, *e_i.shape, dtype=F64), torch.zeros(2, *e_i.shape, dtype=F64)
+        before = torch.zeros(n, dtype=F64)
+        for t in range(len(signal)):
+            i = i + p.w_in @ arriving[t] + p.w_rec @ before
+            e_i = e_i + torch.cat([arriving[t], before, torch.zeros(1, dtype=F64)])
+            over = v - p.v_th - h.sum(0)
+            s, slope = (over >= 0).double(), rule.surrogate.derivative(over.clone())
+            e_s = slope[:, None] * (e_v - e_h.sum(0))  # the eligibility: how the synapse moves S
+            parts = (signal[t, b][:, None] * e_s).split([5, n, 1], 1)
+            for name, part in zip(found, parts, strict=True):
+                found[name] += part.view(found[name].shape)
+            e_v = (1 - s)[:, None] * e_v
+            e_a = (1 + s * (p.scale_adapt - 1))[:, :, None] * e_a + ((p.scale_adapt - 1) * a + p.jump_adapt)[:, :, None] * e_s
+            e_h = (1 + s * (p.scale_th - 1))[:, :, None] * e_h + ((p.scale_th - 1) * h + p.jump_th)[:, :, None] * e_s
+            v = torch.where(s > 0, p.v_reset, v)
+            a, h = a + s * ((p.scale_adapt - 1) * a + p.jump_adapt), h + s * ((p.scale_th - 1) * h + p.jump_th)
+            v = p.bias + beta * (v - p.bias) + kappa * i + (kappa_a * a).sum(0)
+            e_v = beta[:, None] * e_v + kappa[:, None] * e_i + (kappa_a[:, :, None] * e_a).sum(0)
+            e_v[:, -1] += 1 - beta
+            i, a, h, before = alpha * i, decay_a * a, decay_h * h, s
+            e_i, e_a, e_h = alpha[:, None] * e_i, decay_a[:, :, None] * e_a, decay_h[:, :, None] * e_h
+    return found
+
+
+@pytest.mark.parametrize("feedback", ["symmetric", "random"])
+def test_adaptation_has_traces_of_its_own(feedback):
+    """A recurrent layer that adapts, against the recursion of Bellec et al. in these steps."""
+    net, x = layer(**ADAPTS), spikes(batch=2)
+    sol = adjsnn.solve(net, x, dt=0.5, adjoint=SurrogateBPTT(SHAPE))
+    error = torch.autograd.grad(sol.readout.square().sum(), sol._sent)[0]  # e, the cotangent of W_out S
+    rule = EProp(SHAPE, feedback=feedback)
+    with torch.no_grad():
+        expected = by_hand(net, x, rule, error @ rule.back(net.w_out))
+    leaves = {name: p for name, p in net.named_parameters() if name in expected}
+    found = torch.autograd.grad(adjsnn.solve(net, x, dt=0.5, adjoint=rule).readout.square().sum(), list(leaves.values()))
+    bare = layer(**{**ADAPTS, "jump_adapt": [0.0, 0.0], "jump_th": [0.0, 0.0], "scale_adapt": None, "scale_th": None})
+    assert sol.stats.spikes[0] < adjsnn.solve(bare, x, dt=0.5, adjoint=rule).stats.spikes[0]
+    for (name, value), own in zip(expected.items(), (found[list(leaves).index(name)] for name in expected), strict=True):
+        assert float((own - value).norm() / value.norm()) <= 1e-10, name
 
 
 def test_a_price_on_spikes_is_told_to_their_neurons():
@@ -109,6 +184,7 @@ def test_what_it_does_not_cover_is_refused():
         (network(), "2 layers with a readout"),
         (layer(n_out=None), "1 layers without a readout"),
         (layer(learn=("weights", "tau_mem")), "gradients of tau_mem"),
+        (layer(**ADAPTS, learn=("weights", "jump_th")), "gradients of jump_th"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             adjsnn.solve(net, x, dt=0.5, adjoint=EProp())

@@ -30,12 +30,31 @@ def gradients(net, x, rule, **options):
     weight = torch.linspace(0.5, 1.5, sol.spikes_on_grid().numel(), dtype=F64).view(sol.spikes_on_grid().shape)
     value = sol.readout.square().sum() + (weight * sol.spikes_on_grid()).sum() + sol.v[0].square().sum() + sol.i[1].sin().sum()
     value = value + sol.voltage_max(0).sum()
+    if sol.a[0] is not None:
+        value = value + sol.a[0].square().sum() + sol.threshold(1).sin().sum()
     found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
 
 
-@pytest.mark.every(5)
-@pytest.mark.parametrize("options", [{}, {"refractory": 1.0}, {"delays": 1.2, "rec_delays": 2.0}])
+ADAPTS = {
+    "tau_adapt": [20.0, 60.0],
+    "jump_adapt": [-0.1, -0.05],
+    "scale_adapt": [0.9, 1.1],
+    "tau_th": [30.0],
+    "jump_th": [0.1],
+    "scale_th": [0.8],
+}
+OPTIONS = (
+    {},
+    {"refractory": 1.0},
+    {"delays": 1.2, "rec_delays": 2.0},
+    {**ADAPTS, "learn": ("weights", "bias", "tau_mem", "v_th", "v_reset", *ADAPTS)},
+    {**ADAPTS, "refractory": 1.0, "learn": ("weights", *ADAPTS)},
+)
+
+
+@pytest.mark.every(3)
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("through", [False, True])
 @pytest.mark.parametrize("reset", ["to", "by"])
 def test_it_is_backpropagation_with_the_surrogate(reset, through, options):

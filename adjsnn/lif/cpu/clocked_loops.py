@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.clocked import SHAPES, ClockedLayer, ClockedRun, Differentiated, Reset, Sent, Slope, after_reset, arrivals
-from adjsnn.lif.network import LIFState
+from adjsnn.lif.network import AnyState
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups
@@ -50,14 +50,31 @@ class Fixed(NamedTuple):
 def fused(
     layer: ClockedLayer,
     arriving: Tensor | Sent,
-    start: LIFState,
+    start: AnyState,
     drive: Tensor | None,
     spike: Differentiated,
     reset: Reset = "to",
     through_reset: bool = False,
     rec_back: Tensor | None = None,
 ) -> ClockedRun:
-    """As `unroll`, of tensors on the CPU; what arrives is used up."""
+    """As `unroll`, of an ordinary layer and of tensors on the CPU; what arrives is used up."""
+    results: Any = _Fused.apply(*prepared(layer, arriving, start, drive, spike, reset, through_reset, rec_back))
+    spikes, peak, i = results
+    return ClockedRun(spikes, peak, lambda: after_reset(peak, spikes, layer, reset, through_reset), i)
+
+
+def prepared(
+    layer: ClockedLayer,
+    arriving: Tensor | Sent,
+    start: AnyState,
+    drive: Tensor | None,
+    spike: Differentiated,
+    reset: Reset,
+    through_reset: bool,
+    rec_back: Tensor | None,
+) -> tuple[Any, ...]:
+    """Fixed; what arrives, or weights and spikes that are sent one by one; v and i at the start, the drive, recurrent weights,
+    and the numbers of the neurons."""
     like, one_by_one = layer.w_in, _one_by_one(arriving, layer.w_in)
     given = w_in = spikes = w_back = None
     if isinstance(arriving, Tensor):
@@ -73,9 +90,7 @@ def fused(
     lags = torch.zeros(0, dtype=torch.long) if layer.rec_lags is None else layer.rec_lags.unique()
     w_rec = like.new_zeros(0, len(like)) if layer.w_rec is None else layer.w_rec
     fixed = Fixed(spike, reset, through_reset, layer.hold, lags, layer.rec_lags, rec_back, steps, one_by_one, w_back)
-    results: Any = _Fused.apply(fixed, given, w_in, spikes, *start, drive, w_rec, *of_neurons)
-    spikes, peak, i = results
-    return ClockedRun(spikes, peak, lambda: after_reset(peak, spikes, layer, reset, through_reset), i)
+    return fixed, given, w_in, spikes, start.v, start.i, drive, w_rec, *of_neurons
 
 
 class _Fused(FirstOrder):
@@ -90,9 +105,9 @@ class _Fused(FirstOrder):
         peak[0] = v0
         i[0] = i0 if arriving is None else i[0] + i0
         state = torch.empty(shape, dtype=torch.int8)
-        layer = _layer(loops, fixed, of_neurons, _by_lag(w_rec, fixed).transpose(1, 2), drive)
-        path, held = loops.Steps(_flat(peak), _flat(i)), np.zeros(batch * n, np.int32)
-        rows, numbers = _flat(state), _flat(spikes)
+        layer = layer_of(loops, fixed, of_neurons, by_lag(w_rec, fixed).transpose(1, 2), drive)
+        path, held = loops.Steps(flat(peak), flat(i)), np.zeros(batch * n, np.int32)
+        rows, numbers = flat(state), flat(spikes)
 
         def work(k: int, first: int, last: int) -> None:
             memory = np.zeros((3, len(layer.bias)), numbers.dtype)
@@ -118,30 +133,30 @@ def _backward(ctx, c_spikes, c_peak, c_i):
     steps, batch, n = peak.shape
     _, needs_arriving, needs_w_in, needs_sent, _, _, needs_drive, needs_w_rec, *needs = ctx.needs_input_grad
     nothing = peak.new_empty(0, 0)
-    layer = ctx.layer._replace(weights=_array(_by_lag(w_rec if fixed.back is None else fixed.back, fixed)))
-    slope = _slope(loops, fixed.spike, peak, of_neurons[1])
-    path, rows = loops.Steps(_flat(peak), _flat(i)), _flat(state)
-    c_spikes, *given = (_flat(nothing if x is None else x) for x in (c_spikes, c_peak, c_i))
+    layer = ctx.layer._replace(weights=array_of(by_lag(w_rec if fixed.back is None else fixed.back, fixed)))
+    slope = slope_of(loops, fixed.spike, peak, of_neurons[1])
+    path, rows = loops.Steps(flat(peak), flat(i)), flat(state)
+    c_spikes, *given = (flat(nothing if x is None else x) for x in (c_spikes, c_peak, c_i))
     lam_v, *sums = (peak.new_zeros(batch, n) for _ in range(7))
     whole = needs_arriving or needs_sent or len(fixed.lags) > 0  # else a row of λ_i is read by the next one alone
     lam_i, d_drive = fresh((steps if whole else 2, batch, n), peak), torch.empty_like(drive)
-    of_drive = _flat(d_drive if needs_drive else nothing)
-    of_states, own = loops.Steps(*given), [_array(x).reshape(-1) for x in sums]
-    into = loops.Back._make([_array(lam_v).reshape(-1), _flat(lam_i), *own, of_drive, any(needs[1:3]), any(needs[3:])])
+    of_drive = flat(d_drive if needs_drive else nothing)
+    of_states, own = loops.Steps(*given), [array_of(x).reshape(-1) for x in sums]
+    into = loops.Back._make([array_of(lam_v).reshape(-1), flat(lam_i), *own, of_drive, any(needs[1:3]), any(needs[3:])])
     groups = groups_of(batch, steps * n, n)
     d_weights = peak.new_zeros(len(groups), sent.shape[2] if needs_w_in else 0, n)
 
     def work(k: int, first: int, last: int) -> None:
         memory = np.zeros((5, len(layer.bias)), slope.gamma.dtype)
-        of_weights = _array(d_weights[k])
+        of_weights = array_of(d_weights[k])
         loops.backward(layer, fixed.sent, path, rows, slope, c_spikes, of_states, into, of_weights, memory, first, last)
 
     run_groups(work, groups)
     d_bias, *d_others = (x.sum(0) for x in sums)
     d_bias = d_bias * (1.0 - of_neurons[4])
-    d_w_rec = _of_weights(lam_i, spikes, w_rec, fixed) if needs_w_rec else None
+    d_w_rec = weights_back(lam_i, spikes, w_rec, fixed) if needs_w_rec else None
     d_w_in = d_weights.sum(0).T.contiguous() if needs_w_in else None
-    d_sent = _told(loops, lam_i, w_in if fixed.w_back is None else fixed.w_back, fixed.sent.lag) if needs_sent else None
+    d_sent = told_back(loops, lam_i, w_in if fixed.w_back is None else fixed.w_back, fixed.sent.lag) if needs_sent else None
     d_arriving = lam_i if needs_arriving else None
     d_drive = d_drive if needs_drive else None
     return None, d_arriving, d_w_in, d_sent, lam_v, lam_i[0].clone(), d_drive, d_w_rec, d_bias, *d_others
@@ -151,20 +166,20 @@ def _one_by_one(arriving: Tensor | Sent, like: Tensor) -> Any:
     """Spikes as the loops take them; none where they are too many, or do not all arrive after the same time."""
     from adjsnn.lif.cpu import clocked as loops  # noqa: PLC0415  loads the compiler
 
-    nothing = _array(like.new_empty(0, 0))
+    nothing = array_of(like.new_empty(0, 0))
     none = loops.Sent(np.empty(0, np.int64), np.empty(0, np.int32), nothing.reshape(-1), 0, nothing)
     if isinstance(arriving, Tensor) or len(lags := arriving.lags.unique()) != 1:
         return none
-    (steps, batch, n_sending), sent = arriving.spikes.shape, _array(arriving.spikes).reshape(-1)
+    (steps, batch, n_sending), sent = arriving.spikes.shape, array_of(arriving.spikes).reshape(-1)
     room = int(FEW * len(sent)) + loops.WORDS
     first, neuron, number = np.zeros(steps * batch + 1, np.int64), np.empty(room, np.int64), np.empty(room, sent.dtype)
     found = loops.list_spikes(sent, sent.view(f"i{sent.itemsize}"), n_sending, first, neuron, number)
     if found < 0:
         return none
-    return loops.Sent(first, neuron[:found].astype(np.int32), number[:found].copy(), int(lags[0]), _array(arriving.w.T))
+    return loops.Sent(first, neuron[:found].astype(np.int32), number[:found].copy(), int(lags[0]), array_of(arriving.w.T))
 
 
-def _told(loops: Any, lam_i: Tensor, w: Tensor, lag: int) -> Tensor:
+def told_back(loops: Any, lam_i: Tensor, w: Tensor, lag: int) -> Tensor:
     """The cotangent of what was sent: that of what arrives, back through the weights."""
     d_sent = fresh((*lam_i.shape[:2], w.shape[1]), lam_i)
     arrived = max(0, len(lam_i) - lag)
@@ -173,7 +188,7 @@ def _told(loops: Any, lam_i: Tensor, w: Tensor, lag: int) -> Tensor:
     if len(w) > THIN:
         torch.mm(told, w, out=into)
         return d_sent
-    arrays = _array(told), _array(w), into.numpy()
+    arrays = array_of(told), array_of(w), into.numpy()
     run_groups(
         lambda k, first, last: loops.products(arrays[0][first:last], arrays[1], arrays[2][first:last]),
         groups_of(len(told), w.numel(), len(w)),
@@ -181,21 +196,21 @@ def _told(loops: Any, lam_i: Tensor, w: Tensor, lag: int) -> Tensor:
     return d_sent
 
 
-def _slope(loops: Any, spike: Differentiated, peak: Tensor, v_th: Tensor) -> Any:
+def slope_of(loops: Any, spike: Differentiated, peak: Tensor, v_th: Tensor) -> Any:
     """σ′ that the loops compute; of a shape that they do not know, its values at all steps."""
-    number = _array(peak[:0]).dtype.type
+    number = array_of(peak[:0]).dtype.type
     known: Slope | None = getattr(spike, "loops", None)
     if known is not None:
         none = torch.empty(0, peak[0].numel(), dtype=peak.dtype)
-        return loops.Slope(1 + SHAPES.index(known.shape), number(known.gamma), number(known.height), _flat(none))
+        return loops.Slope(1 + SHAPES.index(known.shape), number(known.gamma), number(known.height), flat(none))
     slopes = fresh(peak.shape, peak)
     together = max(1, CACHED // max(1, peak[0].numel()))  # steps whose intermediate results stay in a core's cache
     for rows, into in zip(peak.split(together), slopes.split(together), strict=True):
         into.copy_(spike.derivative(rows - v_th))
-    return loops.Slope(0, number(0.0), number(0.0), _flat(slopes))
+    return loops.Slope(0, number(0.0), number(0.0), flat(slopes))
 
 
-def _of_weights(lam_i: Tensor, sent: Tensor, w_rec: Tensor, fixed: Fixed) -> Tensor:
+def weights_back(lam_i: Tensor, sent: Tensor, w_rec: Tensor, fixed: Fixed) -> Tensor:
     """Σ λ_i[n + D] S[n]ᵀ."""
     total, steps = torch.zeros_like(w_rec), len(lam_i)
     for lag in fixed.lags.tolist():
@@ -205,27 +220,27 @@ def _of_weights(lam_i: Tensor, sent: Tensor, w_rec: Tensor, fixed: Fixed) -> Ten
     return total
 
 
-def _by_lag(w_rec: Tensor, fixed: Fixed) -> Tensor:
+def by_lag(w_rec: Tensor, fixed: Fixed) -> Tensor:
     """Recurrent weights of each lag, (L, N, N)."""
     if fixed.rec_lags is None:
         return w_rec.new_zeros(0, w_rec.shape[1], w_rec.shape[1])
     return torch.stack([w_rec * (fixed.rec_lags == lag).to(w_rec) for lag in fixed.lags.tolist()])
 
 
-def _layer(loops: Any, fixed: Fixed, of_neurons: Any, weights: Tensor, drive: Tensor) -> Any:
+def layer_of(loops: Any, fixed: Fixed, of_neurons: Any, weights: Tensor, drive: Tensor) -> Any:
     """The layer as the loops take it, its numbers repeated for the samples of a tile."""
     samples = max(1, TILE // max(1, len(fixed.hold)))
-    numbers = _array(torch.stack(of_neurons).repeat(1, samples))
-    hold = _array(fixed.hold.to(torch.int32).repeat(samples))
-    recurrent = (_array(fixed.lags), _array(weights), _flat(drive))
+    numbers = array_of(torch.stack(of_neurons).repeat(1, samples))
+    hold = array_of(fixed.hold.to(torch.int32).repeat(samples))
+    recurrent = (array_of(fixed.lags), array_of(weights), flat(drive))
     return loops.Clocked(*numbers, hold, bool(hold.any()), *recurrent, fixed.reset == "by", fixed.through)
 
 
-def _flat(x: Tensor) -> np.ndarray:
+def flat(x: Tensor) -> np.ndarray:
     """The neurons of all samples in one row, (T, B·N)."""
-    array = _array(x)
+    array = array_of(x)
     return array.reshape(len(array), prod(array.shape[1:]))
 
 
-def _array(x: Tensor) -> np.ndarray:
+def array_of(x: Tensor) -> np.ndarray:
     return x.detach().contiguous().numpy()
