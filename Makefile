@@ -75,7 +75,7 @@ findings:
 
 # Spike times and gradients of independent simulators, each in an environment of its own, and the page that compares them.
 crossval: $(VENV)/ready
-	for script in crossval/*.sh; do PYTHON="$(PYTHON)" sh "$$script" || exit 1; done
+	for script in crossval/*.sh; do PYTHON="$(PYTHON)" ADJSNN="$(CURDIR)/$(BIN)/python" sh "$$script" || exit 1; done
 	$(BIN)/python crossval/compare.py --write
 
 $(VENV)/ready: pyproject.toml constraints.txt

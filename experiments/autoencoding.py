@@ -4,6 +4,7 @@
     python experiments/autoencoding.py --data digits                 pictures of handwritten digits
     python experiments/autoencoding.py --signal my_recording.npy --signal-dt 1.0
     python experiments/autoencoding.py --network lif                 with LIF neurons that jump; also with digits
+    python experiments/autoencoding.py --network lif --receptors 2   that have slow synapses beside fast ones
 
 The readout must follow the input low-passed, τ ȯ_d = -o_d + u. A picture of 8 x 8 pixels is shown row after row to 8 channels;
 the readout redraws it: the filter is inverted over each row, which gives back the pixels exactly if the readout is o_d. R² is
@@ -134,7 +135,7 @@ class Autoencoding(Coding[C]):
     def passed(self) -> float:
         """Share of a row that the filter's Euler steps pass within its time."""
         assert self.digits is not None
-        return 1.0 - (1.0 - self.config.dt / self.config.tau_slow) ** self.digits.steps
+        return 1.0 - (1.0 - self.config.dt / self.tau_target) ** self.digits.steps
 
     def evaluate(self, net: Any, split: Split) -> dict[str, float]:
         """R² of the readout, of pixels where pictures are shown; R² of the readout beside it then; cost and rate."""

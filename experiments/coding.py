@@ -1,13 +1,14 @@
 """What predictive coding and autoencoding share: a network whose readout follows its low-passed input with few spikes.
 
-The readout o must follow τ ȯ_d = -o_d + u. The cost is ∫‖o - o_d‖² over that of a silent network, plus λ times the mean over
-neurons of (spikes/s / 60)². A class for each family of networks; `predictive_coding.py` and `autoencoding.py` build on them.
+The readout o must follow τ ȯ_d = -o_d + u, with τ that of its own filter unless another is given. The cost is ∫‖o - o_d‖² over
+that of a silent network, plus λ times the mean over neurons of (spikes/s / 60)². A class for each family of networks;
+`predictive_coding.py` and `autoencoding.py` build on them.
 """
 
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from adjsnn.losses import firing_rate, normalised_cost
 from adjsnn.plotting import Figure
 from adjsnn.signals import lowpass
 from adjsnn.training import Cost, Experiment, Split, TrainingConfig, batch_mean
-from adjsnn.training.ranges import Count, NotNegative, Positive
+from adjsnn.training.ranges import Count, NotNegative, Positive, Range
 from adjsnn.training.trials import SignalTrials
 
 NARROW = 0.02  # width of a gate that is as good as a spike
@@ -30,7 +31,9 @@ class CodingConfig(TrainingConfig):
 
     neurons: Count = 30
     tau_slow: Positive = 10.0
-    """of the readout's filter and of the target"""
+    """of the readout's filter"""
+    tau_target: NotNegative = 0.0
+    """of the target; 0: that of the readout's filter"""
     dt: Positive = 0.1
     activity_cost: NotNegative = 0.024
     """λ"""
@@ -66,6 +69,10 @@ class LIFConfig(CodingConfig):
     neurons: Count = 60
     tau_mem: Positive = 10.0
     tau_syn: Positive = 0.5
+    receptors: Annotated[int, Range(1, 2)] = 1
+    """2: neurons also have slow synapses beside the fast ones, each with weights of its own"""
+    tau_syn_slow: Positive = 10.0
+    """of the slow ones"""
     v_reset: float = -1.0
     """-1 makes the range of the voltage symmetric: a spike turns an error of a threshold into one of minus a threshold"""
     dt: Positive = 0.5
@@ -111,7 +118,12 @@ class Coding(Experiment[C]):
 
     def target(self, u: Tensor) -> Tensor:
         """o_d, (T+1, B, C)."""
-        return lowpass(u, self.config.dt, self.config.tau_slow)
+        return lowpass(u, self.config.dt, self.tau_target)
+
+    @property
+    def tau_target(self) -> float:
+        """Time constant of the target's filter, ms."""
+        return self.config.tau_target or self.config.tau_slow
 
     def solve(self, net: Any, u: Tensor) -> Any:
         raise NotImplementedError
@@ -208,16 +220,26 @@ class LIFCoding(Coding[L]):
             (config.neurons,),
             recurrent=True,
             tau_mem=config.tau_mem,
-            tau_syn=config.tau_syn,
+            receptors=None if config.receptors == 1 else config.receptors,
+            tau_syn=config.tau_syn if config.receptors == 1 else self.taus.tolist(),
             v_reset=config.v_reset,
             bias=True,
             learn=("weights", "bias"),
             n_out=self.channels,
             tau_out=config.tau_slow,
         )
-        w_in, w_rec, w_out = weights_of(net)
-        start_at_random({"w_in": w_in, "w_out": w_out, "w_rec": w_rec}, config, self.generator())
+        weights = {"w_in": net.w_in[0], "w_out": weights_of(net)[2], "w_rec": net.w_rec[0]}
+        start_at_random(weights, config, self.generator())
+        if config.receptors > 1:
+            with torch.no_grad():
+                net.w_in[0].div_(config.receptors**0.5)  # a current passes the sum of them
+                net.w_rec[0].mul_((config.tau_syn / self.taus)[:, None, None])  # of equal charges
         return net
+
+    @property
+    def taus(self) -> Tensor:
+        """τ_syn of each receptor, (K,), ms."""
+        return torch.tensor([self.config.tau_syn, self.config.tau_syn_slow][: self.config.receptors])
 
     def sizes(self, net: adjsnn.LIFNetwork) -> dict[str, float | Tensor]:
         """Sizes of weights in a tightly balanced network with spikes of size a in the readout's filter.
@@ -225,10 +247,11 @@ class LIFCoding(Coding[L]):
         There W_in = 2 τ/a (unit vectors), W_out = a (unit vectors), W_rec = -2 (τ_mem/τ_syn) (cosine of the angle between two).
         """
         config, a = self.config, self.config.spike_size
+        w_rec = 2.0 * config.tau_mem / self.taus.to(weights_of(net)[2])
         return {
-            "w_in.0": config.tau_slow / a,
+            "w_in.0": config.tau_slow / a / config.receptors,
             "w_out": a,
-            "w_rec.0": 2.0 * config.tau_mem / config.tau_syn,
+            "w_rec.0": float(w_rec) if config.receptors == 1 else w_rec[:, None, None],
         }
 
     def solve(self, net: adjsnn.LIFNetwork, u: Tensor) -> adjsnn.LIFSolution:
@@ -238,7 +261,7 @@ class LIFCoding(Coding[L]):
     def currents(self, net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, u: Tensor, neuron: int) -> Currents:
         """External and recurrent current into a neuron in the first trial, each (T,), in thresholds."""
         w_in, _, _ = weights_of(net)
-        return u[:, 0] @ w_in[neuron] + net.bias[0][neuron], sol.i[-1][:-1, 0, neuron]
+        return u[:, 0] @ w_in[neuron] + net.bias[0][neuron], sol.currents()[:-1, 0, neuron]
 
     def cost(self, net: adjsnn.LIFNetwork, batch: Tensor) -> Cost:
         sol, target = self.solve(net, batch), self.target(batch)
@@ -255,12 +278,13 @@ def start_at_random(weights: dict[str, Tensor], config: CodingConfig, generator:
 
 
 def weights_of(net: adjsnn.GatedSynapseNetwork | adjsnn.LIFNetwork) -> tuple[Tensor, Tensor, Tensor]:
-    """w_in, w_rec and w_out of a network of either family."""
+    """w_in, w_rec and w_out of a network of either family; of receptors the sum of w_in and the first w_rec, the fast one."""
     if isinstance(net, adjsnn.GatedSynapseNetwork):
         return net.w_in, net.w_rec, net.w_out
     assert net.w_out is not None
     assert net.w_rec[0] is not None
-    return net.w_in[0], net.w_rec[0], net.w_out
+    w_in, w_rec = net.w_in[0], net.w_rec[0]
+    return (w_in, w_rec, net.w_out) if w_in.dim() == 2 else (w_in.sum(0), w_rec[0], net.w_out)
 
 
 def r_squared(found: Tensor, target: Tensor) -> float:

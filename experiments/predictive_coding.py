@@ -3,6 +3,7 @@
     python experiments/predictive_coding.py                          train, some seconds
     python experiments/predictive_coding.py --quick                  half of that
     python experiments/predictive_coding.py --network lif            with LIF neurons that jump
+    python experiments/predictive_coding.py --network lif --receptors 2   that have slow synapses beside fast ones
     python experiments/predictive_coding.py --signal my_recording.npy --signal-dt 1.0
 
 The readout o must follow τ_s ȯ_d = -o_d + u. The cost is ∫‖o - o_d‖² over that of a silent network, plus λ times the mean

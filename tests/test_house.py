@@ -25,6 +25,7 @@ ABOVE = (
     "rules",
     "gradcheck",
     "plotting",
+    "interop",
     "training",
     "doctor",
     "__main__",

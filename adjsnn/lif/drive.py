@@ -3,26 +3,15 @@
 import torch
 from torch import Tensor
 
-from adjsnn.errors import ConfigurationError
 from adjsnn.lif.network import LIFLayer
 from adjsnn.lif.structure import Structure
 
 
 def injected(u: Tensor, layer: LIFLayer, own: Structure) -> Tensor:
-    """W_in u of each step, (T, B, N), float64; of a list of synapses the sum over it.
-
-    Raises:
-        ConfigurationError: a layer whose weights belong to receptors, which a current does not pass.
-    """
-    if own.receptors is not None:
-        raise ConfigurationError(
-            "analog currents into a layer with receptors",
-            "input spikes, or a layer without receptors for the currents",
-            "receptors=(None, 2) for a first layer of other neurons, or bias",
-        )
+    """W_in u of each step, (T, B, N), float64; of receptors the sum over them, of a list of synapses the sum over it."""
     w, u = layer.w_in.double(), u.double()
     if own.synapses is None:
-        return u @ w.T
+        return u @ (w if own.receptors is None else w.sum(0)).T
     each = w if own.synapses.shared is None else w[own.synapses.shared.to(w.device)]
     pre, post = own.synapses.pre.to(w.device), own.synapses.post.to(w.device)
     matrix = torch.sparse_coo_tensor(torch.stack([post, pre]), each, (len(layer.v_th), own.sources), check_invariants=False)

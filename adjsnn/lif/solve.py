@@ -63,7 +63,8 @@ def solve_lif(
         inputs: spikes of its n_in inputs, checked again here; those after t_end do nothing, and times that have moved past
             each other are put in order. If `inputs.time` requires a gradient it gets one.
             Or u, (T, B, n_in), analog currents held constant over each of T steps of dt, (2.16): W_in u is added to the bias of
-            the first layer. Delays do not apply to it. Spikes are located inside the steps as without them.
+            the first layer, of K receptors Σ_k W_in[k] u. Delays do not apply to it. Spikes are located inside the steps as
+            without them.
         dt: length of the steps of the currents, ms, and of the clock, where the adjoint is a learning rule that has one.
         currents: u where `inputs` are spikes.
         t_end: end of the trial, ms; default inputs.t_max, or with currents T dt, the only one possible.

@@ -37,14 +37,39 @@ def test_a_short_run(network, data, tmp_path, monkeypatch):
     assert json.loads((run / "summary.json").read_text())["title"] == f"Autoencoding, {data}"
 
 
-@pytest.mark.parametrize("network", ["lif"])
-def test_predictive_coding_with_jumps(network, tmp_path):
+@pytest.mark.parametrize("receptors", [1, 2])
+def test_predictive_coding_with_jumps(receptors, tmp_path):
     kinds = (predictive_coding.GatedPredictiveCoding, predictive_coding.LIFPredictiveCoding)
-    assert main(*kinds, argv=[*SHORT, "--network", network, "--runs", str(tmp_path)]) == 0
+    assert main(*kinds, argv=[*SHORT, "--network", "lif", "--receptors", str(receptors), "--runs", str(tmp_path)]) == 0
     (run,) = (tmp_path / "predictive_coding").iterdir()
     figures = {path.stem for path in (run / "figures").iterdir()}
     assert figures == {"readout", "weights", "events", "history"}
     assert json.loads((run / "config.json").read_text())["config"]["network"] == "lif"
+
+
+def test_slow_synapses_start_with_the_charges_of_fast_ones():
+    """And a current of the input enters as through one receptor: sizes and starts of the sum are those of one."""
+    one, two = (autoencoding.LIFAutoencoding(autoencoding.LIF(neurons=300, receptors=k)) for k in (1, 2))
+    nets = [experiment.network().requires_grad_(False) for experiment in (one, two)]
+    fast, slow = nets[1].w_rec[0]
+    assert nets[1].tau_syn[0][:, 0].tolist() == [0.5, 10.0]
+    # Standard deviations of 9·10⁴ and of 1200 entries are good to a few percent.
+    assert float(slow.std() / fast.std()) == pytest.approx(0.5 / 10.0, rel=0.05)
+    (w_in, w_rec, _), (summed, of_fast, _) = map(coding.weights_of, nets)
+    assert torch.equal(of_fast, fast)
+    assert float(summed.std() / w_in.std()) == pytest.approx(1.0, rel=0.1)
+    assert float(fast.std() / w_rec.std()) == pytest.approx(1.0, rel=0.05)
+    sizes, split = one.sizes(nets[0]), two.sizes(nets[1])
+    assert split["w_in.0"] == sizes["w_in.0"] / 2
+    assert split["w_rec.0"].flatten().tolist() == [sizes["w_rec.0"], sizes["w_rec.0"] * 0.5 / 10.0]
+
+
+def test_a_target_of_another_filter():
+    experiment = predictive_coding.LIFPredictiveCoding(predictive_coding.LIF(tau_target=40.0, dtype="float64"))
+    u = experiment.fixed["validation"]
+    target = experiment.target(u)
+    # Euler steps of τ ȯ = -o + u
+    torch.testing.assert_close(target[1:], target[:-1] + 0.5 / 40.0 * (u - target[:-1]), rtol=0.0, atol=1e-12)
 
 
 def test_the_filtered_picture_gives_back_its_pixels():

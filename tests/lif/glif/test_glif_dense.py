@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from layers import Solvable, random_layer, wiring_of
 from test_glif_cpu import compare, outcome
 
+import adjsnn
 from adjsnn.lif.cpu import glif_loops
 from adjsnn.lif.cpu.glif_cell import kinds_of
 from adjsnn.lif.glif import plain
@@ -47,6 +49,21 @@ def test_it_does_what_the_plain_code_does(leak: bool, reset: str, delays: str):
         np.random.default_rng(1), leak=leak, reset=reset, delays=delays, refractory=2.0, driven=leak, n=9, t_end=30.0
     )
     assert compare(problem, 2) > 20
+
+
+@pytest.mark.parametrize("tau_syn", [1e3, 1e6, 1e9, 1e13])
+def test_currents_that_hardly_decay_make_no_spike_late(tau_syn: float):
+    """Without leak v = w τ_s (1 - e^{-t/τ_s}), reset to 0 by its own threshold: spike k at -τ_s ln(1 - k/(w τ_s))."""
+    w = torch.linspace(0.11, 0.4, 9, dtype=torch.float64)
+    lif = adjsnn.LIFNetwork(1, 9, leak=False, reset="by", tau_syn=tau_syn, receptors=1, dtype=torch.float64)
+    with torch.no_grad():
+        lif.w_in[0].copy_(w.view(lif.w_in[0].shape))
+    x = adjsnn.SpikeTrains.from_list([[(0.0, 0)]], n_neurons=1, t_max=50.0, dtype=torch.float64)
+    spikes = adjsnn.solve(lif, x, t_end=50.0).layer_spikes[0]
+    nth = torch.stack([(spikes.idx[0, : k + 1] == spikes.idx[0, k]).sum() for k in range(len(spikes))])
+    ideal = -tau_syn * torch.log1p(-nth / (w[spikes.idx[0]] * tau_syn))
+    assert len(spikes) > 100
+    torch.testing.assert_close(spikes.time[0], ideal, rtol=0.0, atol=1e-11)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])

@@ -466,8 +466,6 @@ def test_what_generalised_layers_do_not_have():
         adjsnn.solve(lif, x, t_end=T_END, dt=1.0, adjoint=SurrogateBPTT())
     with pytest.raises(ConfigurationError, match="more than a leak away"):
         adjsnn.solve(rich(refractory=T_END), x, t_end=T_END, adjoint=adjsnn.rules.SingleSpike())
-    with pytest.raises(ConfigurationError, match="currents into a layer with receptors"):
-        adjsnn.solve(lif, torch.zeros(4, 2, 5, dtype=F64), dt=1.0)
     with pytest.raises(ConfigurationError, match=r"y0\[0\] of type LIFState"):
         adjsnn.solve(lif, x, y0=[LIFState(s.v, s.i) for s in lif.initial_state(2)])
     with pytest.raises(ConfigurationError, match="level=5"):
