@@ -31,8 +31,8 @@ def from_events(
     """Spike trains from events with fields t, x, p and, of cameras, y; of one recording, or of a list, a sample each.
 
     With a sensor of width W, height H and polarity="neuron" an event is a spike of neuron (p H + y) W + x, the order of an
-    image of 2 channels as `LIFConv2d` takes it; with "sign", of neuron y W + x with sign +1 or -1. Without p all are +1,
-    without y it is 0.
+    image of 2 channels as `LIFConv2d` takes it; with "sign", of neuron y W + x with sign +1 or -1. Where the sensor has
+    one row, or one polarity, y or p may be missing.
 
     Args:
         events: a structured array, the path of a file (.aedat4, .dat, .raw of EVT2 or EVT3, .es), read by faery, or a list of
@@ -57,14 +57,13 @@ def from_events(
     if not recordings:
         raise ConfigurationError("no recordings", "one or more", "a list of structured arrays")
     files = [isinstance(x, str | Path) for x in recordings]
-    if any(files) and unit is None:
-        unit = "us"
-    if all(files) and unit_of(unit).name != "us":
+    known = unit_of("us" if all(files) and unit is None else unit)
+    if any(files) and known.name != "us":
         raise ConfigurationError(f"unit={unit!r} of files", "'us', which their formats say", "leaving unit out")
     read = [_from_file(Path(x)) if is_file else (x, None) for x, is_file in zip(recordings, files, strict=True)]
     sensor = _sensor(sensor, [size for _, size in read])
     columns = [_columns(k, x, sensor, polarity) for k, (x, _) in enumerate(read)]
-    known, batch = unit_of(unit), len(columns)
+    batch = len(columns)
     time, neuron, sign = (torch.cat(x) for x in zip(*columns, strict=True))
     sample = torch.repeat_interleave(torch.arange(batch), torch.tensor([len(x) for x, _, _ in columns]))
     start = _extreme(t_start, "first", columns) if isinstance(t_start, str) else borders("t_start", t_start, batch, known)
@@ -95,7 +94,7 @@ def _sensor(given: Any, told: list[tuple[int, int] | None]) -> tuple[int, int, i
     entries = [count("sensor", x) for x in ([given] if isinstance(given, int) else given)]
     if not 1 <= len(entries) <= 3 or (len(entries) == 3 and entries[2] > 2):
         raise ConfigurationError(f"sensor={given!r}", "(W, H), or (W, H, 2), or (W,)", "sensor=(34, 34)")
-    width, height, polarities = [*entries, *(1, 2)[len(entries) - 1 :]]
+    width, height, polarities = [*entries, *((), (1, 1), (2,), ())[len(entries)]]
     return width, height, polarities
 
 
@@ -110,8 +109,9 @@ def _columns(
             "a structured array of events with fields t, x, p and, of cameras, y",
             "the events from which the frames were made, or SpikeTrains.from_dense for whole counts on a grid",
         )
-    fields = set(events.dtype.names)
-    if missing := sorted({"t", "x"} - fields | ({"y"} if sensor[1] > 1 else set()) - fields):
+    fields = set(events.dtype.fields or ())  # titles too: aedat's and faery's p has the name on and the title p
+    wanted = {"t", "x"} | ({"y"} if sensor[1] > 1 else set()) | ({"p"} if sensor[2] == 2 or polarity == "sign" else set())
+    if missing := sorted(wanted - fields):
         raise ConfigurationError(
             f"recording {k} with fields {events.dtype.names}, without {missing}", "t, x, y, p", "renaming them"
         )
@@ -136,7 +136,7 @@ def _columns(
 
 def _place(k: int, name: str, events: np.ndarray, bound: int) -> torch.Tensor:
     """Columns or rows of the sensor, widened before they are multiplied."""
-    if name not in (events.dtype.names or ()):
+    if name not in (events.dtype.fields or ()):
         return torch.zeros(len(events), dtype=torch.long)
     place = np.asarray(events[name])
     wrong = (place < 0) | (place >= bound) | (place != np.floor(place))

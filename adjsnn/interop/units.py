@@ -96,8 +96,8 @@ def in_ms(time: Tensor, unit: Unit) -> Tensor:
 def from_ms(time: np.ndarray, unit: Unit) -> np.ndarray:
     """Times in ms, float64, in a unit: the double nearest to them that `in_ms` brings back to the bit, where there is one.
 
-    There is one for every double in ms, and for all but 1.7 % in s: a double in s stands for 1.95 spacings of those from
-    2^k to 1.024 · 2^k s in ms. Elsewhere the double comes back within one rounding.
+    There is one for some 98 or 99 of 100 times in s and in us. Doubles from 2^k to 1.024 · 2^k s are 1.95 spacings of doubles
+    in ms apart, most of those in us 1.024, so that some times in ms are stepped over. These come back within one rounding.
     """
     first = time / unit.up if unit.down == 1.0 else time * unit.down
 
