@@ -98,21 +98,20 @@ def _neurons(ids: torch.Tensor, n_neurons: Any, neurons: Any) -> tuple[torch.Ten
     if neurons is None:
         return ids, count("n_neurons", n_neurons, expected="the number of neurons", remedy="n_neurons=100, or neurons=ids")
     known = whole("neurons", neurons)
-    place = {int(x): k for k, x in enumerate(known)}
-    if len(place) != len(known) or (n_neurons is not None and count("n_neurons", n_neurons) != len(known)):
+    ordered, place = known.sort()
+    twice = int((ordered.diff() == 0).sum())
+    if twice or len(known) == 0 or (n_neurons is not None and count("n_neurons", n_neurons) != len(known)):
         raise ConfigurationError(
-            f"{len(known)} neurons, {len(place)} of them different, n_neurons={n_neurons}",
-            "one id for each neuron",
-            "n_neurons=None",
+            f"{len(known)} neurons, {twice} of them again, n_neurons={n_neurons}", "one id for each neuron", "n_neurons=None"
         )
-    if strangers := sorted({int(x) for x in ids} - place.keys()):
-        lost = sum(int((ids == x).sum()) for x in strangers)
+    found = torch.searchsorted(ordered, ids).clamp(max=len(known) - 1)
+    if bool((strange := ordered[found] != ids).any()):
         raise ConfigurationError(
-            f"{lost} of {len(ids)} spikes of neurons that are not in neurons, the first {strangers[0]}",
+            f"{int(strange.sum())} of {len(ids)} spikes of neurons that are not in neurons, the first {int(ids[strange][0])}",
             "ids of known neurons",
             "the ids of all that were recorded",
         )
-    return torch.tensor([place[int(x)] for x in ids], dtype=torch.long), len(known)
+    return place[found], len(known)
 
 
 def to_arrays(trains: SpikeTrains, *, unit: UnitName) -> SpikeArrays:

@@ -181,7 +181,7 @@ REFUSED = {
     "a negative neuron": ({"ids": [0, -1, 2]}, "from -1"),
     "no number of neurons": ({"n_neurons": None}, "number of neurons"),
     "unknown ids": ({"neurons": [0, 1], "n_neurons": None}, "1 of 3 spikes of neurons that are not in neurons, the first 2"),
-    "ids twice": ({"neurons": [0, 1, 1, 2], "n_neurons": None}, "3 of them different"),
+    "ids twice": ({"neurons": [0, 1, 1, 2], "n_neurons": None}, "4 neurons, 1 of them again"),
     "two numbers": ({"neurons": [0, 1, 2]}, None),
     "another number": ({"neurons": [0, 1, 2], "n_neurons": 4}, "n_neurons=4"),
     "samples": ({"samples": [0, 1, 5], "batch": 2}, "samples from 0 to 5"),
