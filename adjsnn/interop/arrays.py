@@ -47,7 +47,7 @@ def from_arrays(
     """Spike trains from columns of times and neurons, in any order: NEST's `events`, Brian2's `t` and `i`, and the like.
 
     Times become float64 first; then the start is subtracted, then they are brought to ms. Equal times are ordered by neuron.
-    Gradients pass from a tensor of times.
+    Gradients pass from a tensor of times; the spikes are on the CPU.
 
     Args:
         times: time of each spike, (S,), numbers of any type, or an array of quantities, pint or Brian2, which knows its unit.

@@ -16,7 +16,7 @@ LARGEST = 2**53  # whole numbers above are no longer all doubles
 
 
 def wide(name: str, times: object) -> Tensor:
-    """Times of any shape as float64, before anything is computed from them; gradients pass.
+    """Times of any shape as float64 on the CPU, before anything is computed from them; gradients pass.
 
     Raises:
         ConfigurationError: no numbers, NaN, inf, or whole numbers that float64 does not hold.
@@ -28,7 +28,7 @@ def wide(name: str, times: object) -> Tensor:
             "whole numbers up to 2^53, which float64 holds",
             "subtracting the first of them as integers",
         )
-    time = given.double()
+    time = given.cpu().double()
     if not bool(time.isfinite().all()):
         n = int((~time.isfinite()).sum())
         raise ConfigurationError(
@@ -53,7 +53,7 @@ def whole(name: str, values: object, length: int | None = None) -> Tensor:
             wanted if length is None else f"{length} of them, {wanted}",
             "one entry for each spike in every column",
         )
-    return given.long()
+    return given.cpu().long()
 
 
 def border(name: str, value: Any, unit: Unit, meant: Unit | None = None) -> float:
