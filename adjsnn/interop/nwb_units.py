@@ -120,9 +120,8 @@ def _window(table: Any, chosen: Sequence[int], given: tuple[Any, Any]) -> tuple[
     """Start and stop of the one sample, (1,) each."""
     observed = np.zeros((0, 2))
     if "obs_intervals" in table.colnames:
-        observed = np.concatenate(
-            [np.asarray(x, dtype=np.float64).reshape(-1, 2) for x in (_rows(table, "obs_intervals")[k] for k in chosen)]
-        )
+        rows = _rows(table, "obs_intervals")
+        observed = np.concatenate([np.asarray(rows[k], dtype=np.float64).reshape(-1, 2) for k in chosen])
     told = (observed[:, 0].min(), observed[:, 1].max()) if len(observed) else (0.0, None)
     ends = [
         border(name, x if x is not None else y, S) if x is not None or y is not None else None
@@ -139,7 +138,7 @@ def _window(table: Any, chosen: Sequence[int], given: tuple[Any, Any]) -> tuple[
 
 def _intervals(nwb: Any, given: Any, window: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
     """Starts and stops of the samples, (K,) each."""
-    if window != (None, None):
+    if any(x is not None for x in window):
         raise ConfigurationError(f"intervals with t_start={window[0]!r}, t_stop={window[1]!r}", "either", "leaving them out")
     if isinstance(given, str):
         known = {**{x: nwb.intervals[x] for x in nwb.intervals}, "trials": nwb.trials, "epochs": nwb.epochs}

@@ -87,6 +87,13 @@ def test_a_spike_at_the_very_end_and_silent_neurons(tmp_path):
     assert_same(x, y)
 
 
+def test_a_recording_of_nothing_but_silence(tmp_path):
+    x = SpikeTrains.from_list([[], []], n_neurons=2, t_max=1500.0)
+    y = from_nwb(written(to_nwb(x, empty()), tmp_path), intervals="trials", dtype=torch.float32)
+    assert_same(x, y)
+    assert y.t_max == 1500.0
+
+
 # ---- what files are like
 
 
@@ -166,7 +173,7 @@ REFUSED = {
     ),
     "backward": (lambda: with_units([0.1]), {"intervals": [[1.0, 0.0]]}, "from 1 to 0"),
     "one number": (lambda: with_units([0.1]), {"intervals": [0.0, 1.0]}, r"shape \(2,\)"),
-    "both": (lambda: with_units([0.1]), {"intervals": [[0.0, 1.0]], "t_stop": 1.0}, "either"),
+    "both": (lambda: with_units([0.1]), {"intervals": [[0.0, 1.0]], "t_stop": 1.0 * pq.s}, "either"),
     "NaN": (lambda: with_units([0.1, np.nan]), {"t_stop": 1.0}, "1 of 2 in spike_times of unit 0 that are NaN"),
     "a row too many": (lambda: with_units([0.1]), {"t_stop": 1.0, "units": [1]}, "units=1"),
     "a row twice": (lambda: with_units([0.1]), {"t_stop": 1.0, "units": [0, 0]}, "each once"),
