@@ -117,8 +117,8 @@ def _neurons(ids: torch.Tensor, n_neurons: Any, neurons: Any) -> tuple[torch.Ten
 def to_arrays(trains: SpikeTrains, *, unit: UnitName) -> SpikeArrays:
     """Columns of times and neurons, of numpy, from spike trains; without gradient.
 
-    In "ms" times keep their bits. In another unit `from_arrays` brings back the bits where a double of that unit does, in s
-    and us for some 98 or 99 of 100 times; the others come back within one rounding.
+    In "ms" times keep their bits. In another unit `from_arrays` brings back the bits where any double of that unit does, in s
+    and us of some 98 of 100 times; the others come back within one rounding.
 
     Args:
         trains: spikes, of any dtype and device.
