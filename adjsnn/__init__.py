@@ -7,7 +7,7 @@ from adjsnn.gradcheck import gradcheck
 from adjsnn.solve import solve
 
 if TYPE_CHECKING:
-    from adjsnn import losses, rules, signals
+    from adjsnn import interop, losses, rules, signals
     from adjsnn.adjoints import BPTT, DiscreteAdjoint
     from adjsnn.charge_form import ChargeForm
     from adjsnn.coincidence import coincidence_factor
@@ -86,6 +86,7 @@ __all__ = [
     "coincidence_factor",
     "collate_spikes",
     "gradcheck",
+    "interop",
     "losses",
     "release_memory",
     "rules",
@@ -93,7 +94,7 @@ __all__ = [
     "solve",
 ]
 # Where each name is that is loaded when first asked for: of three kinds of network most programs need one.
-_MODULES = {"losses", "rules", "signals"}
+_MODULES = {"interop", "losses", "rules", "signals"}
 _HOME = {
     name: f"adjsnn.{module}"
     for module, names in {
