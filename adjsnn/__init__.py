@@ -7,7 +7,7 @@ from adjsnn.gradcheck import gradcheck
 from adjsnn.solve import solve
 
 if TYPE_CHECKING:
-    from adjsnn import losses, remedies, rules, signals
+    from adjsnn import interop, losses, remedies, rules, signals
     from adjsnn.adjoints import BPTT, DiscreteAdjoint
     from adjsnn.charge_form import ChargeForm
     from adjsnn.coincidence import coincidence_factor
@@ -89,6 +89,7 @@ __all__ = [
     "coincidence_factor",
     "collate_spikes",
     "gradcheck",
+    "interop",
     "losses",
     "release_memory",
     "remedies",
@@ -98,7 +99,7 @@ __all__ = [
     "start_from_data",
 ]
 # Where each name is that is loaded when first asked for: of three kinds of network most programs need one.
-_MODULES = {"losses", "remedies", "rules", "signals"}
+_MODULES = {"interop", "losses", "remedies", "rules", "signals"}
 _HOME = {
     name: f"adjsnn.{module}"
     for module, names in {

@@ -6,6 +6,7 @@
     python experiments/fit_neuron.py --cost matched               by squared differences of matched spike times
     python experiments/fit_neuron.py --optimiser cma              the same parameters and cost by CMA-ES, without a gradient
     python experiments/fit_neuron.py --task file --current current.csv --dt 0.1 --spikes spikes.csv        your recording
+    python experiments/fit_neuron.py --task file --current sweep.nwb --dt 0.2   stimulus and spike times of an NWB file, in pA
 
 What learns, of one neuron with threshold 1, (6.1) and (6.2): the weight of the current, b, τ_m, reset and refractory time; by
 `--level` also size and τ of currents that its spikes trigger, of what they add to the threshold, or of both; and how much later
@@ -45,6 +46,7 @@ from forced_spikes import (
     spikes_within,
 )
 from hodgkin_huxley import NEURONS, random_current, record
+from nwb_sweep import read_sweep
 from torch import Tensor
 
 import adjsnn
@@ -130,9 +132,13 @@ class FileFit(Fit):
 
     task: Literal["file"] = "file"
     current: Path | None = None
-    """the current, one number for each step of dt; .csv or .npy"""
+    """the current, one number for each step of dt; .csv or .npy; or .nwb, which has the spikes too"""
     spikes: Path | None = None
     """spike times in ms from the beginning of the current; .csv or .npy"""
+    stimulus: str | None = None
+    """of a .nwb file: the series of its stimulus, where there are several"""
+    unit: Annotated[int, Range(0)] = 0
+    """of a .nwb file: the row of its Units whose spike times these are; none are detected in a voltage"""
     validation: Annotated[float, Range(0.0, 1.0, above=True, below=True)] = 0.2
     """share of the recording by which the network is chosen, before the last part"""
     held_out: Annotated[float, Range(0.0, 1.0, above=True, below=True)] = 0.2
@@ -445,20 +451,28 @@ class FitHodgkinHuxley(FitNeuron[HodgkinHuxleyFit]):
 class FitFile(FitNeuron[FileFit]):
     config_type = FileFit
 
+    @property
+    def unit(self) -> str:
+        return super().unit if self.config.spikes is not None else "pA"
+
     def recorded(self) -> dict[str, Part]:
         """Parts of the one recording, one after the other."""
         config = self.config
-        if config.current is None or config.spikes is None:
+        nwb = config.current is not None and config.current.suffix == ".nwb"
+        if config.current is None or (config.spikes is None) != nwb:
             raise adjsnn.ConfigurationError(
                 f"current={config.current}, spikes={config.spikes}",
-                "a file of each",
+                "a file of each, or a .nwb file of both",
                 "--current u.csv --dt 0.1 --spikes spikes.csv",
             )
         if config.validation + config.held_out >= 1.0:
             raise adjsnn.ConfigurationError(
                 f"validation={config.validation:g}, held_out={config.held_out:g}", "shares that leave some to fit", "0.2 each"
             )
-        u, times = (column_of(path) for path in (config.current, config.spikes))
+        if config.spikes is None:
+            u, times = read_sweep(config.current, config.dt, config.stimulus, config.unit)
+        else:
+            u, times = (column_of(path) for path in (config.current, config.spikes))
         end, times = len(u) * config.dt, np.sort(times)
         if times[0] < 0.0 or times[-1] > end:
             raise adjsnn.ConfigurationError(

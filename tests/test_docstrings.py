@@ -11,7 +11,8 @@ import adjsnn
 ROOT = Path(adjsnn.__file__).parent
 SECTION = re.compile(r"^( *)(Args|Attributes|Raises|Returns|Yields):$")
 # Names that users import, and modules that they import as a whole.
-USERS = {name for module in ("adjsnn", "adjsnn.gradcheck", "adjsnn.training") for name in import_module(module).__all__}
+FACES = ("adjsnn", "adjsnn.gradcheck", "adjsnn.interop", "adjsnn.training")
+USERS = {name for module in FACES for name in import_module(module).__all__}
 OF_USERS = {"losses.py", "remedies.py", "signals.py", "plotting.py"}
 ENTRY = re.compile(r"\*{0,2}(\w+): \S")
 

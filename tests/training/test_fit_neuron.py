@@ -1,11 +1,13 @@
 """Fits of a generalised LIF neuron: what it is fitted to, the state that recorded spikes imply, its costs and its metric."""
 
+import datetime
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import pynwb
 import pytest
 import torch
 from torch import Tensor
@@ -19,11 +21,14 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 from fit_neuron import (  # noqa: E402  the folder of scripts is not a package
     KINDS,
+    FileFit,
+    FitFile,
     FitHodgkinHuxley,
     HodgkinHuxleyFit,
 )
 from forced_spikes import DelayedNeuron, Part, Recording, forced, log_likelihood  # noqa: E402
 from hodgkin_huxley import NEURONS, HodgkinHuxley, random_current, record  # noqa: E402
+from nwb_sweep import read_sweep  # noqa: E402
 
 DT = 0.2
 SHORT = ["--duration", "600", "--piece", "200", "--batch", "3", "--log-every", "2"]
@@ -246,6 +251,50 @@ def test_a_recording_in_files(tmp_path):
     assert main(*KINDS, argv=[*argv, "--current", str(tmp_path / "u.csv")]) == 0
     (run,) = (tmp_path / "fit_neuron").iterdir()
     assert (run / "summary.json").exists()
+
+
+def sweep(path, u, spikes, rate, start=0.0, name="sweep"):
+    """A file that pynwb writes: a current in pA and the times of two units in ms from its first sample."""
+    made = pynwb.NWBFile("a test", "test", datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
+    electrode = made.create_icephys_electrode(name="e", description="d", device=made.create_device(name="d"))
+    made.add_stimulus(
+        pynwb.icephys.CurrentClampStimulusSeries(
+            name=name, data=u, conversion=1e-12, rate=rate, starting_time=start, electrode=electrode, gain=1.0
+        )
+    )
+    for times in ([start], start + spikes / 1000.0):
+        made.add_unit(spike_times=np.asarray(times))
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(made)
+    return path
+
+
+def test_a_sweep_of_an_nwb_file(tmp_path):
+    u = current(6000)
+    spikes = spikes_of(neuron(), u).numpy()
+    path = sweep(tmp_path / "sweep.nwb", np.repeat(u.numpy(), 4), spikes, 4000.0 / DT, start=2.0)
+    read, times = read_sweep(path, DT, None, 1)
+    np.testing.assert_allclose(read, u.numpy(), rtol=1e-15)
+    np.testing.assert_allclose(times, np.sort(spikes), atol=1e-12)  # roundings of 2 s plus a time
+    fit = FitFile(FileFit(current=path, unit=1, dt=DT, piece=150.0))
+    assert fit.unit == "pA"
+    assert [part.stop for part in fit.parts.values()] == [3600, 4800, 6000]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stimulus": "other"}, r"one of \['sweep'\]"),
+        ({"dt": DT / 3}, "a whole number of samples"),
+        ({"unit": 2}, "units=2"),
+        ({"unit": 0}, "1 spikes of unit 0"),
+        ({"path": Path("no.nwb")}, "cannot be read"),
+    ],
+)
+def test_sweeps_that_cannot_be(tmp_path, change, message):
+    path = sweep(tmp_path / "sweep.nwb", np.ones(100), np.array([1.0, 2.0]), 1000.0 / DT)
+    with pytest.raises(adjsnn.ConfigurationError, match=message):
+        read_sweep(**{"path": path, "dt": DT, "stimulus": None, "unit": 1} | change)
 
 
 @pytest.mark.parametrize(
