@@ -39,7 +39,6 @@ def main(iterations: int = 120, close: float = 1e-3) -> list[float]:
     wanted = adjsnn.solve(AdaptiveNeuron(40.0, 3.0), None, **options).event_times[:, :3].detach()
     neuron = AdaptiveNeuron(50.0, 5.0)
     optimizer, losses, why = torch.optim.Adam(neuron.parameters(), lr=1.0), [], f"after {iterations} iterations"
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     for k in range(iterations):
         found = adjsnn.solve(neuron, None, **options).event_times[:, :3]
         if found.shape[1] < 3 or not bool(found.isfinite().all()):
@@ -49,7 +48,6 @@ def main(iterations: int = 120, close: float = 1e-3) -> list[float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        falling.step()
         losses.append(loss.item())
         if losses[-1] < close:
             why = f"in iteration {k}: the loss is below {close:g} ms²"
