@@ -23,7 +23,8 @@ from adjsnn.lif.cpu.glif import (
     these,
     write,
 )
-from adjsnn.lif.cpu.glif_cell import CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN, share
+from adjsnn.lif.cpu.glif_cell import share
+from adjsnn.lif.cpu.glif_kernels import CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN
 from adjsnn.lif.cpu.glif_lanes import BEGIN, DRIVEN, F1, RISE, START, TH, VECTOR, WAIT, carry, filled, lanes_of, look, search
 from adjsnn.lif.cpu.glif_lanes import SPAN as LOOKED
 from adjsnn.lif.cpu.queue import pop, queue_of, roomier

@@ -218,7 +218,7 @@ def test_cost_is_proportional_to_arrivals():
         rng = np.random.default_rng(16)
         ones, none = np.ones(n), np.zeros((0, n))
         neurons = Neurons(
-            ones / 20, ones / 20, 0.0 * ones, ones, 0.0 * ones, 0.0 * ones, 2.0 * ones, ones[None] / 2, *[none] * 5
+            ones / 20, ones / 20, 0.0 * ones, ones, 0.0 * ones, 0.0 * ones, 2.0 * ones, ones[None] / 2, *[none] * 6
         )
         wiring = random_wiring(rng, 50, n, 1, "axon", rng.uniform(-0.5, 0.5, 100 * n))
         layer = GLIF(neurons, wiring, random_wiring(rng, 0, n, 1, "axon", np.zeros(0)))

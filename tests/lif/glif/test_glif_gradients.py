@@ -16,11 +16,14 @@ CASES = [
     {"receptors": 3, "adaptation": 0, "thresholds": 2, "reset": "mixed", "refractory": 5.0, "delays": "axon", "driven": True},
     {"receptors": 2, "adaptation": 2, "thresholds": 0, "leak": False, "reset": "mixed", "delays": "none"},
     {"receptors": 1, "adaptation": 0, "thresholds": 0, "recurrent": False, "reset": "by", "leak": False},
+    {"receptors": 2, "adaptation": 1, "thresholds": 1, "refractory": 4.0, "driven": True, "follows": True},
+    {"receptors": 1, "adaptation": 1, "thresholds": 0, "reset": "mixed", "follows": True},
+    {"receptors": 2, "adaptation": 0, "thresholds": 1, "reset": "by", "leak": False, "refractory": 3.0, "follows": True},
 ]
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 NOT_NEGATIVE = {"leak_rate", "refractory", "in_delay", "rec_delay"}
-SMALL = {"leak_rate", "gain", "rate", "th_rate"}  # of the order of 0.1, so that steps along the gradient are small beside them
-RATES = {"leak_rate", "gain", "rate", "th_rate", "scale", "th_scale"}
+SMALL = {"leak_rate", "gain", "rate", "th_rate", "follow"}  # of the order of 0.1, so that steps along the gradient are small beside them
+RATES = {"leak_rate", "gain", "rate", "th_rate", "scale", "th_scale", "follow"}
 
 
 def random_cotangents(rng: np.random.Generator, run: GLIFRun) -> GLIFCotangents:
