@@ -218,7 +218,12 @@ def _of_following(kinds, costates, n, t, x, d):
     """What an interval adds by the flow of a threshold that follows the voltage, (6.11)."""
     y, shared, n_c, kind = costates.y[n], costates.shared, kinds.rate.shape[1], kinds.of[n]
     mu, gain, q, kappa = kinds.leak_rate[kind], kinds.gain[kind], kinds.th_rate[kind, -1], kinds.follow[kind, 0]
-    at, last, bias, e_mu = SHARED + 2 * n_c + kinds.th_rate.shape[1], len(kinds.th_rate[kind]) - 1, costates.bias[n], shared[E_MU]
+    at, last, bias, e_mu = (
+        SHARED + 2 * n_c + kinds.th_rate.shape[1],
+        len(kinds.th_rate[kind]) - 1,
+        costates.bias[n],
+        shared[E_MU],
+    )
     w, v = 1 + n_c + last, x[0]
     lam, e_q, k = y[COSTATES + n_c + last], shared[at - 1], shared[at]
     lead = lam * kappa
@@ -238,7 +243,8 @@ def _of_following(kinds, costates, n, t, x, d):
 @compiled(**EXACT_BARE_INLINE)
 def _led(kinds, costates, n, x):
     """λ_w ẇ of neuron n in the state x, in which it is not held."""
-    return costates.y[n, -1] * slope_of(kinds, kinds.of[n], x[0], x[-1])
+    last = COSTATES + kinds.rate.shape[1] + kinds.th_rate.shape[1] - 1
+    return costates.y[n, last] * slope_of(kinds, kinds.of[n], x[0], x[-1])
 
 
 @compiled(**EXACT_BARE)

@@ -17,7 +17,15 @@ def ones(**other: float) -> Neurons:
     """Two neurons without leak that climb by 0.25 a ms from 0 to 1, with one own current and one part of the threshold."""
     values = dict.fromkeys(Neurons._fields, 0.0) | {"gain": 1.0, "bias": 0.25, "v_th": 1.0, "rate": 0.5, "th_rate": 0.25}
     values |= {"scale": 1.0, "th_scale": 1.0} | other
-    rows = {"rate": (2, 2), "jump": (1, 2), "scale": (1, 2), "th_rate": (1, 2), "th_jump": (1, 2), "th_scale": (1, 2), "follow": (0, 2)}
+    rows = {
+        "rate": (2, 2),
+        "jump": (1, 2),
+        "scale": (1, 2),
+        "th_rate": (1, 2),
+        "th_jump": (1, 2),
+        "th_scale": (1, 2),
+        "follow": (0, 2),
+    }
     return Neurons(**{name: np.full(rows.get(name, (2,)), x) for name, x in values.items()})
 
 

@@ -22,7 +22,13 @@ CASES = [
 ]
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 NOT_NEGATIVE = {"leak_rate", "refractory", "in_delay", "rec_delay"}
-SMALL = {"leak_rate", "gain", "rate", "th_rate", "follow"}  # of the order of 0.1, so that steps along the gradient are small beside them
+SMALL = {
+    "leak_rate",
+    "gain",
+    "rate",
+    "th_rate",
+    "follow",
+}  # of the order of 0.1, so that steps along the gradient are small beside them
 RATES = {"leak_rate", "gain", "rate", "th_rate", "scale", "th_scale", "follow"}
 
 
