@@ -20,7 +20,7 @@ class Scanned(NamedTuple):
 
 
 def scan(layer, times, sources, v, c, h, trial, sample) -> Scanned:
-    """Neuron n as the vector z = (v, c …, h …, 1) with ż = A z; while it is held the rows of v and of what follows it are zero."""
+    """Neuron n as the vector z = (v, c …, h …, 1) with ż = A z; held, the rows of v and of what follows it are zero."""
     p = layer.neurons
     (currents, n), parts = c.shape, len(h)
     own, size = currents - p.jump.shape[0], 2 + currents + parts
