@@ -2,7 +2,7 @@
 
 Teeter et al., Generalized leaky integrate-and-fire models classify multiple neuron types, Nat. Commun. 9:709 (2018). Their
 state after a spike is that at the end of the time cut out for it; here it jumps at the spike and decays through the refractory
-time, so a jump is larger by that decay. The part of the threshold that follows the voltage stays as it is during the cut in both.
+time, so a jump is larger by that decay. What follows the voltage in the threshold stays as it is during the cut in both.
 """
 
 import math

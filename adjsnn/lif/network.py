@@ -374,7 +374,7 @@ class LIFNetwork(nn.Module):
         """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.
 
         τ_m, τ_s, τ_a, τ_h, τ_w ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are
-        learnt. What is inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
+        learnt. What is inside keeps its bits. Frozen parameters do not move, parametrized ones by their right_inverse.
 
         Args:
             tau_min: lower bound of the time constants, ms.

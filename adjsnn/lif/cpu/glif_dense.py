@@ -264,7 +264,24 @@ def _sample(layer, kinds, tables, inputs, trial, memory, spikes, log, queue, pro
             _record(columns.x, probe, b, states)
             probe += 1
         elif stop == trial.t_end:
+            n = _above(columns, kinds.rate.shape[1])
+            if n >= 0:
+                return progress, ABOVE, n, stop
             return Progress(step, probe, coming, queued, pushed, first, total, logged), FINE, step, stop
+
+
+@compiled(**EXACT_BARE)
+def _above(columns, n_c):
+    """The first neuron that was released above its threshold at the end of the trial, where no interval begins, or -1."""
+    x = columns.x
+    for n in range(len(columns.bias)):
+        gap, size = x[0, n] - columns.v_th[n], abs(x[0, n]) + abs(columns.v_th[n])
+        for q in range(1 + n_c, len(x)):
+            gap -= x[q, n]
+            size += abs(x[q, n])
+        if columns.free[n] > 0.0 and gap > AT_THRESHOLD * size:
+            return n
+    return -1
 
 
 @compiled(**EXACT_BARE)

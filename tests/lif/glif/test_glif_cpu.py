@@ -21,7 +21,15 @@ from adjsnn.numerics.threads import loops_alone
 # Rounding of a spike time, some 2e-16 of it, grows with every spike that follows from it and, in a gradient, with every
 # division by a slow crossing; 400 random layers came to 5e-13 at most.
 CLOSE = 1e-12
-STATES = ("leak_rate", "gain", "rate", "th_rate", "scale", "th_scale")  # whose gradients need the states along the run
+STATES = (
+    "leak_rate",
+    "gain",
+    "rate",
+    "th_rate",
+    "scale",
+    "th_scale",
+    "follow",
+)  # whose gradients need the states along the run
 
 
 def assert_close(a: np.ndarray, b: np.ndarray, what: str, near: float = CLOSE) -> None:
@@ -97,6 +105,7 @@ def test_any_number_of_currents_and_thresholds(receptors: int, adaptation: int, 
     refractory=st.sampled_from([0.0, 2.0]),
     driven=st.booleans(),
     scaled=st.booleans(),
+    follows=st.booleans(),
 )
 def test_any_layer(seed: int, **options):
     compare(random_layer(np.random.default_rng(seed), t_end=30.0, **options), seed)
@@ -205,7 +214,7 @@ def test_many_layers(first: int):
         most = {"n": 8, "m": 5, "receptors": 4, "batch": 4}
         options: dict[str, Any] = {name: int(rng.integers(1, high)) for name, high in most.items()}
         options |= {name: int(rng.integers(0, 3)) for name in ("adaptation", "thresholds")}
-        options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled")}
+        options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled", "follows")}
         options |= {"reset": str(rng.choice(["to", "by", "mixed"])), "delays": str(rng.choice(["none", "axon", "synapse"]))}
         compare(random_layer(rng, refractory=float(rng.choice([0.0, 2.0])), **options), seed)
 
