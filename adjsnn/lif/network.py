@@ -18,7 +18,6 @@ from adjsnn.reparametrized import renew
 
 PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
 PerComponent: TypeAlias = Number | Sequence[float] | tuple[Any, ...] | None
-PerNeuronOrNone: TypeAlias = Number | Sequence[float] | tuple[Any, ...] | None
 Delays: TypeAlias = Number | tuple[Number | None, ...] | None
 COMPONENTS = ("tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th")
 FOLLOWING = ("tau_follow", "gain_follow")
@@ -236,8 +235,8 @@ class LIFNetwork(nn.Module):
         tau_th: PerComponent = None,
         jump_th: PerComponent = None,
         scale_th: PerComponent = None,
-        tau_follow: PerNeuronOrNone = None,
-        gain_follow: PerNeuronOrNone = None,
+        tau_follow: PerComponent = None,
+        gain_follow: PerComponent = None,
         leak: bool | np.bool_ | tuple[bool, ...] = True,
         reset: str | Number | tuple[str | Number, ...] = "to",
         synapses: Synapses | tuple[Synapses | None, ...] | None = None,
