@@ -5,9 +5,12 @@ Spikes and gradients of random layers with it are among the cases of `test_glif_
 """
 
 import itertools
+from collections.abc import Callable
+from functools import cache
 from math import inf
 
 import mpmath
+import numba
 import numpy as np
 import pytest
 import torch
@@ -23,6 +26,7 @@ from adjsnn.lif.cpu import glif_cell, glif_kernels
 from adjsnn.lif.glif.arrays import GLIFState, Neurons
 from adjsnn.lif.glif.crossing import first_crossing, of_three
 from adjsnn.lif.glif.flow import convolved
+from adjsnn.lif.glif.plain import forward
 
 F64 = torch.float64
 MANY = 110  # digits, in which rates that are equal may stand APART
@@ -97,20 +101,14 @@ def compiled(p: Neurons, state: GLIFState, bias: float, horizon: float) -> float
     kinds = glif_cell.kinds_of(column)
     row = np.concatenate([[0.0, 0.0, 0.0, float(state.v), bias, float(p.v_th)], state.c, state.h])
     size = kinds.slot.shape[1]
-    return bare(kinds, row, np.empty((size + 1, 3, size + 2)), horizon)
+    return _loop()(kinds, row, np.empty((size + 1, 3, size + 2)), horizon)
 
 
-def bare(kinds, row, work, horizon) -> float:
-    from numba import njit  # noqa: PLC0415
-
-    global _call  # noqa: PLW0603  compiled once
-    if _call is None:
-        first = glif_cell.first_crossing
-        _call = njit(lambda kinds, row, work, horizon: first(kinds, 0, row, work, horizon, 0.0))
-    return _call(kinds, row, work, horizon)
-
-
-_call = None
+@cache
+def _loop() -> Callable[..., float]:
+    """The compiled search, which only loops can call."""
+    first = glif_cell.first_crossing
+    return numba.njit(lambda kinds, row, work, horizon: first(kinds, 0, row, work, horizon, 0.0))
 
 
 def judge(kind: str, seed: int, count: int) -> list[bool]:
@@ -161,21 +159,15 @@ def test_a_gain_of_zero_changes_nothing():
     ones = np.ones((1, 4))
     more = layer._replace(neurons=following(layer.neurons, 0.1 * ones, 0.0 * ones))
     begin = start._replace(h=np.concatenate([start.h, np.zeros((2, 1, 4))], 1))
-    from adjsnn.lif.glif.plain import forward  # noqa: PLC0415
-
     run, other = forward(layer, inputs, start, trial), forward(more, inputs, begin, trial)
     np.testing.assert_allclose(other.spikes.time, run.spikes.time, rtol=1e-13)
     np.testing.assert_array_equal(other.states.h[:, :, -1], 0.0)
 
 
-def one_neuron(**options) -> LIFNetwork:
-    lif = LIFNetwork(1, 1, tau_mem=20.0, tau_follow=30.0, gain_follow=0.4, bias=2.0, dtype=F64, **options)
-    return lif
-
-
 def test_one_neuron_under_a_constant_drive_in_closed_form():
     """v = b (1 - e^{-t/τ_m}) from each release, w from what it was at the spike before."""
-    lif, times, w, now = one_neuron(refractory=1.5), [], 0.0, 0.0
+    lif = LIFNetwork(1, 1, tau_mem=20.0, tau_follow=30.0, gain_follow=0.4, bias=2.0, refractory=1.5, dtype=F64)
+    times, w, now = [], 0.0, 0.0
 
     def after(t: float, w: float) -> tuple[float, float]:
         a, b = np.exp(-t / 20.0), np.exp(-t / 30.0)
