@@ -61,9 +61,10 @@ findings:
 	done; \
 	if [ -n "$$changed" ]; then echo "not as described:$$changed"; exit 1; fi
 
-# Spike times of independent simulators, each in an environment of its own.
-crossval:
+# Spike times and gradients of independent simulators, each in an environment of its own, and the page that compares them.
+crossval: $(VENV)/ready
 	for script in crossval/*.sh; do PYTHON="$(PYTHON)" sh "$$script" || exit 1; done
+	$(BIN)/python crossval/compare.py --write
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; make PYTHON=..."'

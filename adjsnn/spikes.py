@@ -28,6 +28,7 @@ from adjsnn.checks import (
     tensor,
 )
 from adjsnn.errors import ConfigurationError
+from adjsnn.grid import labels
 from adjsnn.trains_check import PADS, check_trains, event_columns, plain_event
 from adjsnn.untraced import untraced
 
@@ -443,6 +444,31 @@ class SpikeTrains:
         cells = (bins(self.time[sample, k], dt, eps).clamp_(max=steps - 1), sample, self.idx[sample, k])
         dense = self.time.new_zeros(steps, self.idx.shape[0], self.n_neurons)
         return dense.index_put_(cells, self.sign[sample, k].to(dense.dtype), accumulate=True)
+
+    @untraced
+    def to_grid(self, dt: Number, rule: str = "nest") -> "SpikeTrains":
+        """The spikes at the times by which a simulator that steps on a grid labels them, without gradient.
+
+        Times on a grid are off its edges by roundings, as in `to_dense`. Labels are the floating-point numbers that are nearest
+        to decimal ones: 0.3, not 3 · 0.1.
+
+        Args:
+            dt: the step, ms.
+            rule: "nest" for the end of the step, the label that is dt or less after the spike, or at it; "brian2" for its
+                beginning, which is at the spike or less than dt before.
+
+        Returns:
+            trains whose t_max is a label too where it has to be: NEST's may lie up to dt after it.
+
+        Raises:
+            ConfigurationError: dt is not positive, or another rule.
+        """
+        self.check(ordered=False)
+        eps = max(rounding(dt), torch.finfo(self.time.dtype).eps)
+        dt = positive("dt", dt, "a positive step in ms", "dt=0.1")
+        end = torch.tensor(self.t_max, dtype=torch.float64)
+        t_max = max(self.t_max, float(labels(end, dt, rule, eps)))
+        return SpikeTrains(self.idx, labels(self.time, dt, rule, eps).to(self.time), self.n_neurons, t_max, self.sign)
 
     @untraced
     def counts(self) -> Int[Tensor, "B N"]:

@@ -12,7 +12,7 @@ import adjsnn
 
 ROOT = Path(adjsnn.__file__).parent
 GROUND = {
-    "adjoints", "bodies", "checks", "coincidence", "collate", "colours", "errors", "kept", "numerics", "reparametrized",
+    "adjoints", "bodies", "checks", "coincidence", "collate", "colours", "errors", "grid", "kept", "numerics", "reparametrized",
     "shapes", "signals", "solutions", "spikes", "trains_check", "untraced",
 }  # fmt: skip
 FAMILIES = {"gated", "lif", "hybrid"}

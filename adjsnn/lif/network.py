@@ -1,6 +1,7 @@
 """Layered networks of LIF neurons with exponential synapses and jumps, equations (2.1), (2.2): parameters, no solver."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from adjsnn.kept import kept
 from adjsnn.lif.start import check_values, delay_times, following, per_layer, time_constants, triggered, weight
 from adjsnn.lif.structure import structures
 from adjsnn.lif.synapses import Synapses
-from adjsnn.numerics.bounds import clip, separate
+from adjsnn.numerics.bounds import clip, separate, write
 from adjsnn.reparametrized import renew
 
 PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
@@ -332,6 +333,130 @@ class LIFNetwork(nn.Module):
         with torch.no_grad():
             lif.w_in[0].fill_(per_current)
         return lif
+
+    @staticmethod
+    def from_physical(
+        parameters: Mapping[str, Any] | tuple[Mapping[str, Any], ...],
+        n_in: Count,
+        layers: Count | Sequence[int] = 1,
+        *,
+        weights: Any,
+        rec_weights: Any = None,
+        delays: Any = None,
+        rec_delays: Any = None,
+        **options: Any,
+    ) -> "LIFNetwork":
+        """LIF neurons by physical constants, C_m V̇ = -(V - E_L)/R + I + I_e, τ_s İ = -I: as (2.1), v in mV above E_L.
+
+        A weight is R w and b is R I_e, both in mV. Numbers have the units below; quantities of pint, quantities or Brian2 have
+        their own.
+
+        Args:
+            parameters: tau_m (ms) and one of C_m (pF), R (MΩ), g_L (nS), or C_m and one of R, g_L; tau_syn (ms), V_th (mV);
+                tau_syn_in of negative weights, default tau_syn; E_L (0 mV), V_reset (E_L), t_ref (0 ms), I_e (0 pA). Each a
+                number or N numbers; a dict for all layers, or a tuple with one for each.
+            n_in: number of input neurons.
+            layers: number of neurons in each layer.
+            weights: pA, a number or (N, M), or a tuple with one for each layer. Quantities of a voltage are R w already.
+            rec_weights: (N, N), likewise; None for no recurrence.
+            delays: ms, as of LIFNetwork.
+            rec_delays: ms, likewise.
+            options: of LIFNetwork, such as `learn` and `dtype`.
+
+        Returns:
+            a network, with receptors=2 where tau_syn_in is another than tau_syn: positive weights in the first, negative ones
+            in the second.
+
+        Raises:
+            ConfigurationError: names that are unknown, missing or too many; units or shapes that do not fit.
+        """
+        from adjsnn.lif.physical import physical_options  # noqa: PLC0415  what few need
+
+        n_in, sizes = count("n_in", n_in), _sizes(layers)
+        given = {"weights": weights, "rec_weights": rec_weights, "delays": delays, "rec_delays": rec_delays}
+        made, *both = physical_options(parameters, (n_in, *sizes[:-1]), sizes, given, options)
+        lif = LIFNetwork(n_in, sizes, **made, **options)
+        with torch.no_grad():
+            for starts, own in zip(both, (lif.w_in, lif.w_rec), strict=True):
+                for k, w in enumerate(starts):
+                    if w is not None:
+                        own[k].copy_(w)
+        return lif
+
+    @staticmethod
+    def from_nest(
+        parameters: Mapping[str, Any] | tuple[Mapping[str, Any], ...],
+        n_in: Count,
+        layers: Count | Sequence[int] = 1,
+        **given: Any,
+    ) -> "LIFNetwork":
+        """NEST's iaf_psc_exp or iaf_psc_exp_ps: C_m, tau_m, tau_syn_ex, tau_syn_in, E_L, V_th, V_reset, t_ref, I_e.
+
+        Delays and refractory times act as they are given; see `rounded`.
+
+        Args:
+            parameters: of a layer by NEST's names, in its units, each a number or N numbers, as `neurons.get()` has them; what
+                is left out has NEST's default. A dict for all layers, or a tuple with one for each.
+            n_in: number of input neurons.
+            layers: number of neurons in each layer.
+            given: weights in pA and delays in ms, those of `syn_spec`, and the rest as of `from_physical`.
+
+        Raises:
+            ConfigurationError: another model's parameters, or what these neurons have not: escape noise (`delta`), a lower
+                bound of the voltage (`V_min`), a state to start from (`V_m`).
+        """
+        from adjsnn.lif.nest import physical  # noqa: PLC0415
+
+        several = parameters if isinstance(parameters, tuple) else (parameters,)
+        own = tuple(physical(x, k) for k, x in enumerate(several))
+        return LIFNetwork.from_physical(own if isinstance(parameters, tuple) else own[0], n_in, layers, **given)
+
+    def to_nest(self, model: str = "iaf_psc_exp_ps", *, E_L: Number = -70.0, C_m: Number = 250.0) -> list[dict[str, Any]]:
+        """What NEST takes for each layer, v in mV above E_L: `n` and `params` of Create, and lists of `syn_spec`.
+
+            neurons = nest.Create(x["model"], x["n"], x["params"])
+            for syn_spec in x["input"]:
+                nest.Connect(below, neurons, "all_to_all", syn_spec)
+
+        Args:
+            model: "iaf_psc_exp_ps", whose spikes lie between grid points, or "iaf_psc_exp", on the grid.
+            E_L: resting potential, mV: spikes do not depend on it.
+            C_m: capacitance, pF: currents and weights are in proportion to it.
+
+        Raises:
+            ConfigurationError: neurons that NEST's model is not: without leak, with another reset, adaptation, a moving
+                threshold, lists of synapses; no delays, or of 0; with "iaf_psc_exp_ps" no refractory time.
+        """
+        from adjsnn.lif.nest import nest_layer  # noqa: PLC0415
+
+        rows = zip(self.tensors(), self.structure, strict=True)
+        return [nest_layer(layer, structure, k, model, E_L, C_m) for k, (layer, structure) in enumerate(rows)]
+
+    def rounded(self, simulator: str, h: Number = 0.1) -> "LIFNetwork":
+        """A copy whose delays and refractory times are what they act as in a simulator that steps by h ms.
+
+        NEST: delays to the nearest step, halves up, and at least one; refractory times up to whole steps, from whole
+        microseconds. Brian2: delays to the nearest step, refractory times down to whole steps, less one. Measured, with NEST
+        3.10.0 and Brian2 2.9.0: docs/simulators.md.
+
+        Args:
+            simulator: "nest" or "brian2".
+            h: the step, ms.
+
+        Raises:
+            ConfigurationError: another simulator; for NEST delays below half a step, or none.
+        """
+        from adjsnn.lif.rounding import Grid  # noqa: PLC0415
+
+        grid, other = Grid(simulator, h), deepcopy(self)
+        for k, (layer, recurrent) in enumerate(zip(self.tensors(), self.recurrent, strict=True)):
+            new = {"refractory": grid.refractory(layer.refractory.detach()), "delays": grid.delays("delays", layer.delays)}
+            new["rec_delays"] = grid.delays("rec_delays", layer.rec_delays) if recurrent else None
+            for name, x in new.items():
+                if x is not None:
+                    with torch.no_grad():
+                        write(getattr(other, name), str(k), x)
+        return other
 
     @property
     def fan_in(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from adjsnn.errors import ConfigurationError
 def clip(owner: nn.Module, name: str, *, low: float | None = None, high: float | None = None) -> None:
     """Move the learnt parameter of that name into low … high, entry by entry."""
     if _learnt(owner, name):
-        _write(owner, name, getattr(owner, name).clamp(low, high))
+        write(owner, name, getattr(owner, name).clamp(low, high))
 
 
 @torch.no_grad()
@@ -29,16 +29,16 @@ def separate(lows: tuple[nn.Module, str], highs: tuple[nn.Module, str], margin: 
     if moves_low and moves_high:
         if low.numel() < high.numel():  # the same upside down
             low = -_meet(-low.reshape(1), -high.reshape(1, -1), margin)
-            _write(*lows, low)
-            _write(*highs, torch.maximum(high, low + margin))
+            write(*lows, low)
+            write(*highs, torch.maximum(high, low + margin))
             return
         high = _meet(high.flatten(), low.reshape(high.numel(), -1), margin)
-        _write(*highs, high)
-        _write(*lows, torch.minimum(low, high - margin))
+        write(*highs, high)
+        write(*lows, torch.minimum(low, high - margin))
     elif moves_high:
-        _write(*highs, torch.maximum(high, (low + margin).amax() if high.numel() < low.numel() else low + margin))
+        write(*highs, torch.maximum(high, (low + margin).amax() if high.numel() < low.numel() else low + margin))
     elif moves_low:
-        _write(*lows, torch.minimum(low, (high - margin).amin() if low.numel() < high.numel() else high - margin))
+        write(*lows, torch.minimum(low, (high - margin).amin() if low.numel() < high.numel() else high - margin))
 
 
 def _meet(high: Tensor, lows: Tensor, margin: float) -> Tensor:
@@ -61,7 +61,12 @@ def _learnt(owner: nn.Module, name: str) -> bool:
     return isinstance(x, Tensor) and x.requires_grad
 
 
-def _write(owner: nn.Module, name: str, new: Tensor) -> None:
+def write(owner: nn.Module, name: str, new: Tensor) -> None:
+    """Put values into a parameter, through its right_inverse where it is parametrized.
+
+    Raises:
+        ConfigurationError: a parametrization that has none.
+    """
     old = getattr(owner, name)
     new = new.reshape(old.shape)
     if torch.equal(old, new) or bool(old.isnan().any()):  # what is no number is left for the solve to name

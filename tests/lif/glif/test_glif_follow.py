@@ -284,3 +284,8 @@ def test_figures_and_refusals():
     plain.gain_follow[0] = None
     with pytest.raises(ConfigurationError, match=r"tau_follow\[0\] without its like"):
         adjsnn.solve(plain, x)
+
+
+def test_nest_has_no_such_neuron_among_its_simple_ones():
+    with pytest.raises(ConfigurationError, match="a threshold that follows the voltage"):
+        LIFNetwork(5, 3, tau_follow=20.0, gain_follow=0.1, refractory=1.0).to_nest()
