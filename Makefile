@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Containers set it to write nothing; but without bytecode each of the many processes below compiles all of torch's Python.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow ptx simulate fuzz check format bench findings crossval clean
+.PHONY: demo test test-slow ptx simulate fuzz check wheel docs format bench findings crossval clean
 
 demo: $(VENV)/ready
 	$(BIN)/python experiments/predictive_coding.py --quick
@@ -39,6 +39,17 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# The documentation site, docs/_build/docs/index.html: every program on its pages runs, and warnings are errors.
+docs: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	rm -rf docs/_build
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -c docs . docs/_build
+	@echo docs/_build/docs/index.html
+
+# What users install: built, installed alone into an environment of its own, and tried.
+wheel:
+	PYTHON="$(PYTHON)" sh tests/wheel.sh
+
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -49,6 +60,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/gated_gradient.py --method rk4 --rounds 3 --repeats 3 --write
 	$(BIN)/python benchmarks/long_trial.py --write
 	$(BIN)/python benchmarks/lif_gradient.py --write
+	$(BIN)/python benchmarks/generalised_lif.py --write
 	$(BIN)/python benchmarks/roofline.py --write
 	$(BIN)/python benchmarks/peers.py --write
 

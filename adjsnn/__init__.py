@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from adjsnn.numerics.memory import release_memory
     from adjsnn.spikes import SpikeTrains
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BPTT",
     "LIF",

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from adjsnn.training.runs import processor
+from adjsnn.numerics.machine import processor
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "results" / "balanced_network.md"

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import adjsnn
 from adjsnn import SpikeTrains, losses
-from adjsnn.training.runs import processor
+from adjsnn.numerics.machine import processor
 
 RESULT = Path(__file__).parent / "results" / "gpu.md"
 SIZES = {False: 15_000, True: 1_500}  # samples, feed-forward and recurrent

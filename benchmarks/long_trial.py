@@ -21,8 +21,8 @@ import torch
 from gated_gradient import CHANNELS, DT, problem, weights
 
 import adjsnn
+from adjsnn.numerics.machine import processor
 from adjsnn.signals import Stream
-from adjsnn.training.runs import processor
 
 BATCH, STORED_STEPS = 8, 10_000
 RESULTS = Path(__file__).parent / "results" / "long_trial.md"

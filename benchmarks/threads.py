@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import adjsnn
-from adjsnn.training.runs import processor
+from adjsnn.numerics.machine import processor
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

@@ -20,8 +20,6 @@ GLIF = """
 own = dict(tau_adapt=[9.0], jump_adapt=[-0.1], learn=("bias", "tau_adapt"))
 net = adjsnn.LIFNetwork(1, 2, tau_mem={tau_mem}, bias=2.0, dtype=torch.float64, **own)
 adjsnn.solve(net, torch.zeros(1, 1, 1, dtype=torch.float64), t_end=50.0, dt=50.0).spike_times().sum().backward()
-net.tau_adapt[0].requires_grad_(False)
-adjsnn.solve(net, torch.zeros(1, 1, 1, dtype=torch.float64), t_end=50.0, dt=50.0).spike_times().sum().backward()
 """
 HALVES = (  # that take equally long; equal neurons have loops of their own
     GATED.format(choices='[("heun", torch.float64)]')

@@ -60,11 +60,9 @@ def convergences(seed: int) -> list[Convergence]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status: 1 if a gradient disagrees."""
-    parser = argparse.ArgumentParser(
-        prog="python -m adjsnn.gradcheck", description="Check adjoint gradients against independent judges."
-    )
+def main(argv: Sequence[str] | None = None, prog: str = "python -m adjsnn.gradcheck") -> int:
+    """The command, under the name `prog`; returns the exit status: 1 if a gradient disagrees."""
+    parser = argparse.ArgumentParser(prog=prog, description="Check adjoint gradients against independent judges.")
     parser.add_argument("--family", choices=("gated", "lif"), default="gated", help="gated synapses, or LIF layers with jumps")
     parser.add_argument("--neuron", choices=("nif", "lif", "qif"), default="qif", help="of the gated family")
     parser.add_argument("--gate", choices=("raised_cosine", "rectangular"), default="raised_cosine")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjsnn.errors import ConfigurationError
+from adjsnn.errors import ConfigurationError, EventError, IntegrationError
 from adjsnn.gradcheck.report import relative
 from adjsnn.solve import solve
 
@@ -82,6 +82,10 @@ class Probe:
     def gradients(self, adjoint: Any, **changed: Any) -> tuple[float, int, Gradients]:
         """The loss, the number of spikes, and the gradient of every leaf."""
         value, sol = self.solve(adjoint, **changed)
+        if not value.isfinite():
+            raise ConfigurationError(
+                f"a loss of {float(value.detach())}", "a finite one", "a loss of spikes that every sample has: padding is inf"
+            )
         self._note(sol)
         gradients = torch.autograd.grad(value, list(self.leaves.values()), allow_unused=True, materialize_grads=True)
         return float(value.detach()), self._spikes(sol), dict(zip(self.leaves, gradients, strict=True))
@@ -114,7 +118,7 @@ class Probe:
         """Fourth-order central difference along a direction, once two steps ten times apart agree on it.
 
         They have to agree to CONSISTENT times `size` or times their own size. None where none do, or spikes move to other
-        steps, or a perturbed value is none that `solve` accepts, however small the perturbation.
+        steps, or a perturbed value is none that `solve` can solve, however small the perturbation.
         """
         previous = None
         with torch.no_grad():
@@ -127,8 +131,8 @@ class Probe:
                     flat.copy_(original + shift * h * direction)
                     try:
                         value, sol = self.solve(self.judged)
-                    except ConfigurationError:  # a delay below zero, input spikes out of their order
-                        break
+                    except (ConfigurationError, IntegrationError, EventError):
+                        break  # a delay below zero, input spikes out of order, an upstroke that runs away in a held step
                     values.append(float(value))
                     grids.append(self._branches(sol))
                 flat.copy_(original)

@@ -21,7 +21,7 @@ STATE = ("cma", "seed", "sigma", "population", "diagonal", "start", "scale", "co
 
 
 class Evolution:
-    """CMA-ES over all parameters of a network that learn (5.12): networks are drawn, ranked by a cost, and drawn anew.
+    """CMA-ES over all parameters of a network that learn (5.12): networks are drawn, ranked by a cost, and drawn anew:
 
         evolution = Evolution(net, sigma=0.2, seed=0)
         for _ in range(100):

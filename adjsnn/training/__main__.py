@@ -69,8 +69,8 @@ Command = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    command = tyro.cli(Command, args=argv, description=__doc__)  # type: ignore[arg-type]
+def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training") -> int:
+    command = tyro.cli(Command, args=argv, prog=prog, description=__doc__)  # type: ignore[arg-type]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         match command:

@@ -27,6 +27,7 @@ from torch import nn
 
 import adjsnn
 from adjsnn.errors import ConfigurationError
+from adjsnn.numerics.machine import processor
 from adjsnn.numerics.threads import loop_threads
 from adjsnn.training.files import (
     State,
@@ -374,13 +375,3 @@ def versions() -> dict[str, str]:
         "threads": str(loop_threads()),
         "runs at a time": os.environ.get(TOGETHER, "1"),
     }
-
-
-def processor() -> str:
-    """Name of the processor and its number of cores."""
-    name = platform.processor() or platform.machine()
-    about = Path("/proc/cpuinfo")  # Linux tells more than platform does
-    if about.exists():
-        lines = about.read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"

@@ -73,6 +73,37 @@ def test_events_are_judged_on_the_same_steps():
 
 
 @pytest.mark.slow
+class Upstroke(adjsnn.HybridSystem):
+    """v̇ = 0.04 v² + 5 v + 140 - w + 10, Izhikevich's: past the peak it runs to infinity within a fraction of a ms."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.tensor(0.02, dtype=torch.float64))
+
+    def vector_field(self, t, y, u):
+        v, w = y.unbind(1)
+        return torch.stack([0.04 * v**2 + 5.0 * v + 150.0 - w, self.a * (0.2 * v - w)], 1)
+
+    def guard(self, t, y):
+        return y[:, :1] - 30.0
+
+    def jump(self, t, y, fired):
+        return torch.where(fired, torch.stack([-65.0 + 0.0 * y[:, 0], y[:, 1] + 8.0], 1), y)
+
+
+def test_a_perturbed_solution_that_runs_away_asks_for_a_smaller_perturbation():
+    y0 = torch.tensor([[-65.0, -13.0]], dtype=torch.float64)
+    options = {"y0": y0, "ts": torch.tensor([0.0, 100.0], dtype=torch.float64), "method": "dopri5", "rtol": 1e-6, "atol": 1e-6}
+    report = adjsnn.gradcheck(Upstroke(), None, lambda sol: sol.event_times[:, :3].square().mean(), entries=1, **options)
+    assert all(row.probed for row in report.rows)
+
+
+def test_a_loss_that_is_not_finite_cannot_be_judged():
+    y0, ts = torch.tensor([[-65.0, -13.0]], dtype=torch.float64), torch.tensor([0.0, 30.0], dtype=torch.float64)
+    with pytest.raises(adjsnn.ConfigurationError, match="a loss of inf"):
+        adjsnn.gradcheck(Upstroke(), None, lambda sol: sol.y.abs().sum() * math.inf, y0=y0, ts=ts, method="dopri5")
+
+
 def test_a_wrong_slope_of_the_guard_is_caught(monkeypatch):
     """As that of the threshold, which a library once dropped: the adjoint is told another guard than the events have."""
     true = event_blocks.level

@@ -113,7 +113,7 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, error
             row -= 2
             _back(kinds, costates, n, t, row + 1, into.neurons)
             if len(costates.stack) > 0:
-                _of_scales(neurons, kinds, costates, n, costates.stack[row], into.neurons)
+                of_scales(neurons, kinds, costates, n, costates.stack[row], into.neurons)
             if follows:
                 error[ref] += _led(kinds, costates, n, costates.stack[row])
             if not spike_back(neurons, kinds, costates, spikes, at + ref, error[ref], n, into.neurons):
@@ -159,7 +159,7 @@ def _back(kinds, costates, n, t, row, d):
         kind, held, at, gain = kinds.of[n], costates.held[n], SHARED, 0.0
         share(kinds, shared, kind, span)
         if len(costates.stack) > 0:
-            _of_rates(kinds, costates, n, span, costates.stack[row], d)
+            of_rates(kinds, costates, n, span, costates.stack[row], d)
         if not held:
             gain = kinds.gain[kind] * y[LAM_V]
             y[PUSHED] += gain * shared[E_BIAS]
@@ -192,7 +192,7 @@ def double_kernel(a, b, t, e_a, k):
 
 
 @compiled(**EXACT_BARE)
-def _of_rates(kinds, costates, n, t, x, d):
+def of_rates(kinds, costates, n, t, x, d):
     """What an interval adds to the gradients of rates and of the gain: derivatives of the flow from its first state x."""
     y, shared, at, n_c, kind = costates.y[n], costates.shared, SHARED, kinds.rate.shape[1], kinds.of[n]
     mu, gain, e_mu = kinds.leak_rate[kind], kinds.gain[kind], shared[E_MU]
@@ -296,7 +296,7 @@ def spike_back(neurons, kinds, costates, spikes, s, error, n, d):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _of_scales(neurons, kinds, costates, n, x, d):
+def of_scales(neurons, kinds, costates, n, x, d):
     """What a spike of neuron n adds to the gradients of scales, from the state x before it."""
     y, n_c, n_j = costates.y[n], kinds.rate.shape[1], len(neurons.jump)
     for j in range(n_j):

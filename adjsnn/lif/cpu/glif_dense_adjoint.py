@@ -18,11 +18,14 @@ from adjsnn.lif.cpu.glif_adjoint import (
     begin_back,
     flush,
     leave,
+    of_rates,
+    of_scales,
     read_probe,
     spike_back,
 )
 from adjsnn.lif.cpu.glif_cell import share
 from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, SHARED
+from adjsnn.lif.cpu.glif_dense_states import of_all_rates, replay, states_of
 from adjsnn.lif.cpu.glif_lanes import fades
 from adjsnn.lif.layer import ARRIVAL, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
@@ -73,8 +76,8 @@ class Sums(NamedTuple):
 
 
 @compiled(**EXACT)
-def backward(layer, kinds, tables, inputs, trial, history, cotangents, first, last, into):
-    """Gradients of samples first … last-1, but those that need states along the run; arguments as in `glif_adjoint.backward`.
+def backward(layer, kinds, tables, start, trial, history, cotangents, first, last, rates, into):
+    """Gradients of samples first … last-1; arguments as in `glif_adjoint.backward`.
 
     Args:
         tables: from `glif_dense.table_of`, of the inputs and of the layer itself.
@@ -87,7 +90,10 @@ def backward(layer, kinds, tables, inputs, trial, history, cotangents, first, la
     sums = _sums_of(kinds, tables[0]), _sums_of(kinds, tables[1])
     for b in range(first, last):
         error = cotangents.time[history.first[b] : history.first[b + 1]].copy()
-        outcome, n, t = _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, way, sums, error, into)
+        states = states_of(history, b, len(y) - COSTATES + 1, neurons, rates)
+        if rates:
+            replay(layer, kinds, tables, start, trial.drive, history, b, costates, way, states)
+        outcome, n, t = _sample(layer, kinds, trial, history, cotangents, b, costates, way, states, sums, error, into)
         if outcome != FINE:
             return (outcome, b, n), t
     _spread(kinds, layer.incoming, sums[0], into.in_weight, into.in_delay)
@@ -129,11 +135,12 @@ def _spread(kinds, wiring, sums, d_weight, d_delay):
 
 
 @compiled(**EXACT_BARE)
-def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, way, sums, error, into):
+def _sample(layer, kinds, trial, history, cotangents, b, costates, way, states, sums, error, into):
     """Gradients of sample b; returns FINE, or GRAZING, a neuron, and when."""
     neurons, spikes, log, at, y = layer.neurons, history.spikes, history.log, history.first[b], costates.y.T
     step, begin, e = len(trial.edges), history.log_first[b], history.log_first[b + 1] - 1
     begin_back(kinds, costates, neurons.bias, trial, history, b)
+    every, alone = np.int64(len(states.all_of) - 1), np.int64(len(states.own))
     way.now[0], way.size[0] = trial.t_end, 0
     for n in range(len(way.place)):
         way.place[n] = -1
@@ -143,18 +150,27 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, way, 
             count = _foresee(kinds, y, way, log, begin, e)
             for k in range(count):
                 what, ref, n, t = log.kind[e - k], log.ref[e - k], log.target[e - k], log.time[e - k]
+                alone -= 1
                 if way.slot[k] >= 0:
+                    if every >= 0:
+                        span = way.span[way.slot[k]]
+                        share(kinds, costates.shared, 0, span)
+                        of_rates(kinds, costates, n, span, states.own[alone, 1], into.neurons)
                     _back(kinds, y, costates.held[n], n, way.powers, way.slot[k])
                 if what == RELEASE:
                     shift = -y[LAM_V, n] * spikes.released[at + ref]
                     into.neurons.refractory[n] += shift
                     error[ref] += shift
                     costates.held[n] = True
-                elif not spike_back(neurons, kinds, costates, spikes, at + ref, error[ref], n, into.neurons):
+                    continue
+                if every >= 0:
+                    of_scales(neurons, kinds, costates, n, states.own[alone, 0], into.neurons)
+                if not spike_back(neurons, kinds, costates, spikes, at + ref, error[ref], n, into.neurons):
                     return GRAZING, n, t
             e -= count
             continue
-        _all_back(kinds, costates, y, way, t)
+        _all_back(kinds, costates, y, way, t, states, every, into.neurons)
+        every -= 1
         if what == ARRIVAL:
             into.time[ref] += _arrival(costates.held, y, sums[0], log.target[e])
         elif what == RECURRENT:
@@ -164,8 +180,10 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, way, 
         else:
             flush(costates, into, step, b)
             step -= 1
+            for m in range(len(costates.bias)):
+                costates.bias[m] = neurons.bias[m] + trial.drive[step, b, m]
         e -= 1
-    _all_back(kinds, costates, y, way, 0.0)
+    _all_back(kinds, costates, y, way, 0.0, states, every, into.neurons)
     flush(costates, into, step, b)
     leave(kinds, costates, into, b)
     return FINE, np.int64(0), 0.0
@@ -238,14 +256,16 @@ def _back(kinds, y, held, n, powers, j):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _all_back(kinds, costates, y, way, t):
-    """The costates of all neurons back to time t."""
+def _all_back(kinds, costates, y, way, t, states, every, d):
+    """The costates of all neurons back to time t, where their states were those that are kept, if any are."""
     ahead, span, rows, neurons = way.size[0], way.now[0] - t, len(y), y.shape[1]
     if span == 0.0 and ahead == 0:
         return
     held, shared, n_c, gain = costates.held, costates.shared, kinds.rate.shape[1], kinds.gain[0]
     for k in range(ahead):
         way.span[k] = y[AT, way.ahead[k]] - t
+    if every >= 0:
+        _of_rates_back(kinds, costates, way, states, span, states.all_of[every], d)
     _powers(kinds, way, ahead)
     for k in range(ahead):
         n = way.ahead[k]
@@ -273,6 +293,19 @@ def _all_back(kinds, costates, y, way, t):
         for k in range(ahead):
             y[q, way.ahead[k]] = way.saved[q, k]
     way.now[0], way.size[0] = t, 0
+
+
+@compiled(**EXACT_BARE)
+def _of_rates_back(kinds, costates, way, states, span, x, d):
+    """What the way back to the states x adds to the gradients of rates: of neurons that are ahead from there, of the others."""
+    for k in range(way.size[0]):
+        n = way.ahead[k]
+        for q in range(len(x)):
+            states.row[q] = x[q, n]
+        share(kinds, costates.shared, 0, way.span[k])
+        of_rates(kinds, costates, n, way.span[k], states.row, d)
+    if span > 0.0:
+        of_all_rates(kinds, costates, way, states, span, x, d)
 
 
 @compiled(**REORDERED)

@@ -62,7 +62,7 @@ def backward(
     from adjsnn.lif.cpu.glif_cell import kinds_of  # noqa: PLC0415
 
     kinds = kinds_of(layer.neurons)
-    tables = None if rates else tables_of(layer, len(kinds.leak_rate))
+    tables = tables_of(layer, len(kinds.leak_rate))
     groups = _groups(layer, inputs, trial)
     spikes, log_first, log = run.record
     history = glif_adjoint.History(run.spikes.first, spikes, log_first, log)
@@ -77,7 +77,8 @@ def backward(
         if tables is None:
             outcomes[k] = glif_adjoint.backward(layer, kinds, inputs, start, trial, history, wanted, first, last, rates, into)
         else:
-            outcomes[k] = glif_dense_adjoint.backward(layer, kinds, tables, inputs, trial, history, wanted, first, last, into)
+            head = layer, kinds, tables, start, trial, history, wanted
+            outcomes[k] = glif_dense_adjoint.backward(*head, first, last, rates, into)
 
     run_groups(work, groups)
     for outcome, time in outcomes:

@@ -1,0 +1,87 @@
+"""The command `adjsnn`: what it forwards, what it says of the machine, and what it says when asked for what is not there."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import adjsnn
+from adjsnn import doctor as machine
+from adjsnn.__main__ import COMMANDS, main, names
+
+ROOT = Path(adjsnn.__file__).parents[1]
+
+
+def test_the_version_is_one_wherever_it_stands(capsys):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.split() == ["adjsnn", adjsnn.__version__]
+    assert project["version"] == adjsnn.__version__
+    assert re.search(r"^version: (\S+)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == adjsnn.__version__
+    assert project["scripts"] == {"adjsnn": "adjsnn.__main__:main"}
+
+
+def test_help_names_every_command_and_each_has_help_of_its_own(capsys):
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in COMMANDS)
+    for name in COMMANDS:
+        if name == "demo":
+            continue  # that of the experiment
+        try:
+            status = main([name, "--help"])
+        except SystemExit as stopped:
+            status = stopped.code
+        assert status == 0
+        assert f"adjsnn {name}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_demo_has_the_help_of_its_experiment():
+    done = subprocess.run([sys.executable, "-m", "adjsnn", "demo", "--help"], capture_output=True, text=True, check=True)
+    assert "--quick" in done.stdout
+    assert "--activity-cost" in done.stdout
+
+
+def test_experiments_are_found_by_name(capsys):
+    assert {"predictive_coding", "delayed_xor", "yin_yang", "digits"} <= names().keys()
+    assert "coding" not in names()  # a module of others
+    assert main(["experiment"]) == 0
+    assert "yin_yang" in capsys.readouterr().out
+    assert main(["experiment", "yin_jang"]) == 1
+    assert "expected one of" in capsys.readouterr().err
+    assert main(["sweep", "yin_jang"]) == 1
+    assert "no such script" in capsys.readouterr().err
+
+
+def test_an_unknown_command_names_those_there_are(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["docter"])
+    assert stopped.value.code == 2
+    assert "'doctor'" in capsys.readouterr().err
+
+
+def test_the_doctor_judges_a_gradient_of_each_family(capsys):
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    for family in ("gated network", "LIF network", "own system"):
+        assert re.search(rf"{family} .* within \S+ of central differences", told)
+    assert metadata.version("torch") in told
+    assert "FAULT" not in told
+
+
+def test_the_doctor_tells_what_does_not_work(monkeypatch, capsys):
+    def broken():
+        raise RuntimeError("no loops here")
+
+    monkeypatch.setattr(machine, "_lif", broken)
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert re.search(r"FAULT +LIF network +RuntimeError: no loops here", told)
+    assert told.endswith("1 faults\n")
