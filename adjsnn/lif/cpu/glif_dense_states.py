@@ -10,8 +10,8 @@ import numpy as np
 
 from adjsnn.lif.cpu.glif_adjoint import AT, COSTATES, LAM_V, double_kernel
 from adjsnn.lif.cpu.glif_cell import share
-from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, KIND, SHARED, SPAN
 from adjsnn.lif.cpu.glif_dense import arrive
+from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, KIND, SHARED, SPAN
 from adjsnn.lif.layer import ARRIVAL, DRIVE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
