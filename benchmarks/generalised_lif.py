@@ -59,7 +59,7 @@ def layers(case: Case) -> tuple[Layer, GLIF, Events]:
     rates, none = np.stack([1.0 / layer.tau_syn, 1.0 / around(NEGATIVE), 1.0 / around(OWN)]), np.zeros((0, n))
     mu = 1.0 / layer.tau_mem
     cell = layer.bias, layer.v_th, layer.v_reset, np.zeros(n), layer.refractory
-    neurons = Neurons(mu, mu, *cell, rates, np.full((1, n), JUMP), np.ones((1, n)), none, none, none)
+    neurons = Neurons(mu, mu, *cell, rates, np.full((1, n), JUMP), np.ones((1, n)), none, none, none, none)
     own = wiring(layer.w_rec if case.recurrent else np.zeros((n, 0)))
     order = x.time.numpy().argsort(1, kind="stable")
     time, idx = (np.take_along_axis(a.numpy(), order, 1) for a in (x.time, x.idx))

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Spike times of NEST's glif_psc (levels 1 to 4, its default parameters) under a constant current, at several resolutions, into
+# Spike times of NEST's glif_psc (levels 1 to 5, its default parameters) under a constant current, at several resolutions, into
 # nest_glif.json beside this file. NEST steps on a grid: a spike is at the end of its step, threshold, currents and refractory time
 # are advanced in whole steps; a generator's current begins one delay, a step, after its start, and is counted from there.
 set -eu
@@ -17,15 +17,15 @@ import sys
 import nest
 
 nest.verbosity = nest.VerbosityLevel.ERROR
-LEVELS = {1: (False, False), 2: (True, False), 3: (False, True), 4: (True, True)}
+PARTS = ("spike_dependent_threshold", "after_spike_currents", "adapting_threshold")
+LEVELS = {1: (), 2: PARTS[:1], 3: PARTS[1:2], 4: PARTS[:2], 5: PARTS}
 CURRENT, DURATION = 420.0, 400.0  # pA, ms
 
 
 def spikes(level, h):
     nest.ResetKernel()
     nest.resolution = h
-    threshold, currents = LEVELS[level]
-    neuron = nest.Create("glif_psc", params={"spike_dependent_threshold": threshold, "after_spike_currents": currents})
+    neuron = nest.Create("glif_psc", params={part: part in LEVELS[level] for part in PARTS})
     source = nest.Create("dc_generator", params={"amplitude": CURRENT})
     recorder = nest.Create("spike_recorder")
     nest.Connect(source, neuron, syn_spec={"delay": h})
@@ -35,7 +35,7 @@ def spikes(level, h):
 
 
 names = ("C_m", "g", "E_L", "V_th", "t_ref", "asc_amps", "asc_decay", "asc_r")
-names += ("th_spike_add", "th_spike_decay", "voltage_reset_add", "voltage_reset_fraction")
+names += ("th_spike_add", "th_spike_decay", "th_voltage_index", "th_voltage_decay", "voltage_reset_add", "voltage_reset_fraction")
 defaults = nest.GetDefaults("glif_psc")
 parameters = {name: [float(x) for x in defaults[name]] if name.startswith("asc") else float(defaults[name]) for name in names}
 found = {str(level): {str(h): spikes(level, h) for h in (0.1, 0.05, 0.025, 0.01, 0.005)} for level in LEVELS}

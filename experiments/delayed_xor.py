@@ -22,7 +22,7 @@ answers are right.
 import math
 import sys
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -118,6 +118,8 @@ class LIF(TaskConfig):
     """share of right answers below which they get shorter again"""
     longer: NotNegative = 0.02
     """by how much of their range in each step"""
+    steep: NotNegative = 0.0
+    """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     activity_tau: Positive = 50.0
     """filter of the rate that the price of activity is on"""
     bias_start: float = 1.0
@@ -146,20 +148,44 @@ ADAPTIVE: dict[str, Any] = {
     "bias_start": 1.3,
     "w_in_start": 3.0,
     "charge_start": 30.0,
+    "steep": 0.6,
 }
 """Other defaults with adaptation, which holds a network back: it starts stronger, and its delays get longer more slowly."""
 
+
+C = TypeVar("C", Gated, LIF)
 
 SHORTEST = 1.0  # ms, of learnt time constants
 NORM_SHARE = 0.05  # of a step in the running mean of the gradient's norm
 
 
-class GatedXor(DelayedXor[Gated]):
-    config_type = Gated
+class SteepXor(DelayedXor[C]):
+    """Steps get shorter where gradients are steep, which Adam by itself does not see."""
 
-    def __init__(self, config: Gated) -> None:
+    def __init__(self, config: C) -> None:
         super().__init__(config)
         self.log_norm = 0.0  # running mean of the logarithm of the gradient's norm
+
+    def state(self) -> dict[str, Any]:
+        return {"log_norm": self.log_norm}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.log_norm = state["log_norm"]
+
+    def limit_gradient(self, net: Any) -> float:
+        norm = super().limit_gradient(net)
+        if 0.0 < norm < math.inf:
+            self.log_norm += NORM_SHARE * (math.log(norm) - self.log_norm)
+        return norm
+
+    def shortened_step(self) -> float:
+        """Share of a step that is left, at most 1."""
+        typical = math.exp(self.log_norm)
+        return self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0
+
+
+class GatedXor(SteepXor[Gated]):
+    config_type = Gated
 
     def network(self) -> adjsnn.GatedSynapseNetwork:
         """Random start: neurons that all fire fast by themselves, nearly in step, and are hardly coupled.
@@ -198,22 +224,12 @@ class GatedXor(DelayedXor[Gated]):
         return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def schedule(self, progress: float) -> float:
-        """A half cosine down to 1 %; less where gradients are steep, which Adam by itself does not see."""
-        typical = math.exp(self.log_norm)
-        part = self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0
-        return part * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-    def state(self) -> dict[str, Any]:
-        return {"log_norm": self.log_norm}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.log_norm = state["log_norm"]
+        """A half cosine down to 1 %, less where gradients are steep."""
+        return self.shortened_step() * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
     def limit_gradient(self, net: adjsnn.GatedSynapseNetwork) -> float:
         """To the norm `clip`; one of a norm beyond `outlier` to less, the less the larger it was."""
         norm = super().limit_gradient(net)
-        if 0.0 < norm < math.inf:
-            self.log_norm += NORM_SHARE * (math.log(norm) - self.log_norm)
         if 0.0 < self.config.outlier < norm < math.inf:
             for parameter in net.parameters():
                 if parameter.grad is not None:
@@ -244,7 +260,7 @@ class GatedXor(DelayedXor[Gated]):
         return torch.relu(adjsnn.losses.firing_rate(sol) / self.config.ceiling - 1.0).square().mean()
 
 
-class LIFXor(DelayedXor[LIF]):
+class LIFXor(SteepXor[LIF]):
     """Costs are exact integrals of the readout: sums over its samples would have another gradient."""
 
     config_type = LIF
@@ -286,9 +302,10 @@ class LIFXor(DelayedXor[LIF]):
                     jump.clamp_(min=0.0)
 
     def state(self) -> dict[str, Any]:
-        return {"part": self.part, "right": self.right}
+        return super().state() | {"part": self.part, "right": self.right}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
         self.part, self.right = state["part"], state["right"]
 
     def network(self) -> adjsnn.LIFNetwork:
@@ -389,8 +406,9 @@ class LIFXor(DelayedXor[LIF]):
         return self.config.activity_cost * (sol.squared_rate(self.config.activity_tau) / 60.0**2).mean()
 
     def schedule(self, progress: float) -> float:
-        """Rising over the first twentieth, then a half cosine down to 5 %."""
-        return min(1.0, 20.0 * progress + 0.05) * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+        """Rising over the first twentieth, then a half cosine down to 5 %, less where gradients are steep."""
+        rising = min(1.0, 20.0 * progress + 0.05)
+        return self.shortened_step() * rising * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ def generalised(dtype: torch.dtype = F64, **options: Any) -> Case:
     net = adjsnn.LIFNetwork(
         5, (4, 3), recurrent=(True, False), receptors=(2, None), tau_syn=([3.0, 12.0], 5.0), rec_delays=1.0, n_out=2,
         tau_adapt=[60.0], jump_adapt=[-0.2], tau_th=[15.0, 100.0], jump_th=[0.1, 0.05], reset="by", generator=generator,
-        learn=("weights", "tau_mem", "tau_syn", "v_th", "delays", "tau_adapt", "jump_adapt", "tau_th", "jump_th"),
+        tau_follow=(50.0, None), gain_follow=(0.1, None), learn=(
+            "weights", "tau_mem", "tau_syn", "v_th", "delays", "tau_adapt", "jump_adapt", "tau_th", "jump_th", "gain_follow",
+        ),
     )  # fmt: skip
     with torch.no_grad():
         for w in net.w_in:

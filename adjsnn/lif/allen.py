@@ -2,7 +2,7 @@
 
 Teeter et al., Generalized leaky integrate-and-fire models classify multiple neuron types, Nat. Commun. 9:709 (2018). Their
 state after a spike is that at the end of the time cut out for it; here it jumps at the spike and decays through the refractory
-time, so a jump is larger by that decay.
+time, so a jump is larger by that decay. What follows the voltage in the threshold stays as it is during the cut in both.
 """
 
 import math
@@ -21,18 +21,16 @@ def glif_options(level: Count, config: Mapping[str, Any], neurons: Count) -> tup
     """Options of a LIFNetwork for neurons of a GLIF level, and the weight of an input of 1 pA, mV.
 
     Args:
-        level: 1 to 4. Level 5, whose threshold follows the voltage, is not among these neurons.
+        level: 1 to 5.
         config: a neuron_config.json of the Allen Cell Types Database, in SI units, as a dict; see `LIFNetwork.glif`.
         neurons: how many equal ones.
 
     Raises:
-        ConfigurationError: level 5 or none; a parameter that is missing, or impossible.
+        ConfigurationError: another level; a parameter that is missing, or impossible.
     """
     level = count("level", level)
-    if level > 4:
-        raise ConfigurationError(
-            f"level={level}", "1 to 4; in 5 the threshold follows the voltage", "level=4, or a HybridSystem for level 5"
-        )
+    if level > 5:
+        raise ConfigurationError(f"level={level}", "1 to 5", "level=5")
     given = _Given(config, level)
     factor = _Given(given.config.get("coeffs", {}), level, "coeffs")
 
@@ -53,9 +51,11 @@ def glif_options(level: Count, config: Mapping[str, Any], neurons: Count) -> tup
         "v_reset": -rest,  # to zero, of voltages that are counted from El here
         "refractory": cut,
     }
-    if level in (2, 4):
+    if level in (2, 4, 5):
         options |= _resets(given, v_th, rest, cut)
-    if level in (3, 4):
+    if level == 5:
+        options |= _follows(given, factor)
+    if level > 2:
         options |= _afterspike(given, factor, resistance, cut)
     return options, resistance * 1e-12 * MILLI
 
@@ -96,7 +96,7 @@ class _Given:
 
 
 def _resets(given: _Given, v_th: float, rest: float, cut: float) -> dict[str, Any]:
-    """The reset rule and the threshold that spikes raise, of levels 2 and 4; voltages in mV."""
+    """The reset rule and the threshold that spikes raise, of levels 2, 4 and 5; voltages in mV."""
     reset, moves = ("voltage_reset_method", "params"), ("threshold_dynamics_method", "params")
     kept, added = number("a", given(*reset, "a")), number("b", given(*reset, "b")) * MILLI
     rate = positive("b_spike", given(*moves, "b_spike"), "a positive rate in 1/s", "b_spike=100.0")
@@ -109,8 +109,17 @@ def _resets(given: _Given, v_th: float, rest: float, cut: float) -> dict[str, An
     }
 
 
+def _follows(given: _Given, factor: _Given) -> dict[str, Any]:
+    """What follows the voltage, θ̇_v = a_v (V - E_L) - b_v θ_v, of level 5; its two factors are a and b among the coeffs."""
+    moves = ("threshold_dynamics_method", "params")
+    gain = number("a_voltage", given(*moves, "a_voltage")) * factor.number("a")
+    rate = number("b_voltage", given(*moves, "b_voltage")) * factor.number("b")
+    rate = positive("b_voltage", rate, "a positive rate in 1/s", "b_voltage=10.0")
+    return {"tau_follow": MILLI / rate, "gain_follow": gain / rate}
+
+
 def _afterspike(given: _Given, factor: _Given, resistance: float, cut: float) -> dict[str, Any]:
-    """Afterspike currents, of levels 3 and 4, as voltages in mV."""
+    """Afterspike currents, of levels 3 to 5, as voltages in mV."""
     taus = [positive("asc_tau_array", x, "positive times in s", "[0.1]") * MILLI for x in given.row("asc_tau_array")]
     sizes = given.row("asc_amp_array")
     several = factor.row("asc_amp_array") if "asc_amp_array" in factor.config else [1.0] * len(taus)

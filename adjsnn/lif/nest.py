@@ -98,6 +98,7 @@ def _exists(layer: Any, structure: Structure, k: int, model: str) -> None:
         "a list of synapses": structure.synapses is not None or structure.rec_synapses is not None,
         "spike-triggered currents": layer.tau_adapt is not None,
         "a threshold that spikes raise": layer.tau_th is not None,
+        "a threshold that follows the voltage": layer.tau_follow is not None,
     }
     if found := [what for what, there in has.items() if there]:
         raise ConfigurationError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
-from adjsnn.lif.start import check_values, delay_times, per_layer, time_constants, triggered, weight
+from adjsnn.lif.start import check_values, delay_times, following, per_layer, time_constants, triggered, weight
 from adjsnn.lif.structure import keep_wiring, structures
 from adjsnn.lif.synapses import Synapses
 from adjsnn.numerics.bounds import clip, separate, write
@@ -21,11 +21,13 @@ PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
 PerComponent: TypeAlias = Number | Sequence[float] | tuple[Any, ...] | None
 Delays: TypeAlias = Number | tuple[Number | None, ...] | None
 COMPONENTS = ("tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th")
+FOLLOWING = ("tau_follow", "gain_follow")
 LEARNABLE = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory", "delays")
 # The order of the parameters, which saved optimisers go by.
 REGISTERED = (
     *("tau_mem", "tau_syn", "v_th", "v_reset", "bias", "refractory", "delays", "rec_delays", "w_in", "w_rec"),
     *COMPONENTS,
+    *FOLLOWING,
 )
 
 
@@ -42,13 +44,13 @@ class LIFState(NamedTuple):
 
 
 class AdaptiveState(NamedTuple):
-    """State at one time of a layer whose spikes trigger currents or move its threshold.
+    """State at one time of a layer whose spikes trigger currents or move its threshold, or whose threshold follows its voltage.
 
     Attributes:
         v: membrane voltage, (B, N), dimensionless.
         i: synaptic current, (B, N), or (B, K, N) of K receptors.
         a: spike-triggered currents, (B, J, N).
-        h: components of the threshold beside v_th, (B, H, N).
+        h: components of the threshold beside v_th, (B, H, N); with `tau_follow` (B, H+1, N), what follows the voltage last.
     """
 
     v: Tensor
@@ -90,6 +92,8 @@ class LIFLayer(NamedTuple):
         tau_th: (H, N), ms, or None for a threshold that does not move.
         jump_th: (H, N).
         scale_th: (H, N), or None for 1.
+        tau_follow: (N,), ms, or None for a threshold that does not follow the voltage.
+        gain_follow: (N,).
     """
 
     w_in: Tensor
@@ -108,6 +112,13 @@ class LIFLayer(NamedTuple):
     tau_th: Tensor | None = None
     jump_th: Tensor | None = None
     scale_th: Tensor | None = None
+    tau_follow: Tensor | None = None
+    gain_follow: Tensor | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its state has more to it than voltages and synaptic currents."""
+        return any(x is not None for x in (self.tau_adapt, self.tau_th, self.tau_follow))
 
     def kept(self) -> "LIFLayer":
         """Private copies on the tape, which later changes of the network do not reach."""
@@ -137,7 +148,7 @@ class LIFNetwork(nn.Module):
         n_out: number of channels of a filtered linear readout of the last layer's spikes; None for none.
         tau_out: time constant of that filter, ms.
         learn: what requires a gradient, among "weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "refractory",
-            "delays", "tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th".
+            "delays", "tau_adapt", "jump_adapt", "scale_adapt", "tau_th", "jump_th", "scale_th", "tau_follow", "gain_follow".
         receptors: K currents per neuron, each with weights and a τ_s of its own, (6.1); None for one, without a dimension of
             its own. With it tau_syn is a number, K numbers or (K, N). Here and below: one for all layers, or a tuple with one
             for each.
@@ -147,6 +158,9 @@ class LIFNetwork(nn.Module):
         tau_th: τ_h of components of the threshold, ms: a number, H numbers or (H, N); None for a threshold that stays.
         jump_th: Δh, what a spike adds to them.
         scale_th: what it multiplies them by before; default 1.
+        tau_follow: τ_w of one more component of the threshold, which follows the voltage, τ_w ẇ = -w + g v, and is held while v
+            is, (6.9); ms, as tau_mem, or None for none.
+        gain_follow: g, how far it follows, dimensionless; negative for a threshold that sinks under a steady voltage.
         leak: False for neurons whose voltage does not decay, v̇ = Σ i + Σ a + b per ms, without a τ_m.
         reset: "to" v_reset, "by" v_th - v_reset, or what is left of v - v_th on top of v_reset, 0 to 1.
         synapses: of the inputs of a layer as a list, whose weights are then (W,) and its delays a number or (E,); a tuple with
@@ -172,6 +186,7 @@ class LIFNetwork(nn.Module):
         rec_delays: (N_l,) or (N_l, N_l), ms, or None.
         tau_adapt: (J, N_l), ms, or None; so are jump_adapt and scale_adapt.
         tau_th: (H, N_l), ms, or None; so are jump_th and scale_th.
+        tau_follow: (N_l,), ms, or None; so is gain_follow, without unit.
         w_out: (n_out, N_last), one Parameter, or None without readout.
 
     Raises:
@@ -194,6 +209,8 @@ class LIFNetwork(nn.Module):
     tau_th: nn.ParameterList
     jump_th: nn.ParameterList
     scale_th: nn.ParameterList
+    tau_follow: nn.ParameterList
+    gain_follow: nn.ParameterList
 
     def __init__(
         self,
@@ -219,6 +236,8 @@ class LIFNetwork(nn.Module):
         tau_th: PerComponent = None,
         jump_th: PerComponent = None,
         scale_th: PerComponent = None,
+        tau_follow: PerComponent = None,
+        gain_follow: PerComponent = None,
         leak: bool | np.bool_ | tuple[bool, ...] = True,
         reset: str | Number | tuple[str | Number, ...] = "to",
         synapses: Synapses | tuple[Synapses | None, ...] | None = None,
@@ -235,7 +254,7 @@ class LIFNetwork(nn.Module):
         recurrent = _recurrent(recurrent, len(layers))
         self.recurrent = tuple(r or x.rec_synapses is not None for r, x in zip(recurrent, self.structure, strict=True))
         self.tau_out = positive("tau_out", tau_out, "a positive finite time in ms", "tau_out=20.0")
-        self.learn = names("learn", learn, (*LEARNABLE, *COMPONENTS))
+        self.learn = names("learn", learn, (*LEARNABLE, *COMPONENTS, *FOLLOWING))
         placement(device, generator)
         bias = flag("bias", bias) if is_flag(bias) else bias
         if bias is True:
@@ -257,6 +276,7 @@ class LIFNetwork(nn.Module):
             zip(COMPONENTS, (tau_adapt, jump_adapt, scale_adapt, tau_th, jump_th, scale_th), strict=True)
         )
         start |= triggered("adapt", of_spikes, layers, dtype) | triggered("th", of_spikes, layers, dtype)
+        start |= following(tau_follow, gain_follow, layers, dtype)
         self._check_learnt(start)
         draws = {"generator": generator, "dtype": dtype}
         for name, listed, froms, draw in (("w_in", wired[0], fan_in, (2.0, 0.5)), ("w_rec", wired[1], sources, (0.0, 0.2))):
@@ -281,7 +301,7 @@ class LIFNetwork(nn.Module):
         """Refuse to learn what is not there."""
         if "delays" in self.learn and all(d is None for d in (*start["delays"], *start["rec_delays"])):
             raise ConfigurationError('learn names "delays", but there are none', "delays to start from", "delays=1.0")
-        for name in COMPONENTS:
+        for name in (*COMPONENTS, *FOLLOWING):
             if name in self.learn and all(x is None for x in start[name]):
                 raise ConfigurationError(f'learn names "{name}", but there is none', "values to start from", f"{name}=[...]")
         if "tau_mem" in self.learn and not any(x.leak for x in self.structure):
@@ -289,21 +309,23 @@ class LIFNetwork(nn.Module):
 
     @staticmethod
     def glif(level: Count, config: Mapping[str, Any], neurons: Count = 1, **options: Any) -> "LIFNetwork":
-        """Neurons of the Allen Institute's GLIF levels 1 to 4 by their published parameters, driven by an injected current.
+        """Neurons of the Allen Institute's GLIF levels 1 to 5 by their published parameters, driven by an injected current.
 
         Voltages are in mV above El, times in ms; the one input is a current u in pA, `solve(lif, u, dt=...)`. Level 1 is a LIF
-        neuron, 2 adds its reset rule and a threshold that spikes raise, 3 adds afterspike currents to 1, 4 both.
+        neuron, 2 adds its reset rule and a threshold that spikes raise, 3 adds afterspike currents to 1, 4 both, 5 to that a
+        threshold that follows the voltage.
 
         Args:
-            level: 1 to 4.
+            level: 1 to 5.
             config: parameters in SI units by the names of their files neuron_config.json: R_input, C, th_inf, dt,
                 spike_cut_length; from level 2 on voltage_reset_method (a, b) and threshold_dynamics_method (a_spike, b_spike);
-                of 3 and 4 asc_amp_array, asc_tau_array and AScurrent_reset_method (r); El and coeffs where they are given.
+                from 3 on asc_amp_array, asc_tau_array and AScurrent_reset_method (r); of 5 in threshold_dynamics_method also
+                (a_voltage, b_voltage); El and coeffs where they are given.
             neurons: how many equal ones.
             options: of LIFNetwork, such as `learn` and `dtype`.
 
         Raises:
-            ConfigurationError: level 5, whose threshold follows the voltage, or a parameter that is missing or impossible.
+            ConfigurationError: another level, or a parameter that is missing or impossible.
         """
         from adjsnn.lif.allen import glif_options  # noqa: PLC0415  what few need
 
@@ -466,16 +488,18 @@ class LIFNetwork(nn.Module):
             receptors = self.structure[k].receptors
             v, i = zeros(k), zeros(k) if receptors is None else zeros(k, receptors)
             # As the shapes of a solve: parameters may be replaced by one number for all components.
-            rows = [None if x is None else len(x) if x.dim() else 1 for x in (self.tau_adapt[k], self.tau_th[k])]
-            return LIFState(v, i) if rows == [None, None] else AdaptiveState(v, i, *(zeros(k, n or 0) for n in rows))
+            j, h = (0 if x is None else len(x) if x.dim() else 1 for x in (self.tau_adapt[k], self.tau_th[k]))
+            follows = self.tau_follow[k] is not None
+            adaptive = follows or self.tau_adapt[k] is not None or self.tau_th[k] is not None
+            return AdaptiveState(v, i, zeros(k, j), zeros(k, h + follows)) if adaptive else LIFState(v, i)
 
         return [of_layer(k) for k in range(len(self.layers))]
 
     def project_(self, *, tau_min: Number = 0.1, tau_max: Number | None = None, margin: Number = 0.01) -> "LIFNetwork":
         """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.
 
-        τ_m, τ_s, τ_a, τ_h ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are learnt.
-        What is inside keeps its bits. Frozen parameters are not moved, parametrized ones set through their right_inverse.
+        τ_m, τ_s, τ_a, τ_h, τ_w ≥ tau_min; delays, refractory ≥ 0; v_th - v_reset ≥ margin, of which both move where both are
+        learnt. What is inside keeps its bits. Frozen parameters do not move, parametrized ones by their right_inverse.
 
         Args:
             tau_min: lower bound of the time constants, ms.
@@ -493,7 +517,7 @@ class LIFNetwork(nn.Module):
         if tau_max is not None and tau_max < tau_min:
             raise ConfigurationError(f"tau_max={tau_max!r} below tau_min={tau_min!r}", "tau_min ≤ tau_max", "tau_max=None")
         for k in map(str, range(len(self.layers))):
-            for taus in (self.tau_mem, self.tau_syn, self.tau_adapt, self.tau_th):
+            for taus in (self.tau_mem, self.tau_syn, self.tau_adapt, self.tau_th, self.tau_follow):
                 clip(taus, k, low=tau_min, high=tau_max)
             for times in (self.refractory, self.delays, self.rec_delays):
                 clip(times, k, low=0.0)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.lif.network import COMPONENTS, LIFLayer, LIFNetwork
+from adjsnn.lif.network import COMPONENTS, FOLLOWING, LIFLayer, LIFNetwork
 from adjsnn.lif.structure import Structure
 from adjsnn.lif.synapses import Synapses
 from adjsnn.shapes import ONE, checked, matrix, spread, wrong
@@ -52,7 +52,7 @@ def _lif_layer(k: int, row: LIFLayer, like: Tensor, n: int, m: int, own: Structu
         "delays": _delays(f"delays[{k}]", row.delays, like, n, m, own.synapses),
         "rec_delays": _delays(f"rec_delays[{k}]", row.rec_delays, like, n, n, own.rec_synapses),
     }
-    rest: dict[str, Any] = {**per_neuron, **delays, **_triggered(k, row, like, n)}
+    rest: dict[str, Any] = {**per_neuron, **delays, **_triggered(k, row, like, n), **_following(k, row, like, n)}
     return LIFLayer(w_in=w_in, w_rec=w_rec, tau_syn=tau_syn, **rest)
 
 
@@ -79,6 +79,15 @@ def _triggered(k: int, row: LIFLayer, like: Tensor, n: int) -> dict[str, Tensor 
             for name in (tau, jump, scale):
                 given[name] = None if given[name] is None else _rows(f"{name}[{k}]", given[name], like, rows, n)
     return given
+
+
+def _following(k: int, row: LIFLayer, like: Tensor, n: int) -> dict[str, Tensor | None]:
+    """What follows the voltage, (N,) each."""
+    given = {name: getattr(row, name) for name in FOLLOWING}
+    there = [name for name, x in given.items() if x is not None]
+    if len(there) == 1:
+        raise ConfigurationError(f"{there[0]}[{k}] without its like", "tau_follow and gain_follow, or none of them", "both")
+    return {name: spread(f"{name}[{k}]", given[name], like, n) if there else None for name in FOLLOWING}
 
 
 def _rows(name: str, x: object, like: Tensor, rows: int, n: int) -> Tensor:

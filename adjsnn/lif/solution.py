@@ -74,7 +74,7 @@ class LIFSolution:
         v: voltage of each layer at these times, each (T, B, N_l); differentiable. At the instant of an event that after it.
         i: current of each layer, likewise, or (T, B, K, N_l) of K receptors.
         a: spike-triggered currents of each layer, (T, B, J, N_l), or None without.
-        h: components of the threshold of each layer beside v_th, (T, B, H, N_l), or None without.
+        h: components of the threshold of each layer beside v_th, (T, B, H, N_l), or None without; what follows v last.
         final_state: the state of each layer at t_end; differentiable. It holds neither what is left of refractory
             times nor spikes on their way through delays: where there are any, no solve that starts from it is the continuation.
 
@@ -113,7 +113,7 @@ class LIFSolution:
 
     @untraced
     def threshold(self, layer: int = -1) -> Float[Tensor, "T B N"]:
-        """Threshold of each neuron at the times ts, v_th and what its spikes have added, (6.1); differentiable."""
+        """Threshold of each neuron at the times ts, v_th and all that moves it, (6.1), (6.9); differentiable."""
         k = self._number(layer)
         v_th, h = self._layers[k].v_th, self.h[k]
         return v_th.expand_as(self.v[k]).clone() if h is None else v_th + h.sum(2)

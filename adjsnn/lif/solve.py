@@ -136,6 +136,7 @@ def _check_layers(layers: list[LIFLayer]) -> None:
         rules = {
             "tau_adapt": (on_host.tau_adapt is None or (on_host.tau_adapt > 0.0).all(), "positive times"),
             "tau_th": (on_host.tau_th is None or (on_host.tau_th > 0.0).all(), "positive times"),
+            "tau_follow": (on_host.tau_follow is None or (on_host.tau_follow > 0.0).all(), "positive times"),
             "tau_mem": ((on_host.tau_mem > 0.0).all(), "positive times"),
             "tau_syn": ((on_host.tau_syn > 0.0).all(), "positive times"),
             "refractory": ((on_host.refractory >= 0.0).all(), "times ≥ 0"),

@@ -157,6 +157,28 @@ def triggered(kind: str, given: Mapping[str, object], layers: tuple[int, ...], d
     return {tau: times, jump: jumps, scale: scales}
 
 
+def following(tau: object, gain: object, layers: tuple[int, ...], dtype: torch.dtype) -> dict[str, list[Any]]:
+    """Time constant and gain of what follows the voltage in the threshold of each layer, (N,) each, or None.
+
+    Raises:
+        ConfigurationError: one without the other, or times that are not positive.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, value in (("tau_follow", tau), ("gain_follow", gain)):
+        entries = value if isinstance(value, tuple) else (value,) * len(layers)
+        there = per_layer(name, tuple(1.0 if x is None else x for x in entries), layers, dtype)
+        found[name] = [None if x is None else y for x, y in zip(entries, there, strict=True)]
+    for k, (t, g) in enumerate(zip(*found.values(), strict=True)):
+        if (t is None) != (g is None):
+            given, missing = ("gain_follow", "tau_follow") if t is None else ("tau_follow", "gain_follow")
+            raise ConfigurationError(f"{given} of layer {k} without {missing}", "both or none", f"{missing}=0.1")
+        if t is not None and not bool((t > 0.0).all()):
+            raise ConfigurationError(
+                f"tau_follow of layer {k} from {float(t.min()):g}", "positive times in ms", "tau_follow=50.0"
+            )
+    return found
+
+
 def weight(
     neurons: Sequence[Tensor],
     structure: Structure,

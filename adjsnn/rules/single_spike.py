@@ -87,9 +87,7 @@ def _check(problem: LIFProblem) -> None:
         if bool(layer.bias.any()):
             raise _uncovered(f"a bias in layer {k}", "bias=0.0, since v is driven by spikes alone", "an input that spikes at 0")
         own = trial.structures[k]
-        if own is not None and (
-            own.leak or not own._replace(leak=True).ordinary or layer.tau_adapt is not None or layer.tau_th is not None
-        ):
+        if own is not None and (own.leak or not own._replace(leak=True).ordinary or layer.adaptive):
             raise _uncovered(f"layer {k}, more than a leak away from an ordinary one", "ordinary layers, or leak=False", EVENT)
         least = float(layer.tau_mem.detach().min())
         if own is None and least < LEAKLESS * trial.t_end:

@@ -12,25 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.flow import grown
-from adjsnn.lif.cpu.glif_cell import (
-    BIAS,
-    CURRENTS,
-    KEY,
-    KIND,
-    SAFE,
-    SHARED,
-    SINCE,
-    SPAN,
-    V_TH,
-    V,
-    bound,
-    first_crossing,
-    move,
-    never,
-    passage,
-    share,
-    wait_of,
-)
+from adjsnn.lif.cpu.glif_cell import bound, first_crossing, move, never, passage, share, wait_of
+from adjsnn.lif.cpu.glif_follow import slope_of
+from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, KEY, KIND, SAFE, SHARED, SINCE, SPAN, V_TH, V
 from adjsnn.lif.cpu.queue import pop, push, queue_of, roomier
 from adjsnn.lif.glif.errors import ABOVE, AT_THRESHOLD
 from adjsnn.lif.layer import ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RUNAWAY, SPIKE
@@ -295,7 +279,7 @@ def memory_of(kinds):
         np.empty(n),
         np.empty(n, np.int64),
         np.empty(n, np.int64),
-        np.empty(SHARED + 2 * terms),
+        np.empty(SHARED + 3 * terms),
         np.empty(width),
         np.empty((terms + 1, 3, terms + 2)),
     )
@@ -368,7 +352,7 @@ def _put(cells, n, k, t):
 
 @compiled(**EXACT_BARE_INLINE)
 def advance(kinds, cells, n, t):
-    """Carry neuron n to time t; one that is held keeps its voltage."""
+    """Carry neuron n to time t; one that is held keeps its voltage, and what follows it."""
     x = cells.x[n]
     span = t - x[SINCE]
     if span > 0.0:
@@ -446,8 +430,10 @@ def _fire(neurons, kinds, cells, spikes, total, n, t):
     advance(kinds, cells, n, t)
     x, n_c = cells.x[n], kinds.rate.shape[1]
     rise, speed, over = _rise(kinds, x, kinds.of[n]), 0.0, x[V] - x[V_TH]
-    for m in range(kinds.th_rate.shape[1]):
+    for m in range(kinds.th_rate.shape[1] - kinds.follow.shape[1]):
         speed += kinds.th_rate[kinds.of[n], m] * x[CURRENTS + n_c + m]
+    if kinds.follow.shape[1] > 0:
+        speed -= slope_of(kinds, kinds.of[n], x[V], x[-1])
     spikes.time[total], spikes.neuron[total], spikes.released[total] = t, n, np.nan
     spikes.speed[total], spikes.rise[total], spikes.over[total] = rise + speed, rise, over
     leap(neurons, x, n, n_c)

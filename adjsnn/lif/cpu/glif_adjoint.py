@@ -1,8 +1,8 @@
 """The adjoint (6.4) of a layer of generalised LIF neurons in one fused loop, back through the log of its forward run.
 
 As there, a neuron's costate is carried back to what happens to it and no further. It needs no states but those that each spike
-left in the record. Gradients of rates and of scales need them where every interval begins: the sample then runs once more by
-its log, which tells the spikes, with the states on a stack.
+left in the record. Gradients of rates and of scales need them where every interval begins, and thresholds that follow the
+voltage at spikes and releases: the sample then runs once more by its log, which tells the spikes, with the states on a stack.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,9 @@ import numpy as np
 
 from adjsnn.lif.cpu.flow import psi
 from adjsnn.lif.cpu.glif import HELD, SAFELY, Log, Spikes, advance, begin, leap, memory_of
-from adjsnn.lif.cpu.glif_cell import BIAS, CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN, V, share
+from adjsnn.lif.cpu.glif_cell import share
+from adjsnn.lif.cpu.glif_follow import slope_of
+from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN, V, four
 from adjsnn.lif.flow import SERIES_BELOW
 from adjsnn.lif.layer import ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
@@ -72,7 +74,7 @@ def backward(layer, kinds, inputs, start, trial, history, cotangents, first, las
     y, held, bias = np.empty((neurons, COSTATES + width)), np.empty(neurons, np.bool_), np.empty(neurons)
     stack = np.empty((0, width))
     for b in range(first, last):
-        if rates:
+        if rates or kinds.follow.shape[1] > 0:
             stack = np.empty((_rows(layer, history, neurons, b), width))
             _replay(layer, kinds, inputs, start, trial.drive, history, b, cells, stack)
         costates = Costates(y, held, bias, cells.shared, stack)
@@ -87,6 +89,7 @@ def backward(layer, kinds, inputs, start, trial, history, cotangents, first, las
 def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, error, into):
     """Gradients of sample b; returns FINE, or GRAZING, a neuron, and when."""
     neurons, spikes, log, at = layer.neurons, history.spikes, history.log, history.first[b]
+    follows = kinds.follow.shape[1] > 0
     step, row = len(trial.edges), len(costates.stack)
     begin_back(kinds, costates, neurons.bias, trial, history, b)
     for e in range(history.log_first[b + 1] - 1, history.log_first[b] - 1, -1):
@@ -101,6 +104,8 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, error
             row -= 1
             _back(kinds, costates, n, t, row, into.neurons)
             shift = -costates.y[n, LAM_V] * spikes.released[at + ref]
+            if follows:
+                shift -= _led(kinds, costates, n, costates.stack[row])
             into.neurons.refractory[n] += shift
             error[ref] += shift
             costates.held[n] = True
@@ -109,6 +114,8 @@ def _sample(layer, kinds, inputs, trial, history, cotangents, b, costates, error
             _back(kinds, costates, n, t, row + 1, into.neurons)
             if len(costates.stack) > 0:
                 of_scales(neurons, kinds, costates, n, costates.stack[row], into.neurons)
+            if follows:
+                error[ref] += _led(kinds, costates, n, costates.stack[row])
             if not spike_back(neurons, kinds, costates, spikes, at + ref, error[ref], n, into.neurons):
                 return GRAZING, n, t
         else:
@@ -160,9 +167,18 @@ def _back(kinds, costates, n, t, row, d):
         for k in range(COSTATES, COSTATES + n_c):
             y[k] = y[k] * shared[at] + gain * shared[at + 1]
             at += 2
-        for k in range(COSTATES + n_c, COSTATES + n_c + kinds.th_rate.shape[1]):
+        last = COSTATES + n_c + kinds.th_rate.shape[1] - kinds.follow.shape[1]
+        for k in range(COSTATES + n_c, last):
             y[k] *= shared[at]
             at += 1
+        if kinds.follow.shape[1] > 0 and not held:
+            lead = kinds.follow[kind, 0] * y[last]
+            y[LAM_V] += lead * shared[at + 1]
+            lead *= kinds.gain[kind]
+            y[PUSHED] += lead * shared[at + 2]
+            for p in range(n_c):
+                y[COSTATES + p] += lead * shared[at + 3 + p]
+            y[last] *= shared[at]
         y[AT] = t
 
 
@@ -190,9 +206,45 @@ def of_rates(kinds, costates, n, t, x, d):
         at += 2
     d.gain[n] += lam_v * fed
     d.leak_rate[n] -= lam_v * (x[0] * t * e_mu + gain * slowed)
-    for m in range(kinds.th_rate.shape[1]):
+    for m in range(kinds.th_rate.shape[1] - kinds.follow.shape[1]):
         d.th_rate[m, n] -= y[COSTATES + n_c + m] * x[1 + n_c + m] * t * shared[at]
         at += 1
+    if kinds.follow.shape[1] > 0 and not costates.held[n]:
+        _of_following(kinds, costates, n, t, x, d)
+
+
+@compiled(**EXACT_BARE)
+def _of_following(kinds, costates, n, t, x, d):
+    """What an interval adds by the flow of a threshold that follows the voltage, (6.11)."""
+    y, shared, n_c, kind = costates.y[n], costates.shared, kinds.rate.shape[1], kinds.of[n]
+    mu, gain, q, kappa = kinds.leak_rate[kind], kinds.gain[kind], kinds.th_rate[kind, -1], kinds.follow[kind, 0]
+    at, last, bias, e_mu = (
+        SHARED + 2 * n_c + kinds.th_rate.shape[1],
+        len(kinds.th_rate[kind]) - 1,
+        costates.bias[n],
+        shared[E_MU],
+    )
+    w, v = 1 + n_c + last, x[0]
+    lam, e_q, k = y[COSTATES + n_c + last], shared[at - 1], shared[at]
+    lead = lam * kappa
+    fed, by_q, by_mu = bias * shared[at + 1], bias * four(q, q, mu, 0.0, t), bias * four(q, mu, mu, 0.0, t)
+    for p in range(n_c):
+        c, r = x[1 + p], kinds.rate[kind, p]
+        fed += c * shared[at + 2 + p]
+        by_q += c * four(q, q, mu, r, t)
+        by_mu += c * four(q, mu, mu, r, t)
+        d.rate[p, n] -= lead * gain * c * four(q, mu, r, r, t)
+    d.follow[0, n] += lam * (v * k + gain * fed)
+    d.gain[n] += lead * fed
+    d.leak_rate[n] -= lead * (v * double_kernel(mu, q, t, e_mu, k) + gain * by_mu)
+    d.th_rate[last, n] -= lam * x[w] * t * e_q + lead * (v * double_kernel(q, mu, t, e_q, k) + gain * by_q)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _led(kinds, costates, n, x):
+    """λ_w ẇ of neuron n in the state x, in which it is not held."""
+    last = COSTATES + kinds.rate.shape[1] + kinds.th_rate.shape[1] - 1
+    return costates.y[n, last] * slope_of(kinds, kinds.of[n], x[0], x[-1])
 
 
 @compiled(**EXACT_BARE)

@@ -1,19 +1,30 @@
 """One generalised LIF neuron, compiled by numba: its flow, a bound on its next spike, and the first crossing, equation (6.3).
 
 A neuron is a row of numbers: the time its state is of, until when it cannot spike, under which time it waits in the heap, v, b
-and the drive, v_th, then c (P,) and h (H,). Neurons of equal rates are of one kind. Rounding must stay what it is written as.
+and the drive, v_th, then c (P,) and h (H,), of which the last may follow the voltage. Neurons of equal rates are of one kind.
+Rounding must stay what it is written as.
 """
 
-from math import exp, expm1, inf, sqrt
+from math import exp, inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
+from adjsnn.lif.cpu.glif_follow import (
+    followed,
+    lowest,
+    over_following,
+    retreat,
+    share_following,
+    slope_of,
+    slowest_following,
+    terms_following,
+)
+from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN, V_TH, V, fading, kernel
 from adjsnn.lif.glif.arrays import Neurons
-from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, compiled
 
-SINCE, SAFE, KEY, V, BIAS, V_TH, CURRENTS = range(7)  # places in a neuron's row; the currents and what follows come last
-KIND, SPAN, E_MU, E_BIAS, SHARED = range(5)  # places in the exponentials that neurons share; the others come last
+F_OF_FOLLOWING, G_OF_FOLLOWING = -2, -3  # in the place of a level, what `root` looks for
 
 
 class Kinds(NamedTuple):
@@ -25,6 +36,7 @@ class Kinds(NamedTuple):
         gain: G, (U,).
         rate: r, (U, P).
         th_rate: s, (U, H).
+        follow: κ, (U, 1), of the last of these, or (U, 0).
         most: (U, P), the largest value of K(μ, r, t), a little more.
         slots: (U,), int64, how many different rates the terms have.
         slot: (U, T), int64, which of them each term has: the constant, the currents, the thresholds.
@@ -36,6 +48,7 @@ class Kinds(NamedTuple):
     gain: np.ndarray
     rate: np.ndarray
     th_rate: np.ndarray
+    follow: np.ndarray
     most: np.ndarray
     slots: np.ndarray
     slot: np.ndarray
@@ -44,16 +57,16 @@ class Kinds(NamedTuple):
 
 def kinds_of(neurons: Neurons) -> Kinds:
     """Kinds of a layer's neurons."""
-    rows = np.column_stack([neurons.leak_rate, neurons.gain, neurons.rate.T, neurons.th_rate.T])
+    rows = np.column_stack([neurons.leak_rate, neurons.gain, neurons.rate.T, neurons.th_rate.T, neurons.follow.T])
     table, of = np.unique(rows, axis=0, return_inverse=True)
-    p, mu = len(neurons.rate), table[:, :1]
+    p, mu, end = len(neurons.rate), table[:, :1], 2 + len(neurons.rate) + len(neurons.th_rate)
     rate = np.ascontiguousarray(table[:, 2 : 2 + p])
     with np.errstate(divide="ignore", invalid="ignore"):
         away = rate - mu
         ratio = np.where(np.abs(away) < 0.5 * mu, np.log1p(away / mu), np.log(rate / mu))  # log1p loses a small rate over μ
         peak = np.where(away == 0.0, 1.0 / mu, ratio / away)
         most = np.where(mu > 0.0, np.exp(-mu * peak), 1.0) / rate * (1.0 + 1e-9)
-    terms = np.column_stack([np.zeros(len(table)), table[:, 2:]])
+    terms = np.column_stack([np.zeros(len(table)), table[:, 2:end]])
     order = terms.argsort(axis=1, kind="stable")
     rising = np.take_along_axis(terms, order, 1)
     number = np.zeros(terms.shape, np.int64)
@@ -61,13 +74,14 @@ def kinds_of(neurons: Neurons) -> Kinds:
     slot, slot_rate = np.zeros(terms.shape, np.int64), np.zeros(terms.shape)
     np.put_along_axis(slot, order, number, 1)
     np.put_along_axis(slot_rate, number, rising, 1)
-    th_rate = np.ascontiguousarray(table[:, 2 + p :])
+    th_rate, follow = (np.ascontiguousarray(x) for x in (table[:, 2 + p : end], table[:, end:]))
     return Kinds(
         of.reshape(-1).astype(np.int64),
         np.ascontiguousarray(table[:, 0]),
         np.ascontiguousarray(table[:, 1]),
         rate,
         th_rate,
+        follow,
         most,
         number[:, -1] + 1,
         slot,
@@ -75,39 +89,12 @@ def kinds_of(neurons: Neurons) -> Kinds:
     )
 
 
-@compiled(**EXACT_INLINE)
-def fading(mu, t):
-    """e^{-μt} and E(μ, t) = ∫ e^{-μt}, of which the smaller share is computed."""
-    x = mu * t
-    if x > 0.5:
-        left = exp(-x)
-        return left, (1.0 - left) / mu
-    gone = -expm1(-x)
-    return 1.0 - gone, gone / mu if mu > 0.0 else t
-
-
-@compiled(**EXACT_INLINE)
-def kernel(mu, e_mu, r, t):
-    """e^{-rt} and K(μ, r, t) from e^{-μt}, by the slower exponential."""
-    apart = r - mu
-    if apart == 0.0:
-        return e_mu, t * e_mu
-    x = abs(apart) * t
-    if x > 0.5:
-        left = exp(-x)
-        gone = 1.0 - left
-    else:
-        gone = -expm1(-x)
-        left = 1.0 - gone
-    if apart > 0.0:
-        return e_mu * left, e_mu * gone / apart
-    slow = exp(-r * t)
-    return slow, slow * gone / -apart
-
-
 @compiled(**EXACT_BARE_INLINE)
 def share(kinds, shared, kind, t):
-    """The exponentials and kernels of a kind over t, unless they are there: e_μ, E, then of each current e, K, then e_h."""
+    """The exponentials and kernels of a kind over t, unless they are there: e_μ, E, then of each current e, K, then e_h.
+
+    Behind these are those of a part of the threshold that follows the voltage.
+    """
     if shared[SPAN] == t and shared[KIND] == kind:
         return
     mu, rate, th_rate = kinds.leak_rate[kind], kinds.rate, kinds.th_rate
@@ -120,6 +107,8 @@ def share(kinds, shared, kind, t):
     for m in range(th_rate.shape[1]):
         shared[at] = exp(-th_rate[kind, m] * t)
         at += 1
+    if kinds.follow.shape[1] > 0:
+        share_following(kinds, shared, kind, e_mu, t)
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -127,6 +116,9 @@ def move(kinds, shared, kind, x, y, held):
     """State y from x, which may be the same row, over the time of `shared`."""
     at, n_c, n_h = SHARED, kinds.rate.shape[1], kinds.th_rate.shape[1]
     fed = x[BIAS] * shared[E_BIAS]
+    if kinds.follow.shape[1] > 0:
+        n_h -= 1
+        y[-1] = x[-1] if held else followed(kinds, shared, kind, x)
     for p in range(n_c):
         c = x[CURRENTS + p]
         y[CURRENTS + p] = c * shared[at]
@@ -143,9 +135,10 @@ def bound(kinds, kind, x, v_th):
     """(gap, slope, bend) so that a neuron cannot reach its threshold within t while slope t + bend t² < gap.
 
     With e^{-rt} ≥ 1 - rt and while v is not below v(0), v̇ ≤ v̇(0) + t G Σ_{c<0} |c| r; likewise θ ≥ θ(0) - t Σ_{h>0} s h. All
-    have room for rounding.
+    have room for rounding. What follows the voltage may fall by `retreat`.
     """
     rate, th_rate, n_c, v = kinds.rate, kinds.th_rate, kinds.rate.shape[1], x[V]
+    n_h = th_rate.shape[1] - kinds.follow.shape[1]
     current, size, bend = x[BIAS], abs(x[BIAS]), 0.0
     for p in range(n_c):
         c = x[CURRENTS + p]
@@ -153,13 +146,17 @@ def bound(kinds, kind, x, v_th):
         size += abs(c)
         bend -= min(c, 0.0) * rate[kind, p]
     theta, falls, near = v_th, 0.0, abs(v) + abs(v_th)
-    for m in range(th_rate.shape[1]):
+    for m in range(n_h):
         h = x[CURRENTS + n_c + m]
         theta += h
         near += abs(h)
         falls += max(h, 0.0) * th_rate[kind, m]
     gain, mu = kinds.gain[kind], kinds.leak_rate[kind]
     slope = max(gain * current - mu * v + 2.0**-40 * (gain * size + mu * abs(v)), 0.0) + falls
+    if kinds.follow.shape[1] > 0:
+        lead, turn = retreat(kinds, kind, x, gain * current - mu * v, 2.0**-40 * (gain * size + mu * abs(v)))
+        gap, near = theta + x[-1] - v, near + abs(x[-1])
+        return (1.0 - 2.0**-20) * gap - 2.0**-36 * near, slope + lead, 0.5 * gain * bend + turn
     return (1.0 - 2.0**-20) * (theta - v) - 2.0**-36 * near, slope, 0.5 * gain * bend
 
 
@@ -182,11 +179,16 @@ def passage(kinds, kind, x, v_th):
         current += c
         fades += kinds.rate[kind, p] * c
     climbs = gain * current - mu * x[V]
-    for m in range(kinds.th_rate.shape[1]):
+    for m in range(kinds.th_rate.shape[1] - kinds.follow.shape[1]):
         h, s = x[CURRENTS + n_c + m], kinds.th_rate[kind, m]
         way += h
         rise += s * h
         curve -= s * s * h
+    if kinds.follow.shape[1] > 0:
+        lead = slope_of(kinds, kind, x[V], x[-1])
+        way += x[-1]
+        rise -= lead
+        curve -= slope_of(kinds, kind, climbs, lead)
     rise += climbs
     left = rise * rise + 2.0 * (curve - mu * climbs - gain * fades) * way
     return 2.0 * way / (rise + sqrt(left)) if rise > 0.0 and left >= 0.0 else 0.0
@@ -196,14 +198,17 @@ def passage(kinds, kind, x, v_th):
 def never(kinds, kind, x, v_th):
     """Whether a bound for all times rules out a spike: every positive current at its best time, the threshold at its lowest."""
     mu, gain, n_c = kinds.leak_rate[kind], kinds.gain[kind], kinds.rate.shape[1]
-    if mu == 0.0 and x[BIAS] > 0.0:
+    if mu == 0.0 and (x[BIAS] > 0.0 or kinds.follow.shape[1] > 0):
         return False
     high = max(x[V], x[BIAS] * gain / mu) if mu > 0.0 else x[V]
     near = abs(high) + abs(v_th)
     for p in range(n_c):
         high += gain * max(x[CURRENTS + p], 0.0) * kinds.most[kind, p]
-    for m in range(kinds.th_rate.shape[1]):
+    w = lowest(kinds, kind, x, high) if kinds.follow.shape[1] > 0 else 0.0
+    for m in range(kinds.th_rate.shape[1] - kinds.follow.shape[1]):
         high -= min(x[CURRENTS + n_c + m], 0.0)
+    if kinds.follow.shape[1] > 0:
+        return high - w < v_th - 2.0**-36 * (near + abs(high) + abs(w))
     return high < v_th - 2.0**-36 * (near + abs(high))
 
 
@@ -294,6 +299,7 @@ def root(kinds, kind, x, work, level, count, base, low, high, t, climbs):
     """Where e^{-ρt} times a monotone function changes sign between low and high, by Newton's method for the latter.
 
     The product is f for level -1, and the root rounded to the side where the threshold is reached; or it is the sum of a level.
+    Where the threshold follows the voltage f is F_OF_FOLLOWING, and g G_OF_FOLLOWING.
     Where a step would leave the interval, and after many steps, it is bisected.
 
     Args:
@@ -301,7 +307,11 @@ def root(kinds, kind, x, work, level, count, base, low, high, t, climbs):
     """
     sign, value = 1.0 if climbs else -1.0, 0.0
     for step in range(300):
-        value, slope = over(kinds, kind, x, base, t) if level < 0 else total(work, level, count, t)
+        if level < -1:
+            f, g, below = over_following(kinds, kind, x, base, t)
+            value, slope = (f, g) if level == F_OF_FOLLOWING else (g, below)
+        else:
+            value, slope = over(kinds, kind, x, base, t) if level < 0 else total(work, level, count, t)
         value, slope = sign * value, sign * slope
         if value < 0.0:
             low = t
@@ -311,12 +321,12 @@ def root(kinds, kind, x, work, level, count, base, low, high, t, climbs):
         if high - low <= 2.0**-52 * high or value == 0.0 or abs(new - t) <= 2.0**-52 * t:
             break
         t = new if low < new < high and step < 60 else 0.5 * (low + high)
-    if level >= 0:
+    if level >= 0 or level == G_OF_FOLLOWING:
         return t
     step = 2.0**-52 * high
     while value < 0.0 and t < high:
         t, step = min(t + step, high), 2.0 * step
-        value = over(kinds, kind, x, base, t)[0]
+        value = over(kinds, kind, x, base, t)[0] if level == -1 else over_following(kinds, kind, x, base, t)[0]
     return t
 
 
@@ -327,6 +337,8 @@ def first_crossing(kinds, kind, x, work, horizon, guess):
     With at most one zero of g, f rises through 0 once at most, and Newton's method from a guess nearly always finds it at once;
     or the value at the horizon tells, or that at the zero.
     """
+    if kinds.follow.shape[1] > 0:
+        return _of_following(kinds, kind, x, work, horizon, guess)
     count, base = terms_of(kinds, kind, x, work), slowest(kinds, kind, x)
     if count == 0:
         return inf
@@ -345,6 +357,38 @@ def first_crossing(kinds, kind, x, work, horizon, guess):
                 return root(kinds, kind, x, work, -1, count, base, left, right, left, True)
         climbs = not climbs
     return inf
+
+
+@compiled(**EXACT_BARE)
+def _of_following(kinds, kind, x, work, horizon, guess):
+    """`first_crossing` of a threshold that follows the voltage, with one sum more, (6.10)."""
+    count, base = terms_following(kinds, kind, x, work), slowest_following(kinds, kind, x)
+    pieces, positive = cut(kinds, kind, x, work, count, horizon)
+    for k in range(pieces):  # of (d/dt + q) g, between whose zeros e^{qt} g is monotone
+        left, right = work[-1, 0, k], work[-1, 0, k + 1]
+        start, end = over_following(kinds, kind, x, base, left)[1], over_following(kinds, kind, x, base, right)[1]
+        climbs, zero = positive if (start >= 0.0 if positive else start <= 0.0) else not positive, right
+        if climbs != positive and (end > 0.0 if positive else end < 0.0):
+            zero = root(kinds, kind, x, work, G_OF_FOLLOWING, count, base, left, right, left, positive)
+        t = _rising(kinds, kind, x, work, base, left, zero, horizon, guess) if climbs else inf
+        if t == inf and zero < right and positive:
+            t = _rising(kinds, kind, x, work, base, zero, right, horizon, guess)
+        if t < inf:
+            return t
+        positive = not positive
+    return inf
+
+
+@compiled(**EXACT_BARE)
+def _rising(kinds, kind, x, work, base, left, right, horizon, guess):
+    """Where f, which climbs from left to right, crosses 0, or inf."""
+    end = over_following(kinds, kind, x, base, right)[0]
+    if not (end > 0.0 or (end == 0.0 and right == horizon)):
+        return inf
+    if over_following(kinds, kind, x, base, left)[0] >= 0.0:
+        return left
+    begin = guess if left < guess < right else left
+    return root(kinds, kind, x, work, F_OF_FOLLOWING, 0, base, left, right, begin, True)
 
 
 @compiled(**EXACT_BARE_INLINE)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.feedforward import merge_sort
-from adjsnn.lif.cpu.glif_cell import CURRENTS, SHARED, share
+from adjsnn.lif.cpu.glif_cell import share
+from adjsnn.lif.cpu.glif_kernels import CURRENTS, SHARED
 from adjsnn.lif.cpu.glif_lanes import BEGIN, DRIVEN, F1, RISE, START, TH, VECTOR, WAIT, filled, look, search
 from adjsnn.lif.cpu.glif_lanes import SPAN as LOOKED
 from adjsnn.lif.glif.errors import AT_THRESHOLD

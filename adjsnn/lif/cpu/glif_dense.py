@@ -20,12 +20,13 @@ from adjsnn.lif.cpu.glif import (
     these,
     write,
 )
-from adjsnn.lif.cpu.glif_cell import E_BIAS, E_MU, KIND, SHARED, SPAN, share
+from adjsnn.lif.cpu.glif_cell import share
 from adjsnn.lif.cpu.glif_columns import BOOKED, FAILED, HELD, LASTING, NOW, alone, book_of, columns_of
+from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, KIND, SHARED, SPAN
 from adjsnn.lif.cpu.glif_lanes import DRIVEN, carry, filled, lanes_of
 from adjsnn.lif.cpu.glif_lanes import SPAN as LOOKED
 from adjsnn.lif.cpu.queue import pop, queue_of, roomier
-from adjsnn.lif.glif.errors import ABOVE
+from adjsnn.lif.glif.errors import ABOVE, AT_THRESHOLD
 from adjsnn.lif.layer import ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RUNAWAY, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, compiled
 
@@ -160,7 +161,24 @@ def _sample(layer, kinds, tables, inputs, trial, memory, spikes, log, queue, pro
             _record(columns.x, probe, b, states)
             probe += 1
         elif stop == trial.t_end:
+            n = _above(columns, kinds.rate.shape[1])
+            if n >= 0:
+                return progress, ABOVE, n, stop
             return Progress(step, probe, coming, queued, pushed, first, total, logged), FINE, step, stop
+
+
+@compiled(**EXACT_BARE)
+def _above(columns, n_c):
+    """The first neuron that was released above its threshold at the end of the trial, where no interval begins, or -1."""
+    x = columns.x
+    for n in range(len(columns.bias)):
+        gap, size = x[0, n] - columns.v_th[n], abs(x[0, n]) + abs(columns.v_th[n])
+        for q in range(1 + n_c, len(x)):
+            gap -= x[q, n]
+            size += abs(x[q, n])
+        if columns.free[n] > 0.0 and gap > AT_THRESHOLD * size:
+            return n
+    return -1
 
 
 @compiled(**EXACT_BARE)

@@ -23,8 +23,9 @@ from adjsnn.lif.cpu.glif_adjoint import (
     read_probe,
     spike_back,
 )
-from adjsnn.lif.cpu.glif_cell import E_BIAS, E_MU, SHARED, share
+from adjsnn.lif.cpu.glif_cell import share
 from adjsnn.lif.cpu.glif_dense_states import of_all_rates, replay, states_of
+from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, SHARED
 from adjsnn.lif.cpu.glif_lanes import fades
 from adjsnn.lif.layer import ARRIVAL, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled

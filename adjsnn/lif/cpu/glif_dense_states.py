@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.glif_adjoint import AT, COSTATES, LAM_V, double_kernel
-from adjsnn.lif.cpu.glif_cell import E_BIAS, E_MU, KIND, SHARED, SPAN, share
+from adjsnn.lif.cpu.glif_cell import share
 from adjsnn.lif.cpu.glif_dense import arrive
+from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, KIND, SHARED, SPAN
 from adjsnn.lif.layer import ARRIVAL, DRIVE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 

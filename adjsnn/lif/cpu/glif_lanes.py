@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.elementary import exponential, gone, logarithm
-from adjsnn.lif.cpu.glif_cell import BIAS, CURRENTS, V_TH, V, first_crossing
+from adjsnn.lif.cpu.glif_cell import first_crossing
+from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, V_TH, V
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
 
 NEVER, BUMP, CROSSES, UNSURE = range(4)  # what is known of a lane: it is below at the end, but may have been above before

@@ -90,11 +90,12 @@ def backward(
 
 
 def tables_of(layer: GLIF, kinds: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Weights as `glif_dense` takes them, or None: for neurons of several kinds, or spikes that reach few of them."""
+    """Weights as `glif_dense` takes them, or None: for neurons of several kinds, thresholds that follow the voltage,
+    or spikes that reach few neurons."""
     from adjsnn.lif.cpu.glif_dense import table_of  # noqa: PLC0415  loads the compiler
 
     receptors, n = layer.neurons.rate.shape[0] - len(layer.neurons.jump), len(layer.neurons.bias)
-    if kinds > 1:
+    if kinds > 1 or len(layer.neurons.follow):
         return None
     (incoming, first), (recurrent, second) = (table_of(x, receptors, n) for x in (layer.incoming, layer.recurrent))
     return (incoming, recurrent) if first and second else None

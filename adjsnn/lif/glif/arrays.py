@@ -5,6 +5,7 @@ All of a neuron's currents, K through receptors and then J that its own spikes t
     v̇ = -μ v + G (Σ_p c_p + b + D)      ċ_p = -r_p c_p      θ = v_th + Σ_m h_m,  ḣ_m = -s_m h_m
     at a spike: v ← ρ (v - v_th) + v_reset, held for the refractory time; a_j ← f_j a_j + Δa_j; h_m ← g_m h_m + Δh_m
 
+The last of the h may follow the voltage, ẇ = -q w + κ v (6.9); it is held while v is. All this
 with μ = G = 1/τ_m, or μ = 0, G = 1 without leak; D is the drive (2.16). Gradients are by these rates; that by time constants
 follows on torch's tape.
 """
@@ -32,9 +33,10 @@ class Neurons(NamedTuple):
         rate: r, (P, N), 1/ms, of the receptors' currents and then of the spike-triggered ones.
         jump: Δa, (J, N).
         scale: f, (J, N).
-        th_rate: s, (H, N), 1/ms.
-        th_jump: Δh, (H, N).
-        th_scale: g, (H, N).
+        th_rate: s, (H, N), 1/ms, and q last where there is one that follows the voltage.
+        th_jump: Δh, (H, N); 0 of one that follows.
+        th_scale: g, (H, N); 1 of one that follows.
+        follow: κ, (1, N), 1/ms, of the last of the h, or (0, N) where none follows the voltage.
     """
 
     leak_rate: X
@@ -50,6 +52,7 @@ class Neurons(NamedTuple):
     th_rate: X
     th_jump: X
     th_scale: X
+    follow: X
 
 
 class Wiring(NamedTuple):
@@ -117,8 +120,8 @@ class GLIFGradients(NamedTuple):
     """dC/d of all that a layer depends on.
 
     Attributes:
-        neurons: each field as in Neurons. Those of leak_rate, gain, rate, th_rate, scale and th_scale need the states along the
-            run, and may be zero where `rates` was not asked for.
+        neurons: each field as in Neurons. Those of leak_rate, gain, rate, th_rate, scale, th_scale and follow need the states
+            along the run, and may be zero where `rates` was not asked for.
         in_weight: of each synapse of the inputs, (E,).
         in_delay: of the delay of each of them, (E,).
         rec_weight: of each recurrent synapse, (E_rec,).

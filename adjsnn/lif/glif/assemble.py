@@ -52,6 +52,11 @@ def assembled(layer: LIFLayer, own: Structure) -> Assembled:
     def scale(x: Tensor | None, like: Tensor | None) -> Tensor:
         return no_rows if like is None else torch.ones_like(like) if x is None else x
 
+    th_rate, th_jump, th_scale = 1.0 / rows(wide.tau_th), rows(wide.jump_th), scale(wide.scale_th, wide.tau_th)
+    follow = no_rows
+    if wide.tau_follow is not None and wide.gain_follow is not None:
+        rate, th_jump, th_scale = 1.0 / wide.tau_follow, torch.cat([th_jump, 0.0 * one[None]]), torch.cat([th_scale, one[None]])
+        th_rate, follow = torch.cat([th_rate, rate[None]]), (wide.gain_follow * rate)[None]
     neurons = {
         "leak_rate": 1.0 / wide.tau_mem if own.leak else torch.zeros_like(one),
         "gain": 1.0 / wide.tau_mem if own.leak else one,
@@ -63,9 +68,10 @@ def assembled(layer: LIFLayer, own: Structure) -> Assembled:
         "rate": torch.cat([synaptic, 1.0 / rows(wide.tau_adapt)]),
         "jump": rows(wide.jump_adapt),
         "scale": scale(wide.scale_adapt, wide.tau_adapt),
-        "th_rate": 1.0 / rows(wide.tau_th),
-        "th_jump": rows(wide.jump_th),
-        "th_scale": scale(wide.scale_th, wide.tau_th),
+        "th_rate": th_rate,
+        "th_jump": th_jump,
+        "th_scale": th_scale,
+        "follow": follow,
     }
     incoming = _connections(wide.w_in, wide.delays, own, own.synapses, n, own.sources)
     recurrent = _connections(wide.w_rec, wide.rec_delays, own, own.rec_synapses, n, n)

@@ -19,12 +19,13 @@ Forward = Callable[[LIFLayer, Events, AnyState, Trial], LayerRun]
 Backward = Callable[[LIFLayer, Events, AnyState, Trial, LayerRun, LayerCotangents, frozenset[str]], LayerGradients]
 GLIFForward = Callable[[GLIF, Events, GLIFState, Trial], GLIFRun]
 GLIFBackward = Callable[[GLIF, Events, GLIFState, Trial, GLIFRun, GLIFCotangents, bool], GLIFGradients]
-RATES = frozenset(("tau_mem", "tau_syn", "tau_adapt", "scale_adapt", "tau_th", "scale_th"))  # need the states along a run
+# Need the states along a run.
+RATES = frozenset(("tau_mem", "tau_syn", "tau_adapt", "scale_adapt", "tau_th", "scale_th", "tau_follow", "gain_follow"))
 
 
 def is_ordinary(layer: LIFLayer, own: Structure) -> bool:
     """Whether a layer is one of (2.1), (2.2) with a weight for each pair."""
-    return own.ordinary and layer.tau_adapt is None and layer.tau_th is None
+    return own.ordinary and not layer.adaptive
 
 
 def both(ordinary: Forward, generalised: GLIFForward) -> Forward:
@@ -113,8 +114,7 @@ def _split(layer: LIFLayer, own: Structure, states: GLIFState) -> AnyState:
     """States at the probes (P, B, …), currents of receptors apart from those that spikes trigger."""
     c = torch.as_tensor(states.c)
     i, a = c[:, :, : own.currents], c[:, :, own.currents :]
-    adaptive = layer.tau_adapt is not None or layer.tau_th is not None
-    of_spikes = (a, torch.as_tensor(states.h)) if adaptive else (None, None)
+    of_spikes = (a, torch.as_tensor(states.h)) if layer.adaptive else (None, None)
     return state_of(torch.as_tensor(states.v), i if own.receptors is not None else i[:, :, 0], *of_spikes)
 
 

@@ -1,10 +1,11 @@
-"""The first crossing of a moving threshold, without a miss, equation (6.3)."""
+"""The first crossing of a moving threshold, without a miss, equations (6.3) and (6.10)."""
 
 from collections.abc import Callable
-from math import exp, expm1
+from math import exp, expm1, factorial
 
 import numpy as np
 
+from adjsnn.lif.flow import SERIES_BELOW, TERMS
 from adjsnn.lif.glif.arrays import GLIFState, Neurons
 
 Terms = list[tuple[float, float]]  # Σ γ e^{-ρt} as its (γ, ρ), no γ zero and each ρ once, slowest first
@@ -24,6 +25,8 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
         p: the neuron.
         horizon: until when it flows without events, ms.
     """
+    if len(p.follow):
+        return _following(state, bias, p, horizon)
     mu, gain, v_th = float(p.leak_rate), float(p.gain), float(p.v_th)
     x, push = float(state.v) - v_th, gain * float(bias) - mu * v_th
     currents = [(gain * c, r) for c, r in zip(state.c.tolist(), p.rate.tolist(), strict=True) if c != 0.0]
@@ -41,7 +44,59 @@ def first_crossing(state: GLIFState, bias: float, p: Neurons, horizon: float) ->
         f -= sum(h * exp(-(s - slowest) * t) for h, s in moving)
         return f, _value(g, slowest, t)
 
-    for left, right, climbs in pieces(g, horizon):
+    return _upward(gap, pieces(g, horizon), horizon)
+
+
+def _following(state: GLIFState, bias: float, p: Neurons, horizon: float) -> float:
+    """`first_crossing` of a neuron whose threshold follows its voltage, equation (6.10).
+
+    Here (d/dt + q) g is a plain sum of exponentials, between the zeros of which e^{qt} g is monotone.
+    """
+    mu, gain, v_th, v, w = (float(x) for x in (p.leak_rate, p.gain, p.v_th, state.v, state.h[-1]))
+    q, kappa = float(p.th_rate[-1]), float(p.follow[0])
+    x, drive = v - v_th, gain * float(bias)
+    push = drive - mu * v_th
+    currents = [(gain * c, r) for c, r in zip(state.c.tolist(), p.rate.tolist(), strict=True) if c != 0.0]
+    moving = [(h, s) for h, s in zip(state.h[:-1].tolist(), p.th_rate[:-1].tolist(), strict=True) if h != 0.0]
+    fed = [(drive, 0.0), *currents] if drive != 0.0 else currents  # of v, which feeds w
+    follows = kappa != 0.0 and (v != 0.0 or bool(fed))
+    g = collected([(push, 0.0), *currents, *(((s - mu) * h, s) for h, s in moving)])
+    below = collected(
+        [
+            (q * push - kappa * drive, 0.0),
+            *((c * (q - r - kappa), r) for c, r in currents),
+            *(((s - mu) * (q - s) * h, s) for h, s in moving),
+        ]
+    )
+    slowest = min(
+        [0.0] * (push != 0.0 or (follows and drive != 0.0))
+        + [mu] * (x != 0.0 or bool(currents) or follows)
+        + [q] * (w != 0.0 or follows)
+        + [rate for _, rate in currents + moving],
+        default=0.0,
+    )
+    leak, late = mu - slowest, q - slowest
+
+    def gap(t: float) -> tuple[float, float]:
+        f = x * exp(-leak * t) if x != 0.0 else 0.0
+        f += push * of_numbers(leak, 0.0, t) if push != 0.0 else 0.0
+        f += sum(c * of_numbers(leak, r - slowest, t) for c, r in currents)
+        f -= sum(h * exp(-(s - slowest) * t) for h, s in moving)
+        there, voltage = w * exp(-late * t) if w != 0.0 else 0.0, 0.0
+        if follows:
+            voltage = v * exp(-leak * t) + sum(c * of_numbers(leak, r - slowest, t) for c, r in fed)
+            there += kappa * (v * of_numbers(late, leak, t) + sum(c * of_three(late, leak, r - slowest, t) for c, r in fed))
+        return f - there, _value(g, slowest, t) - (mu - q) * there - kappa * voltage
+
+    def slope(t: float) -> tuple[float, float]:
+        return gap(t)[1], _value(below, slowest, t)
+
+    return _upward(gap, _cut(slope, pieces(below, horizon)), horizon)
+
+
+def _upward(gap: WithSlope, found: list[Piece], horizon: float) -> float:
+    """Where f crosses 0 in the first piece on which it climbs and at whose end it is positive."""
+    for left, right, climbs in found:
         end = gap(right)[0] if climbs else -1.0
         if end > 0.0 or (end == 0.0 and right == horizon):
             # At or above θ on the left only by rounding, from where it goes up.
@@ -64,15 +119,20 @@ def pieces(terms: Terms, horizon: float) -> list[Piece]:
     def sum_and_slope(t: float) -> tuple[float, float]:
         return _value(terms, slowest, t), _value(below, slowest, t)
 
+    return _cut(sum_and_slope, pieces(below, horizon))
+
+
+def _cut(function: WithSlope, between: list[Piece]) -> list[Piece]:
+    """Pieces of a function from those of its slope."""
     found: list[Piece] = []
-    for left, right, climbs in pieces(below, horizon):
-        start, end = sum_and_slope(left)[0], sum_and_slope(right)[0]
+    for left, right, climbs in between:
+        start, end = function(left)[0], function(right)[0]
         if (start >= 0.0) if climbs else (start <= 0.0):
             found.append((left, right, climbs))
         elif (end <= 0.0) if climbs else (end >= 0.0):
             found.append((left, right, not climbs))
         else:
-            zero = _root(sum_and_slope, left, right, climbs)
+            zero = _root(function, left, right, climbs)
             found += [(left, zero, not climbs), (zero, right, climbs)]
     return _joined(found)
 
@@ -103,6 +163,22 @@ def of_numbers(a: float, b: float, t: float) -> float:
     """K(a, b) of flow.kernel, of numbers."""
     apart = abs(b - a)
     return exp(-min(a, b) * t) * (-expm1(-apart * t) / apart if apart > 0.0 else t)
+
+
+def of_three(a: float, b: float, c: float, t: float) -> float:
+    """e_a∗e_b∗e_c at t, as flow.convolved, of numbers."""
+    low, middle, high = sorted((a, b, c))
+    if (high - low) * t >= SERIES_BELOW:
+        return (of_numbers(low, middle, t) - of_numbers(middle, high, t)) / (high - low)
+    centre = low + 0.5 * (high - low)
+    x, y, z = ((centre - rate) * t for rate in (low, middle, high))
+    total, first, second, third = 0.5, 1.0, 1.0, 1.0
+    for k in range(1, TERMS):
+        first = x * first
+        second = first + y * second
+        third = second + z * third
+        total += third / factorial(k + 2)
+    return exp(-centre * t) * t * t * total
 
 
 def _root(function: WithSlope, low: float, high: float, climbs: bool) -> float:

@@ -76,9 +76,11 @@ class Cells:
         return np.arange(len(self.v)) if entry.target == ALL else np.array([entry.target])
 
     def advance(self, who: np.ndarray, t: float) -> None:
-        """Carry neurons to time t; those that are held keep their voltage."""
+        """Carry neurons to time t; those that are held keep their voltage, and what follows it."""
         moved = flow(self.state(who), t - self.since[who], self.bias[who], of(self.layer.neurons, who))
         self.v[who] = np.where(self.held[who], self.v[who], moved.v)
+        following = slice(len(self.h) - len(self.layer.neurons.follow), None)
+        moved.h[following] = np.where(self.held[who], self.h[following, who], moved.h[following])
         self.c[:, who], self.h[:, who], self.since[who] = moved.c, moved.h, t
 
     def jump(self, entry: Entry) -> None:
@@ -180,7 +182,7 @@ def run_sample(layer: GLIF, times: np.ndarray, sources: np.ndarray, start: GLIFS
             who = everyone[spiking : spiking + 1]
             run.advance(who, t)
             v_slope, th_slope = slopes(run.state(who), run.bias[who], of(p, who))
-            speeds.append(float(v_slope[0] - th_slope[0]))
+            speeds.append(float(v_slope[0] - th_slope.sum()))
             run.happen(Entry(t, SPIKE, len(fired_at), spiking))
             run.release[spiking], run.spike_of[spiking] = t + p.refractory[spiking], len(fired_at)
             if len(layer.recurrent.first) > 1:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFGradients, GLIFRun, GLIFState, Neurons, Wiring
-from adjsnn.lif.glif.flow import double_kernel, kernel, of, slopes
+from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFGradients, GLIFRun, GLIFState, Neurons, Wiring, X
+from adjsnn.lif.glif.flow import convolved, double_kernel, kernel, of, slopes
 from adjsnn.lif.glif.plain import Cells, SampleRun, group
 from adjsnn.lif.layer import ARRIVAL, PROBE, RECURRENT, RELEASE, SPIKE, Events, Trial, grazing
 
@@ -117,9 +117,10 @@ class _Sweep:
         return float(shift.sum())
 
     def _release(self, n: int, past: Before) -> float:
-        """A later release delays the flow of v; returns dC/d of its time, which is also that of the spike."""
-        v_slope, _ = slopes(past.before, past.bias, of(self.layer.neurons, past.who))
-        shift = -float(self.lam.v[n] * v_slope[0])
+        """A later release delays the flow of v, and of what follows it; returns dC/d of its time, also that of the spike."""
+        v_slope, th_slope = slopes(past.before, past.bias, of(self.layer.neurons, past.who))
+        last = len(th_slope) - len(self.layer.neurons.follow)
+        shift = -float(self.lam.v[n] * v_slope[0] + (self.lam.h[last:, n] * th_slope[last:, 0]).sum())
         self.g.neurons.refractory[n] += shift
         self.held[n] = True
         return shift
@@ -130,16 +131,18 @@ class _Sweep:
         v, c, h = (x[..., 0] for x in past.before)
         own = len(p.rate) - len(p.jump)
         after_v, after_a, after_h = lam_v[n], lam_c[own:, n].copy(), lam_h[:, n].copy()
-        v_slope, th_slope = (float(x[0]) for x in slopes(past.before, past.bias, of(self.layer.neurons, past.who)))
+        v_slope, th_slope = (x[..., 0] for x in slopes(past.before, past.bias, of(self.layer.neurons, past.who)))
+        last, speed = len(h) - len(p.follow), float(v_slope - th_slope.sum())
         later = (
             after_v * p.reset_factor * v_slope
             + (after_a * p.jump * p.rate[own:]).sum()
             + (after_h * p.th_jump * p.th_rate).sum()
+            + (after_h[last:] * th_slope[last:]).sum()  # of what is held from here on
         )
         later = float(later) + d_time
-        if later != 0.0 and not v_slope - th_slope > 0.0:
+        if later != 0.0 and not speed > 0.0:
             raise grazing(self.trial, self.sample, n, time)
-        moved = later / (v_slope - th_slope) if later != 0.0 else 0.0
+        moved = later / speed if later != 0.0 else 0.0
         g.v_th[n] += moved - p.reset_factor * after_v
         g.v_reset[n] += after_v
         g.reset_factor[n] += after_v * (v - p.v_th)
@@ -158,7 +161,10 @@ class _Sweep:
         p, (a_v, a_c, a_h) = of(self.layer.neurons, who), (x[..., who] for x in self.lam)
         free = np.where(past.held, 0.0, a_v)  # of v, which is constant while it is held
         by_current, by_bias = kernel(p.leak_rate, p.rate, span), kernel(p.leak_rate, 0.0, span)
-        e_v, e_c, e_h = np.exp(-p.leak_rate * span), np.exp(-p.rate * span), np.exp(-p.th_rate * span)
+        th_span = np.tile(span, (len(h), 1))
+        if len(p.follow):  # which is held with v
+            th_span[-1] = np.where(past.held, 0.0, span)
+        e_v, e_c, e_h = np.exp(-p.leak_rate * span), np.exp(-p.rate * span), np.exp(-p.th_rate * th_span)
         g.bias[who] += p.gain * by_bias * free
         if self.trial.driven:
             self.g.drive[past.step, self.sample, who] += p.gain * by_bias * free
@@ -167,7 +173,33 @@ class _Sweep:
             g.leak_rate[who] -= free * (v * span * e_v + p.gain * pushed)
             g.gain[who] += free * (past.bias * by_bias + (c * by_current).sum(0))
             g.rate[:, who] -= c * (a_c * span * e_c + free * p.gain * double_kernel(p.rate, p.leak_rate, span))
-            g.th_rate[:, who] -= a_h * h * span * e_h
+            g.th_rate[:, who] -= a_h * h * th_span * e_h
         self.lam.v[who] = np.where(past.held, a_v, a_v * e_v)
         self.lam.c[:, who] = a_c * e_c + free * p.gain * by_current
         self.lam.h[:, who] = a_h * e_h
+        if len(p.follow):
+            self._follow(past, span, a_h[-1])
+
+    def _follow(self, past: Before, t: X, a_w: X) -> None:
+        """What the part of the threshold that follows the voltage adds to that, equation (6.11), from its costate after it."""
+        who, (v, c, _), g, p = past.who, past.after, self.g.neurons, of(self.layer.neurons, past.who)
+        q, mu, kappa, free = p.th_rate[-1], p.leak_rate, p.follow[0], np.where(past.held, 0.0, a_w)
+        by_v, by_current, by_bias = kernel(q, mu, t), convolved(t, q, mu, p.rate), convolved(t, q, mu, 0.0)
+        fed = free * kappa * p.gain
+        g.bias[who] += fed * by_bias
+        if self.trial.driven:
+            self.g.drive[past.step, self.sample, who] += fed * by_bias
+        if self.rates:
+            pushed = past.bias * by_bias + (c * by_current).sum(0)
+            g.follow[0, who] += free * (v * by_v + p.gain * pushed)
+            g.gain[who] += free * kappa * pushed
+
+            def slower(rate: X) -> X:  # the flow of w, each convolution with e_rate once more
+                again = past.bias * convolved(t, rate, q, mu, 0.0) + (c * convolved(t, rate, q, mu, p.rate)).sum(0)
+                return p.gain * again
+
+            g.leak_rate[who] -= free * kappa * (v * double_kernel(mu, q, t) + slower(mu))
+            g.rate[:, who] -= fed * c * convolved(t, q, mu, p.rate, p.rate)
+            g.th_rate[-1, who] -= free * kappa * (v * double_kernel(q, mu, t) + slower(q))
+        self.lam.v[who] += free * kappa * by_v
+        self.lam.c[:, who] += fed * by_current

@@ -80,7 +80,7 @@ def voltage_integral(
         ConfigurationError: neurons without leak, factors at spikes, or a reset that depends on a moving threshold.
     """
     scaled = [name for name in ("scale_adapt", "scale_th") if getattr(layer, name) is not None]
-    moving = own.reset < 1.0 and layer.tau_th is not None
+    moving = own.reset < 1.0 and (layer.tau_th is not None or layer.tau_follow is not None)
     if not own.leak or scaled or moving:
         seen = "without leak" if not own.leak else scaled[0] if scaled else "whose reset leaves out a moving threshold"
         raise ConfigurationError(

@@ -20,7 +20,7 @@ class Scanned(NamedTuple):
 
 
 def scan(layer, times, sources, v, c, h, trial, sample) -> Scanned:
-    """Neuron n as the vector z = (v, c …, h …, 1) with ż = A z; while it is held its first row is zero."""
+    """Neuron n as the vector z = (v, c …, h …, 1) with ż = A z; held, the rows of v and of what follows it are zero."""
     p = layer.neurons
     (currents, n), parts = c.shape, len(h)
     own, size = currents - p.jump.shape[0], 2 + currents + parts
@@ -44,6 +44,9 @@ def scan(layer, times, sources, v, c, h, trial, sample) -> Scanned:
                 a[m, 1 + k, 1 + k] = -p.rate[k, m]
             for k in range(parts):
                 a[m, 1 + currents + k, 1 + currents + k] = -p.th_rate[k, m]
+            for k in range(parts - len(p.follow), parts):
+                a[m, 1 + currents + k, 0] = p.follow[0, m]
+                a[m, 1 + currents + k] *= release[m] == inf
         return a
 
     def gap(x):

@@ -24,6 +24,7 @@ def random_layer(
     t_end: float = 50.0,
     driven: bool = False,
     scaled: bool = True,
+    follows: bool = False,
 ) -> Solvable:
     """A layer of n neurons fed by m sources, each of which spikes about every 4 ms.
 
@@ -43,6 +44,7 @@ def random_layer(
         t_end: ms.
         driven: whether a drive changes every tenth of the trial.
         scaled: whether the own currents and thresholds are also scaled at a spike.
+        follows: whether a part of the threshold follows the voltage, upward or downward.
     """
     mu = 1.0 / rng.uniform(5.0, 20.0, n) if leak else np.zeros(n)
     size = 1.0 if leak else 0.08  # of currents
@@ -62,6 +64,7 @@ def random_layer(
         th_rate=1.0 / rng.uniform(3.0, 30.0, (thresholds, n)),
         th_jump=rng.uniform(-0.05, 0.3, (thresholds, n)),
         th_scale=rng.uniform(0.5, 1.0, (thresholds, n)) if scaled else np.ones((thresholds, n)),
+        follow=np.zeros((0, n)),
     )
     incoming = random_wiring(rng, m, n, receptors, delays, size * rng.uniform(-0.6, 2.2, 4 * m * n * receptors))
     own = size * rng.uniform(-1.2, 0.8, 4 * n * n * receptors)
@@ -76,8 +79,18 @@ def random_layer(
     start = GLIFState(rng.uniform(-0.2, 0.5, (batch, n)), currents, rng.uniform(0.0, 0.2, (batch, thresholds, n)))
     probes = np.concatenate([[0.0], np.sort(rng.uniform(0.0, t_end, 3)), [t_end]])
     drive = size * rng.uniform(-0.2, 0.4, (10, batch, n)) if driven else np.zeros((0, batch, n))
+    if follows:
+        q = 1.0 / rng.uniform(3.0, 40.0, (1, n))
+        layer = layer._replace(neurons=following(neurons, q, q * rng.uniform(-0.3, 0.6, (1, n))))
+        start = start._replace(h=np.concatenate([start.h, rng.uniform(-0.1, 0.2, (batch, 1, n))], 1))
     edges = t_end * np.arange(1, 10) / 10.0 if driven else np.zeros(0)
     return layer, inputs, start, Trial(0, t_end, probes, 200, drive, edges)
+
+
+def following(neurons: Neurons, q: np.ndarray, kappa: np.ndarray) -> Neurons:
+    """The same with one more part of the threshold, which follows the voltage; q and κ (1, N)."""
+    rows = [np.concatenate([x, y]) for x, y in zip(neurons[-4:-1], (q, 0.0 * q, 0.0 * q + 1.0), strict=True)]
+    return Neurons(*neurons[:-4], *rows, kappa)
 
 
 def random_wiring(

@@ -54,7 +54,7 @@ def test_one_receptor_and_nothing_else_is_a_simple_lif_layer(per_synapse):
     none = np.zeros((0, n))
     mu = 1.0 / layer.tau_mem
     neurons = Neurons(
-        mu, mu, layer.bias, layer.v_th, layer.v_reset, np.zeros(n), layer.refractory, 1.0 / layer.tau_syn[None], *[none] * 5
+        mu, mu, layer.bias, layer.v_th, layer.v_reset, np.zeros(n), layer.refractory, 1.0 / layer.tau_syn[None], *[none] * 6
     )
     glif = GLIF(neurons, dense(layer.w_in, layer.delays), dense(layer.w_rec, layer.rec_delays))
     state = GLIFState(start.v, start.i[:, None], np.zeros((batch, 0, n)))

@@ -22,7 +22,8 @@ from adjsnn.numerics.threads import loops_alone
 # division by a slow crossing: of 2,000 small random layers the worst came to 7e-13, one of the larger ones to 1.3e-12.
 CLOSE = 1e-12
 AMONG_MANY = 1e-11
-STATES = ("leak_rate", "gain", "rate", "th_rate", "scale", "th_scale")  # whose gradients need the states along the run
+# whose gradients need the states along the run
+STATES = ("leak_rate", "gain", "rate", "th_rate", "scale", "th_scale", "follow")
 
 
 def assert_close(a: np.ndarray, b: np.ndarray, what: str, near: float = CLOSE) -> None:
@@ -98,6 +99,7 @@ def test_any_number_of_currents_and_thresholds(receptors: int, adaptation: int, 
     refractory=st.sampled_from([0.0, 2.0]),
     driven=st.booleans(),
     scaled=st.booleans(),
+    follows=st.booleans(),
 )
 def test_any_layer(seed: int, **options):
     compare(random_layer(np.random.default_rng(seed), t_end=30.0, **options), seed)
@@ -204,7 +206,7 @@ def drawn(seed: int, **options: Any) -> Solvable:
     most = {"n": 8, "m": 5, "receptors": 4} | ({} if "batch" in options else {"batch": 4})
     options |= {name: int(rng.integers(1, high)) for name, high in most.items()}
     options |= {name: int(rng.integers(0, 3)) for name in ("adaptation", "thresholds")}
-    options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled")}
+    options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled", "follows")}
     options |= {"reset": str(rng.choice(["to", "by", "mixed"])), "delays": str(rng.choice(["none", "axon", "synapse"]))}
     return random_layer(rng, refractory=float(rng.choice([0.0, 2.0])), **options)
 
@@ -232,7 +234,7 @@ def test_cost_is_proportional_to_arrivals():
         rng = np.random.default_rng(16)
         ones, none = np.ones(n), np.zeros((0, n))
         neurons = Neurons(
-            ones / 20, ones / 20, 0.0 * ones, ones, 0.0 * ones, 0.0 * ones, 2.0 * ones, ones[None] / 2, *[none] * 5
+            ones / 20, ones / 20, 0.0 * ones, ones, 0.0 * ones, 0.0 * ones, 2.0 * ones, ones[None] / 2, *[none] * 6
         )
         wiring = random_wiring(rng, 50, n, 1, "axon", rng.uniform(-0.5, 0.5, 100 * n))
         layer = GLIF(neurons, wiring, random_wiring(rng, 0, n, 1, "axon", np.zeros(0)))

@@ -50,7 +50,20 @@ def crossing(case: Case) -> float:
     (c, r), (h, s) = columns
     one = np.array
     p = Neurons(
-        one(case.mu), one(case.gain), one(case.bias), one(case.v_th), one(0.0), one(0.0), one(0.0), r, none, none, s, none, none
+        one(case.mu),
+        one(case.gain),
+        one(case.bias),
+        one(case.v_th),
+        one(0.0),
+        one(0.0),
+        one(0.0),
+        r,
+        none,
+        none,
+        s,
+        none,
+        none,
+        none,
     )
     return first_crossing(GLIFState(one(case.v), c, h), case.bias, p, case.horizon)
 

@@ -5,6 +5,7 @@ import pytest
 from layers import wiring_of
 
 import adjsnn
+from adjsnn.lif.cpu import glif_loops
 from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFState, Neurons
 from adjsnn.lif.glif.plain import forward
 from adjsnn.lif.glif.plain_adjoint import backward
@@ -17,7 +18,15 @@ def ones(**other: float) -> Neurons:
     """Two neurons without leak that climb by 0.25 a ms from 0 to 1, with one own current and one part of the threshold."""
     values = dict.fromkeys(Neurons._fields, 0.0) | {"gain": 1.0, "bias": 0.25, "v_th": 1.0, "rate": 0.5, "th_rate": 0.25}
     values |= {"scale": 1.0, "th_scale": 1.0} | other
-    rows = {"rate": (2, 2), "jump": (1, 2), "scale": (1, 2), "th_rate": (1, 2), "th_jump": (1, 2), "th_scale": (1, 2)}
+    rows = {
+        "rate": (2, 2),
+        "jump": (1, 2),
+        "scale": (1, 2),
+        "th_rate": (1, 2),
+        "th_jump": (1, 2),
+        "th_scale": (1, 2),
+        "follow": (0, 2),
+    }
     return Neurons(**{name: np.full(rows.get(name, (2,)), x) for name, x in values.items()})
 
 
@@ -45,8 +54,13 @@ def test_above_the_threshold_after_a_reset():
     ):
         forward(layer_of(down), NO_SPIKES, rest(), trial())
     late = ones(th_jump=2.0, v_reset=1.5, refractory=8.0)
-    with pytest.raises(adjsnn.EventError, match="at 12 ms"):
-        forward(layer_of(late), NO_SPIKES, rest(), trial())
+    apart = late._replace(th_rate=np.array([[0.25, 0.26]]))  # neurons of two kinds have another compiled loop
+    for body in (forward, glif_loops.forward):
+        for t_end in (20.0, 12.0):  # at the very end as well
+            for neurons in (late, apart):
+                with pytest.raises(adjsnn.EventError, match="at 12 ms"):
+                    body(layer_of(neurons), NO_SPIKES, rest(), trial(t_end))
+        assert len(body(layer_of(late), NO_SPIKES, rest(), trial(11.99)).spikes.time) == 2
     forward(layer_of(late._replace(refractory=np.full(2, 1.0))), NO_SPIKES, rest(), trial(6.0))
 
 

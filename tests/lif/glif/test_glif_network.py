@@ -282,17 +282,19 @@ ALLEN = {
     "asc_amp_array": [-1e-11, -5e-11], "asc_tau_array": [0.1, 0.01],
     "AScurrent_reset_method": {"name": "sum", "params": {"r": [1.0, 0.9]}},
     "voltage_reset_method": {"name": "v_before", "params": {"a": 0.3, "b": 0.002}},
-    "threshold_dynamics_method": {"name": "three_components_exact", "params": {"a_spike": 0.005, "b_spike": 30.0}},
+    "threshold_dynamics_method": {"name": "three_components_exact", "params": {
+        "a_spike": 0.005, "b_spike": 30.0, "a_voltage": 4.0, "b_voltage": 20.0,
+    }},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("level", [1, 2, 3, 4])
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
 def test_glif_levels_against_runge_kutta(level):
     lif = LIFNetwork.glif(level, ALLEN, dtype=F64)
     sol = adjsnn.solve(lif, torch.full((300, 1, 1), 220.0, dtype=F64), dt=1.0)
     times = sol.spike_times().tolist()
     assert len(times) > 8
-    expected = by_scipy(level, np.zeros(4), 220e-12, 300.0)
+    expected = by_scipy(level, np.zeros(5), 220e-12, 300.0)
     np.testing.assert_allclose(times, expected, rtol=0.0, atol=1e-8)
 
 
@@ -303,24 +305,26 @@ def by_scipy(level: int, y: np.ndarray, current: float, t_end: float) -> list[fl
     cut, now, times = 2e-3, 0.0, []
 
     def flow(_t: float, y: np.ndarray) -> list[float]:
-        v, i1, i2, theta = y
-        asc = i1 + i2 if level in (3, 4) else 0.0
-        return [(current + asc - v / 2e8) / 1e-10, -i1 / 0.1, -i2 / 0.01, -30.0 * theta]
+        v, i1, i2, theta, w = y
+        asc = i1 + i2 if level > 2 else 0.0
+        return [(current + asc - v / 2e8) / 1e-10, -i1 / 0.1, -i2 / 0.01, -30.0 * theta, 4.0 * v - 20.0 * w]
 
     def reached(_t: float, y: np.ndarray) -> float:
-        return y[0] - 0.02 - (y[3] if level in (2, 4) else 0.0)
+        return y[0] - 0.02 - (y[3] if level in (2, 4, 5) else 0.0) - (y[4] if level == 5 else 0.0)
 
     reached.terminal, reached.direction = True, 1.0  # pyright: ignore[reportFunctionMemberAccess]
     while now < t_end / 1e3:
-        run = solve_ivp(flow, (now, t_end / 1e3), y, "DOP853", events=reached, rtol=1e-13, atol=[1e-15, 1e-24, 1e-24, 1e-15])
+        run = solve_ivp(
+            flow, (now, t_end / 1e3), y, "DOP853", events=reached, rtol=1e-13, atol=[1e-15, 1e-24, 1e-24, 1e-15, 1e-15]
+        )
         if not len(run.t_events[0]):
             break
-        now, (v, i1, i2, theta) = float(run.t_events[0][0]), run.y_events[0][0]
+        now, (v, i1, i2, theta, w) = float(run.t_events[0][0]), run.y_events[0][0]
         times.append(1e3 * now)
         now += cut
-        v = 0.3 * v + 0.002 if level in (2, 4) else 0.0
+        v = 0.3 * v + 0.002 if level in (2, 4, 5) else 0.0
         y = np.array(
-            [v, i1 * np.exp(-cut / 0.1) - 1e-11, 0.9 * i2 * np.exp(-cut / 0.01) - 5e-11, theta * np.exp(-30 * cut) + 0.005]
+            [v, i1 * np.exp(-cut / 0.1) - 1e-11, 0.9 * i2 * np.exp(-cut / 0.01) - 5e-11, theta * np.exp(-30 * cut) + 0.005, w]
         )
     return times
 
@@ -338,6 +342,12 @@ BAD = [
     ({"tau_adapt": [0.0], "jump_adapt": [0.1]}, "tau_adapt of layer 0 from 0"),
     ({"tau_adapt": [1.0, 2.0], "jump_adapt": [0.1, 0.1, 0.1]}, "jump_adapt of shape"),
     ({"tau_adapt": [1.0], "jump_adapt": [float("nan")]}, "jump_adapt of layer 0 is not finite"),
+    ({"tau_follow": 50.0}, "tau_follow of layer 0 without gain_follow"),
+    ({"gain_follow": (None, 0.2)}, "gain_follow of layer 1 without tau_follow"),
+    ({"tau_follow": (50.0, 0.0), "gain_follow": 0.1}, "tau_follow of layer 1 from 0"),
+    ({"tau_follow": [1.0, 2.0], "gain_follow": 0.1}, "tau_follow of shape"),
+    ({"tau_follow": 1.0, "gain_follow": float("inf")}, "gain_follow of layer 0 is not finite"),
+    ({"learn": ("gain_follow",)}, "gain_follow"),
     ({"leak": 1}, "leak=1"),
     ({"leak": False, "learn": ("tau_mem",)}, "tau_mem"),
     ({"learn": ("tau_adapt",)}, "tau_adapt"),
@@ -411,8 +421,11 @@ def test_the_resting_potential_of_glif_levels():
         **ALLEN, "El": rest, "th_inf": ALLEN["th_inf"] + rest, "coeffs": {"a": 2.0, "b": 0.5},
         "voltage_reset_method": {"params": {"a": reset["a"], "b": reset["b"] + rest * (1.0 - reset["a"])}},
     }  # fmt: skip
+    rates = ALLEN["threshold_dynamics_method"]["params"]
+    followed = {**rates, "a_voltage": rates["a_voltage"] / 2.0, "b_voltage": rates["b_voltage"] / 0.5}
+    moved["threshold_dynamics_method"] = {"params": followed}
     u = torch.full((1, 1, 1), 220.0, dtype=F64)
-    for level in (2, 4):
+    for level in (2, 4, 5):
         times = [adjsnn.solve(LIFNetwork.glif(level, c, dtype=F64), u, dt=200.0).spike_times() for c in (ALLEN, moved)]
         torch.testing.assert_close(*times, rtol=0.0, atol=1e-9)
     assert LIFNetwork.glif(1, moved).v_reset[0].item() == pytest.approx(-5.0)  # to zero
@@ -468,8 +481,10 @@ def test_what_generalised_layers_do_not_have():
         adjsnn.solve(rich(refractory=T_END), x, t_end=T_END, adjoint=adjsnn.rules.SingleSpike())
     with pytest.raises(ConfigurationError, match=r"y0\[0\] of type LIFState"):
         adjsnn.solve(lif, x, y0=[LIFState(s.v, s.i) for s in lif.initial_state(2)])
-    with pytest.raises(ConfigurationError, match="level=5"):
-        LIFNetwork.glif(5, ALLEN)
+    with pytest.raises(ConfigurationError, match="level=6"):
+        LIFNetwork.glif(6, ALLEN)
+    with pytest.raises(ConfigurationError, match="a_voltage"):
+        LIFNetwork.glif(5, {**ALLEN, "threshold_dynamics_method": {"params": {"a_spike": 0.005, "b_spike": 30.0}}})
     with pytest.raises(ConfigurationError, match="without asc_tau_array"):
         LIFNetwork.glif(3, {k: v for k, v in ALLEN.items() if k != "asc_tau_array"})
 

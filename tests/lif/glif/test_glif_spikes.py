@@ -14,6 +14,9 @@ CASES = [
     {"receptors": 2, "adaptation": 0, "thresholds": 2, "leak": False, "reset": "mixed", "driven": True},
     {"receptors": 1, "adaptation": 2, "thresholds": 1, "reset": "by", "refractory": 6.0, "delays": "none"},
     {"receptors": 3, "adaptation": 0, "thresholds": 0, "recurrent": False, "leak": False},
+    {"receptors": 2, "adaptation": 1, "thresholds": 1, "refractory": 5.0, "driven": True, "follows": True},
+    {"receptors": 1, "adaptation": 0, "thresholds": 0, "reset": "by", "delays": "none", "follows": True},
+    {"receptors": 2, "adaptation": 1, "thresholds": 2, "leak": False, "reset": "mixed", "refractory": 3.0, "follows": True},
 ]
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 
