@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
     from adjsnn.gated.network import GatedState, GatedSynapseNetwork
     from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
+    from adjsnn.gradcheck.foreign import judge
+    from adjsnn.gradcheck.verdict import JudgeReport
     from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
     from adjsnn.hybrid.continuous import ContinuousAdjoint
     from adjsnn.hybrid.forward import ForwardSensitivity
@@ -71,6 +73,7 @@ __all__ = [
     "HybridStats",
     "HybridSystem",
     "IntegrationError",
+    "JudgeReport",
     "KernelCacheWarning",
     "LIFConv2d",
     "LIFNetwork",
@@ -90,6 +93,7 @@ __all__ = [
     "collate_spikes",
     "gradcheck",
     "interop",
+    "judge",
     "losses",
     "release_memory",
     "remedies",
@@ -113,6 +117,8 @@ _HOME = {
         "gated.membranes": "LIF NIF QIF Membrane",
         "gated.network": "GatedState GatedSynapseNetwork",
         "gated.solution": "CheckpointedSolution GatedSolution",
+        "gradcheck.foreign": "judge",
+        "gradcheck.verdict": "JudgeReport",
         "hybrid.backsolve": "Backsolve BacksolveWarning",
         "hybrid.continuous": "ContinuousAdjoint",
         "hybrid.forward": "ForwardSensitivity",
