@@ -7,7 +7,7 @@ from adjsnn.gradcheck import gradcheck
 from adjsnn.solve import solve
 
 if TYPE_CHECKING:
-    from adjsnn import interop, losses, rules, signals
+    from adjsnn import interop, losses, remedies, rules, signals
     from adjsnn.adjoints import BPTT, DiscreteAdjoint
     from adjsnn.charge_form import ChargeForm
     from adjsnn.coincidence import coincidence_factor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         KernelCacheWarning,
         MissingPackageError,
         NotKeptError,
+        SilentWarning,
         StepTooLongWarning,
     )
     from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from adjsnn.lif.synapses import Synapses
     from adjsnn.numerics.memory import release_memory
     from adjsnn.spikes import SpikeTrains
+    from adjsnn.starting import start_from_data
 
 __version__ = "0.2.0"
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "Pool2d",
     "RaisedCosineGate",
     "RectangularGate",
+    "SilentWarning",
     "SpikeTrains",
     "StepTooLongWarning",
     "Synapses",
@@ -93,12 +96,14 @@ __all__ = [
     "judge",
     "losses",
     "release_memory",
+    "remedies",
     "rules",
     "signals",
     "solve",
+    "start_from_data",
 ]
 # Where each name is that is loaded when first asked for: of three kinds of network most programs need one.
-_MODULES = {"interop", "losses", "rules", "signals"}
+_MODULES = {"interop", "losses", "remedies", "rules", "signals"}
 _HOME = {
     name: f"adjsnn.{module}"
     for module, names in {
@@ -107,7 +112,7 @@ _HOME = {
         "coincidence": "coincidence_factor",
         "collate": "collate_spikes",
         "errors": "AdjsnnError ConfigurationError EventError GradientCheckError IntegrationError KernelCacheWarning "
-        "MissingPackageError NotKeptError StepTooLongWarning",
+        "MissingPackageError NotKeptError SilentWarning StepTooLongWarning",
         "gated.gates": "Gate RaisedCosineGate RectangularGate",
         "gated.membranes": "LIF NIF QIF Membrane",
         "gated.network": "GatedState GatedSynapseNetwork",
@@ -127,6 +132,7 @@ _HOME = {
         "lif.solution": "LIFSolution",
         "numerics.memory": "release_memory",
         "spikes": "SpikeTrains",
+        "starting": "start_from_data",
     }.items()
     for name in names.split()
 }

@@ -21,7 +21,7 @@ import tyro
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.training.compare import compare, leave_out
-from adjsnn.training.files import State, checkpoints, lost_files, read_about, read_sealed, sealed
+from adjsnn.training.files import State, checkpoints, lost_files, read_about, read_sealed, read_summary, sealed
 from adjsnn.training.runs import TOGETHER
 from adjsnn.training.stopping import PARENT
 
@@ -42,6 +42,15 @@ class Sweep:
     """processes at a time; each has one thread unless --flags says otherwise"""
     runs: Path = Path("runs")
     """the sweep is collected in a new folder <runs>/sweeps/<utc>-<experiment>"""
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which `--flags "--x 1"` is `--flags=--x 1`: a value that begins with a dash is no flag of its own."""
+    told = list(arguments)
+    for k in range(len(told) - 2, -1, -1):
+        if told[k] == "--flags":
+            told[k : k + 2] = [f"--flags={told[k + 1]}"]
+    return told
 
 
 def combinations(grid: Sequence[str]) -> list[list[str]]:
@@ -140,7 +149,7 @@ def _carry_out(root: Path, plan: State, lock: int) -> int:
     left = []
     for number, arguments in enumerate(plan["jobs"]):
         run = runs.get(tuple(arguments))
-        if run is None or not (run / "summary.json").exists() or lost_files(run):
+        if run is None or not (run / "summary.json").exists() or lost_files(run) or read_summary(run).get("stopped"):
             saved = run is not None and checkpoints(run)
             left.append((number, [sys.executable, plan["script"], *(["--resume", str(run)] if saved else arguments)]))
     together = min(plan["parallel"], len(plan["jobs"]))
