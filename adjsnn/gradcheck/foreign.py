@@ -33,7 +33,7 @@ class Precision(NamedTuple):
 # Layers of others locate spikes by tolerances of their own, which differences see.
 FINE = Precision(STEPS, 1e-4, 1e-3)
 # In float32 the rounding of a loss is 1e-3 of its change over a step of 1e-4.
-COARSE = Precision((1e-2, 3e-3, 1e-3, 3e-4, 1e-4), 1e-2, 2e-2)
+COARSE = Precision((1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5), 1e-2, 2e-2)
 ROUNDING = 8.0 * torch.finfo(torch.float32).eps  # share of the largest entry by which numbers held twice may differ
 
 
@@ -82,6 +82,7 @@ def judge(
     - "another program": it agrees with the layer's differences, and the layer is not that network.
     - "surrogate": the layer's loss does not move at all under small perturbations, as with spikes on a clock.
     - "wrong": it is not the derivative of what the layer computes.
+    - "unused": it is zero, and so are the differences.
     - "unjudged": not the exact one, and no entry could be judged by differences.
 
     Gradients agree within 1e-3 of their norm, 2e-2 where parameters or times are float32. The layer's spikes are matched
@@ -177,6 +178,8 @@ def _row(
     verdict = "exact" if error <= precision.tolerance else "another program" if slopes else "unjudged"
     if differences is not None and not differences <= precision.tolerance:
         verdict = "wrong" if bool(expected.any()) else "surrogate"
+    if slopes and not r.any() and not expected.any() and g.any():
+        verdict = "unused"
     angle, skipped = vars(compared(layer, name, r, g)), len(chosen) - len(slopes)
     return JudgeRow(**angle, error=error, differences=differences, probed=len(slopes), skipped=skipped, verdict=verdict)
 
@@ -189,7 +192,8 @@ def _shared(net: LIFNetwork, parameters: object) -> dict[str, Shared]:
     for name, given in parameters.items():
         if name not in known:
             raise ConfigurationError(f"a parameter {name!r}", f"one of {[*known]}", PAIRS)
-        own, transform = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        pair: tuple[Any, Any] = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        own, transform = pair
         leaf = isinstance(own, Tensor) and own.is_leaf and own.requires_grad and own.numel() > 0
         if not isinstance(own, Tensor) or not leaf or own.dtype not in (torch.float32, torch.float64) or id(own) in seen:
             raise ConfigurationError(

@@ -16,6 +16,7 @@ MEANING = {
     "another program": "right for the spikes that the layer computes, which are not those of the exact network",
     "surrogate": "no derivative: the layer's spike times stand still, as on a clock, while it has a gradient",
     "wrong": "not the derivative of what the layer itself computes",
+    "unused": "the layer's loss does not depend on it: is it the tensor that the layer computes with?",
     "unjudged": "not that of the exact network, and no entry could be judged by differences",
 }
 
@@ -58,11 +59,11 @@ class JudgeRow(AngleRow):
 
     Attributes:
         error: ‖r - g‖/‖g‖.
-        differences: relative distance of the probed entries of r from central differences of the layer itself, taken where it
-            has equal spike counts; None where no entry could be judged.
+        differences: distance of the probed entries of r from central differences of the layer itself, taken where it has equal
+            spike counts, over the norm of these or the largest entry of r; None where no entry could be judged.
         probed: entries compared with differences.
         skipped: entries given up, because a number of spikes changed or no two steps agreed.
-        verdict: "exact", "another program", "surrogate", "wrong" or "unjudged".
+        verdict: "exact", "another program", "surrogate", "wrong", "unused" or "unjudged".
     """
 
     error: float
