@@ -2,6 +2,7 @@
 
 python -m adjsnn.training sweep experiments/predictive_coding.py --seeds 5      several seeds, in parallel
 python -m adjsnn.training sweep experiments/predictive_coding.py --grid activity-cost=0.01,0.03
+python -m adjsnn.training sweep experiments/... --executor dask --address tcp://...   on the workers of a Dask scheduler
 python -m adjsnn.training resume runs/sweeps/...                                 go on with a sweep that was stopped
 python -m adjsnn.training compare runs/predictive_coding                         mean ± sd, and curves
 python -m adjsnn.training results runs/sweeps/... --page experiments/RESULTS.md  into a page of results
@@ -19,13 +20,14 @@ import tyro
 
 from adjsnn.errors import AdjsnnError
 from adjsnn.training.compare import compare
+from adjsnn.training.executors import Where
 from adjsnn.training.report import write_report
 from adjsnn.training.results import record
 from adjsnn.training.sweep import Sweep, resume, sweep
 
 
 @dataclass(frozen=True)
-class Resume:
+class Resume(Where):
     """Go on with a sweep that was stopped or killed."""
 
     sweep: tyro.conf.Positional[Path]
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training")
             case Sweep():
                 return sweep(command)
             case Resume():
-                return resume(command.sweep)
+                return resume(command.sweep, command)
             case Compare():
                 compare(command.runs, command.figure)
             case Results():
