@@ -26,17 +26,20 @@ STAY = """
 import os, signal, sys, time
 from pathlib import Path
 seed, root = sys.argv[sys.argv.index("--seed") + 1], Path(sys.argv[sys.argv.index("--runs") + 1])
-first = not (root / f"{seed}.first").exists()
-with open(root / f"{seed}.first", "a") as file:
-    file.write(f"{os.environ['ADJSNN_SWEEP']}\\n")
-if first and seed != os.environ.get("ENDS"):
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    while os.getppid() == int(os.environ["ADJSNN_SWEEP"]):
+saved, begun, worker, stops = root / f"{seed}.saved", root / f"{seed}.begun", int(os.environ["ADJSNN_SWEEP"]), []
+signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
+first = not begun.exists()
+with open(begun, "a") as file:
+    file.write(f"{worker}\\n")
+if not first:
+    assert saved.exists()  # else two at a time
+elif "ENDS" not in os.environ:
+    end = time.monotonic() + 60
+    while not stops and os.getppid() == worker and time.monotonic() < end:
         time.sleep(0.05)
-    time.sleep(0.3)  # saving
-    (root / f"{seed}.saved").touch()
-elif first is False:
-    assert (root / f"{seed}.saved").exists()  # else two at a time
+    time.sleep(0.3)
+    saved.touch()
+    sys.exit(143)
 """
 
 
@@ -62,7 +65,7 @@ def _cluster(workers):
         yield cluster
 
 
-def _until(condition, seconds=60):
+def _until(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -199,20 +202,64 @@ def test_a_scheduler_without_workers_is_told(tmp_path, capsys, monkeypatch):
     assert "has no worker" in capsys.readouterr().err
 
 
+def _meanwhile(action):
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
+
+
 def test_the_run_of_a_lost_worker_begins_elsewhere_when_the_first_has_ended(tmp_path, capsys):
     script = tmp_path / "stay.py"
     script.write_text(STAY)
-    found = []
+
+    def kill():
+        _until(lambda: any(path.read_text().endswith("\n") for path in tmp_path.glob("runs/sweeps/*/0.begun")))
+        os.kill(int((_root(script) / "0.begun").read_text()), signal.SIGKILL)
+
     with _cluster(2) as cluster:
-        options = ["--seeds", "1", "--executor", "dask", "--address", cluster.scheduler_address]
-        thread = threading.Thread(target=lambda: found.append(_sweep(script, *options)))
-        thread.start()
-        _until(lambda: any(path.read_text().endswith("\n") for path in tmp_path.glob("runs/sweeps/*/0.first")))
-        first = _root(script) / "0.first"
-        os.kill(int(first.read_text()), signal.SIGKILL)
-        thread.join(60)
-    assert found == [0]
-    assert len(set(first.read_text().split())) == 2
+        thread = _meanwhile(kill)
+        assert _sweep(script, "--seeds", "1", "--executor", "dask", "--address", cluster.scheduler_address) == 0
+        thread.join()
+    assert len(set((_root(script) / "0.begun").read_text().split())) == 2
+    assert "ended: " in capsys.readouterr().out
+
+
+def test_a_stopped_sweep_stops_its_runs_there_and_goes_on_here(tmp_path, capsys, monkeypatch):
+    script = tmp_path / "stay.py"
+    script.write_text(STAY)
+
+    def stop():
+        _until(lambda: list(tmp_path.glob("runs/sweeps/*/*.begun")))
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with _cluster(1) as cluster:
+        where = ["--executor", "dask", "--address", cluster.scheduler_address]
+        thread = _meanwhile(stop)
+        assert _sweep(script, "--seeds", "3", *where) == 128 + signal.SIGINT
+        thread.join()
+        root = _root(script)
+        assert f"resume {root} {' '.join(where)}" in capsys.readouterr().out
+        time.sleep(0.5)
+    assert len(list(root.glob("*.begun"))) == len(list(root.glob("*.saved"))) == 1
+    monkeypatch.setenv("ENDS", "1")
+    assert main(["resume", str(root), "--parallel", "1"]) == 0
+    assert len(list(root.glob("*.begun"))) == 3
+
+
+def test_a_job_that_slurm_preempts_is_queued_again(tmp_path, capsys):
+    """Through submitit's own executor on this machine: SIGUSR2 is what SLURM sends before it takes the place."""
+    script = tmp_path / "stay.py"
+    script.write_text(STAY)
+
+    def preempt():
+        _until(lambda: any(path.read_text().endswith("\n") for path in tmp_path.glob("runs/sweeps/*/0.begun")))
+        os.kill(int((_root(script) / "0.begun").read_text()), signal.SIGUSR2)
+
+    thread = _meanwhile(preempt)
+    assert _sweep(script, "--seeds", "1", "--executor", "slurm", "--slurm", "timeout_min=5", "cluster=local") == 0
+    thread.join()
+    assert len((_root(script) / "0.begun").read_text().split()) == 2
     assert "ended: " in capsys.readouterr().out
 
 
@@ -226,24 +273,37 @@ def test_a_sweep_that_loses_a_worker_ends_as_one_here(count, tmp_path, capsys):
         script.parent.mkdir()
         script.write_text(LINE)
     assert _sweep(here, *flags, "--parallel", "2") == 0
-    found = []
-    with _cluster(2) as cluster:
-        options = [*flags, "--executor", "dask", "--address", cluster.scheduler_address]
-        thread = threading.Thread(target=lambda: found.append(_sweep(there, *options)))
-        thread.start()
-        _until(lambda: list(tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00001000")))
-        from distributed import Client  # noqa: PLC0415
+    lost = []
 
+    def kill():
+        _until(lambda: list(tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00001000")))
         (saved, *_) = tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00001000")
-        with Client(cluster, set_as_default=False) as client:
-            pids = client.run(os.getpid).values()
-        parents = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-        seed = re.search(r"-s(\d+)-", saved.parents[1].name)[1]
-        (worker,) = {int(line.split()[0]) for line in parents if f"{there} --seed {seed} " in line.replace("  ", " ")} & set(pids)
-        os.kill(worker, signal.SIGKILL)
-        thread.join(300)
-    assert found == [0], capsys.readouterr().out
-    assert "goes on after step" in (saved.parents[1] / "log.txt").read_text()
+        run = saved.parents[1]
+        seed = re.search(r"-s(\d+)-", run.name)[1]
+        listed = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
+        (worker,) = re.findall(rf"^ *(\d+) \S+ {there} .*--seed {seed} ", listed, re.MULTILINE)
+        os.kill(int(worker), signal.SIGKILL)
+        lost.append(run)
+
+    with _cluster(2) as cluster:
+        thread = _meanwhile(kill)
+        status = _sweep(there, *flags, "--executor", "dask", "--address", cluster.scheduler_address)
+        thread.join()
+    assert status == 0, capsys.readouterr().out
+    assert "goes on after step" in (lost[0] / "log.txt").read_text()
     whole = _weights(_root(here))
     assert len(whole) == count
     assert _weights(_root(there)) == whole
+
+
+@pytest.mark.slow
+def test_a_sweep_through_submitit_ends_as_one_here(tmp_path, capsys):
+    here, there = tmp_path / "here" / "line.py", tmp_path / "there" / "line.py"
+    for script in (here, there):
+        script.parent.mkdir()
+        script.write_text(LINE)
+    flags = ["--seeds", "2", "--flags=--iterations 300 --log-every 100"]
+    assert _sweep(here, *flags) == 0
+    assert _sweep(there, *flags, "--executor", "slurm", "--slurm", "timeout_min=5", "cluster=local") == 0
+    assert _weights(_root(there)) == _weights(_root(here))
+    assert len(_weights(_root(here))) == 2
