@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from adjsnn.errors import ConfigurationError
 from adjsnn.training import executors
 from adjsnn.training.__main__ import main
 from adjsnn.training.executors import STOPPED, Job, SweepLock
@@ -65,7 +64,7 @@ def _cluster(workers):
         yield cluster
 
 
-def _until(condition, seconds=30):
+def _until(condition, seconds=200):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
