@@ -7,7 +7,7 @@ from adjsnn.gradcheck import gradcheck
 from adjsnn.solve import solve
 
 if TYPE_CHECKING:
-    from adjsnn import interop, losses, rules, signals
+    from adjsnn import interop, losses, remedies, rules, signals
     from adjsnn.adjoints import BPTT, DiscreteAdjoint
     from adjsnn.charge_form import ChargeForm
     from adjsnn.coincidence import coincidence_factor
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
         KernelCacheWarning,
         MissingPackageError,
         NotKeptError,
+        SilentWarning,
         StepTooLongWarning,
     )
     from adjsnn.gated.gates import Gate, RaisedCosineGate, RectangularGate
     from adjsnn.gated.membranes import LIF, NIF, QIF, Membrane
     from adjsnn.gated.network import GatedState, GatedSynapseNetwork
     from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
+    from adjsnn.gradcheck.foreign import judge
+    from adjsnn.gradcheck.verdict import JudgeReport
     from adjsnn.hybrid.backsolve import Backsolve, BacksolveWarning
     from adjsnn.hybrid.continuous import ContinuousAdjoint
     from adjsnn.hybrid.forward import ForwardSensitivity
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from adjsnn.lif.synapses import Synapses
     from adjsnn.numerics.memory import release_memory
     from adjsnn.spikes import SpikeTrains
+    from adjsnn.starting import start_from_data
 
 __version__ = "0.2.0"
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "HybridStats",
     "HybridSystem",
     "IntegrationError",
+    "JudgeReport",
     "KernelCacheWarning",
     "LIFConv2d",
     "LIFNetwork",
@@ -80,6 +85,7 @@ __all__ = [
     "Pool2d",
     "RaisedCosineGate",
     "RectangularGate",
+    "SilentWarning",
     "SpikeTrains",
     "StepTooLongWarning",
     "Synapses",
@@ -87,14 +93,17 @@ __all__ = [
     "collate_spikes",
     "gradcheck",
     "interop",
+    "judge",
     "losses",
     "release_memory",
+    "remedies",
     "rules",
     "signals",
     "solve",
+    "start_from_data",
 ]
 # Where each name is that is loaded when first asked for: of three kinds of network most programs need one.
-_MODULES = {"interop", "losses", "rules", "signals"}
+_MODULES = {"interop", "losses", "remedies", "rules", "signals"}
 _HOME = {
     name: f"adjsnn.{module}"
     for module, names in {
@@ -103,11 +112,13 @@ _HOME = {
         "coincidence": "coincidence_factor",
         "collate": "collate_spikes",
         "errors": "AdjsnnError ConfigurationError EventError GradientCheckError IntegrationError KernelCacheWarning "
-        "MissingPackageError NotKeptError StepTooLongWarning",
+        "MissingPackageError NotKeptError SilentWarning StepTooLongWarning",
         "gated.gates": "Gate RaisedCosineGate RectangularGate",
         "gated.membranes": "LIF NIF QIF Membrane",
         "gated.network": "GatedState GatedSynapseNetwork",
         "gated.solution": "CheckpointedSolution GatedSolution",
+        "gradcheck.foreign": "judge",
+        "gradcheck.verdict": "JudgeReport",
         "hybrid.backsolve": "Backsolve BacksolveWarning",
         "hybrid.continuous": "ContinuousAdjoint",
         "hybrid.forward": "ForwardSensitivity",
@@ -121,6 +132,7 @@ _HOME = {
         "lif.solution": "LIFSolution",
         "numerics.memory": "release_memory",
         "spikes": "SpikeTrains",
+        "starting": "start_from_data",
     }.items()
     for name in names.split()
 }

@@ -3,6 +3,11 @@
 Every message has three parts: what was seen, what was expected, and what to try.
 """
 
+import sys
+import warnings
+
+NOT_THE_USERS = ("adjsnn", "torch", "jaxtyping", "beartype")  # frames that no warning should point to
+
 
 class AdjsnnError(Exception):
     """Base of all errors raised by adjsnn.
@@ -58,5 +63,28 @@ class StepTooLongWarning(UserWarning):
     """
 
 
+class SilentWarning(UserWarning):
+    """A loss reads spikes where there were none in any sample: the gradient of all weights through them is exactly zero.
+
+    Training cannot leave such a state by itself. Told in the backward pass, once for each line that asks for it.
+    """
+
+
 class KernelCacheWarning(UserWarning):
     """Compiled loops could not be read from disk or kept there; they were compiled again, and results are not concerned."""
+
+
+def warn_of_silence(where: str) -> None:
+    """Tell the line of the user's program that asked for a gradient that there is none, and the remedies."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in NOT_THE_USERS:
+        frame = frame.f_back
+    warnings.warn_explicit(
+        f"{where} spiked in no sample, and the loss reads these spikes: the gradient through them is exactly zero; expected "
+        "spikes in some samples. Try: adjsnn.start_from_data(net, x) before training, adjsnn.remedies.wake after each step, or "
+        "adjsnn.remedies.voltage_gap added to the loss.",
+        SilentWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )

@@ -62,7 +62,7 @@ def spike_count(sol: SpikingSolution, layer: int = -1) -> Float[Tensor, "B N"]:
 
     For gated networks Σ|q|, the absolute charge released: differentiable. A full crossing of the active zone counts 1, a
     partial one its part (equation 1.4). The located spikes themselves, a whole number whose derivative is zero, are in
-    sol.spikes. For LIF networks it is that whole number, of one layer, and passes no gradient; `voltage_max` does.
+    sol.spikes. For LIF networks it is that whole number, of one layer, and passes no gradient; `surrogate_spike_count` does.
     """
     check_face(sol, "spike_count", SPIKING)
     return sol.spike_count(layer)
@@ -85,6 +85,82 @@ def voltage_max(sol: FirstSpikeSolution, layer: int = -1) -> Float[Tensor, "B N"
     """
     check_face(sol, "voltage_max", FIRST_SPIKE)
     return sol.voltage_max(layer)
+
+
+@untraced
+def surrogate_spike_count(sol: FirstSpikeSolution, layer: int = -1) -> Float[Tensor, "B N"]:
+    """A differentiable stand-in for the number of spikes of each LIF neuron, which has no derivative (2.20).
+
+    Σ_k (1 - t_k/t_end) over its spikes, the mean over the trial of the number of spikes so far; of a silent neuron
+    max v - v_th, below 0. It is a surrogate: a spike counts the less the later it comes. The derivative of the surrogate
+    itself is exact, through all spike times and the largest voltage, and is that of the count nowhere.
+
+    Args:
+        sol: the solution of a LIF network.
+        layer: its number; default the last.
+
+    Raises:
+        ConfigurationError: a solution by a rule on a clock, whose `spike_count` is differentiable, or a trial of 0 ms.
+    """
+    check_face(sol, "voltage_gap", FIRST_SPIKE)
+    if hasattr(type(sol), "weighted_spikes"):
+        raise ConfigurationError(
+            "the surrogate count of spikes on a clock", "a solution without a grid", "losses.spike_count, which has a gradient"
+        )
+    if not sol.t_end > 0.0:
+        raise ConfigurationError("a count over a trial of 0 ms", "a trial that lasts", "t_end=60.0")
+    spikes = sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))]
+    earliness = torch.where(spikes.idx >= 0, 1.0 - spikes.time / sol.t_end, 0.0)
+    silence = sol.voltage_gap(layer)
+    return torch.zeros_like(silence).scatter_add(1, spikes.idx.clamp(min=0), earliness.to(silence)) - silence
+
+
+@untraced
+def spike_count_cross_entropy(
+    sol: SpikingSolution, labels: Int[Tensor, " B"], *, scale: Number = 1.0, layer: int = -1
+) -> Float[Tensor, ""]:
+    """Mean over samples of -log softmax_label(scale · c), c the spikes of each neuron: the class by the most spikes.
+
+    For gated networks c is `spike_count`, the charge released, and the gradient exact. On a clock c is the count, with the
+    gradient of the rule. For event-exact LIF networks c is `surrogate_spike_count`, which decides otherwise than the count
+    where spikes come late: judge by `sol.layer_counts()`.
+
+    Args:
+        sol: the solution.
+        labels: class of each sample, one per neuron of the layer.
+        scale: how much a spike more counts.
+        layer: its number; default the last.
+
+    Raises:
+        ConfigurationError: labels of another number or outside the classes.
+    """
+    check_face(sol, "spike_count", SPIKING)
+    scale = positive("scale", scale, "a positive number", "scale=1.0")
+    surrogate = hasattr(type(sol), "voltage_gap") and not hasattr(type(sol), "weighted_spikes")
+    count = surrogate_spike_count(sol, layer) if surrogate else spike_count(sol, layer)  # pyright: ignore[reportArgumentType]
+    return torch.nn.functional.cross_entropy(scale * count, _classes(labels, count))
+
+
+@untraced
+def readout_max_cross_entropy(sol: ReadoutSolution, labels: Int[Tensor, " B"], *, scale: Number = 1.0) -> Float[Tensor, ""]:
+    """Mean over samples of -log softmax_label(scale · max_t o), the largest readout of each channel over the times sol.ts.
+
+    For gated networks and systems these are all times, and the gradient is that of the computed cost. A LIF network's readout
+    jumps at spikes and decays between: of it this is the largest of the values at `ts`, which is smaller than the largest of
+    all, and whose gradient does not see a spike pass one of these times. Take `ts` close beside tau_out.
+
+    Args:
+        sol: the solution; of a LIF network with n_out, solved with ts.
+        labels: class of each sample, one per channel.
+        scale: how much a difference of readouts counts.
+
+    Raises:
+        ConfigurationError: labels of another number or outside the classes, or no readout.
+    """
+    check_face(sol, "squared_errors", SOLUTIONS)
+    scale = positive("scale", scale, "a positive number", "scale=1.0")
+    largest = sol.readout.amax(0)
+    return torch.nn.functional.cross_entropy(scale * largest, _classes(labels, largest))
 
 
 @untraced
@@ -115,7 +191,6 @@ def first_spike_cross_entropy(
         ConfigurationError: labels of another number or outside the classes, or a τ_1 so short that exp(t_end/τ_1) overflows.
     """
     check_face(sol, "first_spike_times", FIRST_SPIKE)
-    labels = tensor("labels", labels, "the class of each sample, (B,)", "labels.long(), one per sample")
     tau0, alpha = positive("tau0", tau0), number("alpha", alpha)
     tau1 = TAU1 * max(1.0, sol.t_end / SHORT_TRIAL) if tau1 is None else positive("tau1", tau1)
     first = sol.first_spike_times(layer)
@@ -125,15 +200,8 @@ def first_spike_cross_entropy(
             f"a tau1 of about a tenth of the trial, {TAU1 / SHORT_TRIAL * sol.t_end:.3g} ms",
             "tau1=None",
         )
-    outside = labels.is_floating_point() or labels.is_complex() or bool(((labels < 0) | (labels >= first.shape[1])).any())
-    if labels.shape != first.shape[:1] or outside:
-        raise ConfigurationError(
-            f"labels of {labels.dtype} and shape {tuple(labels.shape)}",
-            f"({len(first)},) classes 0 … {first.shape[1] - 1}",
-            "labels.long(), one per sample",
-        )
     time = torch.where(first.isinf(), sol.t_end, first)
-    right = time.gather(1, labels.long()[:, None])[:, 0]
+    right = time.gather(1, _classes(labels, first)[:, None])[:, 0]
     return (right / tau0 + torch.logsumexp(-time / tau0, 1) + alpha * torch.expm1(right / tau1)).mean()
 
 
@@ -257,6 +325,23 @@ def local_errors(
         return torch.stack([0.5 * (y[first:] - wanted).square().sum() / y.shape[1] for y in read]).sum()
     error = torch.nn.functional.smooth_l1_loss
     return torch.stack([error(y[first:], wanted, reduction="sum") / y.shape[1] for y in read]).sum()
+
+
+def _classes(labels: object, scores: Tensor) -> Tensor:
+    """Labels (B,), int64, of scores (B, N).
+
+    Raises:
+        ConfigurationError: of another number, or outside the classes.
+    """
+    classes = tensor("labels", labels, "the class of each sample, (B,)", "labels.long(), one per sample")
+    outside = classes.is_floating_point() or classes.is_complex() or bool(((classes < 0) | (classes >= scores.shape[1])).any())
+    if classes.shape != scores.shape[:1] or outside:
+        raise ConfigurationError(
+            f"labels of {classes.dtype} and shape {tuple(classes.shape)}",
+            f"({len(scores)},) classes 0 … {scores.shape[1] - 1}",
+            "labels.long(), one per sample",
+        )
+    return classes.long().to(scores.device)
 
 
 def _columns(trains: SpikeTrains, sign: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -84,6 +84,10 @@ class FirstSpikeSolution(SpikingSolution, Protocol):
         """Largest voltage of each neuron."""
         ...
 
+    def voltage_gap(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """What it falls short of the threshold by; 0 for a neuron that spikes."""
+        ...
+
 
 class LocalSolution(Protocol):
     """A solution whose layers are each read by a fixed matrix."""

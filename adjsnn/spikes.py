@@ -29,7 +29,7 @@ from adjsnn.checks import (
 )
 from adjsnn.errors import ConfigurationError
 from adjsnn.grid import labels
-from adjsnn.trains_check import PADS, check_trains, event_columns, plain_event
+from adjsnn.trains_check import PADS, check_trains, event_columns, plain_event, skipped
 from adjsnn.untraced import untraced
 
 Event = tuple[float, int]
@@ -244,13 +244,17 @@ class SpikeTrains:
 
     @classmethod
     @untraced
-    def latency(cls, x: Tensor, t_max: Number, *, bias: Number | None = None) -> "SpikeTrains":
+    def latency(
+        cls, x: Tensor, t_max: Number, *, bias: Number | None = None, skip: Number | Tensor | None = None
+    ) -> "SpikeTrains":
         """One spike per neuron, at x · t_max: 0 spikes at once, 1 at the end. Differentiable in x.
 
         Args:
             x: (B, N), values in 0 … 1.
             t_max: time of the latest spike, ms.
             bias: time of the spike of one neuron more, the last, the same for all samples; None for none.
+            skip: a value below which there is no spike, or which inputs send none, (B, N), bool: `skip=pixels < 0.1` where
+                x is `1.0 - pixels`, so that bright ones spike early and dark ones not at all. Default: all spike.
 
         Raises:
             ConfigurationError: values outside 0 … 1, another shape, or t_max not finite.
@@ -268,11 +272,15 @@ class SpikeTrains:
             raise ConfigurationError(
                 f"t_max={t_max!r}, bias={bias!r}", "0 ≤ bias ≤ t_max, finite, in ms", "t_max=30.0, bias=0.0"
             )
-        time = x * t_max
+        silent = None if skip is None else skipped(skip, x)
+        time = x * t_max if silent is None else torch.where(silent, inf, x * t_max)
         if bias is not None:
             time = torch.cat([time, time.new_full((len(x), 1), bias)], 1)
-        time, idx = time.sort(dim=1, stable=True)
-        return cls(idx, time, time.shape[1], t_max)
+        neurons, (time, idx) = time.shape[1], time.sort(dim=1, stable=True)
+        if silent is not None:
+            width = int((time < inf).sum(1).max()) if len(time) else 0
+            time, idx = time[:, :width], torch.where(time < inf, idx, -1)[:, :width]
+        return cls(idx, time, neurons, t_max)
 
     @untraced
     def merge(self, other: "SpikeTrains") -> "SpikeTrains":

@@ -108,3 +108,19 @@ def plain_event(event: Any) -> tuple[float, int]:
     t, neuron = event
     t = t if type(t) is float else number("a spike time", t, "a time in ms")
     return t, neuron if type(neuron) is int else count("a neuron", neuron, 0)
+
+
+def skipped(skip: object, x: Tensor) -> Tensor:
+    """Which inputs (B, N) send no spike: those of x below a number, or those that are True.
+
+    Raises:
+        ConfigurationError: neither a number nor (B, N) of bool.
+    """
+    if isinstance(skip, (Tensor, np.ndarray)) and skip.ndim:
+        given = torch.as_tensor(skip, device=x.device)
+        if given.dtype != torch.bool or given.shape != x.shape:
+            raise ConfigurationError(
+                f"skip of {given.dtype} and shape {tuple(given.shape)}", f"a number, or {tuple(x.shape)} of bool", "x < 0.1"
+            )
+        return given
+    return x.detach() < number("skip", skip, "a value below which there is no spike", "skip=0.1")

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 import adjsnn
+from adjsnn.gradcheck import report, verdict
 from adjsnn.training.runs import processor
 
 HERE = Path(__file__).resolve().parent
@@ -167,23 +168,23 @@ def relative(found: Results, exact: Results) -> float | None:
     for name, value in found.items():
         if name.startswith("d_"):
             expected = exact[name][: len(value)] if value.ndim else exact[name]
-            distances.append(float(np.linalg.norm(value - expected) / (np.linalg.norm(expected) or 1.0)))
+            distances.append(report.relative(*(torch.as_tensor(np.asarray(x)) for x in (value, expected)), floor=0.0))
     return max(distances, default=None)
 
 
 def beside(found: Results, exact: Results) -> str:
     """What the forward run found, beside adjsnn's in float64."""
     if "counts" in found:
-        total, differ = int(found["counts"].sum()), int((found["counts"] != exact["counts"]).sum())
-        both = np.isfinite(found["first"]) & np.isfinite(exact["first"])
-        shift = np.abs(found["first"] - exact["first"])[both]
+        both = (found, exact)
+        first, counts = ([torch.as_tensor(np.asarray(x[key])) for x in both] for key in ("first", "counts"))
+        errors = verdict.spike_errors(first[0].unsqueeze(2), first[1].unsqueeze(2), *counts)
         told = (
-            f"{total} output spikes, adjsnn {int(exact['counts'].sum())}; another number in {differ} of {found['counts'].size} "
+            f"{errors.spikes} output spikes, adjsnn {errors.exact}; another number in {errors.miscounted} of {errors.neurons} "
             "neurons"
         )
-        if not len(shift):
+        if np.isnan(errors.median):
             return f"{told}; none spikes in both"
-        return f"{told}; first spikes off by {np.median(shift):.1g} ms (median), {shift.max():.1g} (largest)"
+        return f"{told}; first spikes off by {errors.median:.1g} ms (median), {errors.largest:.1g} (largest)"
     if "events" in found and found["events"].any():
         part = len(found["events"])
         total, ours = int(found["events"].sum()), int(exact["events"][:part].sum())

@@ -29,19 +29,30 @@ class AdaptiveNeuron(adjsnn.HybridSystem):
         return torch.where(fired, torch.stack([-58.0 + 0.0 * y[:, 0], y[:, 1] + self.b], 1), y)
 
 
-def main(iterations: int = 25) -> list[float]:
-    """Train, and return the loss, ms², of each iteration. It starts with spikes enough: one that is missing has no gradient."""
+def main(iterations: int = 120, close: float = 1e-3) -> list[float]:
+    """Train until the loss is below `close`, ms², and return that of each iteration; says why it ends.
+
+    It starts with spikes enough: one that is missing has no gradient.
+    """
     y0, ts = torch.tensor([[-70.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 60.0])
     options = {"y0": y0, "ts": ts, "method": "dopri5", "rtol": 1e-5, "atol": 1e-5}
     wanted = adjsnn.solve(AdaptiveNeuron(40.0, 3.0), None, **options).event_times[:, :3].detach()
     neuron = AdaptiveNeuron(50.0, 5.0)
-    optimizer, losses = torch.optim.Adam(neuron.parameters(), lr=1.0), []
-    for _ in range(iterations):
-        loss = (adjsnn.solve(neuron, None, **options).event_times[:, :3] - wanted).square().mean()
+    optimizer, losses, why = torch.optim.Adam(neuron.parameters(), lr=1.0), [], f"after {iterations} iterations"
+    for k in range(iterations):
+        found = adjsnn.solve(neuron, None, **options).event_times[:, :3]
+        if found.shape[1] < 3 or not bool(found.isfinite().all()):
+            why = f"in iteration {k}: of three spikes one is missing, and a spike that is missing has no gradient"
+            break
+        loss = (found - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        if losses[-1] < close:
+            why = f"in iteration {k}: the loss is below {close:g} ms²"
+            break
+    print("ended", why)
     print("drive and b:", [round(x.item(), 2) for x in neuron.parameters()], "of", [40.0, 3.0])
     return losses
 

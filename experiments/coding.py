@@ -148,10 +148,10 @@ class Coding(Experiment[C]):
         """Readout against target, and the raster of one trial."""
         figure = plotting.new_figure(7.0, 4.2)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.2, 1.3))
-        plotting.readout(top, sol, target)
+        plotting.readout(sol, target, axes=top)
         top.set_title("a held-out trial: readout against target", loc="left")
         top.set_xlabel("")
-        plotting.raster(bottom, sol, order=order)
+        plotting.raster(sol, order=order, axes=bottom)
         bottom.set_ylabel(order_label)
         return figure
 

@@ -91,6 +91,7 @@ def clock_tables(every: list[dict[str, dict[str, dict[str, float]]]]) -> str:
     return "\n\n".join(parts)
 
 
+@plotting.style()
 def draw_training(found: Mapping[str, Mapping[str, Found]]) -> plotting.Figure:
     """A row a task: what is reached through training, and the cosine of each rule through its own training."""
     figure = plotting.new_figure(7.0, 2.5 * len(found))
@@ -114,6 +115,7 @@ def draw_training(found: Mapping[str, Mapping[str, Found]]) -> plotting.Figure:
     return figure
 
 
+@plotting.style()
 def draw_slopes(found: Mapping[str, Mapping[str, Found]]) -> plotting.Figure:
     """A panel a task: cosine against the slope of the surrogate, at the start, middle and end of exact trainings."""
     figure = plotting.new_figure(3.3 * len(found), 2.8)

@@ -21,6 +21,7 @@ from comparison import FLAGS, RULES, TASKS, Config, Run, angles_of, collected, d
 
 import adjsnn
 from adjsnn.training.ranges import check_ranges
+from adjsnn.training.sweep import joined
 
 # isort: split
 import tyro  # after adjsnn.training, which says what to install
@@ -80,7 +81,7 @@ def on_clocks(run: Run, root: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    config = tyro.cli(Config, args=argv)
+    config = tyro.cli(Config, args=joined(sys.argv[1:] if argv is None else argv))
     root = config.runs / "compare_rules"
     try:
         check_ranges(config)

@@ -100,6 +100,10 @@ def moved(pictures: Tensor, shifts: Tensor) -> Tensor:
 
 class Digits(Experiment[Config]):
     config_type = Config
+    captions = {
+        "kernels": "The weights of each map of the convolution, from bright and from dark pixels.",
+        "wrong": "Held-out pictures that are told wrong.",
+    }
     columns = {
         "accuracy": Column("accuracy", ".4f"),
         "hidden_spikes": Column("spikes per hidden neuron", ".2f"),
@@ -176,7 +180,8 @@ class Digits(Experiment[Config]):
         answers = sol.first_spike_times().argmin(1)
         raster = plotting.new_figure(7.0, 3.6)
         axes = raster.subplots()
-        plotting.layers_raster(axes, {"input": data.x, "maps": sol.layer_spikes[0], "output": sol.layer_spikes[1]})
+        trains = {"input": data.x, "maps": sol.layer_spikes[0], "output": sol.layer_spikes[1]}
+        plotting.layers_raster(trains, axes=axes)
         axes.set_title(f"a held-out picture of a {int(data.labels[0])}; {int(answers[0])} fires first", loc="left")
         return {
             "kernels": draw_kernels(net.kernels(0).detach().cpu()),

@@ -178,6 +178,9 @@ C = TypeVar("C", bound=Fit)
 
 
 class FitNeuron(Experiment[C]):
+    captions = {
+        "held_out": "Spikes of the neuron and of its fit on held-out current.",
+    }
     columns = {
         "gamma": Column("Γ", ".3f"),
         "missing": Column("spikes missing", ".1%"),

@@ -45,6 +45,9 @@ class LIF(LIFConfig, Quick):
 
 
 class PredictiveCoding(Coding[C]):
+    captions = {
+        "weights": "Learnt weights against those of the known solution.",
+    }
     columns = {
         "cost": Column("cost / silent", ".4f"),
         "spikes_per_s": Column("spikes/s per neuron", ".1f"),
@@ -88,14 +91,15 @@ class PredictiveCoding(Coding[C]):
         w_in, _, w_out = weights_of(net)
         figure = plotting.new_figure(7.0, 5.4)
         top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1.2, 1.0, 1.3))
-        plotting.readout(top, sol, self.target(u))
+        plotting.readout(sol, self.target(u), axes=top)
         top.set_title("held-out signal: readout against target", loc="left")
         planar = len(w_out) == 2
         angle = torch.atan2(w_out[1], w_out[0]) if planar else w_out[0]
         neuron = int(w_in.norm(dim=1).argmax())
         external, recurrent = self.currents(net, sol, u, neuron)
-        plotting.balanced_currents(middle, sol.ts[:-1], external, recurrent, title=f"currents into neuron {neuron}")
-        plotting.raster(bottom, sol, order=torch.argsort(angle))
+        title = f"currents into neuron {neuron}"
+        plotting.balanced_currents(sol.ts[:-1], external, recurrent, title=title, axes=middle)
+        plotting.raster(sol, order=torch.argsort(angle), axes=bottom)
         bottom.set_ylabel("neuron, by direction of w_out" if planar else "neuron, by w_out")
         for axes in (top, middle):
             axes.set_xlabel("")
@@ -108,11 +112,11 @@ class PredictiveCoding(Coding[C]):
         off_diagonal = ~torch.eye(self.config.neurons, dtype=torch.bool)
         predicted = -w_in @ w_out
         plotting.learnt_against_predicted(
-            left, w_rec[off_diagonal], predicted[off_diagonal], "learnt $W_{rec}$ (off-diagonal)", "$-W_{in} W_{out}$"
+            w_rec[off_diagonal], predicted[off_diagonal], "learnt $W_{rec}$ (off-diagonal)", "$-W_{in} W_{out}$", axes=left
         )
         scale = w_out.norm() / w_in.norm()
         plotting.learnt_against_predicted(
-            right, w_out, w_in.T * scale, "learnt $W_{out}$", rf"$W_{{in}}^T$ scaled by {float(scale):.2g}"
+            w_out, w_in.T * scale, "learnt $W_{out}$", rf"$W_{{in}}^T$ scaled by {float(scale):.2g}", axes=right
         )
         return figure
 

@@ -32,6 +32,7 @@ class Config:
     """a page of results to put table and figure into"""
 
 
+@plotting.style()
 def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(Config, args=argv)
     try:

@@ -83,6 +83,10 @@ def make_trials(config: Config, cases: Tensor, generator: torch.Generator | None
 
 class TemporalXor(Experiment[Config]):
     config_type = Config
+    captions = {
+        "cases": "The four cases of the task, spikes from input to output; the neuron that spikes first answers.",
+        "answers": "First spikes of both output neurons on held-out trials.",
+    }
     columns = {
         "accuracy": Column("accuracy", ".4f"),
         "four_cases": Column("accuracy without jitter", ".2f"),
@@ -168,7 +172,7 @@ class TemporalXor(Experiment[Config]):
         cases = plotting.new_figure(9.0, 2.8)
         for k, axes in enumerate(cases.subplots(1, 4, sharey=True)):
             trains = {"input": self.four.x, "hidden": sol.layer_spikes[0], "output": sol.layer_spikes[1]}
-            plotting.layers_raster(axes, trains, sample=k)
+            plotting.layers_raster(trains, sample=k, axes=axes)
             times = first[k][first[k].isfinite()]
             last = max(last, float(times.max()) if len(times) else 0.0)
             inputs = ", ".join("late" if late else "early" for late in CASES[k])

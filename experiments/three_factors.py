@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         about = {"config": {name: str(x) if isinstance(x, Path) else x for name, x in asdict(config).items()}, **versions()}
         (root / "numbers.json").write_text(json.dumps({"about": about, "numbers": numbers}, indent=1) + "\n")
-        draw(curves, config).savefig(path.with_suffix(".png"))
+        draw(curves, config).savefig(path.with_suffix(".png"), dpi=160)
         path.write_text(page(numbers, path.with_suffix(".png").name, config))
     except (adjsnn.AdjsnnError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

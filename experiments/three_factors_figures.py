@@ -10,6 +10,7 @@ from adjsnn import plotting
 from adjsnn.plotting import COLOURS, INK, Axes, Figure
 
 
+@plotting.style()
 def draw(curves: dict[str, Any], config: Config) -> Figure:
     figure = plotting.new_figure(10.0, 6.2)
     panels = figure.subplots(2, 3)

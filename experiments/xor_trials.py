@@ -134,7 +134,7 @@ def draw_classes(sol: Any, trials: Trials, dt: float) -> Figure:
         top.set_title(title, loc="left", fontsize=8)
         middle.plot(ts, trials.target[:, k, 0].numpy(), color=plotting.INK, lw=1.8, alpha=0.35, label="target")
         middle.plot(ts, sol.readout[:, k, 0].detach().cpu().numpy(), color=plotting.COLOURS[0], lw=1.0, label="readout")
-        plotting.raster(bottom, sol, sample=k)
+        plotting.raster(sol, sample=k, axes=bottom)
         bottom.set_title("", loc="left")
         bottom.set_ylabel("neuron" if k == 0 else "")
     rows[0, 0].set_ylabel("input")
@@ -150,6 +150,9 @@ C = TypeVar("C", bound=TaskConfig)
 class DelayedXor(Experiment[C]):
     """The task. A family gives a network, `solve`, and of a solution `means`, the cost of `each` sample and a `price`."""
 
+    captions = {
+        "trials": "One trial of each kind: input, readout against target, and spikes.",
+    }
     columns = {
         "accuracy": Column("accuracy", ".4f"),
         "accuracy_3x": Column("accuracy, longest delay x 3", ".4f"),

@@ -22,6 +22,7 @@ neurons spiked.
 import math
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
@@ -43,6 +44,7 @@ RADIUS, EYE = 0.5, 0.1
 TRAIN, HELD_OUT = 5000, 1000
 SHORTEST, LONGEST = 1.0, 100.0  # bounds of time constants, ms
 Constant = Annotated[float, Range(SHORTEST, LONGEST)]
+wake = partial(adjsnn.remedies.wake, reduce=mean_over_processes)
 
 
 @dataclass(frozen=True)
@@ -130,19 +132,6 @@ def encode(points: Tensor, span: float) -> adjsnn.SpikeTrains:
     return adjsnn.SpikeTrains(idx, times, 5, span)
 
 
-@torch.no_grad()
-def wake(net: adjsnn.LIFNetwork, sol: adjsnn.LIFSolution, labels: Tensor, rise: float) -> None:
-    """Where an output neuron is silent though its own class is shown, raise its weights from hidden neurons that did spike.
-
-    A weight rises by `rise` times the share of such points in which its hidden neuron spiked.
-    """
-    first = sol.first_spike_times()
-    silent = (first.isinf() & one_hot(labels, first.shape[1]).bool()).to(net.w_in[-1])
-    spiked = (sol.spike_counts(0) > 0).to(silent)
-    shares = mean_over_processes(torch.cat([silent.T @ spiked, silent.sum(0)[:, None]], 1))
-    net.w_in[-1].add_(rise * shares[:, :-1] / shares[:, -1:].clamp(min=1e-9))
-
-
 def scores_of(sol: adjsnn.LIFSolution, answer: str) -> Tensor:
     """What is largest for the class that is answered, (S, 3): minus first spike times, or integrals of the readout."""
     if answer == "first_spike":
@@ -190,6 +179,9 @@ def draw_margins(axes: Axes, labels: Tensor, scores: Tensor, config: Config) -> 
 
 class YinYang(Experiment[Config]):
     config_type = Config
+    captions = {
+        "decision_map": "The answer for every point of the disc, and how far the right one is ahead of the others.",
+    }
     columns = {
         "accuracy": Column("accuracy", ".4f"),
         "hidden_spikes": Column("spikes per hidden neuron", ".2f"),
@@ -294,7 +286,8 @@ class YinYang(Experiment[Config]):
 
         raster = plotting.new_figure(7.0, 3.6)
         axes = raster.subplots()
-        plotting.layers_raster(axes, {"input": held_out.x, **dict(zip(("hidden", "output"), sol.layer_spikes, strict=False))})
+        trains = {"input": held_out.x, **dict(zip(("hidden", "output"), sol.layer_spikes, strict=False))}
+        plotting.layers_raster(trains, axes=axes)
         (x, y), name, answer = held_out.points[0].tolist(), CLASSES[int(held_out.labels[0])], CLASSES[int(scores[0].argmax())]
         said = f"read as {answer}"
         if config.answer == "first_spike":

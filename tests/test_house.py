@@ -16,7 +16,20 @@ GROUND = {
     "shapes", "signals", "solutions", "spikes", "trains_check", "untraced",
 }  # fmt: skip
 FAMILIES = {"gated", "lif", "hybrid"}
-ABOVE = ("charge_form", "losses", "solve", "rules", "gradcheck", "plotting", "interop", "training", "doctor", "__main__")
+ABOVE = (
+    "charge_form",
+    "losses",
+    "remedies",
+    "solve",
+    "starting",
+    "rules",
+    "gradcheck",
+    "plotting",
+    "interop",
+    "training",
+    "doctor",
+    "__main__",
+)
 BODIES = ("cpu", "cuda")
 # What stands once, and loops for a GPU take from those for the CPU: the mathematics of a neuron, which numba compiles for
 # either machine, the form of a Runge–Kutta method, and which networks are covered.

@@ -35,6 +35,12 @@ def solve_lif(**options):
     return adjsnn.solve(lif(), options.pop("inputs", X), **options)
 
 
+def judge(**options):
+    net = lif(bias=1.5)
+    given = {"network": net, "inputs": X, "parameters": {"w_in.0": net.w_in[0]}, "t_end": 60.0} | options
+    return adjsnn.judge(lambda x: adjsnn.solve(net, x, t_end=60.0).first_spike_times(), loss=torch.sum, **given)
+
+
 def _options(function, *more):
     return [name for name in inspect.signature(function).parameters if name not in ("self", "system")] + list(more)
 
@@ -55,6 +61,7 @@ CALLS = {
     "forward sensitivities": (adjsnn.ForwardSensitivity, _options(adjsnn.ForwardSensitivity)),
     "initial state, gated": (gated().initial_state, ["batch"]),
     "initial state, LIF": (lif().initial_state, ["batch"]),
+    "judge": (judge, ["network", "inputs", "parameters", "t_end", "entries", "seed"]),
     "projection, gated": (gated().project_, ["tau_min"]),
     "projection, LIF": (lif().project_, ["tau_min", "tau_max", "margin"]),
 }

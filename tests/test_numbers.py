@@ -139,12 +139,12 @@ ENTRIES = {
     "new_figure": (lambda x: plotting.new_figure(x, 2.0).get_figwidth(), 4.0),
     "plotting window": (
         lambda x: plotting.balanced_currents(
-            plotting.new_figure(3.0, 2.0).subplots(), torch.arange(8.0), torch.arange(8.0).sin(), torch.arange(8.0), window=x
-        ),
+            torch.arange(8.0), torch.arange(8.0).sin(), torch.arange(8.0), window=x
+        ).get_title(loc="left"),
         2.0,
     ),
     "plotting sample": (
-        lambda x: plotting.layers_raster(plotting.new_figure(3.0, 2.0).subplots(), {"a": TRAINS}, sample=x),
+        lambda x: plotting.layers_raster({"a": TRAINS}, sample=x).get_xlim(),
         1,
     ),
 }  # fmt: skip

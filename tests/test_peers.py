@@ -87,6 +87,18 @@ def test_a_failure_becomes_a_row(tmp_path, monkeypatch):
     assert lines[-2].endswith("| - | ValueError: no such thing |")
 
 
+def test_what_is_off_is_told_as_the_judge_finds_it():
+    inf = np.inf
+    exact = {"first": np.array([[1.0, 2.0, inf]]), "counts": np.array([[2, 1, 0]]), "d_w": np.array([3.0, 4.0])}
+    found = {"first": np.array([[1.5, inf, 4.0]], np.float32), "counts": np.array([[2, 0, 1]]), "d_w": np.array([3.0, 4.5])}
+    told = "3 output spikes, adjsnn 3; another number in 2 of 3 neurons; first spikes off by 0.5 ms (median), 0.5 (largest)"
+    assert peers.beside(found, exact) == told
+    assert peers.relative(found, exact) == pytest.approx(0.1)
+    assert peers.relative({"d_w": np.array(1.0)}, {"d_w": np.array(0.0)}) == 1.0
+    silent = {"first": np.full((1, 3), inf), "counts": np.zeros((1, 3), bool)}
+    assert peers.beside(silent, exact) == "0 output spikes, adjsnn 3; another number in 2 of 3 neurons; none spikes in both"
+
+
 def test_arguments(capsys):
     with pytest.raises(SystemExit) as left:
         peers.main(["--help"])

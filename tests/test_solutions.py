@@ -84,10 +84,8 @@ def test_losses_take_a_third_kind():
 
 def test_figures_take_a_third_kind():
     sol = clockwork()
-    figure = plotting.new_figure(4.0, 3.0)
-    plotting.readout(figure.subplots(), sol, torch.zeros(7, 2, 1))
-    axes = plotting.new_figure(4.0, 3.0).subplots()
-    plotting.raster(axes, sol)
+    plotting.readout(sol, torch.zeros(7, 2, 1))
+    axes = plotting.raster(sol)
     times = np.concatenate([points.get_offsets()[:, 0] for points in axes.collections])
     assert sorted(times.tolist()) == [10.0, 20.0, 30.0]
     events = plotting.event_diagnostics(sol)

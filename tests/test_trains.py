@@ -392,3 +392,18 @@ def test_times_that_moved_past_each_other_are_put_in_order_with_their_gradients(
     assert torch.equal(found[0, :2], expected[0, [1, 0]])
     assert torch.equal(found[1], expected[1, [1, 2, 0]])
     assert torch.equal(sol.voltage_max(), sorted_sol.voltage_max())
+
+
+def test_latency_without_spikes_of_some_inputs():
+    x = torch.tensor([[0.0, 0.5, 0.05], [0.02, 0.03, 0.01]], dtype=torch.float64, requires_grad=True)
+    trains = SpikeTrains.latency(x, 20.0, skip=0.04)
+    assert trains.to_list() == [[(1.0, 2), (10.0, 1)], []]
+    assert trains.n_neurons == 3
+    trains.time[trains.idx >= 0].sum().backward()
+    assert torch.equal(x.grad, torch.tensor([[0.0, 20.0, 20.0], [0.0, 0.0, 0.0]], dtype=torch.float64))
+    masked = SpikeTrains.latency(1.0 - x.detach(), 20.0, bias=3.0, skip=x < 0.04)
+    assert masked.to_list() == [[(3.0, 3), (10.0, 1), (19.0, 2)], [(3.0, 3)]]
+    assert torch.equal(SpikeTrains.latency(x, 20.0, skip=0.0).time, SpikeTrains.latency(x, 20.0).time)
+    for wrong in (x.detach(), x[:, :2] < 0.1, "dark", float("nan")):
+        with pytest.raises(ConfigurationError, match="skip"):
+            SpikeTrains.latency(x, 20.0, skip=wrong)

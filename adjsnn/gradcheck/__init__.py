@@ -13,8 +13,10 @@ from adjsnn.gradcheck.check import gradcheck
 from adjsnn.gradcheck.report import GradcheckReport, GradcheckRow
 
 if TYPE_CHECKING:
+    from adjsnn.gradcheck.foreign import judge
     from adjsnn.gradcheck.orders import Convergence, convergence
     from adjsnn.gradcheck.threshold import ThresholdBracket, threshold_bracket
+    from adjsnn.gradcheck.verdict import JudgeReport, JudgeRow, SpikeErrors
     from adjsnn.gradcheck.yardstick import AngleReport, AngleRow, angle
 
 __all__ = [
@@ -23,10 +25,14 @@ __all__ = [
     "Convergence",
     "GradcheckReport",
     "GradcheckRow",
+    "JudgeReport",
+    "JudgeRow",
+    "SpikeErrors",
     "ThresholdBracket",
     "angle",
     "convergence",
     "gradcheck",
+    "judge",
     "threshold_bracket",
 ]
 # No module here has the name of something that is loaded from it: once loaded it would stand in its place.
@@ -34,6 +40,10 @@ _HOME = {
     "AngleReport": "yardstick",
     "AngleRow": "yardstick",
     "angle": "yardstick",
+    "JudgeReport": "verdict",
+    "JudgeRow": "verdict",
+    "SpikeErrors": "verdict",
+    "judge": "foreign",
     "Convergence": "orders",
     "convergence": "orders",
     "ThresholdBracket": "threshold",

@@ -1,7 +1,7 @@
 """Float64 leaves of everything differentiable in a solve, and the loss as a function of them."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -98,10 +98,8 @@ class Probe:
         A gradient that is zero throughout gives no hint where to look, so it is judged along a random direction too.
         """
         flat = gradient.flatten()
-        chosen = [int(flat.abs().argmax())]
-        chosen += torch.randperm(len(flat), generator=generator)[: entries - 1].tolist()
         size = max(floor, float(flat.abs().max()))
-        slopes = {k: self._slope(name, _unit(flat, k), size) for k in dict.fromkeys(chosen)}
+        slopes = {k: self._slope(name, unit(flat, k), size) for k in entries_to_probe(flat, entries, generator)}
         judged = {k: slope for k, slope in slopes.items() if slope is not None}
         skipped = len(slopes) - len(judged)
         if not judged:
@@ -115,40 +113,74 @@ class Probe:
         return error, len(judged), skipped
 
     def _slope(self, name: str, direction: Tensor, size: float) -> float | None:
-        """Fourth-order central difference along a direction, once two steps ten times apart agree on it.
+        def run() -> tuple[Tensor, Tensor | None]:
+            value, sol = self.solve(self.judged)
+            return value, self._branches(sol)
 
-        They have to agree to CONSISTENT times `size` or times their own size. None where none do, or spikes move to other
-        steps, or a perturbed value is none that `solve` can solve, however small the perturbation.
-        """
-        previous = None
-        with torch.no_grad():
-            flat = self.leaves[name].view(-1)
-            original = flat.clone()
-            for step in STEPS:
-                h = step * max(1.0, float((original * direction).abs().max()))
-                values, grids = [], []
+        leaf = self.leaves[name]
+        largest = float((leaf.detach().flatten() * direction).abs().max())
+        return slope_along(run, leaf, direction, size, scale=max(1.0, largest))
+
+
+def slope_along(
+    run: Callable[[], tuple[Tensor, Tensor | None]],
+    leaf: Tensor,
+    direction: Tensor,
+    size: float,
+    *,
+    scale: float,
+    steps: Sequence[float] = STEPS,
+    consistent: float = CONSISTENT,
+) -> float | None:
+    """Fourth-order central difference along a direction, once two consecutive steps agree on it.
+
+    They have to agree to `consistent` times `size` or times their own size. None where none do, or a perturbed value is on
+    another smooth piece, or is none that can be run, however small the perturbation.
+
+    Args:
+        run: one number, and which smooth piece of the program it was computed on.
+        leaf: what is perturbed in place, and put back.
+        direction: as many entries as the leaf.
+        size: of the largest gradient.
+        scale: what steps are relative to.
+        steps: from long to short.
+        consistent: share of `size`.
+    """
+    previous = None
+    with torch.no_grad():
+        original, along = leaf.clone(), direction.view(leaf.shape)
+        for h in (scale * step for step in steps):
+            values, grids = [], []
+            try:
                 for shift in (-2, -1, 1, 2):
-                    flat.copy_(original + shift * h * direction)
-                    try:
-                        value, sol = self.solve(self.judged)
-                    except (ConfigurationError, IntegrationError, EventError):
-                        break  # a delay below zero, input spikes out of order, an upstroke that runs away in a held step
+                    leaf.copy_(original + shift * h * along)
+                    value, grid = run()
                     values.append(float(value))
-                    grids.append(self._branches(sol))
-                flat.copy_(original)
-                if len(values) < 4 or not all(grid is None or torch.equal(grids[0], grid) for grid in grids[1:]):
-                    previous = None
-                    continue
-                # Differences first: exactly 0 where the loss does not depend on the entry.
-                slope = (values[0] - values[3] + 8 * (values[2] - values[1])) / (12 * h)
-                # The quotient's own size counts too: a gradient that is wrongly 0 must not set the scale it is judged by.
-                if previous is not None and abs(slope - previous) <= CONSISTENT * max(size, abs(slope)):
-                    return slope
-                previous = slope
-        return None
+                    grids.append(grid)
+            except (ConfigurationError, IntegrationError, EventError):
+                pass  # a delay below zero, input spikes out of order, an upstroke that runs away in a held step
+            finally:
+                leaf.copy_(original)
+            if len(values) < 4 or not all(grid is None or torch.equal(grids[0], grid) for grid in grids[1:]):
+                previous = None
+                continue
+            # Differences first: exactly 0 where the loss does not depend on the entry.
+            slope = (values[0] - values[3] + 8 * (values[2] - values[1])) / (12 * h)
+            # The quotient's own size counts too: a gradient that is wrongly 0 must not set the scale it is judged by.
+            if previous is not None and abs(slope - previous) <= consistent * max(size, abs(slope)):
+                return slope
+            previous = slope
+    return None
 
 
-def _unit(like: Tensor, entry: int) -> Tensor:
+def entries_to_probe(flat: Tensor, entries: int, generator: torch.Generator) -> list[int]:
+    """The entry of the largest gradient, and random others."""
+    chosen = [int(flat.abs().argmax()), *torch.randperm(len(flat), generator=generator)[: entries - 1].tolist()]
+    return list(dict.fromkeys(chosen))
+
+
+def unit(like: Tensor, entry: int) -> Tensor:
+    """The direction of one entry."""
     direction = torch.zeros_like(like)
     direction[entry] = 1.0
     return direction

@@ -141,7 +141,7 @@ def angle(
         return solve(net, inputs, adjoint=adjoint, **options, **given)
 
     exact = solved(DiscreteAdjoint() if gated else EventAdjoint(), gated)
-    value, g = _judged(exact, loss, leaves)
+    value, g = valued(exact, loss, leaves)
     if not any(bool(x.any()) for x in g.values()):
         raise ConfigurationError(
             "a loss without exact gradient", "one of spike times, voltages or the readout", "losses.van_rossum"
@@ -149,7 +149,7 @@ def angle(
     rows, found, miscounted = list[AngleRow](), dict[str, float](), dict[str, float]()
     for name, rule in named.items():
         sol = solved(rule, gated or has_clock(lif_adjoint(rule)))
-        found[name], r = _judged(sol, loss, leaves)
+        found[name], r = valued(sol, loss, leaves)
         miscounted[name] = share_miscounted(sol, exact)
         whole, of_exact = (torch.cat([x.flatten() for x in y.values()]) for y in (r, g))
         rows += [compared(name, parameter, r[parameter], g[parameter]) for parameter in leaves]
@@ -185,7 +185,8 @@ def _named(rules: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def _judged(sol: Any, loss: Callable[[Any], Tensor], leaves: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+def valued(sol: Any, loss: Callable[[Any], Tensor], leaves: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+    """The loss of a solution, and its gradients."""
     value = loss(sol)
     if not isinstance(value, Tensor) or value.dim():
         raise ConfigurationError(f"a loss of type {type(value).__name__}", "a tensor, one number", "loss.sum() or loss.mean()")

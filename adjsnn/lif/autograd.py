@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adjsnn.errors import warn_of_silence
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun
 from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, four, state_of
 from adjsnn.lif.problem import LIFProblem
@@ -70,6 +71,7 @@ class _Attached(FirstOrder):
 def _backward(ctx, *cotangents):
     time, drive, *flat = ctx.saved_tensors
     trial, layers, needs = ctx.trial, _layers(flat), ctx.needs_input_grad[5:]
+    _tell_silence(trial, cotangents)
     gradients: list[Tensor | None] = [None] * len(flat)
     first_layer = any(ctx.needs_input_grad[3:5])  # the input spikes and the drive reach the first layer
     lowest = 0 if first_layer else _first(needs) // WIDTH
@@ -92,6 +94,16 @@ def _backward(ctx, *cotangents):
         above = layer_gradients.time
     d_time = above.to(time) if ctx.needs_input_grad[3] and above is not None else None
     return None, None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
+
+
+def _tell_silence(trial: LIFTrial, cotangents: Sequence[Tensor | None]) -> None:
+    """Warn where a loss reads spikes of a layer that has none, and no voltages that have a gradient without: those of neurons
+    that receive spikes."""
+    spikes = {k: len(c) for k, c in enumerate(cotangents[::OUT]) if c is not None}  # of the layers that are read
+    if not spikes or spikes[max(spikes)] or any(k == 0 or spikes.get(k - 1) for k in trial.voltages_read):
+        return
+    if all(c is None for k, c in enumerate(cotangents) if k % OUT):
+        warn_of_silence(f"layer {max(spikes)} of a LIF network")
 
 
 def _first(needs: Sequence[bool]) -> int:

@@ -170,6 +170,10 @@ class ClockedSolution:
         k, run = index("layer", layer, len(self._runs)), self._run(layer)
         return torch.where(spiking(run).any(0), self._layers[k].v_th, run.peak.amax(0))
 
+    def voltage_gap(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """v_th - max v of each neuron that is silent, and 0 of one that spikes; differentiable, by v_th too."""
+        return self._layers[index("layer", layer, len(self._runs))].v_th - self.voltage_max(layer)
+
     @untraced
     def layer_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:
         """Mean dv/dt of the step that ends at each spike, of a threshold that moves relative to it, 1/ms, in no order."""

@@ -61,4 +61,5 @@ class LIFProblem:
             _ran=self.ran,
             _drive=self.drive,
             _structures=trial.structures,
+            _voltages_read=trial.voltages_read,
         )

@@ -23,6 +23,7 @@ class LIFTrial(NamedTuple):
         no_drive: (0, 0, 0), that of the other layers.
         no_edges: (0,), likewise.
         structures: of each layer that is generalised, None of the others.
+        voltages_read: layers whose voltages something has read from the solution: gradients that need no spike.
     """
 
     first: Tensor
@@ -35,6 +36,7 @@ class LIFTrial(NamedTuple):
     no_drive: Tensor
     no_edges: Tensor
     structures: tuple[Structure | None, ...]
+    voltages_read: list[int]
 
     def of_layer(self, layer: int, drive: Tensor | None) -> Trial:
         """What a layer is solved over; the drive is that of the first."""

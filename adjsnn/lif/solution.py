@@ -98,6 +98,7 @@ class LIFSolution:
     _ran: Ran = field(repr=False)
     _drive: Drive | None = field(repr=False, default=None)
     _structures: Sequence[Structure | None] = field(repr=False, default=())
+    _voltages_read: list[int] = field(repr=False, default_factory=list)
     _seal: Seal = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -259,11 +260,16 @@ class LIFSolution:
         Of generalised layers, (6.5), it is searched neuron by neuron in Python, of those that are silent.
         """
         k = self._number(layer)
+        self._voltages_read.append(k)
         drive, own, start = self._drive if k == 0 else None, self._structures[k], self._y0[k]
         if own is not None:
             return glif.voltage_max(self._layers[k], own, self._fed_by(k), self._result(k), start, self.t_end, drive)
         assert isinstance(start, LIFState)
         return voltage_max(self._layers[k], self._fed_by(k), self._result(k), start, self.t_end, drive)
+
+    def voltage_gap(self, layer: int = -1) -> Float[Tensor, "B N"]:
+        """v_th - max v of each neuron that is silent, and 0 of one that spikes; differentiable, by v_th too."""
+        return self._layers[self._number(layer)].v_th - self.voltage_max(layer)
 
     @untraced
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:
@@ -274,6 +280,7 @@ class LIFSolution:
                 one without leak, with factors at spikes, or whose reset leaves out a moving threshold.
         """
         k = self._number(layer)
+        self._voltages_read.append(k)
         if bool((self._layers[k].refractory != 0.0).any()):
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"

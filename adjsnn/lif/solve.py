@@ -121,7 +121,7 @@ def solve_lif(
     y0 = [state._make(map(kept, state)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
     probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
-    trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges, structures)
+    trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges, structures, [])
     return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran, step))
 
 

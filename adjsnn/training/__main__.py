@@ -4,12 +4,15 @@ python -m adjsnn.training sweep experiments/predictive_coding.py --seeds 5      
 python -m adjsnn.training sweep experiments/predictive_coding.py --grid activity-cost=0.01,0.03
 python -m adjsnn.training sweep experiments/... --executor dask --address tcp://...   on the workers of a Dask scheduler
 python -m adjsnn.training resume runs/sweeps/...                                 go on with a sweep that was stopped
+python -m adjsnn.training finish runs/predictive_coding/...                  judge and report a run as it is
 python -m adjsnn.training compare runs/predictive_coding                         mean ± sd, and curves
 python -m adjsnn.training results runs/sweeps/... --page experiments/RESULTS.md  into a page of results
 python -m adjsnn.training report runs/predictive_coding/...                      report.html again
 """
 
+import shlex
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +21,13 @@ from typing import Annotated
 
 import tyro
 
-from adjsnn.errors import AdjsnnError
+from adjsnn.errors import AdjsnnError, ConfigurationError
 from adjsnn.training.compare import compare
 from adjsnn.training.executors import Where
+from adjsnn.training.files import read_about
 from adjsnn.training.report import write_report
 from adjsnn.training.results import record
-from adjsnn.training.sweep import Sweep, resume, sweep
+from adjsnn.training.sweep import Sweep, joined, resume, sweep
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,13 @@ class Resume(Where):
 
     sweep: tyro.conf.Positional[Path]
     """its folder"""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Judge the best network that a run has found on held-out trials, and report it, also of a run that was stopped."""
+
+    run: tyro.conf.Positional[Path]
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class Report:
 Command = (
     Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
+    | Annotated[Finish, tyro.conf.subcommand("finish")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Results, tyro.conf.subcommand("results")]
     | Annotated[Report, tyro.conf.subcommand("report")]
@@ -72,7 +84,8 @@ Command = (
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training") -> int:
-    command = tyro.cli(Command, args=argv, prog=prog, description=__doc__)  # type: ignore[arg-type]
+    arguments = joined(sys.argv[1:] if argv is None else argv)
+    command = tyro.cli(Command, args=arguments, prog=prog, description=__doc__)  # type: ignore[arg-type]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         match command:
@@ -80,6 +93,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training")
                 return sweep(command)
             case Resume():
                 return resume(command.sweep, command)
+            case Finish():
+                return finish(command.run)
             case Compare():
                 compare(command.runs, command.figure)
             case Results():
@@ -91,6 +106,23 @@ def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training")
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def finish(run: Path) -> int:
+    """Have the script of a run finish it.
+
+    Returns:
+        exit status of the script.
+
+    Raises:
+        ConfigurationError: no run folder, or its script is not here.
+    """
+    program, script, *_ = shlex.split(read_about(run)["command"])
+    if not Path(script).is_file():
+        raise ConfigurationError(
+            f"{script} of {run}: no such file here", f"the script that made the run, {program} {script}", "its folder, by cd"
+        )
+    return subprocess.run([sys.executable, script, "--finish", str(run)], check=False).returncode
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -169,8 +169,11 @@ def save_figure(figure: "Figure", path: Path) -> None:
         ConfigurationError: a format that cannot be written.
         OSError: a place that cannot be written to.
     """
+    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
+
     try:
-        figure.savefig(path)
+        with plotting.style():
+            figure.savefig(path)
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}", "a picture", f"{path.with_suffix('.png')}") from error
 
@@ -187,6 +190,13 @@ def draw(groups: Sequence[Group], names: Sequence[str]) -> "Figure":
             leave_out(run.path / "metrics.csv", error)
     names = [name for name in names if name != "seconds" and all(name in columns for columns in metrics.values())][:4]
     names = names or ["train_cost"]
+    with plotting.style():
+        return _drawn(groups, names, metrics)
+
+
+def _drawn(groups: Sequence[Group], names: Sequence[str], metrics: Mapping[Path, dict[str, list[float]]]) -> "Figure":
+    from adjsnn import plotting  # noqa: PLC0415  as above
+
     figure = plotting.new_figure(3.2 * len(names), 2.8)
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         positive = all(min(columns[name]) > 0.0 for columns in metrics.values())

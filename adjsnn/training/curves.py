@@ -19,6 +19,13 @@ def draw(groups: Mapping[str, Sequence[Curve]]) -> "Figure":
     """
     from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
 
+    with plotting.style():
+        return _drawn(groups)
+
+
+def _drawn(groups: Mapping[str, Sequence[Curve]]) -> "Figure":
+    from adjsnn import plotting  # noqa: PLC0415  as above
+
     several = len(groups) > 1
     figure = plotting.new_figure(5.4 if several else 4.2, 3.0 + 0.2 * len(groups) * several)
     axes = figure.subplots()

@@ -22,7 +22,7 @@ from uuid import uuid4
 from adjsnn.errors import ConfigurationError
 from adjsnn.interop.units import package
 from adjsnn.training.compare import leave_out
-from adjsnn.training.files import checkpoints, lost_files, read_about
+from adjsnn.training.files import checkpoints, lost_files, read_about, read_summary
 from adjsnn.training.runs import TOGETHER
 from adjsnn.training.stopping import PARENT
 
@@ -211,7 +211,8 @@ class Job:
     def command(self, runs: dict[tuple[str, ...], Path]) -> list[str]:
         """What begins the run or goes on with it, given the run folders of the sweep; nothing if it is finished and whole."""
         run = runs.get(tuple(self.arguments))
-        if run is not None and (run / "summary.json").exists() and not lost_files(run):
+        whole = run is not None and (run / "summary.json").exists() and not lost_files(run)
+        if run is not None and whole and not read_summary(run).get("stopped"):
             return []
         saved = run is not None and checkpoints(run)
         return [sys.executable, self.script, *(["--resume", str(run)] if saved else self.arguments)]

@@ -64,6 +64,8 @@ class TrainingConfig:
     """where run folders are made"""
     resume: Path | None = None
     """a run folder to go on with from its last checkpoint; no other flag is needed or allowed"""
+    finish: Path | None = None
+    """a run folder whose best network so far is judged and reported as it is, without further steps; likewise"""
 
     def settled(self) -> Self:
         """The configuration that is meant: for flags that stand for several others. Default: itself."""
@@ -124,6 +126,7 @@ class Experiment(ABC, Generic[C]):
     Attributes:
         config_type: its configuration, a frozen dataclass derived from TrainingConfig.
         columns: numbers of `evaluate("held_out")`, `summary` and `seconds` that tables show, in order; default all.
+        captions: a sentence for each of its `figures` and `curves` in the report, by their names.
         adjoints: adjoints and learning rules by the names that its configuration has for them; one that needs a cost of its own
             is an entry of a subclass.
         config: the configuration.
@@ -133,6 +136,7 @@ class Experiment(ABC, Generic[C]):
 
     config_type: ClassVar[type[TrainingConfig]] = TrainingConfig
     columns: ClassVar[Mapping[str, Column]] = {}
+    captions: ClassVar[Mapping[str, str]] = {}
     adjoints: ClassVar[Known] = BY_NAME
 
     def __init__(self, config: C) -> None:

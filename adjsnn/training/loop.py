@@ -287,21 +287,17 @@ class _Writer:
 
     def row(self, row: dict[str, float]) -> None:
         assert self._run is not None
-        told = [f"{name.replace('_', ' ')} {_short(row[name])}" for name in row if name in self._columns or not self._columns]
-        text = "  ".join(
-            (
-                f"loss {_short(row['train_cost'])}",
-                *told,
-                f"|grad| {_short(row['gradient_norm'])}",
-                f"min |dv/dt| {_short(row['min_speed_at_spike'])}",
-            )
-        )
+        own = {name.replace("_", " "): row[name] for name in row if name in self._columns or not self._columns}
+        rest = {"|grad|": row["gradient_norm"], "min |dv/dt|": row["min_speed_at_spike"]}
+        told = {"loss": row["train_cost"], **own, **rest}
+        text = "  ".join(f"{name} {number:.3g}" for name, number in told.items() if not math.isnan(number))
         self._run.note(f"step {row['iteration']:.0f}  {text}")
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         else:
-            left = row["seconds"] / row["iteration"] * (self._iterations - row["iteration"]) if row["iteration"] else math.nan
-            print(f"step {row['iteration']:.0f} of {self._iterations}  {text}  {left:.0f} s left", flush=True)
+            done = row["iteration"]
+            left = f"  {row['seconds'] / done * (self._iterations - done):.0f} s left" if done else ""
+            print(f"step {done:.0f} of {self._iterations}  {text}{left}", flush=True)
         if self._board is not None:
             for name, number in row.items():
                 self._board.add_scalar(name, number, int(row["iteration"]))
@@ -314,10 +310,6 @@ class _Writer:
         for part in (self._bar, self._board):
             if part is not None:
                 part.close()
-
-
-def _short(number: float) -> str:
-    return f"{number:.3g}"
 
 
 def _board(path: Path, done: int) -> Any:

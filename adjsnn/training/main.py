@@ -48,7 +48,8 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
     try:
         kind = _chosen(kinds, arguments)
         config = tyro.cli(kind.config_type, args=arguments, description=kind.config_type.__doc__).settled()
-        resumed = config.resume
+        resumed = config.resume if config.finish is None else config.finish
+        finishing = config.finish is not None
         if resumed is not None:
             kind, config = _earlier(kinds, resumed, arguments)
         check(config)
@@ -58,7 +59,11 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
             check_angles(experiment, team.count)
             training = new_training(experiment)
             if resumed is not None:
-                run = _opened(kind, resumed, training, team)
+                run = _opened(kind, resumed, training, team, as_it_is=finishing)
+            if finishing:
+                if run is not None and not _is_finished(training, run, finishing=True):
+                    _finish(experiment, training, run, team)
+                return 0
             if training.done < config.iterations and rehearse(experiment, training, team) == "plain":
                 share()
             if resumed is None and team.first:
@@ -87,9 +92,12 @@ def _run(experiment: Experiment[Any], training: Training, run: RunFolder | None,
     return 0
 
 
-def _is_finished(training: Training, run: RunFolder) -> bool:
+def _is_finished(training: Training, run: RunFolder, *, finishing: bool = False) -> bool:
     """Whether nothing is left to do, which is told. What a finished run has lost is told too: it is finished again."""
-    if training.done < training.experiment.config.iterations or not (run.path / "summary.json").exists():
+    stopped = training.done < training.experiment.config.iterations
+    if (stopped and not finishing) or not (run.path / "summary.json").exists():
+        return False
+    if stopped and _earlier_summary(training, run.path) is None:  # it has gone on since
         return False
     if lost := lost_files(run.path):
         run.tell(f"{run.path} has lost {', '.join(lost)}; made again")
@@ -102,28 +110,35 @@ def _finish(experiment: Experiment[Any], training: Training, run: RunFolder, tea
     """Judge the kept network on held-out trials, draw it, and write report and summary, which is last: it says finished."""
     net = training.net
     run.load_best(net)
+    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
+
     with torch.no_grad():
         metrics = run.metrics()
-        summary = _earlier_summary(run.path) or _judged(experiment, training, team, metrics)
-        figures = {**experiment.figures(net), **_drawn_curves(summary["curves"]), **_history(metrics)}
-    for name, figure in figures.items():
-        run.save_figure(name, figure)
+        summary = _earlier_summary(training, run.path) or _judged(experiment, training, team, metrics)
+        with plotting.style():
+            history = {"history": plotting.history(metrics)}
+            for name, figure in {**experiment.figures(net), **_drawn_curves(summary["curves"]), **history}.items():
+                run.save_figure(name, figure)
     write_report(run.path, summary)
     run.write_json("summary.json", sealed({**summary, "files": digests_of(run.path)}))
-    run.note("finished")
+    run.note(f"finished after {training.done} steps")
     numbers = {**summary["held_out"], **summary["training"]}
     told = [f"{label} {numbers[name]:{form}}" for name, (label, form) in summary["columns"].items() if name in numbers]
     print(f"\n{experiment.title}, held out: {', '.join(told)}")
-    print(f"trained in {training.seconds:.0f} s; report with all figures:\n  {run.path / 'report.html'}")
+    if summary["stopped"]:
+        print(f"the best network of a run that was stopped after step {training.done} of {experiment.config.iterations}")
+    print(f"trained in {training.seconds:.0f} s, without compiling and evaluations; report with all figures:")
+    print(f"  {run.path / 'report.html'}")
 
 
-def _earlier_summary(path: Path) -> State | None:
-    """summary.json of a finished run that has lost other files than its best network."""
+def _earlier_summary(training: Training, path: Path) -> State | None:
+    """summary.json of a run finished at this step that has lost other files than its best network."""
     try:
         summary = read_summary(path)
     except ConfigurationError:
         return None
-    return summary if summary.get("files", {}).get("best.safetensors") == digest_of(path / "best.safetensors") else None
+    same = summary.get("files", {}).get("best.safetensors") == digest_of(path / "best.safetensors")
+    return {"stopped": False, **summary} if same and summary["training"].get("iterations") == training.done else None
 
 
 def _judged(experiment: Experiment[Any], training: Training, team: Processes, metrics: dict[str, list[float]]) -> State:
@@ -132,6 +147,7 @@ def _judged(experiment: Experiment[Any], training: Training, team: Processes, me
     return {
         "experiment": experiment.name(),
         "title": experiment.title,
+        "stopped": training.done < experiment.config.iterations,
         "held_out": held_out,
         "training": {
             "iterations": training.done,
@@ -140,6 +156,7 @@ def _judged(experiment: Experiment[Any], training: Training, team: Processes, me
             "peak_mb": peak_mb(experiment.device),
             **experiment.summary(metrics),
         },
+        "captions": dict(experiment.captions),
         "columns": experiment.columns or {name: (name.replace("_", " "), ".4g") for name in held_out},
         "curves": {name: curve._asdict() for name, curve in experiment.curves(training.net).items()},
         "versions": versions(),
@@ -148,12 +165,6 @@ def _judged(experiment: Experiment[Any], training: Training, team: Processes, me
 
 def _drawn_curves(curves: dict[str, State]) -> "dict[str, Figure]":
     return {name: draw({"": [Curve(**curve)]}) for name, curve in curves.items()}
-
-
-def _history(metrics: dict[str, list[float]]) -> "dict[str, Figure]":
-    from adjsnn import plotting  # noqa: PLC0415  matplotlib takes a second to load
-
-    return {"history": plotting.history(metrics)}
 
 
 def _chosen(kinds: Sequence[Kind], arguments: Sequence[str]) -> Kind:
@@ -180,10 +191,14 @@ def _earlier(kinds: Sequence[Kind], path: Path, arguments: Sequence[str]) -> tup
     Raises:
         ConfigurationError: other flags, no run, one of another experiment, or one whose configuration means something else now.
     """
-    others = [argument for argument in arguments if argument.startswith("--") and not argument.startswith("--resume")]
-    if others:
+    alone = ("--resume", "--finish")
+    given = [argument for argument in arguments if argument.startswith("--")]
+    others = [argument for argument in given if not argument.startswith(alone)]
+    if others or len(given) > 1:
+        name = next(name for name in alone if any(argument.startswith(name) for argument in given))
+        others = others or [argument for argument in given if not argument.startswith(name)]
         raise ConfigurationError(
-            f"--resume with {' '.join(others)}", "--resume alone", "a new run with these flags; a resumed one keeps its own"
+            f"{name} with {' '.join(others)}", f"{name} alone", "a new run with these flags; a resumed one keeps its own"
         )
     about = read_about(path)
     if about["experiment"] != kinds[0].name():
@@ -204,8 +219,11 @@ def _earlier(kinds: Sequence[Kind], path: Path, arguments: Sequence[str]) -> tup
     return kind, config
 
 
-def _opened(kind: Kind, path: Path, training: Training, team: Processes) -> RunFolder | None:
-    """The folder of a run that goes on, and the training at its last checkpoint; nothing in it changes if either cannot be."""
+def _opened(kind: Kind, path: Path, training: Training, team: Processes, *, as_it_is: bool) -> RunFolder | None:
+    """The folder of a run that goes on, and the training at its last checkpoint; nothing in it changes if either cannot be.
+
+    One that is taken as it is keeps a better network, and rows, of after that checkpoint, where they are whole.
+    """
     run = RunFolder.existing(path, kind.name()) if team.first else None  # locked first: another process may save the next step
     try:
         training.load(path)
@@ -214,8 +232,9 @@ def _opened(kind: Kind, path: Path, training: Training, team: Processes) -> RunF
             run.close()
         raise
     if run is not None:
-        run.go_back(training.done)
-        run.note(f"goes on after step {training.done}")
+        if not (as_it_is and run.is_whole(training.net)):
+            run.go_back(training.done)
+        run.note("is finished as it is" if as_it_is else f"goes on after step {training.done}")
     return run
 
 

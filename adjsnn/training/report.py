@@ -23,6 +23,16 @@ code, pre { font: 13px/1.5 ui-monospace, monospace; background: #f5f5f5; } pre {
 """
 
 
+# What every experiment may draw; an experiment says the rest.
+CAPTIONS = {
+    "events": "What the spikes are like on held-out trials: how fast they cross the threshold, how far apart those of a neuron "
+    "are, and how many each neuron has. Slow crossings make large gradients.",
+    "history": "How the training went, step by step: figures on validation trials, and cost and gradient of the steps between.",
+    "raster": "The spikes of one trial, a row for each neuron.",
+    "readout": "The readout of a held-out trial against its target, and the spikes that it is made of.",
+}
+
+
 def write_report(run: Path, summary: Mapping[str, Any] | None = None) -> Path:
     """Write report.html into a run folder that has figures.
 
@@ -48,15 +58,18 @@ def write_report(run: Path, summary: Mapping[str, Any] | None = None) -> Path:
         for name, (label, form) in summary["columns"].items()
         if name in numbers
     )
-    figures = "".join(_figure(path) for path in sorted((run / "figures").glob("*.png")))
+    captions = {**CAPTIONS, **summary.get("captions", {})}
+    figures = "".join(_figure(path, captions) for path in sorted((run / "figures").glob("*.png")))
     command = about["command"]
     source = about["source"]
     again = "\n".join(
         [f"git checkout {source['commit']}{'   # and the changes made to it' * (source['changed'] == 'yes')}"] * bool(source)
         + [command]
     )
+    steps = f"{numbers.get('iterations', 0):.0f} of {about['config'].get('iterations')}"
+    stopped = f"; the best network of a run that was stopped after step {steps}" if summary.get("stopped") else ""
     parts = [
-        f"<h1>{escape(summary['title'])}</h1><p class=quiet>{escape(run.name)}</p>",
+        f"<h1>{escape(summary['title'])}</h1><p class=quiet>{escape(run.name)}{stopped}</p>",
         f"<h2>Result on held-out trials</h2><div class=headline>{headline}</div>",
         f"<h2>Figures</h2>{figures}",
         f"<h2>Do it again</h2><pre>{escape(again)}</pre>",
@@ -78,10 +91,13 @@ def write_report(run: Path, summary: Mapping[str, Any] | None = None) -> Path:
         partial.unlink(missing_ok=True)
 
 
-def _figure(path: Path) -> str:
+def _figure(path: Path, captions: Mapping[str, str]) -> str:
     data = b64encode(path.read_bytes()).decode()
-    name = escape(path.stem.replace("_", " "))
-    return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
+    name = path.stem.replace("_", " ")
+    told = captions.get(path.stem, f"{name[:1].upper()}{name[1:]} of the best network.")
+    return (
+        f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}"><figcaption>{escape(told)}</figcaption></figure>'
+    )
 
 
 def _table(rows: Iterable[tuple[str, object]]) -> str:

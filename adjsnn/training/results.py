@@ -143,7 +143,7 @@ def _curve_section(page: Path, name: str, groups: dict[str, list[Curve]]) -> str
     """Tables of one curve of all groups of runs that have it, and a picture of it beside the records."""
     picture = page.with_suffix("") / f"{name.replace('_', '-')}.png"
     groups = _shortened(groups)
-    draw(groups).savefig(picture)
+    draw(groups).savefig(picture, dpi=160)
     first = next(iter(groups.values()))[0]
     places = sorted({x for runs in groups.values() for x in runs[0].x})
     cells = {label: {x: spread(y, ".1f") for x, *y in _columns(runs)} for label, runs in groups.items()}

@@ -249,6 +249,14 @@ class RunFolder:
             beside.write_text(header + "".join(kept))
         self._rows = path.read_bytes()
 
+    def is_whole(self, net: nn.Module) -> bool:
+        """Whether best.safetensors, loaded into `net`, and metrics.csv can be read as they lie there."""
+        try:
+            self.load_best(net)
+            return bool(read_metrics(self.path))
+        except ConfigurationError:
+            return False
+
     @property
     def has_best(self) -> bool:
         """Whether the best network so far is known."""
@@ -347,8 +355,10 @@ class RunFolder:
 
 
 def settings_of(config: Any) -> State:
-    """A configuration as JSON knows it."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    """A configuration as JSON knows it, without what is asked of a run that is there."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    settings.pop("finish", None)
+    return settings
 
 
 def source_state() -> dict[str, str]:

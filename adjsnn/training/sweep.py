@@ -38,6 +38,15 @@ class Sweep(Where):
     """the sweep is collected in a new folder <runs>/sweeps/<utc>-<experiment>"""
 
 
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which `--flags "--x 1"` is `--flags=--x 1`: a value that begins with a dash is no flag of its own."""
+    told = list(arguments)
+    for k in range(len(told) - 2, -1, -1):
+        if told[k] == "--flags":
+            told[k : k + 2] = [f"--flags={told[k + 1]}"]
+    return told
+
+
 def combinations(grid: Sequence[str]) -> list[list[str]]:
     """Flags of each combination of a grid.
 

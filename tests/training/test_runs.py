@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import adjsnn
 from adjsnn.training import Cost, Experiment, RunFolder, TrainingConfig, main
+from adjsnn.training.__main__ import main as work
 from adjsnn.training.batches import samples_of, share_of
 from adjsnn.training.files import checkpoints, read_about, sealed
 
@@ -431,3 +432,45 @@ def test_torch_keeps_its_threads_and_a_run_says_those_of_the_loops(script, tmp_p
     assert status == 0, err
     assert torch.get_num_threads() == before
     assert read_about(_only(tmp_path))["versions"]["threads"] == "3"
+
+
+def test_a_run_that_was_stopped_is_finished_as_it_is_and_goes_on_later(script, tmp_path):
+    flags = [*SMALL, "--iterations", "4", "--save-every", "2", "--log-every", "1", "--runs", str(tmp_path)]
+    status, out, _ = _here(script, *flags)
+    assert status == 0
+    assert "nan" not in out
+    run = _only(tmp_path)
+    whole, rows = json.loads((run / "summary.json").read_text()), _rows(run)
+    assert whole["stopped"] is False
+    shutil.rmtree(run / "checkpoints" / "00000004")  # as if it had been killed after its last evaluation
+    (run / "summary.json").unlink()
+
+    status, out, err = _here(script, "--finish", str(run))
+    assert (status, _complaints(err)) == (0, "")
+    assert "stopped after step 2 of 4" in out
+    partial = json.loads((run / "summary.json").read_text())
+    assert partial["stopped"] is True
+    assert partial["held_out"] == whole["held_out"]  # its best network is that of after the checkpoint
+    assert "stopped after step 2 of 4" in (run / "report.html").read_text()
+    assert "How the training went" in (run / "report.html").read_text()
+    assert "is finished after 2 steps" in _here(script, "--finish", str(run))[1]
+
+    assert _here(script, "--resume", str(run))[0] == 0
+    again = json.loads((run / "summary.json").read_text())
+    assert (again["stopped"], again["held_out"], _rows(run)) == (False, whole["held_out"], rows)
+    assert "is finished" in _here(script, "--finish", str(run))[1]
+    for others in (["--seed", "1"], ["--resume", str(run)]):
+        status, _, err = _here(script, "--finish", str(run), *others)
+        assert status == 1
+        assert "alone" in err
+
+
+def test_the_command_finishes_a_run_by_its_script(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "runs"
+    with contextlib.closing(RunFolder.new(run, "echo", TrainingConfig(), "python echo.py", [])) as folder:
+        place = folder.path
+    monkeypatch.chdir(tmp_path)
+    assert work(["finish", str(place)]) == 1
+    assert "echo.py of" in capsys.readouterr().err
+    (tmp_path / "echo.py").write_text("import sys; sys.exit(7 if sys.argv[1] == '--finish' else 0)")
+    assert work(["finish", str(place)]) == 7

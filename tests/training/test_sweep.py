@@ -13,7 +13,7 @@ import pytest
 
 from adjsnn.training.__main__ import main
 from adjsnn.training.files import read_summary, sealed
-from adjsnn.training.sweep import combinations
+from adjsnn.training.sweep import combinations, joined
 
 ROOT = Path(__file__).parents[2]
 LINE = '''
@@ -183,3 +183,10 @@ def test_runs_that_are_not_alike_are_not_one_record(script, capsys, tmp_path):
 def test_combinations_of_a_grid():
     assert combinations([]) == [[]]
     assert combinations(["a=1,2", "--b=x"]) == [["--a", "1", "--b", "x"], ["--a", "2", "--b", "x"]]
+
+
+def test_flags_may_begin_with_a_dash():
+    told = joined(["sweep", "x.py", "--flags", "--iterations 2 --quick", "--seeds", "2"])
+    assert told == ["sweep", "x.py", "--flags=--iterations 2 --quick", "--seeds", "2"]
+    assert joined(["sweep", "--flags"]) == ["sweep", "--flags"]
+    assert joined(["--flags=--a"]) == ["--flags=--a"]

@@ -1,0 +1,217 @@
+"""A network that is silent says so, and can be made to spike: `start_from_data`, SilentWarning, remedies."""
+
+import warnings
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+import adjsnn
+from adjsnn import ConfigurationError, SilentWarning, SpikeTrains, losses, remedies
+
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+def network(scale=1.0, **options):
+    lif = adjsnn.LIFNetwork(8, (20, 3), generator=torch.Generator().manual_seed(2), **options)
+    with torch.no_grad():
+        for w in lif.w_in:
+            w.mul_(scale)
+    return lif
+
+
+def inputs(dtype=torch.float32):
+    return SpikeTrains.poisson(torch.full((4, 8), 50.0, dtype=dtype), 60.0, generator=torch.Generator().manual_seed(5))
+
+
+def shares(sol, layers):
+    return [float((sol.layer_counts(k) > 0).double().mean()) for k in range(layers)]
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 40.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_are_scaled_until_the_share_spikes(scale, dtype, lif_kernels):
+    lif, x = network(scale, dtype=dtype), inputs(dtype)
+    before = [w.detach().clone() for w in lif.w_in]
+    found = adjsnn.start_from_data(lif, x, share=(0.5, 0.75), kernels=lif_kernels)
+    got = shares(adjsnn.solve(lif, x, kernels=lif_kernels), 2)
+    assert got == pytest.approx(list(found.share))
+    for reached, wanted, pairs in zip(got, (0.5, 0.75), (80, 12), strict=True):
+        assert wanted <= reached <= wanted + 2.0 / pairs  # the smallest scale, but for pairs that come together
+    for w, old, by in zip(lif.w_in, before, found.scales, strict=True):
+        torch.testing.assert_close(w.detach(), old * by)
+    assert "input weights ×" in str(found)
+    assert str(found).count("\n") == 1
+
+
+def test_it_does_not_depend_on_the_scale_of_the_start_nor_on_chance():
+    ends = []
+    for scale, seed in ((0.02, 0), (1.0, 1), (1.0, 2)):
+        torch.manual_seed(seed)
+        lif = network(scale, dtype=torch.float64)
+        adjsnn.start_from_data(lif, inputs(torch.float64))
+        ends.append(lif.w_in[1].detach().clone())
+    assert torch.equal(ends[1], ends[2])
+    torch.testing.assert_close(ends[0], ends[1], rtol=2e-3, atol=0.0)  # bisection ends at a tenth of a percent
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recurrent": True},
+        {"receptors": 2, "tau_syn": [3.0, 20.0], "tau_th": [15.0], "jump_th": [0.3]},
+        {"delays": 2.0, "refractory": 2.0},
+    ],
+    ids=["recurrent", "generalised", "delays"],
+)
+def test_a_rate_of_other_layers(options):
+    lif, x = network(0.05, **options), inputs()
+    adjsnn.start_from_data(lif, x, rate=20.0)
+    sol = adjsnn.solve(lif, x)
+    for k in range(2):
+        assert float(sol.layer_counts(k).double().mean()) / 0.06 == pytest.approx(20.0, rel=0.35)  # whole spikes of few neurons
+
+
+def test_currents_and_gated_networks():
+    u = adjsnn.signals.random_sinusoids(60, 4, 8, 1.0, generator=torch.Generator().manual_seed(0))
+    lif = network(0.1)
+    adjsnn.start_from_data(lif, u, dt=1.0, share=0.6)
+    assert min(shares(adjsnn.solve(lif, u, dt=1.0), 2)) >= 0.6
+    gated = adjsnn.GatedSynapseNetwork(8, 12, 2, neuron=adjsnn.LIF(), generator=torch.Generator().manual_seed(1))
+    rec = gated.w_rec.detach().clone()
+    found = adjsnn.start_from_data(gated, 0.01 * u, rate=25.0, dt=1.0, kernels="plain")
+    assert len(found.scales) == 1
+    assert found.rate[0] >= 25.0
+    assert torch.equal(gated.w_rec.detach(), rec)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        (None, {"share": 0.5, "rate": 3.0}, "one of them"),
+        (None, {"share": 1.5}, "up to 1"),
+        (None, {"rate": 0.0}, "above 0"),
+        (None, {"share": (0.5,)}, "one for each of 2"),
+        (None, {"adjoint": None}, "no adjoint"),
+        ("negative", {}, "0 % of neurons in a sample, not a share of 0.5"),
+        ("bias", {}, "almost without input"),
+        ("parametrized", {}, "computed from other parameters"),
+    ],
+)
+def test_what_cannot_be_is_an_error_that_leaves_the_weights(change, options, said):
+    lif = network(bias=2.0 if change == "bias" else False)
+    if change == "negative":
+        with torch.no_grad():
+            lif.w_in[1].copy_(-lif.w_in[1].abs())
+    if change == "parametrized":
+        parametrize.register_parametrization(lif.w_in, "0", torch.nn.Softplus())
+    before = [w.detach().clone() for w in lif.w_in]
+    with pytest.raises(ConfigurationError, match=said):
+        adjsnn.start_from_data(lif, inputs(), **options)
+    assert all(torch.equal(w.detach(), old) for w, old in zip(lif.w_in, before, strict=True))
+
+
+def test_inputs_without_spikes():
+    with pytest.raises(ConfigurationError, match="receives no spikes"):
+        adjsnn.start_from_data(network(), SpikeTrains.from_list([[], []], n_neurons=8, t_max=60.0))
+    with pytest.raises(ConfigurationError, match="HybridSystem|type Linear"):
+        adjsnn.start_from_data(torch.nn.Linear(2, 2), inputs())
+
+
+LOSSES = {
+    "first_spike_cross_entropy": lambda sol: losses.first_spike_cross_entropy(sol, LABELS),
+    "first_spike_mse": lambda sol: losses.first_spike_mse(sol, torch.full((4, 3), 9.0)),
+    "van_rossum": lambda sol: losses.van_rossum(sol, SpikeTrains.from_list([[(3.0, 1)]] * 4, n_neurons=3, t_max=60.0)).sum(),
+    "own": lambda sol: sol.spike_times().sum(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_spikes_that_are_not_there_is_told(name, lif_kernels):
+    lif = network(0.02)
+    loss = LOSSES[name](adjsnn.solve(lif, inputs(), kernels=lif_kernels))
+    with pytest.warns(SilentWarning, match="layer 1 of a LIF network.*start_from_data.*wake.*voltage_gap") as told:
+        loss.backward()
+    assert told[0].filename == __file__
+    assert not any(w.grad is not None and w.grad.any() for w in lif.w_in)
+
+
+def test_once_for_each_line():
+    lif = network(0.02)
+    with pytest.warns(SilentWarning):  # a module that is imported on the way makes Python forget what it has told
+        LOSSES["own"](adjsnn.solve(lif, inputs())).backward()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            LOSSES["own"](adjsnn.solve(lif, inputs())).backward()
+    assert len(told) == 1
+
+
+def test_what_has_a_gradient_is_not_told():
+    """Warnings are errors here."""
+    x, silent = inputs(), network()
+    adjsnn.start_from_data(silent, x)
+    with torch.no_grad():
+        silent.w_in[1].mul_(0.05)
+    sol = adjsnn.solve(silent, x, ts=torch.tensor([30.0, 60.0]))
+    (LOSSES["own"](sol) + sol.v[-1].sum()).backward()
+    sol = adjsnn.solve(silent, x)
+    assert int(sol.spike_counts().sum()) == 0
+    (LOSSES["first_spike_cross_entropy"](sol) + remedies.voltage_gap(sol, LABELS)).backward()
+    assert float(silent.w_in[1].grad.abs().max()) > 0.0
+    dead = adjsnn.solve(network(0.02), x)  # its hidden neurons too: its voltages have no gradient either
+    with pytest.warns(SilentWarning):
+        (LOSSES["first_spike_cross_entropy"](dead) + remedies.voltage_gap(dead, LABELS)).backward()
+    lif = network()
+    adjsnn.start_from_data(lif, x, share=0.3)  # some outputs are silent in some samples
+    LOSSES["first_spike_cross_entropy"](adjsnn.solve(lif, x)).backward()
+
+
+def test_a_silent_gated_network_is_told():
+    gated = adjsnn.GatedSynapseNetwork(8, 12, 2, neuron=adjsnn.LIF(), generator=torch.Generator().manual_seed(1))
+    u = adjsnn.signals.random_sinusoids(60, 4, 8, 1.0, generator=torch.Generator().manual_seed(0))
+    sol = adjsnn.solve(gated, 1e-4 * u, dt=1.0, kernels="plain")
+    with pytest.warns(SilentWarning, match="a gated network"):
+        losses.readout_mse(sol, torch.ones(61, 4, 2)).backward()
+
+
+def test_wake_raises_weights_of_silent_neurons_from_those_that_spiked():
+    lif, x = network(), inputs()
+    adjsnn.start_from_data(lif, x, share=(0.5, 0.4))
+    sol, before = adjsnn.solve(lif, x), lif.w_in[1].detach().clone()
+    remedies.wake(lif, sol, LABELS, 0.5)
+    risen = lif.w_in[1].detach() - before
+    for n in range(3):
+        missed = [b for b in range(4) if LABELS[b] == n and sol.spike_counts()[b, n] == 0]
+        by_hand = (sol.spike_counts(0)[missed] > 0).float().mean(0) if missed else torch.zeros(20)
+        torch.testing.assert_close(risen[n], 0.5 * by_hand, rtol=1e-4, atol=1e-6)  # of a difference in float32
+    mask, again = torch.nn.functional.one_hot(LABELS, 3).bool(), network()
+    again.load_state_dict({**lif.state_dict(), "w_in.1": before})
+    remedies.wake(again, sol, mask, 0.5, reduce=lambda sums: 2.0 * sums)
+    assert torch.equal(again.w_in[1], lif.w_in[1])
+    assert bool((risen > 0.0).any())
+
+
+def test_the_gap_is_how_far_silent_neurons_stay_below():
+    lif, x = network(dtype=torch.float64, learn=("weights", "v_th")), inputs(torch.float64)
+    adjsnn.start_from_data(lif, x)
+    with torch.no_grad():
+        lif.w_in[1].mul_(0.05)
+    sol = adjsnn.solve(lif, x)
+    expected = sum(1.0 - float(sol.voltage_max().detach()[b, n]) for b, n in enumerate(LABELS.tolist())) / 4
+    assert float(remedies.voltage_gap(sol, LABELS).detach()) == pytest.approx(expected, rel=1e-12)
+    adjsnn.gradcheck(lif, x, lambda sol: remedies.voltage_gap(sol, LABELS), entries=2, verbose=False)
+    loud = network(3.0)
+    adjsnn.start_from_data(loud, inputs(), share=1.0)
+    assert float(remedies.voltage_gap(adjsnn.solve(loud, inputs()), LABELS).detach()) == 0.0
+
+
+@pytest.mark.parametrize("wanted", [LABELS[:2], LABELS + 2, LABELS.float(), torch.zeros(4, 2, dtype=torch.bool)])
+def test_wanted_that_does_not_fit(wanted):
+    lif = network()
+    sol = adjsnn.solve(lif, inputs())
+    for call in (lambda: remedies.wake(lif, sol, wanted, 0.1), lambda: remedies.voltage_gap(sol, wanted)):
+        with pytest.raises(ConfigurationError, match="wanted"):
+            call()
+    with pytest.raises(ConfigurationError, match="a layer above another"):
+        remedies.wake(lif, sol, torch.zeros(4, 20, dtype=torch.bool), 0.1, layer=0)
