@@ -223,6 +223,7 @@ def test_the_run_of_a_lost_worker_begins_elsewhere_when_the_first_has_ended(tmp_
     assert "ended: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_stops_its_runs_there_and_goes_on_here(tmp_path, capsys, monkeypatch):
     script = tmp_path / "stay.py"
     script.write_text(STAY)
@@ -246,6 +247,7 @@ def test_a_stopped_sweep_stops_its_runs_there_and_goes_on_here(tmp_path, capsys,
     assert len(list(root.glob("*.begun"))) == 3
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_preempts_is_queued_again(tmp_path, capsys):
     """Through submitit's own executor on this machine: SIGUSR2 is what SLURM sends before it takes the place."""
     script = tmp_path / "stay.py"
@@ -267,7 +269,7 @@ def test_a_job_that_slurm_preempts_is_queued_again(tmp_path, capsys):
 def test_a_sweep_that_loses_a_worker_ends_as_one_here(count, tmp_path, capsys):
     """Same weights to the bit: what the killed worker had begun goes on from its checkpoint on the other."""
     here, there = tmp_path / "here" / "line.py", tmp_path / "there" / "line.py"
-    flags = ["--seeds", str(count), "--flags=--iterations 12000 --log-every 4000 --save-every 1000"]
+    flags = ["--seeds", str(count), "--flags=--iterations 6000 --log-every 3000 --save-every 500"]
     for script in (here, there):
         script.parent.mkdir()
         script.write_text(LINE)
@@ -275,8 +277,8 @@ def test_a_sweep_that_loses_a_worker_ends_as_one_here(count, tmp_path, capsys):
     lost = []
 
     def kill():
-        _until(lambda: list(tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00001000")))
-        (saved, *_) = tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00001000")
+        _until(lambda: list(tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00000500")))
+        (saved, *_) = tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00000500")
         run = saved.parents[1]
         seed = re.search(r"-s(\d+)-", run.name)[1]
         listed = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
