@@ -281,7 +281,7 @@ def test_a_sweep_that_loses_a_worker_ends_as_one_here(count, tmp_path, capsys):
         (saved, *_) = tmp_path.glob("there/runs/sweeps/*/line/*/checkpoints/00000500")
         run = saved.parents[1]
         seed = re.search(r"-s(\d+)-", run.name)[1]
-        listed = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(["ps", "-ww", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
         (worker,) = re.findall(rf"^ *(\d+) \S+ {there} .*--seed {seed} ", listed, re.MULTILINE)
         os.kill(int(worker), signal.SIGKILL)
         lost.append(run)
