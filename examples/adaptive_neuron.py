@@ -1,7 +1,4 @@
-"""An adaptive exponential integrate-and-fire neuron learns to spike at given times: a HybridSystem with events.
-
-python examples/adaptive_neuron.py
-"""
+"""An adaptive exponential integrate-and-fire neuron learns its spike times, with events: `python examples/adaptive_neuron.py`."""
 
 import torch
 from torch import Tensor, nn
@@ -44,17 +41,15 @@ def main(iterations: int = 120, close: float = 1e-3) -> list[float]:
         if found.shape[1] < 3 or not bool(found.isfinite().all()):
             why = f"in iteration {k}: of three spikes one is missing, and a spike that is missing has no gradient"
             break
-        loss = (found - wanted).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+        losses.append((found - wanted).square().mean())
         if losses[-1] < close:
             why = f"in iteration {k}: the loss is below {close:g} ms²"
             break
-    print("ended", why)
-    print("drive and b:", [round(x.item(), 2) for x in neuron.parameters()], "of", [40.0, 3.0])
-    return losses
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    print("ended", why, "drive and b:", [round(x.item(), 2) for x in neuron.parameters()], "of", [40.0, 3.0])
+    return [loss.item() for loss in losses]
 
 
 if __name__ == "__main__":

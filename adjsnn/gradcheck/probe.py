@@ -119,7 +119,7 @@ class Probe:
 
         leaf = self.leaves[name]
         largest = float((leaf.detach().flatten() * direction).abs().max())
-        return slope_along(run, leaf, direction, size, scale=max(1.0, largest))
+        return slope_along(run, leaf, direction, size, scale=max(1.0, largest), consistent=CONSISTENT)
 
 
 def slope_along(

@@ -69,7 +69,7 @@ def by_hand(net: LIFNetwork, x, dt: float, rule: SurrogateBPTT, y0: list) -> lis
     for k, size in enumerate(net.layers):
         p = net.tensors()[k]
         a_tau, a_jump, a_scale, h_tau, h_jump, h_scale = (
-            [] if part is None else list(part.unbind()) for part in p[10:]
+            [] if part is None else list(part.unbind()) for part in p[10:16]
         )  # fmt: skip
         a_scale = a_scale or [torch.ones(size, dtype=F64) for _ in a_tau]
         h_scale = h_scale or [torch.ones(size, dtype=F64) for _ in h_tau]

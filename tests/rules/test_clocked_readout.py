@@ -59,7 +59,7 @@ def test_their_derivatives_by_a_spike_are_differences():
     def figures(s):
         run = ClockedRun(s, *list(sol._runs[-1])[1:])
         of = adjsnn.lif.clocked_solution.ClockedSolution(
-            sol.ts, sol.i, sol.t_end, sol.dt, sol._rows, sol._layers, [*sol._runs[:-1], run],
+            sol.ts, sol.i, sol.a, sol.h, sol.t_end, sol.dt, sol._rows, sol._layers, [*sol._runs[:-1], run],
             sol._readout, torch.nn.functional.linear(s, sol._readout.w_out.detach()), sol._ran,
         )  # fmt: skip
         return of.readout_error(target).sum() + of.readout_integral(start, stop).sum() + 1e-3 * of.squared_rate().sum()

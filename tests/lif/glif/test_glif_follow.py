@@ -274,7 +274,7 @@ def test_figures_and_refusals():
             with pytest.raises(ConfigurationError, match="moving threshold"):
                 sol.voltage_integral(0)
     plain = LIFNetwork(5, (4,), tau_follow=20.0, gain_follow=0.1, dtype=F64)
-    with pytest.raises(ConfigurationError, match="a moving threshold"):
+    with pytest.raises(ConfigurationError, match="a threshold that follows the voltage"):
         adjsnn.solve(plain, x, dt=1.0, adjoint=adjsnn.rules.SurrogateBPTT())
     with torch.no_grad():
         plain.tau_follow[0].fill_(-1.0)
