@@ -7,7 +7,7 @@ writes the picture. The settings of matplotlib stay as they are: `with style():`
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ except ImportError as error:
 
 ABOVE = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.97), "borderaxespad": 0.0}  # a legend over the axes, off the data
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "borderaxespad": 0.0}  # and one to their right
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
     "font.size": 9,
@@ -163,7 +163,7 @@ def voltages(
         axes.plot(times, base + threshold[:, n], color=COLOURS[1], lw=0.7, ls="--", label=None if row else "threshold")
         axes.plot(times, base + v[:, n], color=COLOURS[0], lw=0.9, label=None if row else "voltage")
         own = _numpy(spikes.time[sample][spikes.idx[sample] == n])
-        axes.vlines(own, base + high, base + high + 0.12 * step, color=INK, lw=0.9, label=None if row else "spike")
+        axes.vlines(own, base + high, base + high + 0.12 * step, color=INK, lw=0.9, label="" if row else "spike")
     axes.set_yticks([-row * step for row in range(len(chosen))], [f"neuron {n}" for n in chosen])
     axes.set(xlabel="time (ms)", xlim=(times[0], times[-1]), ylim=(low - (len(chosen) - 0.9) * step, high + 0.2 * step))
     axes.legend(fontsize=7, **BESIDE)

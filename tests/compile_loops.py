@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 GATED = """
-import torch, adjsnn
+import warnings, torch, adjsnn
+warnings.simplefilter("ignore")  # of neurons that are silent
 for method, dtype in {choices}:
     net = adjsnn.GatedSynapseNetwork(1, 2, 1, dtype=dtype)
     adjsnn.solve(net, torch.ones(3, 1, 1, dtype=dtype), dt=0.1, method=method).readout.sum().backward()

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from typing import cast
 
 import matplotlib as mpl
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 
 import adjsnn
 from adjsnn import ConfigurationError, SpikeTrains, plotting
@@ -42,7 +44,7 @@ def test_importing_changes_no_setting():
 @pytest.mark.parametrize(("name", "begins"), [("a.pdf", b"%PDF"), ("a.svg", b"<?xml"), ("a.PNG", b"\x89PNG")])
 def test_files_are_of_the_kind_that_their_name_says(sol, name, begins, tmp_path):
     axes = plotting.layers_raster({"hidden": sol.layer_spikes[0]})
-    for drawn in (axes, axes.figure):
+    for drawn in (axes, plotting.new_figure(2.0, 2.0)):
         assert plotting.save(drawn, tmp_path / name).read_bytes().startswith(begins)
 
 
@@ -57,7 +59,7 @@ def test_voltages_with_their_thresholds_and_spikes(sol):
     threshold, voltage, *_ = axes.lines
     assert voltage.get_ydata() == pytest.approx(sol.v[-1][:, 1, 2].detach().numpy())
     assert threshold.get_ydata() == pytest.approx(sol.threshold()[:, 1, 2].detach().numpy())
-    times = [float(segment[0, 0]) for segment in axes.collections[0].get_segments()]
+    times = [float(segment[0, 0]) for segment in cast(LineCollection, axes.collections[0]).get_segments()]
     assert times == pytest.approx([t for t, n in sol.layer_spikes[-1].to_list()[1] if n == 2])
     most = int(sol.layer_counts(0)[0].argmax())
     assert plotting.voltages(sol, 0).get_yticklabels()[0].get_text() == f"neuron {most}"

@@ -165,10 +165,20 @@ def _structures(
     for k, x in enumerate(own):
         if x is None:
             continue
-        if not adapts or not x._replace(reset=0.0).ordinary:
+        layer = layers[k]
+        refused = {
+            "receptors": x.receptors is not None,
+            "a list of synapses": x.synapses is not None or x.rec_synapses is not None,
+            "no leak": not x.leak,
+            "a threshold that follows the voltage": layer.tau_follow is not None,
+            "spike-triggered currents": not adapts and layer.tau_adapt is not None,
+            "a moving threshold": not adapts and layer.tau_th is not None,
+            f"reset={x.reset:g}": not adapts and x.reset != 0.0,
+        }
+        seen = [name for name, there in refused.items() if there]
+        if seen:
             raise ConfigurationError(
-                f"layer {k} with receptors, {'' if adapts else 'spike-triggered currents, a moving threshold, '}"
-                f"a list of synapses, no leak{'' if adapts else ' or another reset'}, by {type(chosen).__name__}",
+                f"layer {k} with {', '.join(seen)}, by {type(chosen).__name__}",
                 "a layer of (5.1) and (5.1a), which may adapt" if adapts else "an ordinary layer, (2.1) and (2.2)",
                 "adjoint=adjsnn.EventAdjoint()",
             )

@@ -2,6 +2,7 @@
 
 python -m adjsnn.training sweep experiments/predictive_coding.py --seeds 5      several seeds, in parallel
 python -m adjsnn.training sweep experiments/predictive_coding.py --grid activity-cost=0.01,0.03
+python -m adjsnn.training sweep experiments/... --executor dask --address tcp://...   on the workers of a Dask scheduler
 python -m adjsnn.training resume runs/sweeps/...                                 go on with a sweep that was stopped
 python -m adjsnn.training finish runs/predictive_coding/...                  judge and report a run as it is
 python -m adjsnn.training compare runs/predictive_coding                         mean ± sd, and curves
@@ -22,6 +23,7 @@ import tyro
 
 from adjsnn.errors import AdjsnnError, ConfigurationError
 from adjsnn.training.compare import compare
+from adjsnn.training.executors import Where
 from adjsnn.training.files import read_about
 from adjsnn.training.report import write_report
 from adjsnn.training.results import record
@@ -29,7 +31,7 @@ from adjsnn.training.sweep import Sweep, joined, resume, sweep
 
 
 @dataclass(frozen=True)
-class Resume:
+class Resume(Where):
     """Go on with a sweep that was stopped or killed."""
 
     sweep: tyro.conf.Positional[Path]
@@ -90,7 +92,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training")
             case Sweep():
                 return sweep(command)
             case Resume():
-                return resume(command.sweep)
+                return resume(command.sweep, command)
             case Finish():
                 return finish(command.run)
             case Compare():

@@ -33,10 +33,13 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Within it, SIGINT and SIGTERM only set the Stop; outside the main thread they do what they did before."""
+    """Within it, SIGINT and SIGTERM only set the Stop; outside the main thread they do what they did before.
+
+    So does SIGUSR2 in a run of a sweep: SLURM sends it to every process of a job that is to leave its place.
+    """
     stop, before = Stop(), {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR2] if PARENT in os.environ else [])):
             before[number] = signal.signal(number, stop.ask)
     except ValueError:  # not the main thread
         pass

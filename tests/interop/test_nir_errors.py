@@ -50,6 +50,7 @@ def graph(nodes=None, edges=None, **metadata):
         (lambda: net(reset="by"), "reset by a distance"),
         (lambda: net(tau_adapt=[50.0], jump_adapt=[-0.1]), "adaptation"),
         (lambda: net(tau_th=[50.0], jump_th=[0.1]), "threshold that moves"),
+        (lambda: net(tau_follow=50.0, gain_follow=0.1), "threshold that moves"),
         (lambda: net(synapses=Synapses([0, 1], [1, 0])), "list of synapses"),
         (lambda: adjsnn.LIFConv2d((1, 4, 4), [adjsnn.Conv2d(2, 3)]), "convolution"),
         (lambda: net(delays=torch.ones(2, 2)), "delays per synapse"),

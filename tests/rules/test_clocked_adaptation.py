@@ -357,6 +357,7 @@ class OfOnesOwn:
 BAD = {
     "receptors": ({"receptors": 2}, SurrogateBPTT(), "receptors"),
     "no leak": ({"leak": False}, SurrogateBPTT(), "no leak"),
+    "a threshold that follows": ({"tau_follow": 30.0, "gain_follow": 0.2}, SurrogateBPTT(), "with a threshold that follows"),
     "a reset between": ({"reset": 0.5}, SurrogateBPTT(), "reset=0.5"),
     "another reset than the rule's": ({"reset": "by"}, SurrogateBPTT(), "reset=1"),
     "a rule of one's own": ({}, OfOnesOwn(), "spike-triggered currents"),

@@ -330,7 +330,7 @@ def test_a_sweep_whose_runs_still_work_is_not_resumed(tmp_path, capsys):
     """A killed sweep's runs hold its lock by inheritance: a process that has only the lock's descriptor keeps it."""
     (tmp_path / "sweep.json").write_text(json.dumps(sealed({"script": "x.py", "parallel": 1, "jobs": []})))
     with _locked(tmp_path) as lock:
-        orphan = subprocess.Popen(["sleep", "60"], pass_fds=[lock])
+        orphan = subprocess.Popen(["sleep", "60"], pass_fds=[lock.file])
     try:
         assert runs_main(["resume", str(tmp_path)]) == 1
         assert "is under way" in capsys.readouterr().err
