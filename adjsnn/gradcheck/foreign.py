@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -192,8 +192,7 @@ def _shared(net: LIFNetwork, parameters: object) -> dict[str, Shared]:
     for name, given in parameters.items():
         if name not in known:
             raise ConfigurationError(f"a parameter {name!r}", f"one of {[*known]}", PAIRS)
-        pair: tuple[Any, Any] = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-        own, transform = pair
+        own, transform = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
         leaf = isinstance(own, Tensor) and own.is_leaf and own.requires_grad and own.numel() > 0
         if not isinstance(own, Tensor) or not leaf or own.dtype not in (torch.float32, torch.float64) or id(own) in seen:
             raise ConfigurationError(
@@ -204,7 +203,7 @@ def _shared(net: LIFNetwork, parameters: object) -> dict[str, Shared]:
         if not (transform is None or callable(transform)):
             raise ConfigurationError(f"a transform of type {type(transform).__name__}", "a function", PAIRS)
         seen.add(id(own))
-        shared[name] = _pair(name, own, transform, known[name])
+        shared[name] = _pair(name, own, cast(Transform | None, transform), known[name])
     return shared
 
 
