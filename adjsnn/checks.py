@@ -256,8 +256,9 @@ def unitless(name: str, value: object) -> None:
         ConfigurationError: there is a unit.
     """
     if isinstance(value, list | tuple):
-        for entry in value:
-            unitless(name, entry)
+        if not {*map(type, value)} <= {float, int}:  # quick where they are many
+            for entry in value:
+                unitless(name, entry)
     elif has_unit(value):
         raise ConfigurationError(f"{name}={value}, which has a unit", "plain numbers", f"the number of {name} in its unit")
 
