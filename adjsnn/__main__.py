@@ -75,7 +75,7 @@ def _run(command: str, arguments: list[str]) -> int:
         case _:
             from adjsnn.training.__main__ import main as training  # noqa: PLC0415
 
-            if command == "sweep" and arguments and not Path(arguments[0]).exists():
+            if command == "sweep" and arguments and not Path(arguments[0]).is_file():
                 arguments = [str(names().get(arguments[0], arguments[0])), *arguments[1:]]
             return training([command, *arguments], prog="adjsnn")
 

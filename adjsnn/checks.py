@@ -65,6 +65,13 @@ def index(name: str, value: object, n: int) -> int:
     return place % n
 
 
+def indices(name: str, values: Any, n: int) -> list[int]:
+    """Places of several of n things, as `index` has them."""
+    if np.ndim(values) != 1:
+        raise ConfigurationError(f"{name}={values!r}", f"a row of integers from {-n} to {n - 1}", f"{name}=[0]")
+    return [index(name, k, n) for k in values]
+
+
 def is_flag(value: object) -> bool:
     """Whether a value is a bool, of Python, numpy or torch."""
     return isinstance(_item("", value), bool)
@@ -108,6 +115,7 @@ def tensor(name: str, values: object, expected: str, remedy: str) -> Tensor:
         if values.is_meta or values.layout != torch.strided:
             raise ConfigurationError(f"{name} of layout {values.layout} on {values.device}", expected, remedy)
         return values
+    unitless(name, values)
     try:
         array = np.array(values)
         if array.dtype.kind in "ui" and array.dtype.itemsize > 1:
@@ -231,6 +239,30 @@ def _plain(name: str, value: object) -> float | None:
         return math.inf
 
 
+def in_si(value: object) -> bool:
+    """Whether it is a quantity of Brian2, whose numbers are in SI units."""
+    return hasattr(getattr(value, "dim", None), "get_dimension")
+
+
+def has_unit(value: object) -> bool:
+    """Whether it is a quantity: of pint, quantities, Brian2 or astropy."""
+    return type(value) not in (float, int) and (hasattr(value, "dimensionality") or in_si(value) or hasattr(value, "unit"))
+
+
+def unitless(name: str, value: object) -> None:
+    """Refuse quantities, and lists of them: numpy takes their numbers and drops the unit.
+
+    Raises:
+        ConfigurationError: there is a unit.
+    """
+    if isinstance(value, list | tuple):
+        if not {*map(type, value)} <= {float, int}:  # quick where they are many
+            for entry in value:
+                unitless(name, entry)
+    elif has_unit(value):
+        raise ConfigurationError(f"{name}={value}, which has a unit", "plain numbers", f"the number of {name} in its unit")
+
+
 def _item(name: str, value: object) -> object:
     """The entry of a tensor, array or numpy scalar without dimensions; anything else as it is."""
     if isinstance(value, Tensor):
@@ -238,6 +270,7 @@ def _item(name: str, value: object) -> object:
             raise ConfigurationError(f"{name} that requires a gradient", "a constant: none is passed on", f"{name}.detach()")
         return value if value.dim() or value.is_meta else value.item()
     if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
+        unitless(name, value)
         return value.item()
     return value
 

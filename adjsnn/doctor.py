@@ -4,6 +4,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -50,15 +51,24 @@ def doctor() -> list[Finding]:
         *(_version(name) for name in NEEDED),
         *(_version(name, needed=False) for name in OPTIONAL),
         Finding("threads", f"{loop_threads()} of compiled loops, {torch.get_num_threads()} of torch"),
-        *_vectors(),
+        _looked("exponentials", _vectors),
     ]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         found += [
-            _gradient(name, solve) for name, solve in (("gated network", _gated), ("LIF network", _lif), ("own system", _own))
+            _looked(name, partial(_gradient, name, problem))
+            for name, problem in (("gated network", _gated), ("LIF network", _lif), ("own system", _own))
         ]
-    found.append(_cache([str(x.message) for x in told if issubclass(x.category, adjsnn.KernelCacheWarning)]))
-    return [*found, _gpu()]
+    kept = [str(x.message) for x in told if issubclass(x.category, adjsnn.KernelCacheWarning)]
+    return [*found, _looked("kept loops", lambda: _cache(kept)), _looked("GPU", _gpu)]
+
+
+def _looked(name: str, look: Callable[[], Finding]) -> Finding:
+    """What was found, or why it could not be looked at."""
+    try:
+        return look()
+    except Exception as error:  # of whatever kind, such as a compiler that does not load: the report is about this machine
+        return Finding(name, f"{type(error).__name__}: {error}", well=False)
 
 
 def _version(name: str, *, needed: bool = True) -> Finding:
@@ -68,24 +78,19 @@ def _version(name: str, *, needed: bool = True) -> Finding:
         return Finding(name, "not installed", well=not needed)
 
 
-def _vectors() -> list[Finding]:
+def _vectors() -> Finding:
     from numba.core import config  # noqa: PLC0415  loads the compiler
 
     there = bool(getattr(config, "USING_SVML", False))
-    return [
-        Finding("exponentials", "of Intel's SVML in vectors" if there else "of adjsnn's own polynomials (no SVML is found)")
-    ]
+    return Finding("exponentials", "of Intel's SVML in vectors" if there else "of adjsnn's own polynomials (no SVML is found)")
 
 
 def _gradient(name: str, problem: Callable[[], tuple[Any, Any, dict[str, Any]]]) -> Finding:
     """A random system of adjsnn.gradcheck, whose gradient every judge is asked about."""
-    try:
-        system, inputs, options = problem()
-        sol = adjsnn.solve(system, inputs, **options)
-        body = f"{sol.stats.kernel}: {sol.stats.kernel_reason}" if hasattr(sol.stats, "kernel") else "torch operations"
-        report = adjsnn.gradcheck(system, inputs, _cost, entries=1, verbose=False, **options)
-    except Exception as error:  # of whatever kind: the report is about this machine
-        return Finding(name, f"{type(error).__name__}: {error}", well=False)
+    system, inputs, options = problem()
+    sol = adjsnn.solve(system, inputs, **options)
+    body = f"{sol.stats.kernel}: {sol.stats.kernel_reason}" if hasattr(sol.stats, "kernel") else "torch operations"
+    report = adjsnn.gradcheck(system, inputs, _cost, entries=1, verbose=False, **options)
     worst = max(row.finite_difference or 0.0 for row in report.rows)
     return Finding(name, f"gradient within {worst:.0e} of central differences; body {body}")
 

@@ -33,4 +33,6 @@ def labels(times: Tensor, dt: float, rule: object, eps: float) -> Tensor:
 
 def decimal(dt: float, n: Tensor) -> Tensor:
     """n dt, float64, as decimal numbers are rounded: 3 · 0.1 is 0.30000000000000004, and 3 / 10 is 0.3."""
+    if (whole := round(dt * 1e6)) / 1e6 == dt:  # of nanoseconds
+        return n.double() * whole / 1e6
     return n.double() / (1.0 / dt) if (1.0 / dt).is_integer() else n.double() * dt

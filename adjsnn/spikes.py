@@ -162,7 +162,9 @@ class SpikeTrains:
             time.new_full(shape, float("inf")).index_put(entries, time),
             n_neurons,
             t_max,
-            torch.zeros(shape, dtype=torch.int8, device=sample.device).index_put(entries, sign.to(torch.int8)),
+            torch.zeros(shape, dtype=torch.int8, device=sample.device).index_put(
+                entries, sign.clamp(-2, 2).to(torch.int8)
+            ),  # 257 is not 1
         )
 
     @classmethod

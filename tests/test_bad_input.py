@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import quantities as pq
 import torch
 
 import adjsnn
@@ -107,6 +108,20 @@ BUILD_CASES = {
     "unknown judge": (lambda: adjsnn.gradcheck(_net(), _u(), None, against=("oracle",), dt=0.1), "oracle"),
     "loss not scalar": (lambda: adjsnn.gradcheck(_net(), _u(), lambda sol: sol.readout, dt=0.1), "scalar"),
 }
+
+
+def test_a_unit_is_not_dropped():
+    """Numbers of a quantity are not in ms because ms are asked for."""
+    net, x = adjsnn.LIFNetwork(1, 1), SpikeTrains.from_list([[(1.0, 0)]], n_neurons=1, t_max=60.0)
+    for call in (
+        lambda: adjsnn.solve(net, x, t_end=0.06 * pq.s),
+        lambda: adjsnn.LIFNetwork(1, 1, tau_mem=0.02 * pq.s),
+        lambda: adjsnn.LIFNetwork(1, 2, tau_mem=[0.02 * pq.s, 0.03 * pq.s]),
+        lambda: SpikeTrains.from_list([[(0.001 * pq.s, 0)]], n_neurons=1, t_max=60.0),
+        lambda: x.to_grid(0.0001 * pq.s),
+    ):
+        with pytest.raises(ConfigurationError, match="which has a unit"):
+            call()
 
 
 @pytest.mark.parametrize("case", BUILD_CASES)

@@ -76,6 +76,16 @@ def test_the_doctor_judges_a_gradient_of_each_family(capsys):
     assert "FAULT" not in told
 
 
+def test_the_doctor_sees_all_of_a_machine_without_a_compiler(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "numba.core", None)
+    monkeypatch.setattr(machine, "_cache", lambda told: 1 / 0)
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert re.search(r"FAULT +exponentials +ModuleNotFoundError", told)
+    assert re.search(r"FAULT +kept loops +ZeroDivisionError", told)
+    assert " GPU " in told
+
+
 def test_the_doctor_tells_what_does_not_work(monkeypatch, capsys):
     def broken():
         raise RuntimeError("no loops here")

@@ -62,6 +62,7 @@ class Shared(NamedTuple):
         return gradient.detach().flatten()[self.used].to("cpu", torch.float64)
 
 
+@torch.enable_grad()
 def judge(
     layer: Callable[[SpikeTrains], Spikes],
     network: LIFNetwork,
@@ -98,7 +99,8 @@ def judge(
             and a transform, from which torch finds the network's values, (w, lambda w: w[:, :-1] / scale). Gradients are
             compared by the layer's tensor, without the entries that a transform leaves out.
         t_end: of the network, ms; default inputs.t_max.
-        entries: entries probed by differences in each tensor: that of the largest gradient and random others.
+        entries: entries probed by differences in each tensor: that of the largest gradient and random others; where it is not
+            the exact gradient, also the entry that is furthest from it.
         seed: of the choice of entries.
 
     Returns:
@@ -167,13 +169,15 @@ def _row(
     scale = float(shared.own.detach().abs().max()) or 1.0
     places, flat = shared.used.nonzero()[:, 0], shared.own.detach().flatten()
     slopes = dict[int, float]()
-    chosen = entries_to_probe(r, entries, generator)
+    chosen, error = entries_to_probe(r, entries, generator), relative(r, g, floor)
+    if error > precision.tolerance:  # where they differ most, a right one of another program and a wrong one part
+        chosen = list(dict.fromkeys([*chosen, int((r - g).abs().argmax())]))
     for k in chosen:
         along = unit(flat, int(places[k]))
         steps, consistent = precision.steps, precision.consistent
         slope = slope_along(run, shared.own, along, size, scale=scale, steps=steps, consistent=consistent)
         slopes |= {} if slope is None else {k: slope}
-    expected, error = r.new_tensor(list(slopes.values())), relative(r, g, floor)
+    expected = r.new_tensor(list(slopes.values()))
     differences = relative(r[list(slopes)], expected, size) if slopes else None
     verdict = "exact" if error <= precision.tolerance else "another program" if slopes else "unjudged"
     if differences is not None and not differences <= precision.tolerance:

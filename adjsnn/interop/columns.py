@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.checks import count, float_dtype, names, number, real
+from adjsnn.checks import count, float_dtype, has_unit, names, number, real
 from adjsnn.errors import ConfigurationError
 from adjsnn.interop.units import Unit, bare, from_ms, in_ms
 from adjsnn.spikes import SpikeTrains
@@ -58,7 +58,7 @@ def whole(name: str, values: object, length: int | None = None) -> Tensor:
 
 def border(name: str, value: Any, unit: Unit, meant: Unit | None = None) -> float:
     """Where a window begins or ends, in the unit of the spikes; it may carry a unit, a plain number is in `meant`."""
-    plain, own = bare(name, value, None) if hasattr(value, "dimensionality") else (value, meant or unit)
+    plain, own = bare(name, value, None) if has_unit(value) else (value, meant or unit)
     at = number(name, plain, f"a finite time in {unit.name}")
     if own == unit:
         return at

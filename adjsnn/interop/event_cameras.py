@@ -91,7 +91,7 @@ def _sensor(given: Any, told: list[tuple[int, int] | None]) -> tuple[int, int, i
                 f"sensor=None, and files of {sorted(sizes)}", "the size of the sensor", "sensor=(346, 260)"
             )
         given = sizes.pop()
-    entries = [count("sensor", x) for x in ([given] if isinstance(given, int) else given)]
+    entries = [count("sensor", x) for x in (given if np.ndim(given) else [given])]
     if not 1 <= len(entries) <= 3 or (len(entries) == 3 and entries[2] > 2):
         raise ConfigurationError(f"sensor={given!r}", "(W, H), or (W, H, 2), or (W,)", "sensor=(34, 34)")
     width, height, polarities = [*entries, *((), (1, 1), (2,), ())[len(entries)]]

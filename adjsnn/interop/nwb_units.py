@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adjsnn.checks import EPS, index
+from adjsnn.checks import EPS, indices
 from adjsnn.errors import ConfigurationError
 from adjsnn.interop.columns import Outside, border, by_neuron, inside, ordered_window, plain, trains, whole, wide
 from adjsnn.interop.units import KNOWN, from_ms, in_ms, package
@@ -73,7 +73,7 @@ def _trains(nwb: Any, intervals: Any, units: Any, window: tuple[Any, Any], outsi
         raise ConfigurationError(
             "an NWB file without Units or without their spike_times", "spike times of units", "another file"
         )
-    chosen = range(len(table)) if units is None else [index("units", k, len(table)) for k in units]
+    chosen = range(len(table)) if units is None else indices("units", units, len(table))
     if not len(chosen) or len(set(chosen)) < len(chosen):
         raise ConfigurationError(f"units={units!r} of {len(table)}", "one row or more, each once", "units=None for all")
     rows = _rows(table, "spike_times")

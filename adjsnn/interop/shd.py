@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adjsnn.checks import Count, count, float_dtype, index
+from adjsnn.checks import Count, count, float_dtype, index, indices
 from adjsnn.errors import ConfigurationError
 from adjsnn.interop.columns import Outside, border, cut, whole, wide
 from adjsnn.interop.units import UnitName, package, unit_of
@@ -89,7 +89,9 @@ class SHDDataset(Dataset[tuple[SpikeTrains, int]]):
         columns: list[tuple[Tensor, Tensor, Tensor]] = []
         for b, k in enumerate(which):
             time = wide(f"spikes/times[{k}]", self._read("spikes/times", k))
-            neuron = whole(f"spikes/units[{k}]", self._read("spikes/units", k).astype(np.int64), len(time))
+            units = self._read("spikes/units", k)
+            units = units.astype(np.int64) if bool((units == np.floor(units)).all()) else units
+            neuron = whole(f"spikes/units[{k}]", units, len(time))
             columns.append((time, neuron, torch.full_like(neuron, b)))
         time, neuron, sample = (torch.cat(x) for x in zip(*columns, strict=True))
         start, stop = (torch.full((len(columns),), x, dtype=torch.float64) for x in (self.start, self.stop))
@@ -146,9 +148,9 @@ def from_shd(
         ConfigurationError: what `SHDDataset` says, or no samples.
     """
     data = SHDDataset(path, t_stop=t_stop, unit=unit, n_neurons=n_neurons, t_start=t_start, outside=outside, dtype=dtype)
-    places = list(range(len(data)))
+    places = range(len(data))
     chosen = places[which] if isinstance(which, slice) else places if which is None else which
-    chosen = [index("which", k, len(data)) for k in chosen]
+    chosen = indices("which", chosen, len(data))
     if not chosen:
         raise ConfigurationError(f"which={which!r} of {len(data)} samples", "one sample or more", "which=None for all")
     return data.trains(chosen), data.labels[chosen]

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from adjsnn.checks import number
+from adjsnn.checks import has_unit, in_si, positive
 from adjsnn.errors import ConfigurationError, MissingPackageError
+from adjsnn.lif.units import plain
 
 UnitName: TypeAlias = Any  # a name, or an object of quantities or pint
 
@@ -53,9 +54,10 @@ def unit_of(unit: UnitName) -> Unit:
     try:  # a unit of the user's own, such as a step of 0.1 ms: the library that made it says how long it is
         in_ms = (1.0 * unit).rescale("ms") if hasattr(unit, "dimensionality") and hasattr(unit, "rescale") else None
         in_ms = (1.0 * unit).to("ms") if in_ms is None else in_ms
-        return Unit(name, number("unit", float(in_ms.magnitude)))
+        length = float(in_ms.magnitude)
     except (TypeError, ValueError, AttributeError) as error:  # pint's errors of dimension are TypeErrors
         raise ConfigurationError(f"unit={unit!r}: {error}", EXPECTED, "unit='ms'") from error
+    return Unit(name, positive("unit", length, EXPECTED, "unit='ms'"))
 
 
 def _name(unit: object) -> str | None:
@@ -75,8 +77,14 @@ def bare(name: str, values: object, unit: UnitName | None) -> tuple[object, Unit
         ConfigurationError: no unit at all, no unit of time, or two that differ.
     """
     carried = None
-    if type(values).__module__.partition(".")[0] == "brian2":  # whose arrays hold SI units, whatever they print
-        carried, values = KNOWN["s"], np.asarray(values)
+    if isinstance(values, list | tuple) and any(has_unit(x) for x in values):
+        parts = [bare(f"{name}[{k}]", x, unit) for k, x in enumerate(values)]
+        if len(several := {own for _, own in parts}) > 1 or not all(has_unit(x) for x in values):
+            seen = sorted(own.name for own in several)
+            raise ConfigurationError(f"{name} in {seen}, and plain numbers", "one unit, of each or of none", "one array")
+        return [x for x, _ in parts], parts[0][1]
+    if in_si(values):  # whatever Brian2's arrays print
+        carried, values = KNOWN["s"], plain(name, values, "s")
     elif _name(values) is not None:
         carried, values = unit_of(values.units), values.magnitude  # type: ignore[attr-defined]
     given = None if unit is None else unit_of(unit)

@@ -9,6 +9,7 @@ from torch import Tensor
 from adjsnn.checks import number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.structure import Structure
+from adjsnn.lif.units import plain
 
 DEFAULTS = {"C_m": 250.0, "tau_m": 10.0, "tau_syn_ex": 2.0, "tau_syn_in": 2.0, "E_L": -70.0, "V_th": -55.0, "V_reset": -70.0}
 DEFAULTS |= {"t_ref": 2.0, "I_e": 0.0}
@@ -22,6 +23,7 @@ RECORDS = {
 }  # fmt: skip
 # What would change its spikes: of these only the value that does nothing is taken.
 IDLE = {"delta": 0.0, "V_min": -np.inf, "I_syn_ex": 0.0, "I_syn_in": 0.0, "frozen": False, "ignore_and_spike": False}
+IN = {"delta": "mV", "V_min": "mV", "V_m": "mV", "I_syn_ex": "pA", "I_syn_in": "pA"}
 MODELS = ("iaf_psc_exp_ps", "iaf_psc_exp")
 
 
@@ -43,11 +45,18 @@ def physical(own: object, k: int) -> dict[str, Any]:
     if "model" in own and (other := set(np.atleast_1d(own["model"]).tolist()) - set(MODELS)):
         raise ConfigurationError(f"parameters of {sorted(other)}", f"those of {' or '.join(MODELS)}", "neurons of that model")
     for name, idle in (IDLE | {"V_m": own.get("E_L", DEFAULTS["E_L"])}).items():
-        if name in own and not bool(np.equal(own[name], idle).all()):
+        if name in own and not _equal(name, own[name], idle):
             raise ConfigurationError(
                 f"{name}={own[name]!r} of layer {k}", f"{name}={idle}", "leaving it out; a state to start from is y0 of solve"
             )
     return {OURS.get(name, name): own.get(name, default) for name, default in DEFAULTS.items()}
+
+
+def _equal(name: str, value: Any, idle: Any) -> bool:
+    """Whether a parameter has the values that do nothing; false where they cannot be compared."""
+    value, idle = (np.asarray(plain(name, x, IN[name]) if name in IN else x) for x in (value, idle))
+    same_shape = () in (value.shape, idle.shape) or value.shape == idle.shape
+    return same_shape and value.dtype.kind in "fiub" and bool((value == idle).all())
 
 
 def nest_layer(layer: Any, structure: Structure, k: int, model: object, e_l: Any, c_m: Any) -> dict[str, Any]:

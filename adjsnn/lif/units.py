@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from adjsnn.checks import in_si
 from adjsnn.errors import ConfigurationError
 
 # Exponents of metre, kilogram, second and ampere, and the size in SI: for Brian2, whose quantities are numbers in SI.
-DIMENSIONS = {"ms": (0, 0, 1, 0, 1e3), "mV": (2, 1, -3, -1, 1e3), "pF": (-2, -1, 4, 2, 1e12)}
+DIMENSIONS = {"s": (0, 0, 1, 0, 1.0), "ms": (0, 0, 1, 0, 1e3), "mV": (2, 1, -3, -1, 1e3), "pF": (-2, -1, 4, 2, 1e12)}
 DIMENSIONS |= {"Mohm": (2, 1, -3, -2, 1e-6), "nS": (-2, -1, 3, 2, 1e9), "pA": (0, 0, 0, 1, 1e12)}
 BASES = ("length", "mass", "time", "current")
 
@@ -28,8 +29,8 @@ def plain(name: str, value: Any, unit: str) -> Any:
             return convert(unit).magnitude
         except Exception as error:  # each package has its own
             raise ConfigurationError(f"{name}={value}", f"a quantity that comes to {unit}", remedy) from error
-    dimension = getattr(getattr(value, "dim", None), "get_dimension", None)
-    if dimension is not None:  # brian2
+    if in_si(value):
+        dimension = value.dim.get_dimension
         *exponents, size = DIMENSIONS[unit]
         if [dimension(x) for x in BASES] != exponents:
             raise ConfigurationError(f"{name}={value}", f"a quantity that comes to {unit}", remedy)

@@ -51,15 +51,40 @@ def combinations(grid: Sequence[str]) -> list[list[str]]:
     """Flags of each combination of a grid.
 
     Raises:
-        ConfigurationError: a setting that is not flag=value,value.
+        ConfigurationError: a setting that is not flag=value,value, or a value twice.
     """
     axes = []
     for setting in grid:
         name, equals, values = setting.partition("=")
         if not (name and equals and values):
             raise ConfigurationError(f"--grid {setting}", "flag=value,value", "--grid activity-cost=0.01,0.03")
-        axes.append([[f"--{name.lstrip('-')}", value] for value in values.split(",")])
+        several = values.split(",")
+        if not all(several) or len({*several}) < len(several):
+            raise ConfigurationError(f"--grid {setting}", "values that are there, each once", "--grid activity-cost=0.01,0.03")
+        axes.append([[f"--{name.lstrip('-')}", value] for value in several])
     return [list(itertools.chain.from_iterable(choice)) for choice in itertools.product(*axes)]
+
+
+def flags_of(settings: Sweep) -> list[str]:
+    """The flags of every run.
+
+    Raises:
+        ConfigurationError: flags that cannot be read, or one that runs would be given twice: the last alone would count.
+    """
+    try:
+        flags = shlex.split(settings.flags)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--flags {settings.flags}: {error}", "flags of the script", '--flags "--threads 1"'
+        ) from error
+    grid = [f"--{setting.partition('=')[0].lstrip('-')}" for setting in settings.grid]
+    given = [x.partition("=")[0] for x in (*flags, *grid) if x.startswith("--")]
+    names = [x.replace("_", "-") for x in (*given, "--seed", "--runs")]
+    if twice := sorted({x for x in names if names.count(x) > 1}):
+        raise ConfigurationError(
+            f"{' and '.join(twice)} twice for each run", "each flag once, of --flags, --grid, --seeds and --runs", "one of them"
+        )
+    return flags
 
 
 def sweep(settings: Sweep) -> int:
@@ -72,8 +97,8 @@ def sweep(settings: Sweep) -> int:
         exit status: 0; 1 if a run failed; 128 + the signal's number after a stop.
 
     Raises:
-        ConfigurationError: no script, a grid that cannot be read, numbers below 1, a scheduler that does not answer, or
-            workers that do not share the folder of the sweep.
+        ConfigurationError: no script, flags or a grid that cannot be read or say something twice, numbers below 1, a scheduler
+            that does not answer, or workers that do not share the folder of the sweep.
         MissingPackageError: the package of the executor is not installed.
     """
     if not settings.script.is_file():
@@ -81,16 +106,20 @@ def sweep(settings: Sweep) -> int:
     if settings.seeds < 1:
         raise ConfigurationError(f"seeds={settings.seeds}", "1 or more", "--seeds 5")
     settings.check()
+    every = flags_of(settings)
     started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     root = settings.runs / "sweeps" / f"{started}-{settings.script.stem}"
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     jobs = [
-        [*shlex.split(settings.flags), *flags, "--seed", str(seed), "--runs", str(root)]
-        for flags in combinations(settings.grid)
-        for seed in seeds
+        [*every, *flags, "--seed", str(seed), "--runs", str(root)] for flags in combinations(settings.grid) for seed in seeds
     ]
     plan = {"script": str(settings.script), "parallel": settings.parallel, "jobs": jobs}
-    root.mkdir(parents=True)
+    try:
+        root.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{root} cannot be made: {error}", "a new folder in a writable place", "another --runs folder, or again in a second"
+        ) from error
     with ExitStack() as stack:
         try:
             ready = stack.enter_context(engine(settings, root))

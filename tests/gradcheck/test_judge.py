@@ -91,6 +91,33 @@ def test_a_wrong_gradient_is_caught_by_differences(name, factor):
     assert "not the derivative of what the layer itself computes" in str(report)
 
 
+def test_a_gradient_that_is_wrong_in_one_entry_is_caught_where_it_is_furthest_from_the_exact_one():
+    net, x = problem()
+    layer = Solved(net)
+    weight = layer.leaves["w_in.0"]
+    exact = torch.autograd.grad(squares(layer(x)), weight)[0].flatten()
+    k = int(exact.abs().argsort()[len(exact) // 2])  # not the one that is always probed
+
+    def other(x):
+        w = layer.leaves["w_in.0"]
+        without = torch.ones_like(w).flatten().index_fill(0, torch.tensor([k]), 0.0).view_as(w)
+        layer.leaves = layer.leaves | {"w_in.0": w.detach() + without * (w - w.detach())}
+        try:
+            return layer(x)
+        finally:
+            layer.leaves = layer.leaves | {"w_in.0": w}
+
+    report = adjsnn.judge(other, net, x, squares, parameters={"w_in.0": weight}, t_end=T_END, entries=1)
+    assert report.row("w_in.0").verdict == "wrong"
+    assert report.row("w_in.0").probed == 2
+
+
+def test_it_differentiates_where_the_caller_does_not():
+    net, x = problem()
+    with torch.no_grad():
+        assert {row.verdict for row in judged(Solved(net), net, x).rows} == {"exact"}
+
+
 def test_another_program_that_misses_spikes_is_told_from_a_wrong_derivative():
     net, x = problem()
     report = judged(Solved(net, **{"v_th.1": net.v_th[1].detach() + 0.15}), net, x)

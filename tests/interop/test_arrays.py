@@ -1,6 +1,7 @@
 """Columns of spikes as simulators record them, and units."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pint
@@ -82,15 +83,58 @@ def test_times_that_know_their_unit():
             from_arrays(times, **THREE, unit="ms", t_stop=4.0)
 
 
-def test_an_array_of_brian2_is_in_seconds_whatever_it_prints():
-    class Quantity(np.ndarray):
-        pass
+class InSI(np.ndarray):
+    """A quantity of Brian2: numbers in SI units that know their dimension, here by its exponent of time and of mass."""
 
-    Quantity.__module__ = "brian2.units.fundamentalunits"
-    times = np.array([0.003, 0.001, 0.002]).view(Quantity)
+    def __new__(cls, value, time=1, mass=0):
+        new = np.array(value, dtype=np.float64).view(cls)
+        new.dim = SimpleNamespace(get_dimension={"length": 2 * mass, "mass": mass, "time": time, "current": -mass}.get)
+        return new
+
+    def __array_finalize__(self, other):
+        self.dim = getattr(other, "dim", None)
+
+    def __iter__(self):
+        return (self[k : k + 1].reshape(()) for k in range(len(self)))
+
+
+def test_an_array_of_brian2_is_in_seconds_whatever_it_prints():
+    times = InSI([0.003, 0.001, 0.002])
     assert from_arrays(times, **THREE, t_stop=0.004).time.tolist() == [[1.0, 2.0, 3.0]]
     with pytest.raises(ConfigurationError, match="in s with unit='ms'"):
         from_arrays(times, **THREE, unit="ms", t_stop=4.0)
+    with pytest.raises(ConfigurationError, match="comes to s"):
+        from_arrays(InSI([0.003, 0.001, 0.002], time=-3, mass=1), **THREE, t_stop=0.004)
+
+
+def test_ends_in_brian2s_seconds_beside_times_in_milliseconds():
+    for start, stop in ((InSI(0.01), InSI(0.06)), (InSI([0.01]), InSI([0.06]))):
+        x = from_arrays([50.0, 30.0, 20.0], **THREE, unit="ms", t_start=start, t_stop=stop)
+        assert x.time.tolist() == [[10.0, 20.0, 40.0]]
+        assert x.t_max == 50.0
+    with pytest.raises(ConfigurationError, match="t_stop"):
+        from_arrays([50.0, 30.0, 20.0], **THREE, unit="ms", t_stop=InSI(0.06, time=-3, mass=1))
+
+
+def test_a_list_of_quantities_knows_its_unit_too():
+    for times in ([3 * pq.us, 1 * pq.us, 2 * pq.us], [PINT.Quantity(k, "us") for k in (3, 1, 2)], [*InSI([3e-6, 1e-6, 2e-6])]):
+        assert from_arrays(times, **THREE, t_stop=1.0 * pq.s).time.tolist() == [[0.001, 0.002, 0.003]]
+        with pytest.raises(ConfigurationError, match="with unit='ms'"):
+            from_arrays(times, **THREE, unit="ms", t_stop=1.0)
+    for mixed in ([3 * pq.us, 1 * pq.ms, 2 * pq.us], [3 * pq.us, 1.0, 2 * pq.us]):
+        with pytest.raises(ConfigurationError, match="unit"):
+            from_arrays(mixed, **THREE, t_stop=1.0)
+
+
+@pytest.mark.parametrize("unit", [0.0 * pq.ms, -1.0 * pq.ms, 0.0 * PINT.ms])
+def test_a_unit_of_no_length(unit):
+    with pytest.raises(ConfigurationError, match=r"unit=-?[01]\.0"):
+        from_arrays([1.0], [0], n_neurons=1, unit=unit, t_stop=1.0)
+
+
+def test_a_sign_is_not_taken_modulo_256():
+    with pytest.raises(ConfigurationError, match="signs other than"):
+        from_arrays([3.0, 1.0, 2.0], **THREE, unit="ms", t_stop=4.0, signs=[257, 1, 1])
 
 
 @pytest.mark.parametrize("wrong", ["mV", "m", "", None, 3, pq.mV, PINT.mV, 2.0 * pq.m, ["ms"]])

@@ -73,6 +73,14 @@ def test_recordings_unsorted_empty_and_with_starts_of_their_own():
     assert (y.time.tolist(), y.t_max) == ([[0.002]], 0.015)
 
 
+def test_a_sensor_of_one_number_of_numpy():
+    e = events([1], [1])[["t", "x", "p"]]
+    assert (
+        from_events(e, unit="us", sensor=np.int64(4), t_stop=5).n_neurons
+        == from_events(e, unit="us", sensor=4, t_stop=5).n_neurons
+    )
+
+
 def test_a_cochlea_has_channels_alone():
     e = np.zeros(3, dtype=[("t", np.int32), ("x", np.uint8), ("p", np.int8)])
     e["t"], e["x"], e["p"] = [30, 10, 10], [255, 200, 199], 1
@@ -111,6 +119,7 @@ REFUSED = {
     "another unit": (events([1], [1]), {"unit": "mV"}, "unit"),
     "no sensor": (events([1], [1]), {"sensor": None}, "the size of the sensor"),
     "a sensor of four": (events([1], [1]), {"sensor": (4, 4, 2, 2)}, r"sensor=\(4, 4, 2, 2\)"),
+    "a sensor that is no count": (events([1], [1]), {"sensor": 4.0}, r"sensor=4\.0"),
     "no places": (np.zeros(3, dtype=[("t", "i8"), ("p", "i1")]), {}, r"without \['x', 'y'\]"),
     "no polarities": (events([1], [1])[["t", "x", "y"]], {}, r"without \['p'\]"),
     "no signs": (events([1], [1])[["t", "x", "y"]], {"polarity": "sign"}, r"without \['p'\]"),

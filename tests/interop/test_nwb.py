@@ -176,6 +176,8 @@ REFUSED = {
     "both": (lambda: with_units([0.1]), {"intervals": [[0.0, 1.0]], "t_stop": 1.0 * pq.s}, "either"),
     "NaN": (lambda: with_units([0.1, np.nan]), {"t_stop": 1.0}, "1 of 2 in spike_times of unit 0 that are NaN"),
     "a row too many": (lambda: with_units([0.1]), {"t_stop": 1.0, "units": [1]}, "units=1"),
+    "a row alone": (lambda: with_units([0.1]), {"t_stop": 1.0, "units": 0}, "units=0; expected a row"),
+    "intervals with a unit": (lambda: with_units([0.1]), {"intervals": np.array([[0.0, 500.0]]) * pq.ms}, "has a unit"),
     "a row twice": (lambda: with_units([0.1]), {"t_stop": 1.0, "units": [0, 0]}, "each once"),
     "milliseconds": (lambda: with_units([100.0]), {"t_stop": 1.0}, "1 of 1 spikes outside 0 … 1 s"),
     "mV": (lambda: with_units([0.1]), {"t_stop": 1.0 * pq.mV}, "unit"),

@@ -136,6 +136,12 @@ def _shorter(file):
     file["spikes/units"][1] = np.array([1], dtype=np.uint16)
 
 
+def _half(file):
+    del file["spikes/units"]
+    rows = file.create_dataset("spikes/units", (2,), dtype=h5py.vlen_dtype(np.float64))
+    rows[0], rows[1] = np.array([0.5]), np.array([1.0, 2.0])
+
+
 def _nan(file):
     file["spikes/times"][0] = np.array([np.nan], dtype=np.float16)
 
@@ -148,6 +154,8 @@ REFUSED = {
     "fewer labels": (_replace("labels", [0]), {}, "one entry for each sample"),
     "labels of floats": (_replace("labels", [0.5, 1.0]), {}, "labels"),
     "fewer units than times": (_shorter, {}, r"spikes/units\[1\] of shape \(1,\)"),
+    "half a neuron": (_half, {}, r"spikes/units\[0\]"),
+    "which is one": (lambda file: None, {"which": 1}, "which=1; expected a row"),
     "NaN": (_nan, {}, r"1 of 1 in spikes/times\[0\] that are NaN"),
     "too few neurons": (lambda file: None, {"n_neurons": 2}, "neurons from 0 to 2"),
     "another unit": (lambda file: None, {"unit": "mV"}, "unit"),

@@ -1,6 +1,7 @@
 """Networks by physical constants, NEST's parameters, and what simulators round."""
 
 import re
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -236,6 +237,8 @@ def test_impossible_arguments(given, match):
         ({"delta": 1.0}, "delta=0.0"),
         ({"V_min": -80.0}, "V_min"),
         ({"V_m": -60.0}, "y0"),
+        ({"V_m": [-70.0, -70.0, -70.0], "E_L": [-70.0, -70.0]}, "y0"),
+        ({"delta": "no"}, "delta"),
         ({"I_syn_ex": 1.0}, "y0"),
         ({"model": "iaf_psc_alpha"}, "iaf_psc_alpha"),
     ],
@@ -300,6 +303,20 @@ def test_simulators_that_are_not(simulator, h, match):
         network().rounded(simulator, h)
 
 
+def test_nests_voltages_may_be_quantities():
+    net = LIFNetwork.from_nest(NEST | {"E_L": -70.0 * pq.mV, "V_m": -0.07 * pq.V}, 3, 2, weights=1.0)
+    assert net.v_th[0].tolist() == LIFNetwork.from_nest(NEST, 3, 2, weights=1.0).v_th[0].tolist()
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.3, 0.7, 0.025, 1.5, 1 / 3])
+def test_labels_are_the_nearest_to_decimal_numbers(dt):
+    step = Fraction(str(dt)) if dt != 1 / 3 else Fraction(1, 3)
+    exact = torch.tensor([[float(k * step) for k in range(1, 3000)]], dtype=F64)
+    x = SpikeTrains(torch.zeros_like(exact, dtype=torch.long), exact, 1, float(exact.max()))
+    for rule in ("nest", "brian2"):
+        assert torch.equal(x.to_grid(dt, rule).time, exact)
+
+
 def test_nest_has_no_delay_below_half_a_step():
     with pytest.raises(ConfigurationError, match="half a step"):
         network(delays=0.04).rounded("nest", 0.1)
@@ -331,7 +348,7 @@ def test_labels_keep_the_rest():
     assert torch.equal(nest.idx, x.idx)
     assert torch.equal(nest.sign, x.sign)
     assert not nest.time.requires_grad
-    assert x.to_grid(0.3, "brian2").time[0, 1] == 3 * 0.3
+    assert x.to_grid(0.3, "brian2").time[0, 1] == 0.9
     assert len(x[:0].to_grid(0.1)) == 0
 
 
