@@ -42,7 +42,7 @@ check: $(VENV)/ready
 # The documentation site, docs/_build/docs/index.html: every program on its pages runs, and warnings are errors.
 docs: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	rm -rf docs/_build
+	rm -rf docs/_build docs/jupyter_execute
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -c docs . docs/_build
 	@echo docs/_build/docs/index.html
 

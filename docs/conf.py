@@ -19,7 +19,7 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 ]
-exclude_patterns = ["docs/_build"]
+exclude_patterns = ["docs/_build", "docs/jupyter_execute"]
 
 html_theme = "furo"
 html_title = f"adjsnn {version}"

@@ -1,4 +1,4 @@
-"""An adaptive exponential integrate-and-fire neuron learns its spike times, with events: `python examples/adaptive_neuron.py`."""
+"""An adaptive exponential integrate-and-fire neuron learns when to spike: `python examples/adaptive_neuron.py`."""
 
 import torch
 from torch import Tensor, nn

@@ -62,10 +62,9 @@ def write_report(run: Path, summary: Mapping[str, Any] | None = None) -> Path:
     figures = "".join(_figure(path, captions) for path in sorted((run / "figures").glob("*.png")))
     command = about["command"]
     source = about["source"]
-    again = "\n".join(
-        [f"git checkout {source['commit']}{'   # and the changes made to it' * (source['changed'] == 'yes')}"] * bool(source)
-        + [command]
-    )
+    again = command
+    if source:  # an installed library is in no checkout
+        again = f"git checkout {source['commit']}{'   # and the changes made to it' * (source['changed'] == 'yes')}\n{command}"
     steps = f"{numbers.get('iterations', 0):.0f} of {about['config'].get('iterations')}"
     stopped = f"; the best network of a run that was stopped after step {steps}" if summary.get("stopped") else ""
     parts = [

@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -194,7 +195,7 @@ def test_float32_is_float64_rounded():
 @pytest.mark.parametrize("kind", [{}, {"receptors": 2}], ids=["ordinary", "generalised"])
 def test_figures_of_voltages_in_float32(kind):
     """Equal spikes, so each figure is that in float64 to the rounding of float32, and so is its gradient."""
-    sizes = {"learn": ("weights", "bias"), "bias": 0.1, **kind}
+    sizes: dict[str, Any] = {"learn": ("weights", "bias"), "bias": 0.1, **kind}
     nets = [
         adjsnn.LIFNetwork(5, (4, 3), generator=torch.Generator().manual_seed(2), dtype=dtype, **sizes)
         for dtype in (torch.float32, torch.float64)

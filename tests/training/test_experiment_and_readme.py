@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from adjsnn.training import main
+from adjsnn.training import main, runs
+from adjsnn.training.results import record
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -42,6 +43,15 @@ def test_a_short_run_leaves_its_folder(tmp_path, capsys):
     summary = json.loads((run / "summary.json").read_text())
     assert 0 < summary["held_out"]["cost"] < 10
     assert "held out: cost / silent" in capsys.readouterr().out
+
+
+def test_a_library_in_no_checkout_has_reports_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "source_state", dict)  # as of a wheel
+    assert _predictive_coding(*SHORT, "--runs", str(tmp_path)) == 0
+    run = _only_run(tmp_path)
+    assert json.loads((run / "config.json").read_text())["source"] == {}
+    assert "git checkout" not in (run / "report.html").read_text()
+    record((run,), tmp_path / "RESULTS.md", "")
 
 
 @pytest.mark.slow
