@@ -100,7 +100,8 @@ def surrogate_spike_count(sol: FirstSpikeSolution, layer: int = -1) -> Float[Ten
         layer: its number; default the last.
 
     Raises:
-        ConfigurationError: a solution by a rule on a clock, whose `spike_count` is differentiable, or a trial of 0 ms.
+        ConfigurationError: a solution by a rule on a clock, whose `spike_count` is differentiable; a trial of 0 ms; a layer
+            whose thresholds move without a spike, as `voltage_gap` of its solution says.
     """
     check_face(sol, "voltage_gap", FIRST_SPIKE)
     if hasattr(type(sol), "weighted_spikes"):

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
+from torch.nn.utils import parametrize
 
 from adjsnn.checks import Count, Number, duration, index, kind, tensor
 from adjsnn.errors import ConfigurationError
@@ -44,7 +45,8 @@ def wake(
         reduce: what turns a tensor of sums of this process into the mean over processes, where several share a batch.
 
     Raises:
-        ConfigurationError: the first layer, or one with receptors or a list of synapses; `wanted` of another shape.
+        ConfigurationError: the first layer, one with receptors or a list of synapses, or one whose weights are parametrized or
+            pruned; `wanted` of another shape.
     """
     kind("net", net, LIFNetwork)
     check_face(sol, "first_spike_times", "those of LIF networks")
@@ -55,6 +57,12 @@ def wake(
             f"layer {k}, whose weights are {tuple(weights.shape)}",
             "a layer above another, with one weight for each pair",
             "adjsnn.start_from_data, or adjsnn.remedies.voltage_gap in the loss",
+        )
+    if parametrize.is_parametrized(net.w_in, str(k)) or not isinstance(weights, nn.Parameter):
+        raise ConfigurationError(
+            f"weights of layer {k} that are computed from other parameters",
+            "a plain Parameter, which can be raised",
+            "adjsnn.remedies.voltage_gap in the loss",
         )
     silent = (_mask(wanted, sol.layer_counts(k)) & (sol.layer_counts(k) == 0)).to(weights)
     spiked = (sol.layer_counts(k - 1) > 0).to(weights)
@@ -76,7 +84,7 @@ def voltage_gap(sol: FirstSpikeSolution, wanted: Tensor, layer: int = -1) -> Flo
         layer: its number; default the last.
 
     Raises:
-        ConfigurationError: `wanted` of another shape.
+        ConfigurationError: `wanted` of another shape; a layer whose thresholds move without a spike.
     """
     check_face(sol, "voltage_gap", "those of LIF networks")
     counts = sol.layer_counts(layer)

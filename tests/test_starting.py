@@ -1,6 +1,7 @@
 """A network that is silent says so, and can be made to spike: `start_from_data`, SilentWarning, remedies."""
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn.utils import parametrize
 
 import adjsnn
 from adjsnn import ConfigurationError, SilentWarning, SpikeTrains, losses, remedies
+from adjsnn.lif.network import AdaptiveState
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -204,6 +206,46 @@ def test_the_gap_is_how_far_silent_neurons_stay_below():
     loud = network(3.0)
     adjsnn.start_from_data(loud, inputs(), share=1.0)
     assert float(remedies.voltage_gap(adjsnn.solve(loud, inputs()), LABELS).detach()) == 0.0
+
+
+@pytest.mark.parametrize("computed", ["parametrized", "pruned"])
+def test_wake_does_not_raise_weights_that_are_computed_anew(computed):
+    lif, x = network(), inputs()
+    sol = adjsnn.solve(lif, x)
+    if computed == "pruned":
+        torch.nn.utils.prune.identity(lif.w_in, "1")
+    else:
+        torch.nn.utils.parametrize.register_parametrization(lif.w_in, "1", torch.nn.Softplus(), unsafe=True)
+    with pytest.raises(ConfigurationError, match="weights of layer 1 that are computed"):
+        remedies.wake(lif, sol, LABELS, 0.5)
+    remedies.wake(network(), sol, LABELS, 0.5)
+
+
+@pytest.mark.parametrize("moved", ["by the voltage", "from the start"])
+def test_there_is_no_gap_to_a_threshold_that_moves_without_a_spike(moved):
+    """A neuron at 1.5 below a threshold that has followed it to 1.0 + 0.8 * 1.5 is silent, and no more than half a spike."""
+    follows: dict[str, Any] = (
+        {"tau_follow": 5.0, "gain_follow": 0.8} if moved == "by the voltage" else {"tau_th": 1e6, "jump_th": 0.1}
+    )
+    lif = adjsnn.LIFNetwork(1, 2, bias=1.5, dtype=torch.float64, **follows)
+    x = SpikeTrains.from_list([[]], n_neurons=1, t_max=60.0, dtype=torch.float64)
+    raised = [AdaptiveState(*state[:3], state[3] + 0.8) for state in lif.initial_state(1)]
+    sol = adjsnn.solve(lif, x, t_end=60.0, y0=raised)
+    assert int(sol.spike_counts().sum()) == 0
+    assert bool((sol.voltage_max() > 1.0).all())
+    calls = (sol.voltage_gap, lambda: losses.surrogate_spike_count(sol), lambda: remedies.voltage_gap(sol, LABELS[:1] * 0))
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="layer 0, which moves without a spike"):
+            call()
+
+
+def test_on_a_clock_the_gap_is_to_the_threshold_as_it_moves():
+    lif = adjsnn.LIFNetwork(1, 2, bias=1.5, tau_th=100.0, jump_th=0.1, dtype=torch.float64)
+    x = SpikeTrains.from_list([[]], n_neurons=1, t_max=20.0, dtype=torch.float64)
+    raised = [AdaptiveState(*state[:3], state[3] + 0.8) for state in lif.initial_state(1)]
+    sol = adjsnn.solve(lif, x, t_end=20.0, dt=0.5, y0=raised, adjoint=adjsnn.rules.SurrogateBPTT())
+    assert int(sol.spike_counts().sum()) == 0
+    torch.testing.assert_close(sol.voltage_gap(), (sol.threshold() - sol.v[0]).amin(0), rtol=1e-14, atol=0.0)
 
 
 @pytest.mark.parametrize("wanted", [LABELS[:2], LABELS + 2, LABELS.float(), torch.zeros(4, 2, dtype=torch.bool)])

@@ -171,8 +171,13 @@ class ClockedSolution:
         return torch.where(spiking(run).any(0), self._layers[k].v_th, run.peak.amax(0))
 
     def voltage_gap(self, layer: int = -1) -> Float[Tensor, "B N"]:
-        """v_th - max v of each neuron that is silent, and 0 of one that spikes; differentiable, by v_th too."""
-        return self._layers[index("layer", layer, len(self._runs))].v_th - self.voltage_max(layer)
+        """v_th - max v of each neuron that is silent, and 0 of one that spikes; differentiable, by v_th too.
+
+        Where y0 has a threshold raised or lowered it is the least of θ - v.
+        """
+        k, run = index("layer", layer, len(self._runs)), self._run(layer)
+        over = run.peak if run.h is None else run.peak - run.h.sum(2)  # h after spikes is h of a neuron without any
+        return torch.where(spiking(run).any(0), 0.0, self._layers[k].v_th - over.amax(0))
 
     @untraced
     def layer_speeds(self, layer: int = -1) -> Float[Tensor, " S"]:

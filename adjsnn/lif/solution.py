@@ -13,7 +13,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Seal, computed_once
 from adjsnn.lif.glif import voltage as glif
 from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
-from adjsnn.lif.network import AnyState, LIFLayer, LIFState, state_of
+from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, LIFState, state_of
 from adjsnn.lif.readout import (
     Readout,
     filtered_readout,
@@ -268,8 +268,21 @@ class LIFSolution:
         return voltage_max(self._layers[k], self._fed_by(k), self._result(k), start, self.t_end, drive)
 
     def voltage_gap(self, layer: int = -1) -> Float[Tensor, "B N"]:
-        """v_th - max v of each neuron that is silent, and 0 of one that spikes; differentiable, by v_th too."""
-        return self._layers[self._number(layer)].v_th - self.voltage_max(layer)
+        """v_th - max v of each neuron that is silent, and 0 of one that spikes; differentiable, by v_th too.
+
+        Raises:
+            ConfigurationError: a layer whose thresholds move without a spike: they follow the voltage, or y0 has them raised or
+                lowered. v_th is not what a silent neuron is below.
+        """
+        k = self._number(layer)
+        own, start = self._layers[k], self._y0[k]
+        if own.tau_follow is not None or (isinstance(start, AdaptiveState) and bool((start.h != 0.0).any())):
+            raise ConfigurationError(
+                f"the distance to the threshold of layer {k}, which moves without a spike",
+                "one that only spikes move, without tau_follow and with h = 0 in y0",
+                f"sol.voltage_max({k}), or a loss of sol.threshold({k}) - sol.v[{k}] at times ts",
+            )
+        return own.v_th - self.voltage_max(k)
 
     @untraced
     def voltage_integral(self, layer: int = -1) -> Float[Tensor, "B N"]:

@@ -97,7 +97,7 @@ def _arrivals(
     spikes = sum(times.shape[1] for times, _ in parts)
     if drive is not None:  # its first step is there from the start
         begins = drive.dt * torch.arange(1, len(drive.values), device=sample.device).to(parts[0][0])
-        parts.append((begins.expand(len(sample), -1), torch.zeros_like(begins).expand(len(sample), -1)))
+        parts.append((begins.expand(len(sample), -1), torch.zeros_like(begins).to(parts[0][1]).expand(len(sample), -1)))
     weight = torch.cat([weights for _, weights in parts], 1)
     time, order = torch.cat([times for times, _ in parts], 1).sort(dim=1, stable=True)
     return Arrivals(time, weight.gather(1, order), torch.where(order >= spikes, order - spikes + 1, -1))

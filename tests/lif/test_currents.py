@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +190,26 @@ def test_float32_is_float64_rounded():
     for k in range(2):
         assert torch.equal(a.spike_times(k), b.spike_times(k).float())
         assert torch.equal(a.v[k], b.v[k].float())
+
+
+@pytest.mark.parametrize("kind", [{}, {"receptors": 2}], ids=["ordinary", "generalised"])
+def test_figures_of_voltages_in_float32(kind):
+    """Equal spikes, so each figure is that in float64 to the rounding of float32, and so is its gradient."""
+    sizes: dict[str, Any] = {"learn": ("weights", "bias"), "bias": 0.1, **kind}
+    nets = [
+        adjsnn.LIFNetwork(5, (4, 3), generator=torch.Generator().manual_seed(2), dtype=dtype, **sizes)
+        for dtype in (torch.float32, torch.float64)
+    ]
+    nets[1].load_state_dict(nets[0].state_dict())
+    u, found = 0.5 * random_currents().float(), []
+    for lif in nets:
+        sol = adjsnn.solve(lif, u.to(lif.w_in[0]), dt=DT)
+        assert bool((sol.spike_counts(0) == 0).any())
+        figures = [figure(0) for figure in (sol.voltage_max, sol.voltage_gap, sol.voltage_integral)]
+        assert all(x.dtype == lif.w_in[0].dtype for x in figures)
+        found.append([*figures, *torch.autograd.grad(sum(x.sum() for x in figures), [lif.w_in[0], lif.bias[0]])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
