@@ -30,7 +30,7 @@ def shares(sol, layers):
     return [float((sol.layer_counts(k) > 0).double().mean()) for k in range(layers)]
 
 
-@pytest.mark.parametrize("scale", [0.02, 1.0, 40.0])
+@pytest.mark.parametrize("scale", [0.02, 1.0, pytest.param(40.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_are_scaled_until_the_share_spikes(scale, dtype, lif_kernels):
     lif, x = network(scale, dtype=dtype), inputs(dtype)

@@ -75,6 +75,7 @@ def test_its_truncation_cuts_recurrent_weights():
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-11, msg=name)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing():
     net, x = small(learn=("weights",)), inputs()
     whole, parts = (gradients(net, x, RTRL(SHAPE, chunk=chunk)) for chunk in (None, 20))

@@ -94,6 +94,7 @@ def test_a_training_by_a_rule_measures_its_angle(task, tmp_path):
     assert {"accuracy", "accuracy_exact"} <= summary["held_out"].keys()
 
 
+@pytest.mark.slow
 def test_measuring_leaves_the_training_as_it_is(tmp_path):
     """And its global random numbers, which a network may draw from."""
     flags = [*YIN_YANG, "--adjoint", "feedback_alignment", "--clock", "1.0"]

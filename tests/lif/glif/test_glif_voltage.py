@@ -55,7 +55,7 @@ def test_the_largest_voltage_is_that_of_a_fine_grid(kind):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_gradient(kind):
     learn = ("weights", "bias", "tau_syn", "v_th", "delays") + (() if kind == "no leak" else ("tau_mem",))
