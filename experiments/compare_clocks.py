@@ -20,7 +20,7 @@ from credit_assignment import KINDS
 import adjsnn
 from adjsnn.training.angles import angles
 from adjsnn.training.files import read_about, unpacked
-from adjsnn.training.main import variant_of
+from adjsnn.training.main import parsed, variant_of
 from adjsnn.training.ranges import Positive, check_ranges
 from adjsnn.training.rules import BY_NAME
 
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(1)
         about = read_about(given.run)
         kind = next(kind for kind in KINDS if variant_of(kind, "task") == about["config"]["task"])
-        config = tyro.cli(kind.config_type, args=about["arguments"]).settled()
+        config = parsed(kind.config_type, about["arguments"])
         stages = {"start": None, "end": unpacked((given.run / "best.safetensors").read_bytes())}
         found = {
             stage: {f"{clock:g}": measured(kind, config, weights, clock) for clock in given.clocks}

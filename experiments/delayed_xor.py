@@ -21,8 +21,8 @@ answers are right.
 
 import math
 import sys
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -62,7 +62,6 @@ class Gated(TaskConfig):
     outlier: NotNegative = 30.0
     """norm beyond which a gradient is cut further than to `clip`, to clip · outlier / norm; 0: never"""
     steep: NotNegative = 8.0
-    """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     rest_weight: NotNegative = 0.5
     """weight of the readout's mean square outside the answer, beside that of its error in the answer"""
     ceiling: Positive = 150.0
@@ -91,7 +90,7 @@ class LIF(TaskConfig):
     """share of the neurons whose synapses are slow; 0: none; default: half of them, none with --adaptation"""
     adaptation: bool = False
     """spikes hold their own neuron back, by a current or a higher threshold that lasts for some hundred ms; settings that are
-    left at their defaults take those of ADAPTIVE then"""
+    not given take those of ADAPTIVE then"""
     tau_adapt: tuple[Positive, Positive] = (150.0, 600.0)
     """shortest and longest time constant of that, spread evenly in logarithm over the neurons"""
     adaptive_share: Share = 0.5
@@ -118,8 +117,6 @@ class LIF(TaskConfig):
     """share of right answers below which they get shorter again"""
     longer: NotNegative = 0.02
     """by how much of their range in each step"""
-    steep: NotNegative = 0.0
-    """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     activity_tau: Positive = 50.0
     """filter of the rate that the price of activity is on"""
     bias_start: float = 1.0
@@ -133,9 +130,7 @@ class LIF(TaskConfig):
     """the same of slow synapses, over that of fast ones"""
 
     def settled(self) -> Self:
-        left = {field.name for field in fields(self) if getattr(self, field.name) == field.default}
-        given = {name: value for name, value in ADAPTIVE.items() if name in left} if self.adaptation else {}
-        return replace(self, **given)
+        return replace(self, **ADAPTIVE) if self.adaptation else self
 
 
 ADAPTIVE: dict[str, Any] = {
@@ -153,38 +148,10 @@ ADAPTIVE: dict[str, Any] = {
 """Other defaults with adaptation, which holds a network back: it starts stronger, and its delays get longer more slowly."""
 
 
-C = TypeVar("C", Gated, LIF)
-
 SHORTEST = 1.0  # ms, of learnt time constants
-NORM_SHARE = 0.05  # of a step in the running mean of the gradient's norm
 
 
-class SteepXor(DelayedXor[C]):
-    """Steps get shorter where gradients are steep, which Adam by itself does not see."""
-
-    def __init__(self, config: C) -> None:
-        super().__init__(config)
-        self.log_norm = 0.0  # running mean of the logarithm of the gradient's norm
-
-    def state(self) -> dict[str, Any]:
-        return {"log_norm": self.log_norm}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.log_norm = state["log_norm"]
-
-    def limit_gradient(self, net: Any) -> float:
-        norm = super().limit_gradient(net)
-        if 0.0 < norm < math.inf:
-            self.log_norm += NORM_SHARE * (math.log(norm) - self.log_norm)
-        return norm
-
-    def shortened_step(self) -> float:
-        """Share of a step that is left, at most 1."""
-        typical = math.exp(self.log_norm)
-        return self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0
-
-
-class GatedXor(SteepXor[Gated]):
+class GatedXor(DelayedXor[Gated]):
     config_type = Gated
 
     def network(self) -> adjsnn.GatedSynapseNetwork:
@@ -260,7 +227,7 @@ class GatedXor(SteepXor[Gated]):
         return torch.relu(adjsnn.losses.firing_rate(sol) / self.config.ceiling - 1.0).square().mean()
 
 
-class LIFXor(SteepXor[LIF]):
+class LIFXor(DelayedXor[LIF]):
     """Costs are exact integrals of the readout: sums over its samples would have another gradient."""
 
     config_type = LIF

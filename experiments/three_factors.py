@@ -24,11 +24,9 @@ from three_factors_measured import PERIOD, PROTOCOLS, SHIFT, STATES, TITLES, WID
 
 import adjsnn
 from adjsnn.training.compare import table
+from adjsnn.training.main import parsed
 from adjsnn.training.ranges import check_ranges
 from adjsnn.training.runs import versions
-
-# isort: split
-import tyro  # after adjsnn.training, which says what to install
 
 
 def _lobe(a: float, tau: float) -> str:
@@ -170,7 +168,7 @@ next spike.
 
 
 def main(argv: list[str] | None = None) -> int:
-    config = tyro.cli(Config, args=argv).settled()
+    config = parsed(Config, argv)
     try:
         check_ranges(config)
         torch.set_num_threads(config.threads)

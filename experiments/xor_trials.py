@@ -15,6 +15,7 @@ from adjsnn.training import Column, Cost, Curve, Experiment, Split, TrainingConf
 from adjsnn.training.ranges import Count, NotNegative, Positive, Share
 
 CLASSES = ("differ", "equal", "one pulse")
+NORM_SHARE = 0.05  # of a step in the running mean of the gradient's norm
 THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
 # ms, of the curve of accuracy
 DELAYS = (0.0, 20.0, 50.0, 80.0, 100.0, 120.0, 140.0, 160.0, 180.0, 200.0, 250.0, 300.0, 400.0, 500.0, 750.0)
@@ -42,6 +43,8 @@ class TaskConfig(TrainingConfig):
     """time of silence after the last answer"""
     missing: Share = 0.2
     """share of trials in which one of the pulses does not come"""
+    steep: NotNegative = 0.0
+    """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     validation_trials: Count = 500
     held_out_trials: Count = 2000
     iterations: Count = 400
@@ -168,6 +171,7 @@ class DelayedXor(Experiment[C]):
         if min(config.pulse, config.answer) < 2.0 * config.dt:
             seen = f"pulse={config.pulse}, answer={config.answer} with dt={config.dt}"
             raise adjsnn.ConfigurationError(seen, "two steps or more in each", "--pulse 20 --answer 60, or a shorter --dt")
+        self.log_norm = 0.0  # running mean of the logarithm of the gradient's norm
         self.trials: dict[Split, Trials] = {
             "validation": self.place(draw_trials(config, config.validation_trials, self.generator(1_000_000))),
             "held_out": self.place(draw_trials(config, config.held_out_trials, self.generator(2_000_000))),
@@ -195,6 +199,23 @@ class DelayedXor(Experiment[C]):
     def price(self, sol: Any) -> Tensor | float:
         """Price of activity."""
         raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        return {"log_norm": self.log_norm}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.log_norm = state.get("log_norm", 0.0)  # of LIF networks older checkpoints have none
+
+    def limit_gradient(self, net: Any) -> float:
+        norm = super().limit_gradient(net)
+        if 0.0 < norm < math.inf:
+            self.log_norm += NORM_SHARE * (math.log(norm) - self.log_norm)
+        return norm
+
+    def shortened_step(self) -> float:
+        """Share of a step, at most 1, that is left where gradients are steep, which Adam by itself does not see."""
+        typical = math.exp(self.log_norm)
+        return self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0
 
     def batch(self, generator: torch.Generator, step: int) -> Trials:
         return draw_trials(self.config, self.config.batch, generator)

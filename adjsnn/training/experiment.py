@@ -68,7 +68,10 @@ class TrainingConfig:
     """a run folder whose best network so far is judged and reported as it is, without further steps; likewise"""
 
     def settled(self) -> Self:
-        """The configuration that is meant: for flags that stand for several others. Default: itself."""
+        """The configuration that is meant: for flags that stand for several others, over which those given by hand count.
+
+        Default: itself.
+        """
         return self
 
 

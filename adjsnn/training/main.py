@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import torch
 import tyro
@@ -47,7 +47,7 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
     run: RunFolder | None = None
     try:
         kind = _chosen(kinds, arguments)
-        config = tyro.cli(kind.config_type, args=arguments, description=kind.config_type.__doc__).settled()
+        config = parsed(kind.config_type, arguments)
         resumed = config.resume if config.finish is None else config.finish
         finishing = config.finish is not None
         if resumed is not None:
@@ -207,7 +207,7 @@ def _earlier(kinds: Sequence[Kind], path: Path, arguments: Sequence[str]) -> tup
         )
     name = variant_field(kinds)
     kind = next((kind for kind in kinds if variant_of(kind, name) == about["config"].get(name)), kinds[0])
-    config = tyro.cli(kind.config_type, args=about["arguments"]).settled()
+    config = parsed(kind.config_type, about["arguments"])
     now = settings_of(config)
     changed = [name for name in {*now, *about["config"]} if now.get(name) != about["config"].get(name)]
     if changed:
@@ -236,6 +236,25 @@ def _opened(kind: Kind, path: Path, training: Training, team: Processes, *, as_i
             run.go_back(training.done)
         run.note("is finished as it is" if as_it_is else f"goes on after step {training.done}")
     return run
+
+
+class Settled(Protocol):
+    """A configuration with flags that stand for several others."""
+
+    def settled(self) -> Self: ...
+
+
+C = TypeVar("C", bound=Settled)
+
+
+def parsed(kind: type[C], arguments: Sequence[str] | None) -> C:
+    """The configuration that flags ask for: those that stand for several others first, and over them what is given by hand."""
+    asked = tyro.cli(kind, args=arguments, description=kind.__doc__)
+    given = vars(asked)
+    others = {name: value for name, value in vars(asked.settled()).items() if value != given[name]}
+    if not others:
+        return asked
+    return tyro.cli(kind, args=arguments, description=kind.__doc__, default=kind(**others))
 
 
 def check(config: TrainingConfig) -> None:

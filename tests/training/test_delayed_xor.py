@@ -11,11 +11,14 @@ import torch
 import adjsnn
 from adjsnn.training import Cost, main
 from adjsnn.training.batches import samples_of
+from adjsnn.training.main import parsed
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-import xor_trials  # noqa: E402  the folder of scripts is not a package
+import digits  # noqa: E402  the folder of scripts is not a package
+import xor_trials  # noqa: E402
+import yin_yang  # noqa: E402
 from delayed_xor import ADAPTIVE, LIF, Gated, GatedXor, LIFXor  # noqa: E402
 from xor_trials import decide, draw_trials, one_of_each  # noqa: E402
 
@@ -208,7 +211,16 @@ def test_delays_get_shorter_where_few_answers_are_right(slipped):
 
 def test_adaptation_has_defaults_of_its_own():
     assert LIF().settled() == LIF()
-    assert LIF(adaptation=True, charge_start=7.0).settled() == replace(LIF(adaptation=True), **ADAPTIVE | {"charge_start": 7.0})
+    assert parsed(LIF, ["--adaptation"]) == replace(LIF(adaptation=True), **ADAPTIVE)
+    for given in ({"charge_start": 7.0}, {"activity_cost": LIF.activity_cost, "steep": LIF.steep}):  # a default too
+        flags = [x for name, value in given.items() for x in (f"--{name.replace('_', '-')}", str(value))]
+        assert parsed(LIF, ["--adaptation", *flags]) == replace(LIF(adaptation=True), **ADAPTIVE | given)
+
+
+@pytest.mark.parametrize("kind", [yin_yang.Config, digits.Config])
+def test_what_is_given_by_hand_counts_beside_a_flag_that_stands_for_several(kind):
+    assert parsed(kind, ["--quick"]) == kind(quick=True).settled() != kind(quick=True)
+    assert parsed(kind, ["--quick", "--iterations", str(kind.iterations)]).iterations == kind.iterations
 
 
 def test_the_gradient_of_adaptive_trials_is_exact():
