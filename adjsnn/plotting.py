@@ -226,7 +226,7 @@ def balanced_currents(
     axes.axhline(0.0, color=INK, lw=0.4)
     axes.set(xlabel="time (ms)", ylabel="current", xlim=(0.0, float(ts[-1])))
     axes.set_title(loc="left", label=f"{title}, {window:g} ms averages: correlation {correlation:.2f}")
-    axes.legend(ncols=3, fontsize=7, **ABOVE)
+    axes.legend(fontsize=7, **BESIDE)
     return axes
 
 

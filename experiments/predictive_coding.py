@@ -100,7 +100,7 @@ class PredictiveCoding(Coding[C]):
         title = f"currents into neuron {neuron}"
         plotting.balanced_currents(sol.ts[:-1], external, recurrent, title=title, axes=middle)
         plotting.raster(sol, order=torch.argsort(angle), axes=bottom)
-        bottom.set_ylabel("neuron, by direction of w_out" if planar else "neuron, by w_out")
+        bottom.set_ylabel("neuron, by\ndirection of w_out" if planar else "neuron, by w_out")
         for axes in (top, middle):
             axes.set_xlabel("")
         return figure
