@@ -23,10 +23,8 @@ net = adjsnn.LIFNetwork(1, 2, tau_mem={tau_mem}, bias=2.0, dtype=torch.float64, 
 adjsnn.solve(net, torch.zeros(1, 1, 1, dtype=torch.float64), t_end=50.0, dt=50.0).spike_times().sum().backward()
 """
 HALVES = (  # that take equally long; equal neurons have loops of their own
-    GATED.format(choices='[("heun", torch.float64)]')
-    + LIF.format(choices="[(True, 20.0), (False, [20.0, 21.0])]")
-    + GLIF.format(tau_mem=20.0),
-    GATED.format(choices='[("euler", torch.float32), ("euler", torch.float64)]')
+    LIF.format(choices="[(True, 20.0), (False, [20.0, 21.0])]") + GLIF.format(tau_mem=20.0),
+    GATED.format(choices='[("euler", torch.float32), ("euler", torch.float64), ("heun", torch.float64)]')
     + LIF.format(choices="[(False, 20.0)]")
     + GLIF.format(tau_mem="[20.0, 21.0]"),
 )

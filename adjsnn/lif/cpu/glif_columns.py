@@ -11,7 +11,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.feedforward import merge_sort
 from adjsnn.lif.cpu.glif_cell import share
-from adjsnn.lif.cpu.glif_kernels import CURRENTS, SHARED
+from adjsnn.lif.cpu.glif_kernels import CURRENTS, E_BIAS, SHARED
 from adjsnn.lif.cpu.glif_lanes import BEGIN, DRIVEN, F1, RISE, START, TH, VECTOR, WAIT, filled, look, search
 from adjsnn.lif.cpu.glif_lanes import SPAN as LOOKED
 from adjsnn.lif.glif.errors import AT_THRESHOLD
@@ -119,6 +119,23 @@ def book_of(n, rows):
         np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
         np.empty(n), np.empty((n, rows)), np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n, np.int64),
     )  # fmt: skip
+
+
+@compiled(**EXACT_BARE_INLINE)
+def feed(kinds, shared, x, bias, fed):
+    """What drives v of all neurons over the span that the shared numbers are of, and their currents and thresholds after it."""
+    neurons, n_c, e_bias = len(bias), kinds.rate.shape[1], shared[E_BIAS]
+    for n in range(neurons):
+        fed[n] = bias[n] * e_bias
+    for p in range(n_c):
+        c, e, k = x[1 + p], shared[SHARED + 2 * p], shared[SHARED + 2 * p + 1]
+        for n in range(neurons):
+            fed[n] += c[n] * k
+            c[n] *= e
+    for m in range(kinds.th_rate.shape[1]):
+        h, e = x[1 + n_c + m], shared[SHARED + 2 * n_c + m]
+        for n in range(neurons):
+            h[n] *= e
 
 
 @compiled(**EXACT_BARE_INLINE)

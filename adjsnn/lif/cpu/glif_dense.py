@@ -21,8 +21,8 @@ from adjsnn.lif.cpu.glif import (
     write,
 )
 from adjsnn.lif.cpu.glif_cell import share
-from adjsnn.lif.cpu.glif_columns import BOOKED, FAILED, HELD, LASTING, NOW, alone, book_of, columns_of
-from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, KIND, SHARED, SPAN
+from adjsnn.lif.cpu.glif_columns import BOOKED, FAILED, HELD, LASTING, NOW, alone, book_of, columns_of, feed
+from adjsnn.lif.cpu.glif_kernels import E_MU, KIND, SPAN
 from adjsnn.lif.cpu.glif_lanes import DRIVEN, carry, filled, lanes_of
 from adjsnn.lif.cpu.glif_lanes import SPAN as LOOKED
 from adjsnn.lif.cpu.queue import pop, queue_of, roomier
@@ -242,19 +242,9 @@ def _settle(kinds, columns, lanes, book, stop):
 @compiled(**EXACT_BARE_INLINE)
 def _move(kinds, columns, span):
     """All neurons over a span without spikes; those that are held keep their voltage."""
-    shared, x, bias, free, n_c, gain = columns.shared, columns.x, columns.bias, columns.free, kinds.rate.shape[1], kinds.gain[0]
+    shared, x, free, gain = columns.shared, columns.x, columns.free, kinds.gain[0]
     share(kinds, shared, 0, span)
-    v, fed, neurons, e_mu, e_bias = x[0], columns.limits[0], len(columns.bias), shared[E_MU], shared[E_BIAS]
-    for n in range(neurons):
-        fed[n] = bias[n] * e_bias
-    for p in range(n_c):
-        c, e, k = x[1 + p], shared[SHARED + 2 * p], shared[SHARED + 2 * p + 1]
-        for n in range(neurons):
-            fed[n] += c[n] * k
-            c[n] *= e
-    for m in range(kinds.th_rate.shape[1]):
-        h, e = x[1 + n_c + m], shared[SHARED + 2 * n_c + m]
-        for n in range(neurons):
-            h[n] *= e
+    v, fed, neurons, e_mu = x[0], columns.limits[0], len(columns.bias), shared[E_MU]
+    feed(kinds, shared, x, columns.bias, fed)
     for n in range(neurons):
         v[n] = v[n] * e_mu + gain * fed[n] if free[n] > 0.0 else v[n]

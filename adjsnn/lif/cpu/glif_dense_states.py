@@ -10,6 +10,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.glif_adjoint import AT, COSTATES, LAM_V, double_kernel
 from adjsnn.lif.cpu.glif_cell import share
+from adjsnn.lif.cpu.glif_columns import feed
 from adjsnn.lif.cpu.glif_dense import arrive
 from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, KIND, SHARED, SPAN
 from adjsnn.lif.layer import ARRIVAL, DRIVE, RECURRENT, RELEASE, SPIKE
@@ -150,7 +151,7 @@ def _carry(kinds, costates, x, n, span):
 @compiled(**EXACT_BARE)
 def _carry_all(kinds, costates, way, x, t):
     """All neurons to time t, where none is ahead any more."""
-    span, y, ahead, neurons, n_c = t - way.now[0], costates.y.T, way.size[0], x.shape[1], kinds.rate.shape[1]
+    span, y, ahead, neurons = t - way.now[0], costates.y.T, way.size[0], x.shape[1]
     for k in range(ahead):
         n = way.ahead[k]
         _carry(kinds, costates, x, n, t - y[AT, n])
@@ -160,19 +161,9 @@ def _carry_all(kinds, costates, way, x, t):
             way.saved[q, k] = x[q, way.ahead[k]]
     if span > 0.0:
         share(kinds, costates.shared, 0, span)
-        shared, v, fed, bias, held, gain = costates.shared, x[0], y[LAM_V], costates.bias, costates.held, kinds.gain[0]
-        e_mu, e_bias = shared[E_MU], shared[E_BIAS]
-        for n in range(neurons):
-            fed[n] = bias[n] * e_bias
-        for p in range(n_c):
-            c, e, k = x[1 + p], shared[SHARED + 2 * p], shared[SHARED + 2 * p + 1]
-            for n in range(neurons):
-                fed[n] += c[n] * k
-                c[n] *= e
-        for m in range(kinds.th_rate.shape[1]):
-            h, e = x[1 + n_c + m], shared[SHARED + 2 * n_c + m]
-            for n in range(neurons):
-                h[n] *= e
+        shared, v, fed, held, gain = costates.shared, x[0], y[LAM_V], costates.held, kinds.gain[0]
+        e_mu = shared[E_MU]
+        feed(kinds, shared, x, costates.bias, fed)
         for n in range(neurons):
             v[n] = v[n] if held[n] else v[n] * e_mu + gain * fed[n]
     for q in range(len(x)):
