@@ -13,16 +13,18 @@ import numba
 import numpy as np
 from numba.core import config
 
-from adjsnn.equations.cpu import adjoint, events, march, mathematics, names, packets, steps
+from adjsnn.equations.cpu import adjoint, events, lanes, march, mathematics, names, packets, steps
 from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled_as
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 
+_JIT: Any = numba.njit
 _CONFIG: Any = config  # its attributes come from the environment
 
 GENERATED = (
     "field", "pull_field", "levels_of", "level_of", "pull_level", "jump", "pull_jump",
     "packets_of", "delay_place", "deliver", "pull_delivery",
 )  # fmt: skip
+REORDERED = ("pull_field", "pull_level", "pull_jump")
 MODULES = (steps, events, packets, march, adjoint)
 ENTRIES = ("forward", "backward")
 ARC = {"atan": "arctan"}  # in numpy
@@ -72,8 +74,10 @@ def _linked(source: str, method: str, interpreted: bool) -> Loops:
     bound = _mathematics(interpreted) | {"__name__": names.__name__, "__builtins__": __builtins__}
     exec(compile(source, f"<equations {digest}>", "exec"), bound)  # what generate wrote, from expressions of sympy alone
     bound |= method_numbers(TABLEAUS[method])
-    within, inline = numba.njit(**AS_WRITTEN_WITHIN), numba.njit(**AS_WRITTEN_INLINE)
-    named = {name: within(_renamed(bound[name], digest, bound)) for name in GENERATED}
+    within, inline = _JIT(**AS_WRITTEN_WITHIN), _JIT(**AS_WRITTEN_INLINE)
+    # Sums of cotangents may be taken in the order of vectors; states are the same bits as those of tensors.
+    reordered = _JIT(**REORDERED_BARE | {"forceinline": False})
+    named = {x: (reordered if x in REORDERED else within)(_renamed(bound[x], digest, bound)) for x in GENERATED}
     bound |= named
     named |= {x: bound[x] for x in vars(names) if x.isupper()}
     numbers = {x: named[x] for x in named if x.isupper()}
@@ -96,10 +100,14 @@ def _linked(source: str, method: str, interpreted: bool) -> Loops:
 def _mathematics(interpreted: bool) -> dict[str, Any]:
     """The functions that equations call."""
     if interpreted:  # with infinities where Python's functions raise errors
-        return {x: getattr(np, ARC.get(x, x), None) or getattr(mathematics, x) for x in vars(mathematics) if x[0] != "_"}
-    within, reordered = numba.njit(**AS_WRITTEN_INLINE), numba.njit(**REORDERED_BARE)
+        found = {x: getattr(np, ARC.get(x, x), None) or getattr(mathematics, x) for x in vars(mathematics) if x[0] != "_"}
+        return found | {"lane_exp": np.exp, "lane_tanh": np.tanh, "lane_sigmoid": mathematics.sigmoid}
+    within, reordered = _JIT(**AS_WRITTEN_INLINE), _JIT(**REORDERED_BARE)
     own = {name: x for name, x in vars(mathematics).items() if isinstance(x, types.FunctionType)}
     named = {name: (reordered if name in mathematics.REORDERED else within)(x) for name, x in own.items()}
+    scope = dict(vars(lanes))
+    for name in ("parts", "lane_exp", "lane_tanh", "lane_sigmoid"):
+        scope[name] = named[name] = within(_renamed(vars(lanes)[name], "lanes", scope))
     return {name: x for name, x in vars(mathematics).items() if not name.startswith("_")} | named
 
 
