@@ -31,14 +31,14 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from adjsnn.errors import KernelCacheWarning
+from adjsnn.numerics.within import Loop, Within
 
 STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 # Of loops in which rounding must stay what it is written as: sums are not reordered, products and sums may be fused.
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
 REORDERED: dict[str, Any] = EXACT_INLINE | {"fastmath": {"contract", "reassoc"}}  # of sums, which vectors take at once
-# Called by loops alone, and never from Python, which would crash: code that takes arrays out of objects takes long to compile.
-WITHIN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+WITHIN: dict[str, Any] = {"within": True}  # called by loops alone, and never from Python, which would crash; see `within.py`
 # Allocates nothing: references to arrays are not counted.
 EXACT_BARE: dict[str, Any] = EXACT | WITHIN | {"_nrt": False}
 # The same without a call: one with the arrays of a network for arguments takes as long as a loop over a hundred neurons.
@@ -52,8 +52,8 @@ _said: set[str] = set()
 _loaded: dict[str, str | None] = {}  # what the sources of a package were when its first loop was defined
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator like `numba.njit(**options)`, with code that is kept on disk.
+def compiled(*, within: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator like `numba.njit(**options)`, with code that is kept on disk, or that waits for the loops which call it.
 
     Code is kept in NUMBA_CACHE_DIR where that is set; else beside the sources, or where those cannot be written in the user's
     cache folder. The first loop that is not found there and must be compiled is announced on the logger "adjsnn", which
@@ -64,8 +64,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def wrap(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = numba.njit(**options)(function)
-        if hasattr(dispatcher, "py_func"):  # else the compiler is switched off
+        dispatcher: Any = numba.njit(pipeline_class=Within if within else Loop, **options)(function)
+        if not within and hasattr(dispatcher, "py_func"):  # else the compiler is switched off
             dispatcher._cache = _Kept(function)
         return dispatcher
 
