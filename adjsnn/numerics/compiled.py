@@ -39,12 +39,13 @@ EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model":
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
 REORDERED: dict[str, Any] = EXACT_INLINE | {"fastmath": {"contract", "reassoc"}}  # of sums, which vectors take at once
 WITHIN: dict[str, Any] = {"within": True}  # called by loops alone, and never from Python, which would crash; see `within.py`
+EXACT_WITHIN: dict[str, Any] = EXACT | WITHIN
 # Allocates nothing: references to arrays are not counted.
-EXACT_BARE: dict[str, Any] = EXACT | WITHIN | {"_nrt": False}
+EXACT_BARE: dict[str, Any] = EXACT_WITHIN | {"_nrt": False}
 # The same without a call: one with the arrays of a network for arguments takes as long as a loop over a hundred neurons.
 EXACT_BARE_INLINE: dict[str, Any] = EXACT_BARE | {"forceinline": True}
 EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
-OPTIONS = (EXACT, EXACT_INLINE, REORDERED, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
+OPTIONS = (EXACT, EXACT_INLINE, REORDERED, EXACT_WITHIN, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
 _IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")

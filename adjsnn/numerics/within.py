@@ -1,8 +1,8 @@
 """How numba compiles loops here: what only they call becomes machine code in them alone.
 
-numba optimises every function by itself and makes machine code of it, and once more in each function that calls it, so of a chain
-of n functions the innermost is compiled n times. Code that nothing but loops call waits instead, and is optimised where it is
-linked in: in the loops that Python calls.
+numba optimises every function by itself and makes machine code of it, and once more in each function that calls it: in a chain of
+n functions the innermost is compiled n times. What nothing but loops call waits instead, and is optimised where it is linked in,
+with the loop that Python calls.
 """
 
 import gc
@@ -14,7 +14,7 @@ from numba.core.compiler import Compiler
 
 
 class Loop(Compiler):
-    """The compiler of a loop that Python calls, without the garbage collector, which takes an eighth of the time and finds nothing."""
+    """The compiler of a loop that Python calls. Without the garbage collector, which takes an eighth of the time for nothing."""
 
     def compile_extra(self, func: Any) -> Any:
         enabled = gc.isenabled()
@@ -43,9 +43,7 @@ class Within(Loop):
         state.library = _Waiting(state.targetctx.codegen(), func.__qualname__)
         result = super().compile_extra(func)
         description = result.fndesc
-        entry = _dynfunc.make_function(
-            description.lookup_module(), func.__name__, "", 0, result.environment, (result.library,)
-        )
+        entry = _dynfunc.make_function(description.lookup_module(), func.__name__, "", 0, result.environment, (result.library,))
         state.targetctx.insert_user_function(entry, description, [result.library])
         return result._replace(entry_point=entry)
 

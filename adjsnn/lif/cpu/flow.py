@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adjsnn.lif.flow import SERIES_BELOW
-from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, EXACT_WITHIN, compiled
 
 
 @compiled(**EXACT_INLINE)
@@ -251,7 +251,7 @@ def tau_gradients(v, i, lam_v, lam_i, bias, weights):
     return lam_v * ((bias - v) * leak + i * fed), i * (lam_i * fading + lam_v * feeding)
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def grown(x, size) -> Any:
     """x, or a longer copy of it that holds `size` entries."""
     if size <= len(x):

@@ -6,7 +6,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.flow import grown
 from adjsnn.lif.layer import ALL
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_PIECE, EXACT_WITHIN, compiled
 
 
 class Arrivals(NamedTuple):
@@ -62,7 +62,7 @@ def queue_of(size):
     return Queue(np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64))
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def roomier(queue, size):
     """The same arrivals in memory for at least `size`."""
     return Queue(grown(queue.time, size), grown(queue.order, size), grown(queue.ref, size), grown(queue.target, size))

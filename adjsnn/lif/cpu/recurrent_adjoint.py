@@ -8,7 +8,7 @@ from adjsnn.lif.cpu.cells import advance, advance_all, begin, kind_of, memory_of
 from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.cpu.recurrent import Log, Spikes
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_PIECE, EXACT_WITHIN, REORDERED, compiled
 
 
 class History(NamedTuple):
@@ -150,7 +150,7 @@ def _costates_of(n):
     )
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
     """v and i of the targets of each log entry of sample b just after it, in the order of the log, after those at the start.
 
