@@ -1,8 +1,8 @@
 """How numba compiles loops here: what only they call becomes machine code in them alone.
 
-numba optimises every function by itself and makes machine code of it, and once more in each function that calls it: in a chain of
-n functions the innermost is compiled n times. What nothing but loops call waits instead, and is optimised where it is linked in,
-with the loop that Python calls.
+numba optimises every function by itself and makes machine code of it, and once more in each function that calls it: in a chain
+of n functions the innermost is compiled n times. What nothing but loops call waits instead, and is optimised where it is linked
+in, with the loop that Python calls.
 """
 
 import gc
@@ -14,7 +14,7 @@ from numba.core.compiler import Compiler
 
 
 class Loop(Compiler):
-    """The compiler of a loop that Python calls. Without the garbage collector, which takes an eighth of the time for nothing."""
+    """The compiler of a loop that Python calls; the garbage collector, which takes an eighth of its time, waits."""
 
     def compile_extra(self, func: Any) -> Any:
         enabled = gc.isenabled()

@@ -86,13 +86,18 @@ class Kind(NamedTuple):
 def kind_of(layer):
     """Kind of a layer."""
     broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
-    new = np.ones(len(layer.bias) + 1, np.bool_)
-    for n in range(1, len(layer.bias)):
-        new[n] = layer.tau_mem[n] != layer.tau_mem[n - 1] or layer.tau_syn[n] != layer.tau_syn[n - 1]
+    tau_mem, tau_syn, instant = layer.tau_mem, layer.tau_syn, broadcast
+    groups, count, neurons = np.empty(len(tau_mem) + 1, np.uint64), 0, len(tau_mem)
+    for n in range(neurons + 1):
+        if n in (0, neurons) or tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1]:
+            groups[count] = n
+            count += 1
+    for n in range(layer.rec_delays.shape[1]):
+        instant &= layer.rec_delays[0, n] == 0.0
     return Kind(
-        np.flatnonzero(new).astype(np.uint64),
+        groups[:count],
         broadcast,
-        broadcast and not layer.rec_delays.any(),
+        instant,
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
     )

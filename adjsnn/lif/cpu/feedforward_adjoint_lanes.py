@@ -12,7 +12,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.elementary import rates_of
 from adjsnn.lif.cpu.feedforward import Walk, longest_walk, stops
-from adjsnn.lif.cpu.flow import release_shift, speed, tau_gradients, tau_weights
+from adjsnn.lif.cpu.flow import add_transposed, release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.cpu.moves import Moves, fill, moves
 from adjsnn.lif.layer import FINE, GRAZING
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, REORDERED, compiled
@@ -86,15 +86,8 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
         grazing = _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, memory, b, count, into)
         if grazing >= 0:
             return (GRAZING, b, spikes.neuron[grazing]), spikes.time[grazing]
-    _put_weights(memory.d_w_in_t, into.layer.w_in)
+    add_transposed(memory.d_w_in_t, into.layer.w_in)
     return (FINE, 0, 0), 0.0
-
-
-@compiled(**EXACT_BARE)
-def _put_weights(d_w_in_t, d_w_in):
-    for n in range(len(d_w_in)):
-        for m in range(len(d_w_in_t)):
-            d_w_in[n, m] += d_w_in_t[m, n]
 
 
 @compiled(**EXACT_BARE)
