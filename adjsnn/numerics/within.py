@@ -8,7 +8,7 @@ in, with the loop that Python calls.
 import gc
 from typing import Any
 
-from numba import _dynfunc
+from numba._dynfunc import make_function
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
@@ -43,7 +43,7 @@ class Within(Loop):
         state.library = _Waiting(state.targetctx.codegen(), func.__qualname__)
         result = super().compile_extra(func)
         description = result.fndesc
-        entry = _dynfunc.make_function(description.lookup_module(), func.__name__, "", 0, result.environment, (result.library,))
+        entry = make_function(description.lookup_module(), func.__name__, "", 0, result.environment, (result.library,))
         state.targetctx.insert_user_function(entry, description, [result.library])
         return result._replace(entry_point=entry)
 

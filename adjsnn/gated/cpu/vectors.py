@@ -22,9 +22,9 @@ LOOP: dict[str, Any] = {
     "forceinline": True,
     "_nrt": False,  # the loops allocate nothing; counting references to views would take as long as the arithmetic
 }
-OPTIONS = LOOP | WITHIN
-CALLED = OPTIONS | {"forceinline": False}  # long or seldom needed: code of its own, so that the loop around it stays small
-PIECE = OPTIONS | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
+OPTIONS: dict[str, Any] = LOOP | WITHIN
+CALLED: dict[str, Any] = OPTIONS | {"forceinline": False}  # long or seldom needed: not in the loop, which so stays small
+PIECE: dict[str, Any] = OPTIONS | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
 
 # sin(πw)/w in powers of w², by Taylor's series, cut where for |w| ≤ ½ the next term is below rounding.
 _TERMS = [(-1) ** k * pi ** (2 * k + 1) / factorial(2 * k + 1) for k in range(12)]
