@@ -38,14 +38,19 @@ STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
 REORDERED: dict[str, Any] = EXACT_INLINE | {"fastmath": {"contract", "reassoc"}}  # of sums, which vectors take at once
-WITHIN: dict[str, Any] = {"within": True}  # called by loops alone, and never from Python, which would crash; see `within.py`
+WITHIN: dict[str, Any] = {"pipeline_class": Within}  # called by loops alone, and never from Python, which would crash
 EXACT_WITHIN: dict[str, Any] = EXACT | WITHIN
 # Allocates nothing: references to arrays are not counted.
 EXACT_BARE: dict[str, Any] = EXACT_WITHIN | {"_nrt": False}
 # The same without a call: one with the arrays of a network for arguments takes as long as a loop over a hundred neurons.
 EXACT_BARE_INLINE: dict[str, Any] = EXACT_BARE | {"forceinline": True}
 EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
-OPTIONS = (EXACT, EXACT_INLINE, REORDERED, EXACT_WITHIN, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
+# As it is written, to the bit what the same operations on tensors are: products and sums are not fused.
+AS_WRITTEN: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+AS_WRITTEN_WITHIN: dict[str, Any] = AS_WRITTEN | WITHIN
+AS_WRITTEN_INLINE: dict[str, Any] = AS_WRITTEN_WITHIN | {"forceinline": True}
+REORDERED_BARE: dict[str, Any] = REORDERED | WITHIN | {"_nrt": False}
+OPTIONS = (AS_WRITTEN, EXACT, EXACT_INLINE, REORDERED, EXACT_WITHIN, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
 _IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
@@ -53,7 +58,7 @@ _said: set[str] = set()
 _loaded: dict[str, str | None] = {}  # what the sources of a package were when its first loop was defined
 
 
-def compiled(*, within: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorator like `numba.njit(**options)`, with code that is kept on disk, or that waits for the loops which call it.
 
     Code is kept in NUMBA_CACHE_DIR where that is set; else beside the sources, or where those cannot be written in the user's
@@ -64,13 +69,16 @@ def compiled(*, within: bool = False, **options: Any) -> Callable[[Callable[...,
         KernelCacheWarning: kept code is damaged, or nothing can be kept; once in a process.
     """
 
-    def wrap(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = numba.njit(pipeline_class=Within if within else Loop, **options)(function)
-        if not within and hasattr(dispatcher, "py_func"):  # else the compiler is switched off
-            dispatcher._cache = _Kept(function)
-        return dispatcher
+    return lambda function: compiled_as(None, function, **options)
 
-    return wrap
+
+def compiled_as(name: str | None, function: Callable[..., Any], **options: Any) -> Any:
+    """The same for a function that was made while the program runs, kept under a name that says all it was made from."""
+    pipeline = options.setdefault("pipeline_class", Loop)
+    dispatcher: Any = numba.njit(**options)(function)
+    if pipeline is not Within and hasattr(dispatcher, "py_func"):  # else the compiler is switched off
+        dispatcher._cache = _Kept(function, name)
+    return dispatcher
 
 
 class _Kept(NullCache):
@@ -78,11 +86,12 @@ class _Kept(NullCache):
 
     Args:
         function: the Python function, of a module in a package.
+        name: what it is kept under, by default its own name.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.package, _, module = function.__module__.rpartition(".")
-        self.function = f"{module}.{function.__qualname__}"
+        self.function = name or f"{module}.{function.__qualname__}"
         if self.package not in _loaded:  # of what is read later than this, nothing is kept under its name
             _loaded[self.package] = _sources(self.package)
 
