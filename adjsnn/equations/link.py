@@ -17,7 +17,8 @@ from adjsnn.equations.cpu import adjoint, events, lanes, march, mathematics, nam
 from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled, compiled_as
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 
-INTERPRETED = bool(config.DISABLE_JIT)  # whether loops run as Python, slow and easy to look into
+_CONFIG: Any = config  # its attributes come from the environment
+INTERPRETED = False  # whether loops run as Python, slow and easy to look into, as they do where numba is switched off
 
 GENERATED = (
     "field", "pull_field", "levels_of", "level_of", "pull_level", "jump", "pull_jump",
@@ -63,7 +64,7 @@ def loops_of(source: str, method: str) -> Loops:
         source: from `generate.source_of`.
         method: the name of the tableau.
     """
-    return _linked(source, method, INTERPRETED)
+    return _linked(source, method, INTERPRETED or bool(_CONFIG.DISABLE_JIT))
 
 
 @cache
