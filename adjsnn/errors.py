@@ -75,8 +75,8 @@ class KernelCacheWarning(UserWarning):
 
 
 WAKE = (
-    "adjsnn.start_from_data(net, x) before training, adjsnn.remedies.wake after each step, or adjsnn.remedies.voltage_gap added "
-    "to the loss"
+    "adjsnn.start_from_data(net, x) before training, adjsnn.remedies.wake after each step, or adjsnn.remedies.voltage_gap "
+    "added to the loss"
 )
 
 
