@@ -1,4 +1,4 @@
-"""README.md as PyPI shows it: nothing in it leads to a file that is not there. `make wheel` asks the same of the built wheel."""
+"""README.md as PyPI shows it: nothing in it leads to a file that is not there. `make wheel` asks the same of a built wheel."""
 
 import re
 import tomllib
