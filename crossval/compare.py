@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from nest_layers import network as network_of
+from torch import Tensor
 
 import adjsnn
 from adjsnn import LIFNetwork, LIFState, SpikeTrains

@@ -44,7 +44,7 @@ def drawn(receptors: int, random: np.random.Generator) -> dict[str, Any]:
 
 def network(found: dict[str, Any]) -> LIFNetwork:
     """The network of these numbers."""
-    numbers = {
+    numbers: dict[str, Any] = {
         name: tuple(None if x is None else torch.tensor(x, dtype=torch.float64) for x in rows)
         for name, rows in found["numbers"].items()
     }
