@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from adjsnn.charge_form import ChargeForm
     from adjsnn.coincidence import coincidence_factor
     from adjsnn.collate import collate_spikes
+    from adjsnn.equations.system import Equations
     from adjsnn.errors import (
         AdjsnnError,
         ConfigurationError,
@@ -61,6 +62,7 @@ __all__ = [
     "ContinuousAdjoint",
     "Conv2d",
     "DiscreteAdjoint",
+    "Equations",
     "EventAdjoint",
     "EventError",
     "ForwardSensitivity",
@@ -111,6 +113,7 @@ _HOME = {
         "charge_form": "ChargeForm",
         "coincidence": "coincidence_factor",
         "collate": "collate_spikes",
+        "equations.system": "Equations",
         "errors": "AdjsnnError ConfigurationError EventError GradientCheckError IntegrationError KernelCacheWarning "
         "MissingPackageError NotKeptError SilentWarning StepTooLongWarning",
         "gated.gates": "Gate RaisedCosineGate RectangularGate",

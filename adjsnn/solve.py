@@ -77,6 +77,7 @@ class HybridOptions(TypedDict, total=False):
     adjoint: HybridChoice | None
     y0: Tensor | None
     substeps: Count
+    kernels: Literal["auto", "plain", "fused"]
 
 
 @overload
@@ -106,7 +107,7 @@ def solve(
         options: for gated networks those of `adjsnn.gated.solve.solve_gated` (dt, method, adjoint, y0, kernels), for LIF
             networks those of `adjsnn.lif.solve.solve_lif` (t_end, ts, dt, currents, adjoint, y0, max_spikes, kernels), for
             HybridSystems those of `adjsnn.hybrid.solve.solve_hybrid` (dt or ts, method, rtol, atol, max_steps, adjoint,
-            y0, substeps).
+            y0, substeps, kernels).
 
     Returns:
         GatedSolution, CheckpointedSolution where the adjoint keeps checkpoints, LIFSolution, ClockedSolution where the adjoint

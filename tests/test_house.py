@@ -18,6 +18,7 @@ GROUND = {
 }  # fmt: skip
 FAMILIES = {"gated", "lif", "hybrid"}
 ABOVE = (
+    "equations",
     "charge_form",
     "losses",
     "remedies",

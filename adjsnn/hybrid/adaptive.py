@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.errors import IntegrationError
 from adjsnn.hybrid.arrays import arrays_for, stages, weighted
 from adjsnn.hybrid.crossings import Span
 from adjsnn.hybrid.events import Found, Watch
+from adjsnn.hybrid.refusals import stuck, too_many
 from adjsnn.hybrid.steps import Field, Steps
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
@@ -326,24 +326,25 @@ class _Run:
 
     def _refuse_stuck(self) -> None:
         sample = self._first_of(self.stuck)
-        raise IntegrationError(
-            f"the step of sample {sample} shrank to {float(self.h[sample]):.3g} ms at t = {float(self.t[sample]):g} ms, "
-            f"too short to advance the time, after {int(self.count[sample])} accepted and {int(self.rejected[sample])} "
-            "rejected steps",
-            "a solution that exists up to the last time and can be followed to this tolerance",
-            f"a looser tolerance than {self._tolerances(sample)}, or float64; the solution may "
-            "also blow up in finite time, or the system be stiff or discontinuous",
+        raise stuck(
+            sample,
+            float(self.h[sample]),
+            float(self.t[sample]),
+            int(self.count[sample]),
+            int(self.rejected[sample]),
+            self._tolerances(sample),
         )
 
     def _refuse_count(self) -> None:
         sample = self._first_of(self.interval < len(self.ts) - 1)
-        raise IntegrationError(
-            f"sample {sample} reached t = {float(self.t[sample]):g} of {float(self.ts[-1, sample]):g} ms in "
-            f"max_steps={self.control.max_steps} attempts, {int(self.count[sample])} of them accepted; the next step would "
-            f"be {float(self.h[sample]):.3g} ms",
-            "to arrive within max_steps",
-            f"a larger max_steps or a looser tolerance than {self._tolerances(sample)}; a system "
-            "that needs such short steps throughout is stiff",
+        raise too_many(
+            sample,
+            float(self.t[sample]),
+            float(self.ts[-1, sample]),
+            self.control.max_steps,
+            int(self.count[sample]),
+            float(self.h[sample]),
+            self._tolerances(sample),
         )
 
     def _tolerances(self, sample: int) -> str:

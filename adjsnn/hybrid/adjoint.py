@@ -13,6 +13,7 @@ from adjsnn.hybrid.autograd import attach
 from adjsnn.hybrid.bptt import HybridBPTT
 from adjsnn.hybrid.discrete import discrete_sweep
 from adjsnn.hybrid.discrete_events import hybrid_sweep
+from adjsnn.hybrid.engine import choose
 from adjsnn.hybrid.keep import Keep
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.solution import HybridSolution
@@ -42,11 +43,20 @@ class TorchdiffeqAdjoint(Protocol):
 
 @dataclass(frozen=True)
 class HybridDiscrete:
-    """The sweeps of `discrete` and `discrete_events`, with the checkpoints of a choice."""
+    """The sweeps of `discrete` and `discrete_events` with the checkpoints of a choice, or a system's own compiled loops."""
 
     choice: DiscreteAdjoint
 
     def run_hybrid(self, problem: HybridProblem) -> HybridSolution:
+        body, ran = choose(problem, self.choice)
+        if body is not None:
+            return body.run(problem, self.choice, ran)
+        solution = self._plain(problem)
+        if solution.stats is not None:
+            solution.stats.kernel_reason = ran.reason
+        return solution
+
+    def _plain(self, problem: HybridProblem) -> HybridSolution:
         sweep = hybrid_sweep if problem.examined.program.guards else discrete_sweep
         return attach(problem, sweep, Keep(self.choice.checkpoints, self.choice.memory_mb))
 

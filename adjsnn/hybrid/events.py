@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from adjsnn.errors import EventError
 from adjsnn.hybrid.arrays import arrays_for, stage_time, stages, weighted
 from adjsnn.hybrid.crossings import Inside, Span, column
 from adjsnn.hybrid.event_steps import POLISHES
 from adjsnn.hybrid.guards import check_numbers, guard_slopes, level, levels_of, rounding
+from adjsnn.hybrid.refusals import not_left, piled, raised, touches
 from adjsnn.hybrid.steps import Field, jump
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
@@ -168,12 +168,7 @@ class Watch:
         self.at_once = torch.where(instant, self.at_once + 1, 0)
         if bool((self.at_once > self.count + 5).any()):
             sample = int(self.at_once.argmax())
-            raise EventError(
-                f"{int(self.at_once[sample])} events of sample {sample} at t = {float(t[sample]):.12g} ms, the last of guard "
-                f"{int(guard[sample])}, without time passing",
-                "events that do not pile up in an instant",
-                "a refractory time, or stopping before that time",
-            )
+            raise piled(int(self.at_once[sample]), sample, float(t[sample]), int(guard[sample]))
 
     def _check(
         self,
@@ -195,12 +190,7 @@ class Watch:
         missed = fires & ~((off.abs() <= room.clamp(min=TIE)) & (speed > 0.0))
         if bool(missed.any()):
             sample = int(missed.nonzero()[0])
-            raise EventError(
-                f"guard {int(guard[sample])}, sample {sample}, touches zero near t = {float(t[sample]):.12g} ms without a "
-                f"clear crossing: Newton's method ended at {float(off[sample]):.3g}, with dφ/dt = {float(speed[sample]):.3g}",
-                "guards that rise through zero, and not many times in an instant",
-                "another input or initial state, or stopping before: a grazing event has no gradient",
-            )
+            raise touches(int(guard[sample]), sample, float(t[sample]), float(off[sample]), float(speed[sample]))
         tied = ~own & (before >= -TIE)
         wrong = fires[:, None] & (after >= 0.0) & ~tied
         if not bool(wrong.any()):
@@ -214,18 +204,8 @@ class Watch:
         sample, other = (int(k) for k in wrong.nonzero()[0])
         fired, when = int(guard[sample]), float(t[sample])
         if other == fired:
-            raise EventError(
-                f"the jump of guard {fired}, sample {sample}, t = {when:g} ms, left that guard at "
-                f"{float(after[sample, other]):g}",
-                "a jump that ends below its own threshold",
-                "a reset further away from the threshold",
-            )
-        raise EventError(
-            f"the jump of guard {fired}, sample {sample}, t = {when:g} ms, raised guard {other} from "
-            f"{float(before[sample, other]):g} to {float(after[sample, other]):g}",
-            "jumps that do not make another guard fire in the same instant",
-            "a coupling with a time constant or a delay",
-        )
+            raise not_left(fired, sample, when, float(after[sample, other]))
+        raise raised(fired, sample, when, other, float(before[sample, other]), float(after[sample, other]))
 
 
 def _below(levels: Tensor) -> Tensor:

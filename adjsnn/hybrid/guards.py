@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from adjsnn.errors import EventError
+from adjsnn.hybrid.refusals import no_number
 from adjsnn.hybrid.system import HybridSystem
 
 
@@ -60,8 +60,4 @@ def check_numbers(fires: Tensor, t: Tensor, before: Float[Tensor, "B G"], after:
         return
     for levels, when in ((before, "at"), (after, "after the jump at")):
         for sample, guard in (fires[:, None] & ~(levels < top)).nonzero().tolist():
-            raise EventError(
-                f"guard {guard} of sample {sample} is {float(levels[sample, guard]):g} {when} t = {float(t[sample]):g} ms",
-                "guards that are numbers",
-                "a guard that is defined for every state that is met",
-            )
+            raise no_number(guard, sample, float(t[sample]), float(levels[sample, guard]), when)

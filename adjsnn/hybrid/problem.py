@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
@@ -37,6 +38,7 @@ class HybridProblem:
         u: held inputs, (T, B, C), or None.
         by_events: whether steps can end on events.
         ts: the output times as the solution shows them, (T+1,).
+        kernels: which body is wanted, of `adjsnn.hybrid.engine.KERNELS`.
     """
 
     program: HybridProgram
@@ -44,6 +46,18 @@ class HybridProblem:
     u: Tensor | None
     by_events: bool
     ts: Tensor
+    kernels: str = "auto"
+
+    @cached_property
+    def first_levels(self) -> Tensor | None:
+        """The guards at the start, (B, G), checked, as everything is that the system's functions return there.
+
+        Raises:
+            ConfigurationError: as `examined`.
+        """
+        with torch.no_grad():
+            system = self.examine(tape=False).program.system
+            return system.guard(self.program.ts[0].to(self.y0).expand(len(self.y0), 1), self.y0)
 
     @cached_property
     def examined(self) -> Examined:

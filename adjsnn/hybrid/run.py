@@ -28,6 +28,8 @@ class HybridStats:
         slowest_event: smallest dφ/dt at an event of each sample, (B,), 1/ms: near 0 an event grazes and its gradient is large;
             None for systems without guards.
         taken: the steps: times, lengths and events of each sample.
+        kernel: which body ran: "plain", torch's operations; "fused", compiled loops.
+        kernel_reason: why this one.
     """
 
     accepted: Int[Tensor, " B"]
@@ -36,6 +38,8 @@ class HybridStats:
     stored_bytes: int
     slowest_event: Float[Tensor, " B"] | None = None
     taken: Steps | None = field(default=None, repr=False)
+    kernel: str = "plain"
+    kernel_reason: str = "of this adjoint there are no compiled loops"
 
     @property
     def steps(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from adjsnn.checks import Count, Number, Times, count
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.adjoint import HybridChoice, hybrid_adjoint, torchdiffeq_adjoint
 from adjsnn.hybrid.arguments import Inputs, check_inputs, check_state, output_times, tolerances_of
+from adjsnn.hybrid.engine import check_kernels, refuse_fused, refuse_plain
 from adjsnn.hybrid.examine import modules_of
 from adjsnn.hybrid.held import held_by
 from adjsnn.hybrid.problem import HybridProblem
@@ -21,6 +23,8 @@ from adjsnn.hybrid.system import HybridSystem
 from adjsnn.hybrid.torchdiffeq import PREFIX
 from adjsnn.numerics.tableaus import RK4, TABLEAUS
 from adjsnn.reparametrized import stale
+
+Kernels = Literal["auto", "plain", "fused"]
 
 
 def solve_hybrid(
@@ -36,6 +40,7 @@ def solve_hybrid(
     adjoint: HybridChoice | None = None,
     y0: Tensor | None = None,
     substeps: Count = 1,
+    kernels: Kernels = "auto",
 ) -> HybridSolution:
     """Integrate ẏ = f(t, y, u); a loss of the solution, `.backward()`, runs the chosen adjoint.
 
@@ -54,6 +59,8 @@ def solve_hybrid(
             the method of `adjsnn.hybrid.adjoint.HybridAdjoint`.
         y0: initial state (B, D); default system.initial_state(B), with B = 1 unless inputs say otherwise.
         substeps: fixed steps between output times.
+        kernels: "auto", compiled loops where the system brings some that cover the solve, as `adjsnn.Equations` does on the CPU
+            with DiscreteAdjoint; "plain", torch's operations; "fused", compiled loops or an error. `stats` says which ran.
 
     Returns:
         HybridSolution with ts, y, readout and stats. Gradients reach the system's parameters, `inputs` and `y0`, as far as they
@@ -68,6 +75,10 @@ def solve_hybrid(
     by_torchdiffeq = isinstance(method, str) and method.startswith(PREFIX)
     if method not in TABLEAUS and not by_torchdiffeq:
         raise ConfigurationError(f"method={method!r}", f'one of {list(TABLEAUS)} or "torchdiffeq:<name>"', 'method="rk4"')
+    check_kernels(kernels)
+    if by_torchdiffeq or not (adjoint is None or isinstance(adjoint, DiscreteAdjoint)):
+        refuse_fused(kernels, f"of adjoint={adjoint!r} with method={method!r} there are none")
+        refuse_plain(system, f"adjoint={adjoint!r} with method={method!r} has none")
     run = _run_of(adjoint, method.removeprefix(PREFIX) if by_torchdiffeq else None)
     with _outside_inference_mode(system, inputs, y0) as (signal, start):
         u = check_inputs(signal)
@@ -95,7 +106,7 @@ def solve_hybrid(
             max_steps=max_steps,
         )
         shown = times.to(ts.dtype if isinstance(ts, Tensor) and ts.is_floating_point() else start.dtype, copy=True)
-        return run(HybridProblem(program, start, u, adaptive and not by_torchdiffeq, shown))
+        return run(HybridProblem(program, start, u, adaptive and not by_torchdiffeq, shown, kernels))
 
 
 def _run_of(adjoint: HybridChoice | None, name: str | None) -> Callable[[HybridProblem], HybridSolution]:

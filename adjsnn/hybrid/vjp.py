@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjsnn.errors import EventError
+from adjsnn.hybrid.refusals import not_rising
 from adjsnn.hybrid.run import Stored
 from adjsnn.hybrid.steps import Steps, replay
 
@@ -93,9 +93,4 @@ def check_speed(fires: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:
     if not bool(wrong.any()):
         return
     sample = int(wrong.nonzero()[0, 0])
-    raise EventError(
-        f"guard {int(guard[sample])}, sample {sample}, fired at t = {float(t[sample]):g} ms with dφ/dt = "
-        f"{float(speed[sample]):g}",
-        "a guard that rises through zero",
-        "another input or initial state: at a grazing event the gradient does not exist",
-    )
+    raise not_rising(int(guard[sample]), sample, float(t[sample]), float(speed[sample]))

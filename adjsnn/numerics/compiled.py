@@ -44,7 +44,12 @@ EXACT_BARE: dict[str, Any] = EXACT | WITHIN | {"_nrt": False}
 # The same without a call: one with the arrays of a network for arguments takes as long as a loop over a hundred neurons.
 EXACT_BARE_INLINE: dict[str, Any] = EXACT_BARE | {"forceinline": True}
 EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
-OPTIONS = (EXACT, EXACT_INLINE, REORDERED, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
+# As it is written, to the bit what the same operations on tensors are: products and sums are not fused.
+AS_WRITTEN: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+AS_WRITTEN_WITHIN: dict[str, Any] = AS_WRITTEN | WITHIN
+AS_WRITTEN_INLINE: dict[str, Any] = AS_WRITTEN_WITHIN | {"forceinline": True}
+REORDERED_BARE: dict[str, Any] = REORDERED | WITHIN | {"_nrt": False}
+OPTIONS = (AS_WRITTEN, EXACT, EXACT_INLINE, REORDERED, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
 _IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
@@ -72,16 +77,25 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return wrap
 
 
+def compiled_as(name: str, function: Callable[..., Any], **options: Any) -> Any:
+    """The same for a function that was made while the program runs, kept under a name that says all it was made from."""
+    dispatcher: Any = numba.njit(**options)(function)
+    if hasattr(dispatcher, "py_func"):
+        dispatcher._cache = _Kept(function, name)
+    return dispatcher
+
+
 class _Kept(NullCache):
     """Code of one function on disk, in the form that numba's dispatcher asks for; it does so under a lock.
 
     Args:
         function: the Python function, of a module in a package.
+        name: what it is kept under, by default its own name.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.package, _, module = function.__module__.rpartition(".")
-        self.function = f"{module}.{function.__qualname__}"
+        self.function = name or f"{module}.{function.__qualname__}"
         if self.package not in _loaded:  # of what is read later than this, nothing is kept under its name
             _loaded[self.package] = _sources(self.package)
 

@@ -1,0 +1,1 @@
+"""Hybrid systems written as equations, differentiated and compiled."""

@@ -1,0 +1,378 @@
+"""Compiled loops of a system of equations, connected to torch."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adjsnn.adjoints import DiscreteAdjoint
+from adjsnn.bodies import Ran
+from adjsnn.equations.cpu import march
+from adjsnn.equations.cpu.adjoint import Back, Bars, Cotangents
+from adjsnn.equations.cpu.events import FINEST, NO_NUMBER, NO_NUMBER_AFTER, OTHER, OWN, PILED, RAISED_BY_PACKET, TOUCH
+from adjsnn.equations.cpu.march import Record, Samples, Trial, Work
+from adjsnn.equations.cpu.steps import Room, Sums
+from adjsnn.equations.generate import Layout
+from adjsnn.equations.link import Loops, loops_of
+from adjsnn.equations.model import Model
+from adjsnn.equations.synapses import Synapse
+from adjsnn.errors import ConfigurationError
+from adjsnn.hybrid import refusals
+from adjsnn.hybrid.event_steps import event_rows
+from adjsnn.hybrid.problem import HybridProblem
+from adjsnn.hybrid.run import HybridStats
+from adjsnn.hybrid.solution import HybridSolution
+from adjsnn.hybrid.steps import Steps, check_finite
+from adjsnn.numerics.first_order import FirstOrder, first_order
+from adjsnn.numerics.threads import run_groups
+
+GROUPS = 16  # of samples, at most: so the order of sums does not depend on the number of threads
+FEW = 64  # rows that there is room for at first
+
+
+class Values(NamedTuple):
+    """Parameters of a solve: p (P,), q (B, Q), and where each that has a gradient lies: name, array, first entry, entries."""
+
+    p: np.ndarray
+    q: np.ndarray
+    places: tuple[tuple[str, str, int, int], ...]
+
+
+class System(Protocol):
+    """What is asked of a system: its model, where everything lies, its functions as source, parameters that are numbers."""
+
+    model: Model
+    numbers: dict[str, float]
+    synapses: tuple[Synapse, ...]
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def source(self) -> str: ...
+    def inputs_of(self, u: Tensor | None) -> Mapping[str, Any]: ...
+
+
+class CompiledBody:
+    """What runs a system of equations in compiled loops.
+
+    Args:
+        system: the equations.
+        why_not: what keeps compiled loops from saying the same as the system; None where nothing does.
+    """
+
+    def __init__(self, system: System, why_not: str | None) -> None:
+        self.system, self.why_not = system, why_not
+
+    def obstacle(self, problem: HybridProblem, adjoint: DiscreteAdjoint) -> str | None:
+        """Why these loops do not cover a solve; None where they do."""
+        if self.why_not is not None:
+            return self.why_not
+        if problem.y0.device.type != "cpu":
+            return "the state is not on the CPU"
+        if problem.program.signal is not None:
+            return "the input is a Python function of time"
+        if adjoint.checkpoints not in (None, "sqrt") or adjoint.memory_mb is not None:
+            return 'checkpoints are "sqrt" or none there'
+        return None
+
+    def run(self, problem: HybridProblem, adjoint: DiscreteAdjoint, ran: Ran) -> HybridSolution:
+        """Solve the problem; a loss of the solution runs the discrete adjoint."""
+        assert problem.first_levels is None or problem.first_levels.shape[1] == self.system.model.guards
+        names = [x for x in self.system.model.parameters if x not in self.system.numbers]
+        tensors = [getattr(self.system, name) for name in names]
+        stats: list[HybridStats] = []
+        solve = _Solve(self.system, problem, adjoint.checkpoints is not None, ran, tuple(names))
+        y, times, index = _Attached.apply(solve, stats, problem.u, problem.y0, *tensors)
+        return problem.solution(y, times, index, stats[0])
+
+
+class _Solve:
+    """One solve: arrays for the loops, and back.
+
+    Args:
+        system: the equations.
+        problem: checked.
+        thin: whether to keep 2√n of n states.
+        ran: for the statistics.
+        names: of the parameters that are tensors.
+    """
+
+    def __init__(self, system: System, problem: HybridProblem, thin: bool, ran: Ran, names: tuple[str, ...]) -> None:
+        self.system, self.problem, self.thin, self.ran, self.names = system, problem, thin, ran, names
+        self.program = problem.program
+        self.loops: Loops = loops_of(system.source, self.program.tableau.name)
+
+    def values(self, tensors: dict[str, Tensor], batch: int) -> Values:
+        """Parameters as the loops take them: a copy."""
+        layout, model = self.system.layout, self.system.model
+        p, q = np.empty(layout.shared), np.empty((batch, layout.own))
+        places = []
+        for name in model.parameters:
+            matrix = layout.matrices.get(name)
+            array, first, size = ("p", matrix[0], matrix[1] * matrix[2]) if matrix else layout.slots[name]
+            if name in self.system.numbers:
+                p[first] = self.system.numbers[name]
+                continue
+            x = _array(tensors[name])
+            places.append((name, array, first, size))
+            if array == "q":
+                if len(x) not in (1, batch):
+                    raise ConfigurationError(
+                        f"{name} of {len(x)} samples with {batch}", "one for each sample", f"{name} of shape (B,)"
+                    )
+                q[:, first : first + size] = x.reshape(len(x), size)
+            else:
+                p[first : first + size] = (x.T if matrix else x).reshape(-1)
+        for synapse in self.system.synapses:
+            name, known = synapse.delay, self.system.numbers
+            delays = np.array(known[name]) if name in known else _array(tensors[name])
+            if not (delays >= 0.0).all():
+                raise ConfigurationError(f"{name} of {delays.min():g} ms", "delays ≥ 0", f"{name}.clamp(min=0)")
+        return Values(p, q, tuple(places))
+
+    def trial(self, y0: Tensor, u: Tensor | None, values: Values) -> Trial:
+        program, width = self.program, sum(self.system.model.inputs.values())
+        seen = 0 if u is None else u.shape[2]
+        if seen != width:
+            self.system.inputs_of(None if u is None else u[0])
+        ts = program.ts.numpy().astype(np.float64)
+        held = np.empty((len(ts) - 1, len(y0), 0)) if u is None else _array(u)
+        fixed = program.lengths is not None
+        lengths = _array(program.lengths) if program.lengths is not None else np.empty(0)
+        steps = program.substeps if fixed else 0
+        return Trial(ts, _array(y0), held, values.p, values.q, program.rtol, program.atol, program.max_steps, steps, lengths)
+
+    def forward(self, trial: Trial) -> tuple[Record, Samples]:
+        """Run all samples, with more room where some need it."""
+        batch, d, g = len(trial.y0), self.loops.numbers["D"], self.loops.numbers["G"]
+        fixed = (len(trial.ts) - 1) * trial.substeps
+        steps = fixed or max(FEW, 2 * len(trial.ts))
+        states = steps + 1 if not self.thin else min(steps, 4 * int(steps**0.5) + 4) + 1
+        most = self.loops.numbers["MOST"]
+        record = _record(batch, steps, states, len(trial.ts), d, 8 * most)
+        whole, real = np.zeros((batch, 13), dtype=np.int64), np.zeros((batch, 6))
+        levels, heap = self._first_levels(batch, g), np.zeros((batch, 8 * most), dtype=np.int64)
+        samples = Samples(
+            whole, real, np.empty((batch, d)), levels, np.zeros((batch, g), dtype=np.bool_), np.zeros((batch, d)), heap
+        )
+        groups = _groups(batch)
+        works = [self.work() for _ in groups]
+
+        def work(k: int, first: int, last: int) -> None:
+            self.loops.forward(trial, record, samples, int(self.thin), works[k], first, last)
+
+        run_groups(work, groups)
+        while (whole[:, march.STATUS] == march.FULL).any():
+            record, samples = self._grown(record, samples)
+            run_groups(work, groups)
+        return record, samples
+
+    def _grown(self, old: Record, samples: Samples) -> tuple[Record, Samples]:
+        """Twice the room, of steps or packets."""
+        (batch, steps), states, packets = old.lengths.shape, old.states.shape[1], old.due.shape[1]
+        if int(samples.whole[:, march.SENT].max()) + self.loops.numbers["MOST"] > packets:
+            packets *= 2
+        else:
+            states, steps = (2 * states if self.thin else 2 * steps + 1), 2 * steps
+        new = _record(batch, steps, states, old.rows.shape[1], old.states.shape[2], packets)
+        heap = np.zeros((batch, packets), dtype=np.int64)
+        for before, after in zip((*old, samples.heap), (*new, heap), strict=True):
+            after[:, : before.shape[1]] = before
+        return new, samples._replace(heap=heap)
+
+    def _first_levels(self, batch: int, g: int) -> np.ndarray:
+        if not g:
+            return np.empty((batch, 0))
+        levels = self.problem.first_levels
+        assert levels is not None
+        found = _array(levels).copy()
+        found[found >= 0.0] = -np.finfo(np.float64).tiny  # what is on zero at the start is leaving it
+        return found
+
+    def work(self) -> Work:
+        n = self.loops.numbers
+        d, g, stages = n["D"], n["G"], n["STAGES"]
+        step = Room(np.zeros((stages, d)), np.zeros((stages, d)), np.zeros((stages, d)), np.zeros((5, d)))
+        sums = Sums(np.zeros(n["P"]), np.zeros(n["Q"]), np.zeros(n["C"]))
+        powers = np.zeros((n["DENSE"].shape[1], len(n["WATCHED"])))
+        parts = np.zeros((FINEST + 1 if g else 0, g))
+        return Work(step, powers, parts, np.zeros((6, d)), np.zeros((3, g)), sums, np.zeros(n["ROOM"]), np.zeros(n["ROOM"]))
+
+    def backward(self, trial: Trial, record: Record, samples: Samples, cotangents: Cotangents) -> Bars:
+        batch, n = len(trial.y0), self.loops.numbers
+        groups = _groups(batch)
+        bars = Bars(
+            np.zeros((batch, n["D"])),
+            np.zeros(trial.u.shape),
+            np.zeros((len(groups), n["P"])),
+            np.zeros((batch, n["Q"])),
+            np.zeros((batch, 2)),
+        )
+        longest = int(samples.whole[:, march.STRIDE].max())
+
+        def work(k: int, first: int, last: int) -> None:
+            back = Back(np.zeros((longest + 1, n["D"])), np.zeros((6, n["D"])))
+            self.loops.backward(trial, record, samples, cotangents, bars, self.work(), back, k, first, last)
+
+        run_groups(work, groups)
+        for sample in np.flatnonzero(bars.failed[:, 0]):
+            row = int(bars.failed[sample, 0]) - 1
+            raise refusals.not_rising(
+                int(record.event[sample, row]), int(sample), float(record.times[sample, row + 1]), float(bars.failed[sample, 1])
+            )
+        return bars
+
+    def steps(self, record: Record, samples: Samples) -> Steps:
+        """The steps as other adjoints take them, padded with steps of length zero."""
+        count = samples.whole[:, march.TAKEN]
+        n, end = int(count.max()), len(self.program.ts) - 2
+        index = np.arange(n + 1)
+        beyond = index[:-1] >= count[:, None]
+        times = np.where(index > count[:, None], samples.real[:, march.TIME, None], record.times[:, : n + 1])
+        output = np.full((len(count), n + 1), -1)
+        np.put_along_axis(output, record.rows, np.arange(record.rows.shape[1])[None], 1)
+        columns = (
+            times,
+            np.where(beyond, 0.0, record.lengths[:, :n]),
+            np.where(beyond, end, record.interval[:, :n]),
+            output,
+            record.rows,
+            np.where(beyond, -1, record.event[:, :n]),
+        )
+        *known, event = (torch.from_numpy(np.ascontiguousarray(x.T)) for x in columns)
+        return Steps(known[0], known[1], known[2], known[3], known[4], event if self.loops.numbers["G"] else None)
+
+    def refuse(self, samples: Samples, record: Record) -> None:
+        """Raise the error of the first sample that did not arrive."""
+        wrong = np.flatnonzero(samples.whole[:, march.STATUS] != march.DONE)
+        if not len(wrong):
+            return
+        s = int(wrong[0])
+        whole, real = samples.whole[s], samples.real[s]
+        status = int(whole[march.STATUS])
+        accepted, rejected = (int(whole[k]) for k in (march.TAKEN, march.REJECTED))
+        t, h = (float(real[k]) for k in (march.TIME, march.NEXT))
+        tolerances = f"rtol={self.program.rtol:g}, atol={self.program.atol:g}"
+        if status == march.STUCK:
+            raise refusals.stuck(s, h, t, accepted, rejected, tolerances)
+        if status == march.TOO_MANY:
+            raise refusals.too_many(s, t, float(self.program.ts[-1]), self.program.max_steps, accepted, h, tolerances)
+        _refuse_event(s, whole, real)
+
+
+def _refuse_event(s: int, whole: np.ndarray, real: np.ndarray) -> NoReturn:
+    what, guard, fired = int(whole[march.WRONG]), int(whole[march.FAILED]), int(whole[march.INTERVAL])
+    t, one, two = float(real[march.TIME]), float(real[march.ONE]), float(real[march.TWO])
+    if what == TOUCH:
+        raise refusals.touches(guard, s, t, one, two)
+    if what in (NO_NUMBER, NO_NUMBER_AFTER):
+        raise refusals.no_number(guard, s, t, one, "at" if what == NO_NUMBER else "after the jump at")
+    if what == OWN:
+        raise refusals.not_left(guard, s, t, two)
+    if what == OTHER:
+        raise refusals.raised(fired, s, t, guard, one, two)
+    if what == RAISED_BY_PACKET:
+        raise refusals.raised_by_packet(s, t, guard, one, two)
+    assert what == PILED
+    raise refusals.piled(int(one), s, t, guard)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(x.detach().cpu().numpy().astype(np.float64))
+
+
+def _groups(batch: int) -> list[tuple[int, int]]:
+    count = min(GROUPS, batch)
+    edges = [batch * k // count for k in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _record(batch: int, steps: int, states: int, outputs: int, d: int, packets: int) -> Record:
+    return Record(
+        np.empty((batch, steps + 1)),
+        np.empty((batch, steps)),
+        np.empty((batch, states, d)),
+        np.empty((batch, steps), dtype=np.int64),
+        np.empty((batch, steps), dtype=np.int64),
+        np.zeros((batch, outputs), dtype=np.int64),
+        np.empty((batch, outputs, d)),
+        np.empty((batch, max(packets, 1), 4), dtype=np.int64),
+        np.empty((batch, packets)),
+    )
+
+
+class _Attached(FirstOrder):
+    """Connects the loops to torch."""
+
+    @staticmethod
+    def forward(ctx, solve, stats, u, y0, *tensors):
+        y0, u = y0.detach(), None if u is None else u.detach()
+        values = solve.values(dict(zip(solve.names, tensors, strict=True)), len(y0))
+        trial = solve.trial(y0, u, values)
+        record, samples = solve.forward(trial)
+        solve.refuse(samples, record)
+        steps = solve.steps(record, samples)
+        y = torch.from_numpy(np.ascontiguousarray(record.outputs.transpose(1, 0, 2))).to(y0.dtype)
+        check_finite(y, solve.program.ts)
+        kept = sum(x.nbytes for x in record)
+        slowest = torch.from_numpy(samples.real[:, march.SLOWEST].copy()).to(y0.dtype) if steps.event is not None else None
+        counts = (
+            torch.from_numpy(samples.whole[:, march.TAKEN].copy()),
+            torch.from_numpy(samples.whole[:, march.REJECTED].copy()),
+        )
+        stats.append(HybridStats(*counts, 0, kept, slowest, steps, *solve.ran))
+        ctx.solve, ctx.trial, ctx.record, ctx.samples, ctx.values = solve, trial, record, samples, values
+        ctx.shapes = [(x.shape, x.dtype) for x in tensors]
+        ctx.set_materialize_grads(False)
+        times, index = _events_of(steps, y0)
+        ctx.mark_non_differentiable(index)
+        ctx.dtype = y0.dtype
+        ctx.steps = steps
+        return y, times, index
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        return _backward(ctx, *grad_outputs)
+
+
+def _events_of(steps: Steps, like: Tensor) -> tuple[Tensor, Tensor]:
+    if steps.event is None:
+        batch = steps.times.shape[1]
+        return like.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.long)
+    rows, index = event_rows(steps.event)
+    times = steps.times.gather(0, rows + 1).T.to(like.dtype)
+    return torch.where(index >= 0, times, float("inf")), index
+
+
+@first_order
+def _backward(ctx, of_outputs, of_event_times, _):
+    solve, trial, record, samples = ctx.solve, ctx.trial, ctx.record, ctx.samples
+    batch, d = trial.y0.shape
+    outputs = np.zeros((batch, len(trial.ts), d))
+    if of_outputs is not None:
+        outputs[:] = _array(of_outputs).transpose(1, 0, 2)
+    times = np.zeros(record.lengths.shape)
+    if of_event_times is not None and ctx.steps.event is not None:
+        rows, index = event_rows(ctx.steps.event)
+        real = torch.where(index >= 0, of_event_times, 0.0)
+        found = real.new_zeros(ctx.steps.event.shape).scatter_add_(0, rows, real.T)
+        times[:, : len(found)] = _array(found).T
+    bars = solve.backward(trial, record, samples, Cotangents(outputs, times))
+    shared = bars.p.sum(0)
+    gradients = []
+    for (name, array, first, size), (shape, dtype) in zip(ctx.values.places, ctx.shapes, strict=True):
+        matrix = solve.system.layout.matrices.get(name)
+        if array == "q":
+            x = bars.q[:, first : first + size]
+            x = x.sum(0, keepdims=True) if shape[0] == 1 and batch > 1 else x
+        else:
+            x = shared[first : first + size]
+            x = x.reshape(matrix[2], matrix[1]).T if matrix else x
+        gradients.append(torch.from_numpy(np.ascontiguousarray(x)).reshape(shape).to(dtype))
+    needs = ctx.needs_input_grad
+    of_u = torch.from_numpy(bars.u).to(ctx.dtype) if needs[2] else None
+    of_y0 = torch.from_numpy(bars.y0).to(ctx.dtype) if needs[3] else None
+    return None, None, of_u, of_y0, *(x if need else None for x, need in zip(gradients, needs[4:], strict=True))

@@ -1,0 +1,89 @@
+"""Functions of numbers and vectors that equations call, in compiled loops."""
+
+import math
+
+NEAR = 1e-2  # |x| below which exprel's slope is taken from its series: x⁷/8!·7 is a rounding there
+exp, log, sqrt, sin, cos, tan, atan = math.exp, math.log, math.sqrt, math.sin, math.cos, math.tan, math.atan
+sinh, cosh, tanh, expm1, log1p = math.sinh, math.cosh, math.tanh, math.expm1, math.log1p
+
+REORDERED = ("total", "dot", "apply_back")  # sums whose order is that of vectors
+
+
+def power(x, n):
+    """xⁿ for any n."""
+    return x**n
+
+
+def whole_power(x, n):
+    """xⁿ for a whole n ≥ 1 by squaring."""
+    result, square = 1.0, x
+    while n > 0:
+        if n % 2 == 1:
+            result *= square
+        square *= square
+        n //= 2
+    return result
+
+
+def exprel(x):
+    """(eˣ - 1)/x, and 1 at 0."""
+    return 1.0 if x == 0.0 else math.expm1(x) / x
+
+
+def exprelslope(x):
+    """(eˣ - exprel(x))/x, and ½ at 0."""
+    if abs(x) < NEAR:
+        return 1 / 2 + x * (1 / 3 + x * (1 / 8 + x * (1 / 30 + x * (1 / 144 + x * (1 / 840 + x / 5760)))))
+    return (math.exp(x) - math.expm1(x) / x) / x
+
+
+def sigmoid(x):
+    """1/(1 + e⁻ˣ)."""
+    if x >= 0.0:
+        return 1.0 / (1.0 + math.exp(-x))
+    e = math.exp(x)
+    return e / (1.0 + e)
+
+
+def total(x):
+    """Σ x."""
+    result = 0.0
+    for i in range(len(x)):
+        result += x[i]
+    return result
+
+
+def dot(a, x):
+    """Σ a x."""
+    result = 0.0
+    for i in range(len(x)):
+        result += a[i] * x[i]
+    return result
+
+
+def dot_back(a, x, bar, x_bar, a_bar):
+    """Add the products of bar with the derivatives of `dot`."""
+    for i in range(len(x)):
+        x_bar[i] += bar * a[i]
+        a_bar[i] += bar * x[i]
+
+
+def apply(matrix, x, out):
+    """out ← matrix @ x; the matrix by columns."""
+    n = len(out)
+    for i in range(n):
+        out[i] = 0.0
+    for j in range(len(x)):
+        for i in range(n):
+            out[i] += matrix[j * n + i] * x[j]
+
+
+def apply_back(matrix, x, bar, x_bar, matrix_bar):
+    """Add the products of bar with the derivatives of `apply`."""
+    n = len(bar)
+    for j in range(len(x)):
+        result = 0.0
+        for i in range(n):
+            result += matrix[j * n + i] * bar[i]
+            matrix_bar[j * n + i] += bar[i] * x[j]
+        x_bar[j] += result

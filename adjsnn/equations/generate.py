@@ -1,0 +1,416 @@
+"""The functions of a model as Python source for compiled loops: f, guards, jumps, and their products with a cotangent.
+
+Reverse mode through the nodes of a program; the derivatives of each node by sympy, common subexpressions taken once. What the
+functions are given and leave is said in `adjsnn.equations.cpu.names`.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import sympy
+
+from adjsnn.equations.model import Event, Model, Node, Program
+from adjsnn.equations.printing import LoopPrinter
+
+
+class Slot(NamedTuple):
+    """Where a name's values lie: the array, the first entry, and how many; 1 is a number."""
+
+    array: str
+    first: int
+    size: int
+
+
+class Layout(NamedTuple):
+    """Where everything lies.
+
+    Fields: slots by name; matrices (first entry in p, rows, columns), kept by columns; entries of p and of q.
+    """
+
+    slots: Mapping[str, Slot]
+    matrices: Mapping[str, tuple[int, int, int]]
+    shared: int
+    own: int
+
+
+def layout_of(model: Model, own: Mapping[str, int]) -> Layout:
+    """Parameters that all samples share lie in p, in order; those of each sample, `own` with their sizes, in q."""
+    slots = {"t": Slot("t", 0, 1)}
+    for array, sizes in (("y", model.states), ("u", model.inputs), ("q", own)):
+        first = 0
+        for name, size in sizes.items():
+            slots[name] = Slot(array, first, size)
+            first += size
+    matrices, first = {}, 0
+    for name, (rows, columns) in model.parameters.items():
+        if name in own:
+            continue
+        if columns:
+            matrices[name] = (first, rows, columns)
+        else:
+            slots[name] = Slot("p", first, rows)
+        first += rows * max(columns, 1)
+    return Layout(slots, matrices, first, sum(own.values()))
+
+
+class Lines:
+    """Source of one function: nodes of a program in order, and back.
+
+    Args:
+        layout: of what is given.
+        unit: the entry that vectors stand for, where the program is that of one unit; None: all entries.
+    """
+
+    def __init__(self, layout: Layout, unit: str | None = None) -> None:
+        self.layout, self.unit = layout, unit
+        self.slots = dict(layout.slots)
+        self.lines: list[str] = []
+        self.room = 0  # entries of w taken
+        self.printer = LoopPrinter(self._read)
+        self.counter = 0
+
+    def say(self, line: str, depth: int = 0) -> None:
+        self.lines.append("    " * (depth + 1) + line)
+
+    def is_number(self, name: str) -> bool:
+        return self.slots[name].size == 1 or self.unit is not None
+
+    def _read(self, name: str) -> str:
+        """A value, in a loop over i where it is a vector's."""
+        if name not in self.slots:
+            return name  # of a common subexpression
+        slot = self.slots[name]
+        if slot.array == "t":
+            return "t"
+        if slot.array == "local":
+            return f"n{slot.first}"
+        return self._entry(slot.array, slot)
+
+    def _entry(self, array: str, slot: Slot) -> str:
+        if slot.size == 1:
+            return f"{array}[{slot.first}]"
+        return f"{array}[{slot.first} + {self.unit or 'i'}]"
+
+    def bar(self, name: str) -> str:
+        """Where the cotangent of a value is summed."""
+        slot = self.slots[name]
+        if slot.array == "t":
+            return "tb"
+        if slot.array == "local":
+            return f"b{slot.first}"
+        return self._entry({"w": "wb", "y": "yb", "u": "ub", "p": "pb", "q": "qb"}[slot.array], slot)
+
+    def forward(self, program: Program) -> None:
+        """Lines that compute every node."""
+        for node in program.nodes:
+            if node.size == 1 or self.unit is not None:
+                self.slots[node.name] = Slot("local", self.counter, 1)
+                self.counter += 1
+            else:
+                self.slots[node.name] = Slot("w", self.room, node.size)
+                self.room += node.size
+        for (kind, size), group in groupby(program.nodes, lambda x: (x.kind, 1 if self.unit else x.size)):
+            if kind == "map":
+                self._maps(list(group), size)
+            else:
+                for node in group:
+                    self._reduced(node)
+
+    def _maps(self, nodes: Sequence[Node], size: int) -> None:
+        depth = 0
+        if size > 1:
+            self.say(f"for i in range({size}):")
+            depth = 1
+        for node in nodes:
+            self.say(f"{self._read(node.name)} = {self.printer.doprint(node.expression)}", depth)
+
+    def _reduced(self, node: Node) -> None:
+        slot = self.slots[node.argument or ""]
+        if node.matrix is None:
+            self.say(
+                f"{self._read(node.name)} = total({self._span(slot)})"
+                if slot.size > 1
+                else f"{self._read(node.name)} = {self._read(node.argument or '')}"
+            )
+            return
+        first, rows, columns = self.layout.matrices[node.matrix]
+        own = self.slots[node.name]
+        matrix = f"p[{first} : {first + rows * columns}]"
+        if own.size == 1:
+            self.say(
+                f"{self._read(node.name)} = dot({matrix}, {self._span(slot)})"
+                if slot.size > 1
+                else f"{self._read(node.name)} = p[{first}] * {self._read(node.argument or '')}"
+            )
+        elif slot.size > 1:
+            self.say(f"apply({matrix}, {self._span(slot)}, {self._span(own)})")
+        else:
+            self.say(f"for i in range({own.size}):")
+            self.say(f"{self._read(node.name)} = p[{first} + i] * {self._read(node.argument or '')}", 1)
+
+    def _span(self, slot: Slot, array: str | None = None) -> str:
+        return f"{array or slot.array}[{slot.first} : {slot.first + slot.size}]"
+
+    def clear(self, program: Program) -> None:
+        """Lines that set the cotangents of all nodes to zero."""
+        for node in program.nodes:
+            slot = self.slots[node.name]
+            if slot.array == "local":
+                self.say(f"b{slot.first} = 0.0")
+        if self.room:
+            self.say(f"for i in range({self.room}):")
+            self.say("wb[i] = 0.0", 1)
+
+    def backward(self, program: Program) -> None:
+        """Lines that carry the cotangents of nodes to what they were computed from."""
+        for node in reversed(program.nodes):
+            if node.kind == "map":
+                self._map_back(node)
+            else:
+                self._reduced_back(node)
+
+    def _map_back(self, node: Node) -> None:
+        symbols = sorted(node.expression.free_symbols, key=lambda x: x.name)
+        slopes = [sympy.diff(node.expression, x) for x in symbols]
+        wanted = [(x, d) for x, d in zip(symbols, slopes, strict=True) if d != 0]
+        if not wanted:
+            return
+        size = 1 if self.unit else node.size
+        depth = 0
+        if size > 1:
+            sums = [x.name for x, _ in wanted if self.slots[x.name].size == 1]
+            self.say(f"for i in range({size}):")
+            depth = 1
+            del sums
+        common, reduced = sympy.cse([d for _, d in wanted], sympy.numbered_symbols("_c", real=True))
+        for name, value in common:
+            self.say(f"{name} = {self.printer.doprint(value)}", depth)
+        own = self.bar(node.name)
+        for (x, _), slope in zip(wanted, reduced, strict=True):
+            factor = "" if slope == 1 else f" * ({self.printer.doprint(slope)})"
+            self.say(f"{self.bar(x.name)} += {own}{factor}", depth)
+
+    def _reduced_back(self, node: Node) -> None:
+        slot, own = self.slots[node.argument or ""], self.slots[node.name]
+        into = {"w": "wb", "y": "yb", "u": "ub", "p": "pb", "q": "qb"}.get(slot.array, "")
+        argument = self.bar(node.argument or "")
+        if node.matrix is None:
+            if slot.size > 1:
+                self.say(f"for i in range({slot.size}):")
+                self.say(f"{argument} += {self.bar(node.name)}", 1)
+            else:
+                self.say(f"{argument} += {self.bar(node.name)}")
+            return
+        first, rows, columns = self.layout.matrices[node.matrix]
+        matrix, sums = (f"{x}[{first} : {first + rows * columns}]" for x in ("p", "pb"))
+        if own.size == 1 and slot.size > 1:
+            self.say(f"dot_back({matrix}, {self._span(slot)}, {self.bar(node.name)}, {self._span(slot, into)}, {sums})")
+        elif own.size == 1:
+            self.say(f"pb[{first}] += {self.bar(node.name)} * {self._read(node.argument or '')}")
+            self.say(f"{argument} += {self.bar(node.name)} * p[{first}]")
+        elif slot.size > 1:
+            bars = self._span(own, "wb")
+            self.say(f"apply_back({matrix}, {self._span(slot)}, {bars}, {self._span(slot, into)}, {sums})")
+        else:
+            self.say(f"for i in range({own.size}):")
+            self.say(f"pb[{first} + i] += {self.bar(node.name)} * {self._read(node.argument or '')}", 1)
+            self.say(f"{argument} += {self.bar(node.name)} * p[{first} + i]", 1)
+
+
+def source_of(model: Model, layout: Layout) -> str:
+    """Source of the functions of `adjsnn.equations.cpu.names` for one model."""
+    parts = [_constants(model, layout), _field(model, layout), _pull_field(model, layout)]
+    parts += [_levels(model, layout), _level(model, layout), _pull_level(model, layout)]
+    parts += [_jump(model, layout), _pull_jump(model, layout)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _constants(model: Model, layout: Layout) -> str:
+    room = max((_room(program, layout) for program in _programs(model)), default=0)
+    watched = sorted({k for event in model.events for k in _watched(event.guard, layout)})
+    numbers = {
+        "D": model.width,
+        "C": sum(model.inputs.values()),
+        "G": model.guards,
+        "P": layout.shared,
+        "Q": layout.own,
+        "ROOM": max(room, 1),
+        "WATCHED": tuple(watched) or (0,),
+    }
+    return "\n".join(f"{name} = {value!r}" for name, value in numbers.items())
+
+
+def _programs(model: Model) -> list[Program]:
+    return [model.flow, *(x for event in model.events for x in (event.guard, event.reset))]
+
+
+def _room(program: Program, layout: Layout) -> int:
+    del layout
+    return sum(node.size for node in program.nodes if node.size > 1)
+
+
+def _watched(program: Program, layout: Layout) -> set[int]:
+    """The entries of the state that a guard is a function of."""
+    names = {x.name for node in program.nodes if node.kind == "map" for x in node.expression.free_symbols}
+    names |= {node.argument for node in program.nodes if node.argument}
+    slots = [layout.slots[x] for x in names if x in layout.slots and layout.slots[x].array == "y"]
+    return {k for slot in slots for k in range(slot.first, slot.first + slot.size)}
+
+
+def _function(head: str, lines: Sequence[str], end: str = "") -> str:
+    return "\n".join(
+        [f"def {head}:", *(lines or ()), *([f"    {end}"] if end else []), *([] if lines or end else ["    pass"])]
+    )
+
+
+def _results(lines: Lines, program: Program, sizes: Sequence[int], into: str) -> None:
+    first = 0
+    for result, size in zip(program.results, sizes, strict=True):
+        if size > 1:
+            lines.say(f"for i in range({size}):")
+            lines.say(f"{into}[{first} + i] = {lines._read(result)}", 1)
+        else:
+            lines.say(f"{into}[{first}] = {lines._read(result)}")
+        first += size
+
+
+def _field(model: Model, layout: Layout) -> str:
+    lines = Lines(layout)
+    lines.forward(model.flow)
+    _results(lines, model.flow, list(model.states.values()), "dy")
+    return _function("field(t, y, u, p, q, w, dy)", lines.lines)
+
+
+def _pull_field(model: Model, layout: Layout) -> str:
+    lines = Lines(layout)
+    lines.say("tb = 0.0")
+    lines.forward(model.flow)
+    lines.clear(model.flow)
+    first = 0
+    for result, size in zip(model.flow.results, model.states.values(), strict=True):
+        if size > 1:
+            lines.say(f"for i in range({size}):")
+            lines.say(f"{lines.bar(result)} += bar[{first} + i]", 1)
+        else:
+            lines.say(f"{lines.bar(result)} += bar[{first}]")
+        first += size
+    lines.backward(model.flow)
+    return _function("pull_field(t, y, u, p, q, w, wb, bar, yb, ub, pb, qb)", lines.lines, "return tb")
+
+
+def _single(program: Program) -> bool:
+    return all(node.kind == "map" for node in program.nodes)
+
+
+def _levels(model: Model, layout: Layout) -> str:
+    """All guards."""
+    body: list[str] = []
+    first = 0
+    for event in model.events:
+        lines = Lines(layout)
+        lines.forward(event.guard)
+        if event.size > 1:
+            lines.say(f"for i in range({event.size}):")
+            lines.say(f"levels[{first} + i] = {lines._read(event.guard.results[0])}", 1)
+        else:
+            lines.say(f"levels[{first}] = {lines._read(event.guard.results[0])}")
+        body += lines.lines
+        first += event.size
+    return _function("levels_of(t, y, p, q, w, levels)", body)
+
+
+def _cases(model: Model, layout: Layout, write: Any, single: Any, otherwise: str) -> list[str]:
+    """Lines for each event, by the number g of a guard; `j` is the unit."""
+    body: list[str] = []
+    first = 0
+    for event in model.events:
+        alone = event.size > 1 and single(event)
+        lines = Lines(layout, "j" if alone else None)
+        write(lines, event, alone)
+        body.append(f"    if g < {first + event.size}:")
+        body.append(f"        j = g - {first}")
+        body += ["    " + line for line in lines.lines]
+        first += event.size
+    return [*body, f"    {otherwise}"]
+
+
+def _result(lines: Lines, event: Event, alone: bool) -> str:
+    """The level of unit j."""
+    text = lines._read(event.guard.results[0])
+    return text if alone or event.size == 1 else text.replace("+ i]", "+ j]")
+
+
+def _level(model: Model, layout: Layout) -> str:
+    def write(lines: Lines, event: Event, alone: bool) -> None:
+        lines.forward(event.guard)
+        lines.say(f"return {_result(lines, event, alone)}")
+
+    body = _cases(model, layout, write, lambda event: _single(event.guard), "return 0.0")
+    return _function("level_of(g, t, y, p, q, w)", body)
+
+
+def _pull_level(model: Model, layout: Layout) -> str:
+    def write(lines: Lines, event: Event, alone: bool) -> None:
+        lines.say("tb = 0.0")
+        lines.forward(event.guard)
+        lines.clear(event.guard)
+        bar = lines.bar(event.guard.results[0])
+        lines.say(f"{bar if alone or event.size == 1 else bar.replace('+ i]', '+ j]')} += scale")
+        lines.backward(event.guard)
+        lines.say("return tb")
+
+    body = _cases(model, layout, write, lambda event: _single(event.guard), "return 0.0")
+    return _function("pull_level(g, t, y, p, q, w, wb, scale, yb, pb, qb)", body)
+
+
+def _jump(model: Model, layout: Layout) -> str:
+    def write(lines: Lines, event: Event, alone: bool) -> None:
+        lines.forward(event.reset)
+        for change in event.changes:
+            slot = layout.slots[change.state]
+            if change.node is not None:
+                if slot.size > 1 and not alone:
+                    lines.say(f"for i in range({slot.size}):")
+                    lines.say(f"plus[{slot.first} + i] = {lines._read(change.node)}", 1)
+                else:
+                    lines.say(f"{lines._entry('plus', slot)} = {lines._read(change.node)}")
+        for change in event.changes:
+            if change.matrix is not None:
+                slot, (first, rows, _) = layout.slots[change.state], layout.matrices[change.matrix]
+                lines.say(f"for i in range({rows}):")
+                lines.say(f"plus[{slot.first} + i] += {change.sign} * p[{first} + j * {rows} + i]", 1)
+        lines.say("return")
+
+    body = ["    for i in range(len(y)):", "        plus[i] = y[i]"]
+    body += _cases(model, layout, write, lambda event: True, "return")
+    return _function("jump(g, t, y, p, q, w, plus)", body)
+
+
+def _pull_jump(model: Model, layout: Layout) -> str:
+    def write(lines: Lines, event: Event, alone: bool) -> None:
+        lines.say("tb = 0.0")
+        lines.forward(event.reset)
+        lines.clear(event.reset)
+        for change in event.changes:
+            slot = layout.slots[change.state]
+            if change.matrix is not None:
+                first, rows, _ = layout.matrices[change.matrix]
+                lines.say(f"for i in range({rows}):")
+                lines.say(f"pb[{first} + j * {rows} + i] += {change.sign} * bar[{slot.first} + i]", 1)
+        for change in event.changes:
+            slot = layout.slots[change.state]
+            if change.node is None:
+                continue
+            depth = 0
+            if slot.size > 1 and not alone:
+                lines.say(f"for i in range({slot.size}):")
+                depth = 1
+            lines.say(f"{lines.bar(change.node)} += {lines._entry('bar', slot)}", depth)
+            lines.say(f"{lines._entry('yb', slot)} -= {lines._entry('bar', slot)}", depth)
+        lines.backward(event.reset)
+        lines.say("return tb")
+
+    body = ["    for i in range(len(y)):", "        yb[i] += bar[i]"]
+    body += _cases(model, layout, write, lambda event: True, "return 0.0")
+    return _function("pull_jump(g, t, y, p, q, w, wb, bar, yb, pb, qb)", body)

@@ -1,0 +1,111 @@
+"""Binds the loops to the functions of one system: the same code, with its own functions and numbers in the place of the names.
+
+The loops of `adjsnn.equations.cpu` are plain functions that call the names of `adjsnn.equations.cpu.names`. Here each gets
+globals of its own, in which these are what `adjsnn.equations.generate` wrote, and is then compiled.
+"""
+
+import hashlib
+import types
+from functools import cache
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba.core import config
+
+from adjsnn.equations.cpu import adjoint, events, march, mathematics, names, packets, steps
+from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled_as
+from adjsnn.numerics.tableaus import TABLEAUS, Tableau
+
+_CONFIG: Any = config  # its attributes come from the environment
+
+GENERATED = (
+    "field", "pull_field", "levels_of", "level_of", "pull_level", "jump", "pull_jump",
+    "packets_of", "delay_place", "deliver", "pull_delivery",
+)  # fmt: skip
+MODULES = (steps, events, packets, march, adjoint)
+ENTRIES = ("forward", "backward")
+ARC = {"atan": "arctan"}  # in numpy
+LONG = ("tried", "pull_step", "taken", "find", "polish", "judge", "arrive", "attempt", "event_of", "stages", "search")
+
+
+class Loops(NamedTuple):
+    """The two entries, and the numbers they count by."""
+
+    forward: Any
+    backward: Any
+    numbers: dict[str, Any]
+
+
+def method_numbers(tableau: Tableau) -> dict[str, Any]:
+    """What `names` says of the method."""
+    n = tableau.stages
+    a = np.zeros((n, n))
+    for i, row in enumerate(tableau.a):
+        a[i, : len(row)] = row
+    return {
+        "STAGES": n,
+        "COUNT": n - tableau.first_same_as_last,
+        "SAME": tableau.first_same_as_last,
+        "A": a,
+        "B": np.array(tableau.b),
+        "NODES": np.array(tableau.c),
+        "ERROR": np.array(tableau.b_error or (0.0,) * n),
+        "DENSE": np.array([[*row, *(0.0,) * (max(map(len, tableau.dense)) - len(row))] for row in tableau.dense]),
+    }
+
+
+def loops_of(source: str, method: str) -> Loops:
+    """The loops of one system and method, compiled at their first call or read from disk.
+
+    Args:
+        source: from `generate.source_of`.
+        method: the name of the tableau.
+    """
+    return _linked(source, method, bool(_CONFIG.DISABLE_JIT))
+
+
+@cache
+def _linked(source: str, method: str, interpreted: bool) -> Loops:
+    """Where numba is switched off the same loops are Python's, slow and easy to look into."""
+    digest = hashlib.sha256(f"{source}\n{method}".encode()).hexdigest()[:16]
+    bound = _mathematics(interpreted) | {"__name__": names.__name__, "__builtins__": __builtins__}
+    exec(compile(source, f"<equations {digest}>", "exec"), bound)  # what generate wrote, from expressions of sympy alone
+    bound |= method_numbers(TABLEAUS[method])
+    within, inline = numba.njit(**AS_WRITTEN_WITHIN), numba.njit(**AS_WRITTEN_INLINE)
+    named = {name: within(_renamed(bound[name], digest, bound)) for name in GENERATED}
+    bound |= named
+    named |= {x: bound[x] for x in vars(names) if x.isupper()}
+    numbers = {x: named[x] for x in named if x.isupper()}
+    for module in MODULES:
+        scope = vars(module) | named
+        for name, function in vars(module).items():
+            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                own = _renamed(function, digest, scope)
+                if name in ENTRIES:
+                    named[name] = compiled_as(f"{name}-{digest}", own, **AS_WRITTEN)
+                else:
+                    named[name] = (within if name in LONG else inline)(own)
+                scope[name] = named[name]
+    if interpreted:
+        named |= {name: np.errstate(all="ignore")(named[name]) for name in ENTRIES}
+    return Loops(named["forward"], named["backward"], numbers)
+
+
+@cache
+def _mathematics(interpreted: bool) -> dict[str, Any]:
+    """The functions that equations call."""
+    if interpreted:  # with infinities where Python's functions raise errors
+        return {x: getattr(np, ARC.get(x, x), None) or getattr(mathematics, x) for x in vars(mathematics) if x[0] != "_"}
+    within, reordered = numba.njit(**AS_WRITTEN_INLINE), numba.njit(**REORDERED_BARE)
+    own = {name: x for name, x in vars(mathematics).items() if isinstance(x, types.FunctionType)}
+    named = {name: (reordered if name in mathematics.REORDERED else within)(x) for name, x in own.items()}
+    return {name: x for name, x in vars(mathematics).items() if not name.startswith("_")} | named
+
+
+def _renamed(function: Any, digest: str, scope: dict[str, Any]) -> Any:
+    """The same function in another scope, under a name that no other system's has: machine code is found by name."""
+    new = types.FunctionType(function.__code__, scope, f"{function.__name__}_{digest}")
+    new.__qualname__ = f"{function.__qualname__}_{digest}"
+    new.__module__ = function.__module__ if function.__module__ else names.__name__
+    return new

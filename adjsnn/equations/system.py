@@ -1,0 +1,339 @@
+"""`Equations`: a hybrid system written as text."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adjsnn.checks import Count, count, finite, real
+from adjsnn.equations.generate import Layout, layout_of, source_of
+from adjsnn.equations.model import Model, Program, read_model
+from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source
+from adjsnn.equations.tensors import Value, changed, evaluator, rows
+from adjsnn.errors import ConfigurationError
+from adjsnn.hybrid.system import HybridSystem
+
+Names = str | Sequence[str]
+Texts = str | Mapping[str, str]
+
+
+class Equations(HybridSystem):
+    """A system ẏ = f(t, y, u; θ) with jumps, written as text, differentiated by its symbols and compiled.
+
+        neuron = adjsnn.Equations(
+            "dv/dt = 0.04*v**2 + 5*v + 140 - w + I\\n dw/dt = a*(b*v - w)",
+            threshold="v > 30", reset="v = c; w += d",
+            parameters=dict(a=0.02, b=0.2, c=-65.0, d=8.0), inputs=("I",), learn=("a", "d"),
+        )
+        sol = adjsnn.solve(neuron, u, dt=1.0, method="dopri5", y0=neuron.start(batch, v=-65.0, w=-13.0))
+
+    The equations of Brian, in plain numbers: a line `dx/dt = ...` for each state, `x = ...` for what several lines need, and
+    remarks after #. `t` is the time in ms. There are + - * / ** and the functions exp, expm1, exprel, log, log1p, log10, sqrt,
+    sin, cos, tan, arctan, sinh, cosh, tanh, sigmoid, abs, minimum, maximum, clip; where(v > 0, x, y) and int(v > 0), smooth on
+    each side; W @ x for a matrix and a vector, sum(x) and mean(x). A comparison becomes a guard: threshold="v > 30"
+    is φ = v - 30, an event is where φ rises through zero; the assignments of the reset follow in order. A vector in a
+    comparison means a guard of each unit, whose reset is that of the unit; `g += W @ fired` there adds column j of W to g, when
+    unit j fired.
+
+    It is a HybridSystem like any other, and `vector_field`, `guard` and `jump` are torch operations. Solved with the default
+    adjoint on the CPU, compiled loops run instead, one sample after the other: the same steps, the same gradient.
+
+    Args:
+        text: the equations.
+        threshold: a comparison, or several by name.
+        reset: assignments at an event, or several by the same names.
+        parameters: numbers; tensors () or one number for each sample (B,); in a system with vectors (N,), a vector of units, or
+            (B, 1), (B, N), those of each sample; (M, N) where `name @` stands in the text, a matrix. In ms and 1/ms where the
+            text means times and rates.
+        inputs: names of the entries of u, in order; or a size for each.
+        learn: names of parameters that are learnt: they become nn.Parameters of that name.
+        size: units of each state, for vectors; one number for all, or by name, 1 where not said.
+        readout: expressions of states that are read, "v" or ("v", "w - v"); by default all states.
+        initial: the state at the start, by name: numbers, tensors (N,), or expressions of parameters, "b*c".
+        synapses: what an event of a unit adds to a state of others, by the state: {"g": {"weight": "W", "delay": "d"}}, names
+            of parameters: weights (N_target, N_source), and delays in ms, one (), one for each source (N_source,), or one for
+            each weight; of several events "source": its name. Guards must not be raised by what arrives.
+        dtype: of parameters that are given as numbers; default torch's.
+
+    Raises:
+        ConfigurationError: whatever cannot be right; quotes the line and points at the place.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        threshold: Texts | None = None,
+        reset: Texts | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        inputs: Names | Mapping[str, Count] = (),
+        learn: Names = (),
+        size: Count | Mapping[str, Count] = 1,
+        readout: Names | None = None,
+        initial: Mapping[str, Any] | None = None,
+        synapses: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.text = text
+        thresholds, resets = _events(threshold, reset)
+        learnt = _names("learn", learn)
+        sizes = _counts("size", size) if isinstance(size, Mapping) else count("size", size)
+        vectors = sizes != 1 if isinstance(sizes, int) else any(n > 1 for n in sizes.values())
+        units = _counts("inputs", inputs) if isinstance(inputs, Mapping) else dict.fromkeys(_names("inputs", inputs), 1)
+        self.numbers: dict[str, float] = {}
+        self._own: dict[str, int] = {}  # parameters of each sample, with their sizes
+        shapes: dict[str, tuple[int, int]] = {}
+        before_at = set(re.findall(r"(\w+)\s*@", "\n".join((str(text), *resets.values()))))
+        sent = _mapping("synapses", synapses)
+        of_synapses = matrices_of(sent)
+        for name, value in _mapping("parameters", parameters).items():
+            kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
+            matrix = name in before_at or (name in of_synapses and len(kept) == 2)
+            shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors)
+        for name in learnt:
+            if name not in shapes:
+                raise ConfigurationError(
+                    f"learn={name!r}",
+                    f"one of {', '.join(shapes) or 'parameters, of which there are none'}",
+                    f"parameters={{{name!r}: 1.0}}",
+                )
+        read = None if readout is None else _names("readout", readout)
+        self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, _mapping("initial", initial))
+        self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
+        self._flow = evaluator(self.model.flow)
+        self._guards = [evaluator(event.guard) for event in self.model.events]
+        self._resets = [evaluator(event.reset) for event in self.model.events]
+        self._read = None if self.model.readout is None else evaluator(self.model.readout)
+
+    def _take(self, name: str, value: Any, *, learnt: bool, dtype: torch.dtype | None) -> tuple[int, ...]:
+        """Keep a parameter; its shape."""
+        remedy = f"parameters={{{name!r}: 1.0}}"
+        taken = hasattr(type(self), str(name)) or name in self._modules or name in ("text", "model", "training")
+        if not isinstance(name, str) or not re.fullmatch(r"[^\W\d_]\w*", name) or taken:
+            raise ConfigurationError(f"a parameter {name!r}", "a name without a meaning", f"{name}_0")
+        tensor = real(f"parameters[{name!r}]", value, "a number or a tensor of numbers", remedy)
+        finite(f"parameters[{name!r}]", tensor, "finite numbers", remedy)
+        if tensor.requires_grad and not learnt:
+            raise ConfigurationError(f"parameters[{name!r}] that requires a gradient", "learn=", f"learn=({name!r},)")
+        if not tensor.dim() and not learnt and not isinstance(value, Tensor):
+            self.numbers[name] = float(tensor)
+            return ()
+        own = isinstance(value, Tensor) and tensor.is_floating_point() and dtype is None
+        kept = tensor.detach().clone() if own else tensor.detach().to(dtype or torch.get_default_dtype(), copy=True)
+        if learnt:
+            setattr(self, name, nn.Parameter(kept))
+        else:
+            self.register_buffer(name, kept)
+        return tuple(kept.shape)
+
+    def _shape(self, name: str, shape: tuple[int, ...], *, matrix: bool, vectors: bool) -> tuple[int, int]:
+        """(rows, columns) of a parameter; columns 0 where it is no matrix. Notes those of each sample."""
+        if 0 in shape or len(shape) > 2:
+            raise ConfigurationError(f"parameters[{name!r}] of shape {shape}", "(), (N,), (B, N) or (M, N)", "a smaller tensor")
+        if matrix:
+            if len(shape) != 2:
+                raise ConfigurationError(
+                    f"parameters[{name!r}] of shape {shape} before @", "a matrix (M, N)", "torch.zeros(M, N)"
+                )
+            return shape[0], shape[1]
+        if len(shape) == 2 or (shape and not vectors):
+            self._own[name] = shape[1] if len(shape) == 2 else 1
+            return self._own[name], 0
+        return (shape[0] if shape else 1), 0
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the states, in the order of their entries."""
+        return tuple(self.model.states)
+
+    def of(self, y: Tensor, name: str) -> Tensor:
+        """One state out of states (..., D): (...), or (..., N) of a vector.
+
+        Raises:
+            ConfigurationError: no state of that name, or y of another width.
+        """
+        if name not in self.model.states:
+            raise ConfigurationError(f"the state {name!r}", f"one of {', '.join(self.states)}", f"of(y, {self.states[0]!r})")
+        if not isinstance(y, Tensor) or not y.dim() or y.shape[-1] != self.model.width:
+            seen = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise ConfigurationError(f"y of {seen}", f"states (..., {self.model.width})", "of(sol.y, name)")
+        part = y.split(list(self.model.states.values()), -1)[self.states.index(name)]
+        return part.squeeze(-1) if self.model.states[name] == 1 else part
+
+    def start(self, batch: Count = 1, *, dtype: torch.dtype | None = None, **values: Any) -> Tensor:
+        """A state to start from, (B, D), from `initial` and what is said here, by name.
+
+        Args:
+            batch: B.
+            dtype: of the state; by default that of the parameters, or torch's.
+            values: numbers, or tensors (B,), (N,) or (B, N).
+
+        Raises:
+            ConfigurationError: a state without a value; a name that is no state; a wrong shape.
+        """
+        batch = count("batch", batch)
+        like = next((x for x in (*self.parameters(), *self.buffers())), None)
+        dtype = dtype or (torch.get_default_dtype() if like is None else like.dtype)
+        device = None if like is None else like.device
+        unknown = values.keys() - self.model.states.keys()
+        missing = [x for x in self.states if x not in values and x not in self.model.initial]
+        if unknown or missing:
+            seen = f"a value of {sorted(unknown)[0]!r}" if unknown else f"no value of {missing[0]!r}"
+            example = f"start({batch}, {(missing or list(self.states))[0]}=0.0)"
+            raise ConfigurationError(seen, f"one for each of {', '.join(self.states)}", example)
+        empty = torch.empty(batch, 0, dtype=dtype, device=device)
+        parts = []
+        for name, n in self.model.states.items():
+            value = values.get(name, self.model.initial.get(name))
+            if isinstance(value, Program):
+                value = evaluator(value)(self._values(empty, None, {}))[0]
+                parts.append(rows(value, n, empty))
+                continue
+            tensor = real(f"{name}", value, "a number or a tensor", f"{name}=0.0").to(device, dtype)
+            tensor = tensor.unsqueeze(1) if n == 1 and tensor.dim() == 1 else tensor
+            try:
+                parts.append(tensor.expand(batch, n))
+            except RuntimeError:
+                seen = f"{name} of shape {tuple(tensor.shape)}"
+                raise ConfigurationError(seen, f"a number, ({n},) or ({batch}, {n})", f"{name}=0.0") from None
+        return torch.cat(parts, 1)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """The state of `initial`, (B, D)."""
+        return self.start(batch)
+
+    def vector_field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
+        """dy/dt, (R, D)."""
+        results = self._flow(self._values(y, t, self.inputs_of(u)))
+        return torch.cat([rows(x, n, y) for x, n in zip(results, self.model.states.values(), strict=True)], 1)
+
+    def guard(self, t: Tensor, y: Tensor) -> Tensor | None:
+        """φ of every guard, (R, G)."""
+        if not self.model.events:
+            return None
+        values = self._values(y, t, {})
+        return torch.cat([rows(of(values)[0], x.size, y) for of, x in zip(self._guards, self.model.events, strict=True)], 1)
+
+    def jump(self, t: Tensor, y: Tensor, fired: Tensor) -> Tensor:
+        """The state after the reset of the guard that fired, (R, D)."""
+        values = self._values(y, t, {})
+        first = 0
+        for event, evaluate in zip(self.model.events, self._resets, strict=True):
+            y = changed(self.model, event, values, evaluate, y, fired[:, first : first + event.size])
+            first += event.size
+        return y
+
+    def readout(self, y: Tensor) -> Tensor:
+        """What is read of states, (rows, C_out)."""
+        if self._read is None:
+            return y
+        results = self._read(self._values(y, None, {}))
+        widths = [max(x.shape[-1] if isinstance(x, Tensor) else 1, 1) for x in results]
+        return torch.cat([rows(x, n, y) for x, n in zip(results, widths, strict=True)], 1)
+
+    def inputs_of(self, u: Tensor | None) -> Mapping[str, Value]:
+        """Inputs (R, C) by name.
+
+        Raises:
+            ConfigurationError: another number than the equations have.
+        """
+        width = sum(self.model.inputs.values())
+        seen = 0 if u is None else u.shape[-1]
+        if seen != width:
+            names = ", ".join(self.model.inputs) or "none"
+            raise ConfigurationError(
+                f"{seen} inputs",
+                f"{width}: {names}",
+                f"u of shape (T, B, {width})" if width else "u=None",
+            )
+        if u is None:
+            return {}
+        return dict(zip(self.model.inputs, u.split(list(self.model.inputs.values()), 1), strict=True))
+
+    def _values(self, y: Tensor, t: Tensor | None, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Values of all names for rows of states."""
+        values: dict[str, Value] = {**self.numbers, **inputs}
+        for name in self.model.parameters:
+            if name in self.numbers:
+                continue
+            x = getattr(self, name)
+            if name in self._own:
+                x = x.unsqueeze(1) if x.dim() == 1 else x
+                if len(x) != len(y) and len(x) != 1:  # rows of several times stand one after the other
+                    if len(y) % len(x):
+                        raise ConfigurationError(
+                            f"{name} of {len(x)} samples with {len(y)}", "one for each sample", f"{name} of shape (B,)"
+                        )
+                    x = x.repeat(len(y) // len(x), 1)
+            values[name] = x
+        if t is not None:
+            values["t"] = t
+        if y.shape[1]:
+            values |= dict(zip(self.model.states, y.split(list(self.model.states.values()), 1), strict=True))
+        return values
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the compiled loops find everything."""
+        return layout_of(self.model, self._own)
+
+    @cached_property
+    def source(self) -> str:
+        """The functions that are compiled, as Python source."""
+        return source_of(self.model, self.layout) + "\n\n" + synapse_source(self.synapses, self.layout)
+
+    @property
+    def needs_loops(self) -> str | None:
+        """Why compiled loops alone can solve the system; None where torch's operations can, too."""
+        return "of synapses with delays there are compiled loops alone" if self.synapses else None
+
+    def compiled_body(self) -> Any:
+        """What runs this system in compiled loops."""
+        own = type(self) is Equations
+        why_not = None if own else f"{type(self).__name__} may have changed what the equations say"
+        return import_module("adjsnn.equations.body").CompiledBody(self, why_not)  # loads the compiler
+
+    def extra_repr(self) -> str:
+        """The equations."""
+        return "; ".join(line.strip() for line in self.text.splitlines() if line.strip())
+
+
+def _events(threshold: object, reset: object) -> tuple[dict[str, str], dict[str, str]]:
+    """Thresholds and resets by the same names."""
+    if threshold is None:
+        if reset is not None:
+            raise ConfigurationError("a reset without a threshold", "a threshold", 'threshold="v > 30"')
+        return {}, {}
+    if isinstance(threshold, str):
+        if reset is not None and not isinstance(reset, str):
+            raise ConfigurationError(f"one threshold and a reset of type {type(reset).__name__}", "text", 'reset="v = c"')
+        return {"event": threshold}, {"event": reset or ""}
+    thresholds, resets = _mapping("threshold", threshold), _mapping("reset", reset)
+    if resets.keys() - thresholds.keys() or not thresholds:
+        names = sorted(resets.keys() - thresholds.keys())
+        raise ConfigurationError(f"resets of {names or 'nothing'}", ", ".join(thresholds), "the same names")
+    return dict(thresholds), {name: resets.get(name, "") for name in thresholds}
+
+
+def _mapping(name: str, given: object) -> Mapping[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{name} of type {type(given).__name__}", "a dict by name", f"{name}={{...}}")
+    return given
+
+
+def _counts(what: str, given: Mapping[str, Any]) -> dict[str, int]:
+    return {name: count(f"{what}[{name!r}]", n) for name, n in given.items()}
+
+
+def _names(name: str, given: object) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
+        raise ConfigurationError(f"{name}={given!r}", "text, or several, each once", f'{name}=("v",)')
+    return tuple(names)
