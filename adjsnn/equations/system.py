@@ -53,7 +53,7 @@ class Equations(HybridSystem):
         size: units of each state, for vectors; one number for all, or by name, 1 where not said.
         readout: expressions of states that are read, "v" or ("v", "w - v"); by default all states.
         initial: the state at the start, by name: numbers, tensors (N,), or expressions of parameters, "b*c".
-        dtype: of parameters that are given as numbers; default torch's.
+        dtype: of parameters that are given as numbers, and of states where there are no other parameters; default torch's.
 
     Raises:
         ConfigurationError: whatever cannot be right; quotes the line and points at the place.
@@ -75,6 +75,7 @@ class Equations(HybridSystem):
     ) -> None:
         super().__init__()
         self.text = text
+        self._dtype = dtype
         thresholds, resets = _events(threshold, reset)
         learnt = _names("learn", learn)
         sizes = _counts("size", size) if isinstance(size, Mapping) else count("size", size)
@@ -169,7 +170,7 @@ class Equations(HybridSystem):
         """
         batch = count("batch", batch)
         like = next((x for x in (*self.parameters(), *self.buffers())), None)
-        dtype = dtype or (torch.get_default_dtype() if like is None else like.dtype)
+        dtype = dtype or (self._dtype or torch.get_default_dtype() if like is None else like.dtype)
         device = None if like is None else like.device
         unknown = values.keys() - self.model.states.keys()
         missing = [x for x in self.states if x not in values and x not in self.model.initial]
