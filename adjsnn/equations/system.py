@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adjsnn.checks import Count, count, finite, real
 from adjsnn.equations.generate import Layout, layout_of, source_of
 from adjsnn.equations.model import Model, Program, read_model
+from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.system import HybridSystem
@@ -53,6 +54,9 @@ class Equations(HybridSystem):
         size: units of each state, for vectors; one number for all, or by name, 1 where not said.
         readout: expressions of states that are read, "v" or ("v", "w - v"); by default all states.
         initial: the state at the start, by name: numbers, tensors (N,), or expressions of parameters, "b*c".
+        synapses: what an event of a unit adds to a state of others, by the state: {"g": {"weight": "W", "delay": "d"}}, names
+            of parameters: weights (N_target, N_source), and delays in ms, one (), one for each source (N_source,), or one for
+            each weight; of several events "source": its name. Guards must not be raised by what arrives.
         dtype: of parameters that are given as numbers, and of states where there are no other parameters; default torch's.
 
     Raises:
@@ -71,6 +75,7 @@ class Equations(HybridSystem):
         size: Count | Mapping[str, Count] = 1,
         readout: Names | None = None,
         initial: Mapping[str, Any] | None = None,
+        synapses: Mapping[str, Any] | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
@@ -85,9 +90,12 @@ class Equations(HybridSystem):
         self._own: dict[str, int] = {}  # parameters of each sample, with their sizes
         shapes: dict[str, tuple[int, int]] = {}
         before_at = set(re.findall(r"(\w+)\s*@", "\n".join((str(text), *resets.values()))))
+        sent = _mapping("synapses", synapses)
+        of_synapses = matrices_of(sent)
         for name, value in _mapping("parameters", parameters).items():
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
-            shapes[name] = self._shape(name, kept, matrix=name in before_at, vectors=vectors)
+            matrix = name in before_at or (name in of_synapses and len(kept) == 2)
+            shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors)
         for name in learnt:
             if name not in shapes:
                 raise ConfigurationError(
@@ -97,6 +105,7 @@ class Equations(HybridSystem):
                 )
         read = None if readout is None else _names("readout", readout)
         self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, _mapping("initial", initial))
+        self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
         self._flow = evaluator(self.model.flow)
         self._guards = [evaluator(event.guard) for event in self.model.events]
         self._resets = [evaluator(event.reset) for event in self.model.events]
@@ -277,7 +286,12 @@ class Equations(HybridSystem):
     @cached_property
     def source(self) -> str:
         """The functions that are compiled, as Python source."""
-        return source_of(self.model, self.layout)
+        return source_of(self.model, self.layout) + "\n\n" + synapse_source(self.synapses, self.layout)
+
+    @property
+    def needs_loops(self) -> str | None:
+        """Why compiled loops alone can solve the system; None where torch's operations can, too."""
+        return "of synapses with delays there are compiled loops alone" if self.synapses else None
 
     def compiled_body(self) -> Any:
         """What runs this system in compiled loops."""
