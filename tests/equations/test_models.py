@@ -1,6 +1,7 @@
 """Published models against the same equations written in numpy and solved by SciPy, and against what the papers show."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -227,3 +228,12 @@ def test_cortical_neurons_adapt_by_their_slow_potassium_current():
     assert (np.diff(gaps) > 0).all()
     assert gaps[-1] > 1.7 * gaps[0]
     assert steady(pattern(models.hodgkin_huxley("regular spiking", g_m=0.0, dtype=F64), [2.0], 300.0)[1][3:])
+
+
+def test_the_example_of_the_readme(capsys: pytest.CaptureFixture[str]):
+    text = (Path(adjsnn.__file__).parents[1] / "README.md").read_text()
+    (example,) = (part.split("```")[0] for part in text.split("```python\n")[1:] if "adjsnn.models" in part.split("```")[0])
+    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    printed = capsys.readouterr().out
+    assert models.adex().text in printed
+    assert "137.3207" in printed
