@@ -163,7 +163,8 @@ def one(above: Any, below: Any, panel: Panel) -> None:
     ends = np.array([until for _, until in panel.steps])
     end = float(ends[-1])
     _, _, _, spikes = solved(panel, np.concatenate([[0.0], ends]))
-    ts, u, v, spikes = solved(panel, np.concatenate([np.linspace(0.0, end, 1500), ends, spikes - 1e-4]))  # up to the peaks
+    sides = np.clip(np.concatenate([spikes - 1e-4, spikes + 1e-4]), 0.0, end)  # of jumps
+    ts, u, v, spikes = solved(panel, np.concatenate([np.linspace(0.0, end, 1500), ends, sides]))
     above.plot(ts, v, color=COLOURS[0], lw=0.9)
     top = float(v.max()) + 0.12 * float(np.ptp(v.numpy()))
     above.plot(spikes, torch.full_like(spikes, top), "|", color=INK, ms=5, mew=0.8)

@@ -237,3 +237,23 @@ def test_the_example_of_the_readme(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     assert models.adex().text in printed
     assert "137.3207" in printed
+
+
+@pytest.mark.slow
+def test_central_differences_of_scipy():
+    """Of the last of two spikes by each conductance, of steps h and h/2 together: what remains is of the order of h⁴, 1e-9."""
+    steps, dt = [12.0, 10.0], 9.0
+    names = ("g_na", "g_k", "g_l")
+    neuron = models.hodgkin_huxley(learn=names, dtype=F64)
+    sol = adjsnn.solve(neuron, currents(steps), dt=dt, method="tsit5", rtol=1e-10, atol=1e-11)
+    own = torch.autograd.grad(sol.event_times[0, -1], [getattr(neuron, name) for name in names])
+    known = models.hodgkin_huxley(dtype=F64)
+    y0 = known.start().numpy()[0]
+
+    def last(name: str, value: float) -> float:
+        return solve(REFERENCES["squid"], y0, steps, dt, {**known.numbers, name: value}, rtol=1e-12)[1][-1][0]
+
+    for name, gradient in zip(names, own, strict=True):
+        g = known.numbers[name]
+        whole, half = ((last(name, g * (1 + h)) - last(name, g * (1 - h))) / (2 * g * h) for h in (2e-3, 1e-3))
+        assert float(gradient) == pytest.approx((4 * half - whole) / 3, rel=1e-6)
