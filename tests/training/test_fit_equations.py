@@ -1,0 +1,52 @@
+"""Fitting a neuron that is written as text; its loops run as Python, for they would take seconds to compile."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba.core import config
+
+import adjsnn
+from adjsnn.training import main
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+from fit_equations import equations  # the folder of scripts is not a package
+from fit_neuron import KINDS
+from hodgkin_huxley import NEURONS, record
+
+FILE = """
+text = "dv/dt = (g*(e - v) + I)/c"
+threshold = "v > theta"
+reset = "v = e"
+inputs = ["I"]
+parameters = {g = 0.1, e = -67.0, c = 1.0, theta = -55.0}
+initial = {v = "e"}
+"""
+
+
+@pytest.mark.parametrize("model", ["adex", pytest.param("file", marks=pytest.mark.slow)])
+def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str):
+    record(NEURONS["adapting"], np.zeros(2), 1.0)  # which stays compiled
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
+    if model == "file":
+        model = str(tmp_path / "lif.toml")
+        Path(model).write_text(FILE)
+    argv = ["--task", "equations", "--model", model, "--trials", "2", "--batch", "2", "--duration", "60", "--dt", "1.0"]
+    argv += ["--mean", "3", "--iterations", "3", "--rtol", "1e-3", "--scan", "" if "toml" in model else "v_t", "--threads", "1"]
+    assert main(*KINDS, argv=[*argv, "--runs", str(tmp_path)]) == 0
+    (run,) = (tmp_path / "fit_neuron").iterdir()
+    held_out = json.loads((run / "summary.json").read_text())["held_out"]
+    assert held_out["recorded_per_s"] > 0.0
+    assert (run / "figures" / "held_out.png").exists()
+
+
+def test_a_text_that_is_none(tmp_path: Path):
+    for content, message in (("x = 1", "text, and of"), ('text = "dv/dt = -v"\nsize = 2', "text, and of")):
+        path = tmp_path / "neuron.toml"
+        path.write_text(content)
+        with pytest.raises(adjsnn.ConfigurationError, match=message):
+            equations(str(path))
+    with pytest.raises(adjsnn.ConfigurationError, match="one of adex, exponential_if, or a"):
+        equations("izhikevich")
