@@ -194,11 +194,19 @@ class FitEquations(Experiment[EquationsFit]):
         _, spikes = self.solve(net, trials)
         seconds = 0.001 * config.duration * config.trials
         return {
-            "gamma": float(coincidence_factor(spikes, trials.spikes, config.delta).nanmean()),
+            "gamma": self.gamma(spikes, trials.spikes),
             "cost": float(self.distance(spikes, trials.spikes)),
             "spikes_per_s": len(spikes) / seconds,
             "recorded_per_s": len(trials.spikes) / seconds,
         }
+
+    def gamma(self, spikes: adjsnn.SpikeTrains, target: adjsnn.SpikeTrains) -> float:
+        """The mean Γ of trials, 0 of those with so many spikes that it has no meaning."""
+        some = (2.0 * self.config.delta * spikes.counts()[:, 0] < spikes.t_max).nonzero()[:, 0]
+        if not len(some):
+            return 0.0
+        found = coincidence_factor(spikes[some], target[some], self.config.delta)
+        return float(found.nansum() / (spikes.batch - found.isnan().sum()).clamp(min=1))
 
     @torch.no_grad()
     def figures(self, net: adjsnn.Equations) -> dict[str, Figure]:
@@ -210,6 +218,6 @@ class FitEquations(Experiment[EquationsFit]):
             for trains, low, colour in ((trials.spikes, 0.0, plotting.INK), (spikes, 0.4, plotting.COLOURS[0])):
                 times = trains.time[b][trains.idx[b] >= 0].cpu()
                 axes.vlines(times, b + low - 0.4, b + low, color=colour, lw=1.0)
-        gamma = self.evaluate(net, "held_out")["gamma"]
+        gamma = self.gamma(spikes, trials.spikes)
         axes.set(xlabel="time (ms)", ylabel="trial", title=f"held out, Γ = {gamma:.3f} at ±{self.config.delta:g} ms")
         return {"held_out": figure}
