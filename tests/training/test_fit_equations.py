@@ -1,12 +1,12 @@
-"""Fitting a neuron that is written as text; its loops run as Python, for they would take seconds to compile."""
+"""Fitting a neuron that is written as text, in torch's operations: its loops would take seconds to compile."""
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numba.core import config
 
 import adjsnn
 from adjsnn.training import main
@@ -25,14 +25,14 @@ initial = {v = "e"}
 """
 
 
-@pytest.mark.parametrize("model", ["adex", pytest.param("file", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [pytest.param("adex", marks=pytest.mark.slow), "file"])
 def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str):
-    monkeypatch.setattr(config, "DISABLE_JIT", 1)
+    monkeypatch.setattr(adjsnn, "solve", partial(adjsnn.solve, kernels="plain"))
     monkeypatch.setattr(fit_equations, "record", lambda neuron, u, dt: (u, np.arange(12.0, len(u) * dt, 15.0)))
     if model == "file":
         model = str(tmp_path / "lif.toml")
         Path(model).write_text(FILE)
-    argv = ["--task", "equations", "--model", model, "--trials", "2", "--batch", "2", "--duration", "60", "--dt", "1.0"]
+    argv = ["--task", "equations", "--model", model, "--trials", "2", "--batch", "2", "--duration", "40", "--dt", "2.0"]
     argv += ["--mean", "3", "--iterations", "3", "--rtol", "1e-3", "--scan", "" if "toml" in model else "v_t", "--threads", "1"]
     assert main(*KINDS, argv=[*argv, "--runs", str(tmp_path)]) == 0
     (run,) = (tmp_path / "fit_neuron").iterdir()
