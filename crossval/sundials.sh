@@ -1,6 +1,6 @@
 #!/bin/sh
 # Spikes of published neurons and their slopes by the conductances, by SUNDIALS' CVODE (BDF, and Adams for the check of it), into
-# sundials_models.json beside this file. The equations are written here once more; slopes are ∂v/∂g of the sensitivity equations,
+# sundials.json beside this file. The equations are written here once more; slopes are ∂v/∂g of the sensitivity equations,
 # solved along with the neuron, by the imaginary part of f(y + iε ∂y/∂g), over -v̇ at the spike.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +10,7 @@ trap 'exit 1' HUP INT TERM
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-compile scikit-sundae==1.2.0 numpy==2.4.6 scipy==1.17.1
 cd "$work"
-"$work/venv/bin/python" - "$here/sundials_models.json" <<'EOF'
+"$work/venv/bin/python" - "$here/sundials.json" <<'EOF'
 import json
 import sys
 

@@ -11,7 +11,7 @@ import torch
 import adjsnn
 from adjsnn import models
 
-FOUND = json.loads((Path(__file__).parents[2] / "crossval" / "sundials_models.json").read_text())["found"]
+FOUND = json.loads((Path(__file__).parents[2] / "crossval" / "sundials.json").read_text())["found"]
 MODELS: dict[str, Callable[..., adjsnn.Equations]] = {
     "squid": models.hodgkin_huxley,
     "regular spiking": lambda **o: models.hodgkin_huxley("regular spiking", **o),
