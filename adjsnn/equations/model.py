@@ -128,6 +128,7 @@ class Writer:
         self.single = single
         self.nodes: list[Node] = []
         self.under_way: list[str] = []
+        self.calls: dict[Any, Any] = {}  # of functions, each a node of its own, whose value its slope is made of
         self.reader = Reader(self._name, self._product, self._reduce)
 
     def add(self, text: str, place: Place, name: str | None = None) -> str:
@@ -136,9 +137,23 @@ class Writer:
 
     def node(self, expression: Any, place: Place, name: str | None = None) -> str:
         """The node of an expression."""
+        expression = self._apart(expression, place)
         name = name or f"_{len(self.nodes)}"
         self._write(Node(name, self._size(expression, place), "map", expression, None, None, place))
         return name
+
+    def _apart(self, expression: Any, place: Place) -> Any:
+        """The expression with nodes in the place of its calls of functions, but of those that hang on a condition."""
+        if isinstance(expression, sympy.Piecewise) or not expression.args:
+            return expression
+        rest = expression.func(*(self._apart(x, place) for x in expression.args))
+        if not isinstance(rest, sympy.Function) or not rest.free_symbols:
+            return rest
+        if rest not in self.calls:
+            name = f"_{len(self.nodes)}"
+            self._write(Node(name, self._size(rest, place), "map", rest, None, None, place))
+            self.calls[rest] = symbol(name)
+        return self.calls[rest]
 
     def program(self, results: Sequence[str]) -> Program:
         return Program(tuple(self.nodes), tuple(results))

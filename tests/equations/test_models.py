@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numba.core import config
 from torch import Tensor
 
 import adjsnn
@@ -124,16 +123,14 @@ def test_spike_times_of_hodgkin_and_huxley_have_the_gradient_of_a_forward_solve(
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
-def test_glif_is_that_of_lif_networks(level: int, monkeypatch: pytest.MonkeyPatch):
+def test_glif_is_that_of_lif_networks(level: int):
     """Spikes in closed form, and their gradient; steps leave 1e-8 ms and 1e-6 of the gradient."""
     names = {"tau_mem": "tau_mem.0", "v_th": "v_th.0"}
     u = currents([420.0, 500.0])
-    with monkeypatch.context() as compiling:  # modules of LIF loops that are loaded now stay loaded
-        compiling.setattr(config, "DISABLE_JIT", 0)
-        lif = adjsnn.LIFNetwork.glif(level, GLIF, dtype=F64, learn=("tau_mem", "v_th"))
-        expected = adjsnn.solve(lif, u, dt=20.0, kernels="plain").spike_times().flatten()
-        weights = torch.arange(1.0, len(expected) + 1.0, dtype=F64)
-        (expected * weights).sum().backward()
+    lif = adjsnn.LIFNetwork.glif(level, GLIF, dtype=F64, learn=("tau_mem", "v_th"))
+    expected = adjsnn.solve(lif, u, dt=20.0, kernels="plain").spike_times().flatten()
+    weights = torch.arange(1.0, len(expected) + 1.0, dtype=F64)
+    (expected * weights).sum().backward()
     text = models.glif(level, GLIF, dtype=F64, learn=tuple(names))
     sol = adjsnn.solve(text, u, dt=20.0, method="tsit5", rtol=1e-10, atol=1e-10)
     own = sol.event_times[0][sol.event_index[0] == 0]

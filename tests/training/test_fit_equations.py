@@ -1,14 +1,14 @@
-"""Fitting a neuron that is written as text, in torch's operations: its loops would take seconds to compile."""
+"""Fitting a neuron that is written as text, its loops as Python: they would take seconds to compile."""
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import adjsnn
+from adjsnn.equations import link
 from adjsnn.training import main
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
@@ -27,7 +27,7 @@ initial = {v = "e"}
 
 @pytest.mark.parametrize("model", [pytest.param("adex", marks=pytest.mark.slow), "file"])
 def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str):
-    monkeypatch.setattr(adjsnn, "solve", partial(adjsnn.solve, kernels="plain"))
+    monkeypatch.setattr(link, "INTERPRETED", True)
     monkeypatch.setattr(fit_equations, "record", lambda neuron, u, dt: (u, np.arange(12.0, len(u) * dt, 15.0)))
     if model == "file":
         model = str(tmp_path / "lif.toml")
