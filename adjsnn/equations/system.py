@@ -57,7 +57,7 @@ class Equations(HybridSystem):
         synapses: what an event of a unit adds to a state of others, by the state: {"g": {"weight": "W", "delay": "d"}}, names
             of parameters: weights (N_target, N_source), and delays in ms, one (), one for each source (N_source,), or one for
             each weight; of several events "source": its name. Guards must not be raised by what arrives.
-        dtype: of parameters that are given as numbers; default torch's.
+        dtype: of parameters that are given as numbers, and of states where there are no other parameters; default torch's.
 
     Raises:
         ConfigurationError: whatever cannot be right; quotes the line and points at the place.
@@ -80,6 +80,7 @@ class Equations(HybridSystem):
     ) -> None:
         super().__init__()
         self.text = text
+        self._dtype = dtype
         thresholds, resets = _events(threshold, reset)
         learnt = _names("learn", learn)
         sizes = _counts("size", size) if isinstance(size, Mapping) else count("size", size)
@@ -178,7 +179,7 @@ class Equations(HybridSystem):
         """
         batch = count("batch", batch)
         like = next((x for x in (*self.parameters(), *self.buffers())), None)
-        dtype = dtype or (torch.get_default_dtype() if like is None else like.dtype)
+        dtype = dtype or (self._dtype or torch.get_default_dtype() if like is None else like.dtype)
         device = None if like is None else like.device
         unknown = values.keys() - self.model.states.keys()
         missing = [x for x in self.states if x not in values and x not in self.model.initial]
