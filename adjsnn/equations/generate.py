@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import sympy
 
-from adjsnn.equations.model import Event, Model, Node, Program
+from adjsnn.equations.model import Event, Model
 from adjsnn.equations.printing import LoopPrinter
+from adjsnn.equations.writer import Node, Program
 
 
 class Slot(NamedTuple):

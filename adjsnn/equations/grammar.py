@@ -5,20 +5,21 @@ quotes the line and points at the place.
 """
 
 import ast
+import difflib
 import keyword
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 import sympy
 
-from adjsnn.equations.functions import CONDITIONAL, FUNCTIONS, NAMES, REDUCTIONS
+from adjsnn.equations.functions import CONDITIONAL, FUNCTIONS, NAMES, REDUCTIONS, Choose, Power
 from adjsnn.errors import ConfigurationError
 
-NAME = re.compile(r"[^\W\d]\w*$")
 DERIVATIVE = re.compile(r"\s*d\s*([^\W\d]\w*)\s*/\s*dt\s*$")
-UNIT = re.compile(r":\s*(?P<unit>[^()#:]*?)\s*(?:\((?P<flags>[^()]*)\))?\s*$")
 RESERVED = {"t", "dt", "xi", "fired", "pi", "e", "inf", "nan", "i", "N", *keyword.kwlist}
 COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: sympy.StrictLessThan,
@@ -27,7 +28,41 @@ COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.GtE: sympy.GreaterThan,
 }
 LONGEST = 100_000  # characters of a text: Python's parser is not made for more
-DEEPEST = 200  # nested parentheses
+DEEPEST = 60  # operations inside one another: sympy calls itself for each
+MOST = 3000  # operations of one expression
+QUOTED = 80  # characters of a text that a message shows at most
+LARGEST = 2**1023  # of whole numbers: what floats hold
+FLAGS = {
+    "unless refractory": "a guard of its own that ends the refractory time, and a state that stops the flow until then",
+    "event-driven": "the equation as it is: states are solved for at any time",
+    "summed": "sum(x), or W @ x",
+    "linked": "an input, or the states of both groups in one text",
+}
+BRIAN = {
+    "xi": ("noise", "inputs that were drawn before, inputs=('noise',)"),
+    "rand": ("random numbers", "parameters or inputs that were drawn before"),
+    "randn": ("random numbers", "parameters or inputs that were drawn before"),
+    "poisson": ("random numbers", "parameters or inputs that were drawn before"),
+    "i": ("the number of a unit", "a parameter, torch.arange(N)"),
+    "j": ("the number of a unit", "a parameter, torch.arange(N)"),
+    "N": ("the number of units", "a parameter of another name"),
+    "dt": ("the length of a step", "equations that do not depend on how they are solved"),
+    "e": ("Euler's number", "exp(1)"),
+    "inf": ("infinity", "a large number"),
+    "timestep": ("the grid of a clock", "t"),
+    "floor": ("a function that jumps", "a guard whose reset counts"),
+    "ceil": ("a function that jumps", "a guard whose reset counts"),
+    "sign": ("a function that jumps", "where(x > 0, 1, -1)"),
+    "arcsin": ("an inverse", "arctan(x/sqrt(1 - x**2))"),
+    "arccos": ("an inverse", "pi/2 - arctan(x/sqrt(1 - x**2))"),
+}
+
+
+def short(text: str, column: int = 0) -> str:
+    """As much of a text as a message shows, around a column."""
+    first = max(min(column - QUOTED // 2, len(text) - QUOTED), 0)
+    part = text[first : first + QUOTED]
+    return ("…" if first else "") + part.strip() + ("…" if first + QUOTED < len(text) else "")
 
 
 class Place(NamedTuple):
@@ -39,11 +74,18 @@ class Place(NamedTuple):
 
     def refuse(self, what: str, expected: str, remedy: str) -> NoReturn:
         """Raise ConfigurationError that quotes the line and points at the place."""
-        raise ConfigurationError(f"{what} at line {self.number}, column {self.column + 1} of {self.line!r}", expected, remedy)
+        quoted = short(self.line, self.column)
+        raise ConfigurationError(f"{what} at line {self.number}, column {self.column + 1} of {quoted!r}", expected, remedy)
 
     def at(self, column: int) -> "Place":
         """Another column of the same line."""
         return self._replace(column=self.column + column)
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """What to try instead of an unknown name."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"{close[0]!r}" if close else otherwise
 
 
 NOWHERE = Place("", 1)
@@ -101,17 +143,8 @@ def statements(text: object) -> list[Statement]:
 
 
 def _statement(place: Place) -> Statement:
-    line, unit = place.line, None
-    if (found := UNIT.search(line)) is not None:
-        unit = found["unit"].strip() or None
-        for flag in filter(None, re.split(r"[,\s]+", found["flags"] or "")):
-            if flag not in ("constant", "shared"):
-                place.at(found.start("flags")).refuse(
-                    f"the flag ({found['flags']})",
-                    "(constant) or (shared) at most",
-                    "a state and a guard that say the same",
-                )
-        line = line[: found.start()]
+    line, colon, tail = place.line.partition(":")
+    unit = _unit(tail, place.at(len(line) + 1)) if colon else None
     left, equals, right = line.partition("=")
     if not equals:
         return Statement("declaration", _name(left, place), "", place, unit)
@@ -119,6 +152,21 @@ def _statement(place: Place) -> Statement:
     derivative = DERIVATIVE.match(left)
     name = derivative[1] if derivative else left
     return Statement("derivative" if derivative else "subexpression", _name(name, place), right, place.at(begin), unit)
+
+
+def _unit(tail: str, place: Place) -> str:
+    """The unit after a colon; flags in parentheses after it are looked at and left out."""
+    unit, flags = tail.strip(), ""
+    head, opens, last = unit.rpartition("(")
+    if opens and last.endswith(")") and (not head or head[-1].isspace()):
+        unit, flags = head.strip(), last[:-1]
+    for flag in filter(None, map(str.strip, flags.split(","))):
+        if flag not in ("constant", "shared", "constant over dt"):
+            remedy = FLAGS.get(flag.removesuffix(" over dt"), "leaving it out")
+            place.at(tail.index("(")).refuse(f"the flag ({short(flag)})", "(constant) or (shared) at most", remedy)
+    if not unit:
+        place.refuse("no unit after the colon", "a unit, as in dv/dt = ... : volt", "leaving the colon out")
+    return unit
 
 
 def assignments(text: object, what: str = "reset") -> list[Assignment]:
@@ -145,31 +193,64 @@ def _assignment(part: str, place: Place) -> Assignment:
 def _name(text: str, place: Place) -> str:
     name = text.strip()
     column = len(text) - len(text.lstrip())
-    if not NAME.match(name):
-        place.at(column).refuse(f"{name!r}", "a name, as in dv/dt = ..., x = ...", "one equation a line")
-    if name in RESERVED or name in NAMES or name.startswith("_"):
-        place.at(column).refuse(f"{name!r}, which has a meaning already,", "another name", f"{name}_0")
+    if not name.isidentifier():
+        place.at(column).refuse(f"{short(name)!r}", "a name, as in dv/dt = ..., x = ...", "one equation a line")
+    if (name := plain_name(name)) is None:
+        name = text.strip()
+        place.at(column).refuse(f"{short(name)!r}, which has a meaning already,", "another name", f"{name.strip('_')}_0")
     return name
+
+
+def plain_name(name: object) -> str | None:
+    """A name as Python's parser has it, in its usual letters; None for what is no name, or has a meaning already."""
+    if not isinstance(name, str) or not name.isidentifier():
+        return None
+    name = unicodedata.normalize("NFKC", name)
+    return None if name in RESERVED or name in NAMES or name.startswith("_") else name
 
 
 def tree(text: str, place: Place) -> ast.expr:
     """The syntax tree of one expression."""
-    if text.count("(") > DEEPEST:
-        place.refuse(f"{text.count('(')} parentheses", f"at most {DEEPEST}", "named subexpressions")
     if not text.strip():
         place.refuse("nothing", "an expression", "a number, at least")
     # In parentheses a text of several lines' length and with blanks before it is one expression.
     source = "(" + text.replace("^", "**") + ")"
     try:
-        return ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        column = max((getattr(error, "offset", None) or 1) - 2, 0)
+        with warnings.catch_warnings():  # of Python, on calls of what is no function
+            warnings.simplefilter("ignore")
+            found = ast.parse(source, mode="eval").body
+    except SyntaxError as error:
+        column = max((error.offset or 1) - 2, 0)
         shift = text[:column].count("^")  # each became one character longer
         place.at(min(column - shift, max(len(text) - 1, 0))).refuse(
-            f"{text.strip()!r}, which is no expression,",
-            "sums, products, powers and calls",
-            "Python's rules",
+            f"{short(text)!r}, which is no expression ({error.msg}),", "sums, products, powers and calls", "Python's rules"
         )
+    except (ValueError, RecursionError, MemoryError):
+        _too_deep(place)
+    level, depth, count = [found], 0, 0
+    while level:
+        count, depth = count + len(level), depth + 1
+        level = [x for node in level for x in _inside(node)]
+    if depth > DEEPEST or count > MOST:
+        _too_deep(place)
+    return found
+
+
+def _inside(node: ast.AST) -> list[ast.AST]:
+    """What stands one level deeper: in a sum or product of many, the terms."""
+    if not isinstance(node, ast.BinOp):
+        return list(ast.iter_child_nodes(node))
+    terms: list[ast.AST] = []
+    first: ast.AST = node
+    while isinstance(first, ast.BinOp):
+        terms.append(first.right)
+        first = first.left
+    return [first, *terms]
+
+
+def _too_deep(place: Place) -> NoReturn:
+    seen = f"more than {DEEPEST} operations inside one another, or {MOST} in all,"
+    place.refuse(seen, "a shorter expression", "named subexpressions")
 
 
 @dataclass
@@ -186,34 +267,49 @@ class Reader:
     product: Callable[[str, Any, Place], Any]
     reduce: Callable[[str, Any, Place], Any]
     place: Place = NOWHERE
+    text: str = ""
 
     def read(self, text: str, place: Place) -> Any:
         """The expression of a text."""
-        self.place = place
-        return self._real(self._of(tree(text, place)), text)
+        return self._real(self._read(text, place), text, place)
 
-    def _real(self, expression: Any, text: str) -> Any:
+    def _read(self, text: str, place: Place) -> Any:
+        node = tree(text, place)
+        self.place, self.text = place, text
+        return self._of(node)
+
+    def _real(self, expression: Any, text: str, place: Place) -> Any:
         if expression.has(sympy.I, sympy.oo, sympy.zoo, sympy.nan):
-            self.place.refuse(f"{text.strip()!r}, which is {expression},", "a real number", "another expression")
+            place.refuse(f"{short(text)!r}, which is {short(str(expression))},", "a real number", "another expression")
+        if any(abs(x) >= LARGEST for x in expression.atoms(sympy.Number)):
+            place.refuse(f"a number in {short(text)!r} that is too large", "at most 1e307", "another unit")
         return expression
 
     def comparison(self, text: str, place: Place) -> Any:
         """φ of a comparison, which holds where φ > 0."""
-        self.place = place
         node = tree(text, place)
+        self.place, self.text = place, text
         if not isinstance(node, ast.Compare) or len(node.ops) != 1 or type(node.ops[0]) not in COMPARISONS:
-            place.refuse(f"{text.strip()!r}", "one comparison by > or <, which becomes true at an event", 'threshold="v > 30"')
+            place.refuse(f"{short(text)!r}", "one comparison by > or <, which becomes true at an event", 'threshold="v > 30"')
         left, right = self._of(node.left), self._of(node.comparators[0])
-        return self._real(right - left if isinstance(node.ops[0], ast.Lt | ast.LtE) else left - right, text)
+        return self._real(right - left if isinstance(node.ops[0], ast.Lt | ast.LtE) else left - right, text, place)
 
     def _at(self, node: ast.AST) -> Place:
-        return self.place.at(max(getattr(node, "col_offset", 1) - 1, 0))
+        """Python counts bytes, of a text in parentheses in which each ^ became one character longer."""
+        source = "(" + self.text.replace("^", "**") + ")"
+        column = len(source.encode()[: getattr(node, "col_offset", 1)].decode(errors="ignore")) - 1
+        reached = 0
+        for k, letter in enumerate(self.text):
+            if reached >= column:
+                return self.place.at(k)
+            reached += 2 if letter == "^" else 1
+        return self.place.at(max(len(self.text) - 1, 0))
 
     def _of(self, node: ast.expr) -> Any:  # noqa: PLR0911  one for each kind of node
         match node:
             case ast.Constant(value=bool()):
                 pass
-            case ast.Constant(value=int() as number):
+            case ast.Constant(value=int() as number) if number < LARGEST:
                 return sympy.Integer(number) if number < 2**53 else sympy.Float(number, 17)
             case ast.Constant(value=float() as number) if abs(number) < float("inf"):
                 return sympy.Float(number, 17)
@@ -225,7 +321,7 @@ class Reader:
                 return self._of(node.operand)
             case ast.BinOp(op=ast.MatMult()):
                 if not isinstance(node.left, ast.Name):
-                    self._at(node.left).refuse("what is no name", "the name of a matrix before @", "W @ x")
+                    self._at(node.left).refuse("what is no name", "the name of a matrix before @", "W @ (V @ x)")
                 return self.product(node.left.id, self._of(node.right), self._at(node))
             case ast.BinOp():
                 return self._binary(node)
@@ -234,11 +330,21 @@ class Reader:
             case _:
                 pass
         return self._at(node).refuse(
-            f"{ast.unparse(node)!r}", "numbers, names, + - * / ** @, and calls of known functions", ", ".join(sorted(NAMES))
+            f"{short(ast.unparse(node))!r}", "numbers, names, + - * / ** @, and calls of known functions", "where(v > 0, x, y)"
         )
 
     def _binary(self, node: ast.BinOp) -> Any:
-        left, right = self._of(node.left), self._of(node.right)
+        following: list[ast.BinOp] = []
+        first: ast.expr = node
+        while isinstance(first, ast.BinOp) and not isinstance(first.op, ast.MatMult):
+            following.append(first)
+            first = first.left
+        value = self._of(first)
+        for part in reversed(following):
+            value = self._combined(value, self._of(part.right), part)
+        return value
+
+    def _combined(self, left: Any, right: Any, node: ast.BinOp) -> Any:
         match node.op:
             case ast.Add():
                 return left + right
@@ -253,28 +359,46 @@ class Reader:
             case ast.Pow():
                 if right.is_Integer and abs(int(right)) > 64:
                     self._at(node.right).refuse(f"the power {right}", "at most 64", "exp(n*log(x))")
-                return self._number_power(left, right, node) if left.is_number and right.is_number else left**right
+                return self._power(left, right, node)
             case _:
-                return self._at(node).refuse(f"{ast.unparse(node)!r}", "+ - * / ** or @", "another expression")
+                return self._at(node).refuse(f"{short(ast.unparse(node))!r}", "+ - * / ** or @", "another expression")
 
-    def _number_power(self, left: Any, right: Any, node: ast.expr) -> Any:
-        """Of two numbers, in floating point: whole ones could be too long to write down."""
-        try:
-            return sympy.Float(float(left) ** float(right), 17)
-        except (OverflowError, ZeroDivisionError, TypeError):
-            return self._at(node).refuse(f"{ast.unparse(node)!r}", "a real number", "another power")
+    def _power(self, left: Any, right: Any, node: ast.BinOp) -> Any:
+        if not right.is_number:
+            if left.is_number and not left.is_positive:
+                self._at(node.left).refuse(f"a power of {left}", "a positive number", "another expression")
+            return Power(left, right)
+        if left.is_number:  # in floating point: whole ones could be too long to write down
+            try:
+                return sympy.Float(float(left) ** float(right), 17)
+            except (OverflowError, ZeroDivisionError, TypeError):
+                self._at(node).refuse(f"{short(ast.unparse(node))!r}", "a real number", "another power")
+        found = left**right
+        if any(abs(x.p) > LARGEST or abs(x.q) > LARGEST for x in found.atoms(sympy.Rational)):
+            self._at(node).refuse(
+                f"a number in {short(ast.unparse(node))!r} that is too large", "at most 1e307", "another unit"
+            )
+        return found
 
     def _call(self, node: ast.Call) -> Any:
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
-        if name not in NAMES or node.keywords:
-            self._at(node).refuse(f"the function {name!r}", f"one of {', '.join(sorted(NAMES))}", "writing it out")
+        if name in BRIAN:
+            self._at(node).refuse(f"{name}(), {BRIAN[name][0]},", "a smooth function of states", BRIAN[name][1])
+        if name not in NAMES:
+            known, called = ", ".join(sorted(NAMES)), f"inputs=({name!r},), without parentheses, where it is a current of time"
+            remedy = nearest(name, NAMES, called if name.isidentifier() else "writing it out")
+            self._at(node).refuse(f"the function {short(name)!r}", f"one of {known}", remedy)
+        if node.keywords:
+            self._at(node).refuse(f"{name} with an argument by name", f"{name}(x)", "its place")
         wanted = {"where": 3, "int": 1}.get(name, 1) if name not in FUNCTIONS else FUNCTIONS[name][0]
         if len(node.args) != wanted:
-            self._at(node).refuse(f"{name} of {len(node.args)} arguments", f"{wanted}", f"{name}({', '.join('xyz'[:wanted])})")
+            self._at(node).refuse(
+                f"{name} of {len(node.args)} arguments", f"{wanted} of them", f"{name}({', '.join('xyz'[:wanted])})"
+            )
         if name in CONDITIONAL:
             condition = self._condition(node.args[0])
             yes, no = (self._of(x) for x in node.args[1:]) if name == "where" else (sympy.Integer(1), sympy.Integer(0))
-            return sympy.Piecewise((yes, condition), (no, sympy.true), evaluate=False)
+            return Choose(condition, yes, no)
         arguments = [self._of(x) for x in node.args]
         return self.reduce(name, arguments[0], self._at(node)) if name in REDUCTIONS else FUNCTIONS[name][1](*arguments)
 
@@ -288,4 +412,4 @@ class Reader:
             case ast.Compare(ops=[op], comparators=[right]) if type(op) in COMPARISONS:
                 return COMPARISONS[type(op)](self._of(node.left), self._of(right))
             case _:
-                return self._at(node).refuse(f"{ast.unparse(node)!r}", "a comparison by < or >", "where(v > 0, v, 0)")
+                return self._at(node).refuse(f"{short(ast.unparse(node))!r}", "a comparison by < or >", "where(v > 0, v, 0)")

@@ -92,10 +92,14 @@ def _linked(source: str, method: str, interpreted: bool) -> Loops:
 @cache
 def _mathematics(interpreted: bool) -> dict[str, Any]:
     """The functions that equations call."""
-    if interpreted:  # with infinities where Python's functions raise errors
-        return {x: getattr(np, ARC.get(x, x), None) or getattr(mathematics, x) for x in vars(mathematics) if x[0] != "_"}
-    within, reordered = numba.njit(**AS_WRITTEN_INLINE), numba.njit(**REORDERED_BARE)
     own = {name: x for name, x in vars(mathematics).items() if isinstance(x, types.FunctionType)}
+    if interpreted:  # with infinities where Python's functions raise errors
+        scope: dict[str, Any] = {x: getattr(np, ARC.get(x, x), None) for x in vars(mathematics)} | {
+            "math": np,
+            "NEAR": mathematics.NEAR,
+        }
+        return scope | {name: types.FunctionType(x.__code__, scope, name) for name, x in own.items()}
+    within, reordered = numba.njit(**AS_WRITTEN_INLINE), numba.njit(**REORDERED_BARE)
     named = {name: (reordered if name in mathematics.REORDERED else within)(x) for name, x in own.items()}
     return {name: x for name, x in vars(mathematics).items() if not name.startswith("_")} | named
 

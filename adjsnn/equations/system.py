@@ -7,17 +7,22 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from sympy.core.parameters import distribute
 from torch import Tensor, nn
 
 from adjsnn.checks import Count, count, finite, real
 from adjsnn.equations.generate import Layout, layout_of, source_of
-from adjsnn.equations.model import Model, Program, read_model
+from adjsnn.equations.grammar import lines, nearest, plain_name
+from adjsnn.equations.model import Model, read_model
+from adjsnn.equations.start import refuse_infinite
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
+from adjsnn.equations.writer import Program
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.system import HybridSystem
 
 Names = str | Sequence[str]
 Texts = str | Mapping[str, str]
+MATRIX = re.compile(r"(?<!\w)(\w+)\s*@")
 
 
 class Equations(HybridSystem):
@@ -79,12 +84,21 @@ class Equations(HybridSystem):
         learnt = _names("learn", learn)
         sizes = _counts("size", size) if isinstance(size, Mapping) else count("size", size)
         vectors = sizes != 1 if isinstance(sizes, int) else any(n > 1 for n in sizes.values())
-        units = _counts("inputs", inputs) if isinstance(inputs, Mapping) else dict.fromkeys(_names("inputs", inputs), 1)
+        counts = _counts("inputs", inputs) if isinstance(inputs, Mapping) else dict.fromkeys(_names("inputs", inputs), 1)
+        for name in counts:
+            if plain_name(name) is None:
+                raise ConfigurationError(f"an input {name!r}", "a name without a meaning", f"inputs=('{name.strip('_')}_0',)")
+        units = {plain_name(name) or name: n for name, n in counts.items()}
         self.numbers: dict[str, float] = {}
         self._own: dict[str, int] = {}  # parameters of each sample, with their sizes
         shapes: dict[str, tuple[int, int]] = {}
-        before_at = set(re.findall(r"(\w+)\s*@", "\n".join((str(text), *resets.values()))))
-        for name, value in _mapping("parameters", parameters).items():
+        read = None if readout is None else _names("readout", readout)
+        initial = _mapping("initial", initial)
+        texts = {"equations": (text,), "threshold": thresholds.values(), "reset": resets.values(), "readout": read or ()}
+        found = (place.line for what, several in texts.items() for each in several for place in lines(each, what))
+        before_at = {x for line in found for x in MATRIX.findall(line)}
+        for given, value in _mapping("parameters", parameters).items():
+            name = self._named(given)
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
             shapes[name] = self._shape(name, kept, matrix=name in before_at, vectors=vectors)
         for name in learnt:
@@ -92,21 +106,35 @@ class Equations(HybridSystem):
                 raise ConfigurationError(
                     f"learn={name!r}",
                     f"one of {', '.join(shapes) or 'parameters, of which there are none'}",
-                    f"parameters={{{name!r}: 1.0}}",
+                    nearest(name, shapes, f"parameters={{{name!r}: 1.0}}"),
                 )
-        read = None if readout is None else _names("readout", readout)
-        self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, _mapping("initial", initial))
+        with distribute(False):  # as it was written: so 0.1*(v + 40) is 0 where v is -40
+            self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, initial)
+        for name in learnt:
+            if name not in self.model.used:
+                raise ConfigurationError(
+                    f"learn={name!r}, of which nothing is a function", "parameters that are used", "without it"
+                )
         self._flow = evaluator(self.model.flow)
         self._guards = [evaluator(event.guard) for event in self.model.events]
         self._resets = [evaluator(event.reset) for event in self.model.events]
         self._read = None if self.model.readout is None else evaluator(self.model.readout)
 
+    def _named(self, given: object) -> str:
+        """The name of a parameter."""
+        name = plain_name(given)
+        if (
+            name is None
+            or hasattr(type(self), name)
+            or name in self._modules
+            or name in ("text", "model", "numbers", "training")
+        ):
+            raise ConfigurationError(f"a parameter {given!r}", "a name without a meaning", f"{str(given).strip('_')}_0")
+        return name
+
     def _take(self, name: str, value: Any, *, learnt: bool, dtype: torch.dtype | None) -> tuple[int, ...]:
         """Keep a parameter; its shape."""
         remedy = f"parameters={{{name!r}: 1.0}}"
-        taken = hasattr(type(self), str(name)) or name in self._modules or name in ("text", "model", "training")
-        if not isinstance(name, str) or not re.fullmatch(r"[^\W\d_]\w*", name) or taken:
-            raise ConfigurationError(f"a parameter {name!r}", "a name without a meaning", f"{name}_0")
         tensor = real(f"parameters[{name!r}]", value, "a number or a tensor of numbers", remedy)
         finite(f"parameters[{name!r}]", tensor, "finite numbers", remedy)
         if tensor.requires_grad and not learnt:
@@ -198,6 +226,13 @@ class Equations(HybridSystem):
         """The state of `initial`, (B, D)."""
         return self.start(batch)
 
+    def check_start(self, t: Tensor, y: Tensor, u: Tensor | None) -> None:
+        """Refuse a start where f or a guard has no value; quotes the line and names the divisor that is zero."""
+        values = self._values(y, t, self.inputs_of(u))
+        refuse_infinite(self.model.flow, values, "dy/dt")
+        for event in self.model.events:
+            refuse_infinite(event.guard, values, f"the threshold {event.name!r}")
+
     def vector_field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
         """dy/dt, (R, D)."""
         results = self._flow(self._values(y, t, self.inputs_of(u)))
@@ -265,6 +300,13 @@ class Equations(HybridSystem):
         if t is not None:
             values["t"] = t
         if y.shape[1]:
+            if y.shape[1] != self.model.width:
+                sizes = ", ".join(name if n == 1 else f"{n} of {name}" for name, n in self.model.states.items())
+                raise ConfigurationError(
+                    f"a state of {y.shape[1]} entries",
+                    f"{self.model.width}: {sizes}",
+                    f"y0=system.start(B, {self.states[0]}=0.0)",
+                )
             values |= dict(zip(self.model.states, y.split(list(self.model.states.values()), 1), strict=True))
         return values
 
