@@ -6,7 +6,24 @@ from typing import Any
 import sympy
 from sympy import S
 
-_Function: Any = sympy.Function  # typed more narrowly than it is meant
+_Base: Any = sympy.Function  # typed more narrowly than it is meant
+
+
+class _Function(_Base):
+    """A function that sympy has no numbers of."""
+
+    @classmethod
+    def _should_evalf(cls, arg: Any) -> int:
+        del arg
+        return -1
+
+    def _eval_evalf(self, prec: int) -> None:
+        del prec
+
+    @property
+    def is_number(self) -> bool:
+        """False: so that sympy computes nothing with it."""
+        return False
 
 
 class Exprel(_Function):

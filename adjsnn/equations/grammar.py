@@ -253,6 +253,27 @@ def _too_deep(place: Place) -> NoReturn:
     place.refuse(seen, "a shorter expression", "named subexpressions")
 
 
+def _times(left: Any, right: Any) -> Any:
+    """A product; a number stays before a sum, as it was written: so -(v + 40)/10 is 0 where v is -40."""
+    for one, other in ((left, right), (right, left)):
+        number, rest = other.as_coeff_Mul()
+        if one.is_Number and rest.is_Add and one * number not in (0, 1):
+            return sympy.Mul(one * number, rest, evaluate=False)
+    return left * right
+
+
+def pointed(node: ast.AST, text: str, place: Place) -> Place:
+    """Where a node of a text stands: Python counts bytes, of a text in parentheses with ** for ^."""
+    source = "(" + text.replace("^", "**") + ")"
+    column = len(source.encode()[: getattr(node, "col_offset", 1)].decode(errors="ignore")) - 1
+    reached = 0
+    for k, letter in enumerate(text):
+        if reached >= column:
+            return place.at(k)
+        reached += 2 if letter == "^" else 1
+    return place.at(max(len(text) - 1, 0))
+
+
 @dataclass
 class Reader:
     """Makes expressions of sympy from syntax trees.
@@ -295,15 +316,7 @@ class Reader:
         return self._real(right - left if isinstance(node.ops[0], ast.Lt | ast.LtE) else left - right, text, place)
 
     def _at(self, node: ast.AST) -> Place:
-        """Python counts bytes, of a text in parentheses in which each ^ became one character longer."""
-        source = "(" + self.text.replace("^", "**") + ")"
-        column = len(source.encode()[: getattr(node, "col_offset", 1)].decode(errors="ignore")) - 1
-        reached = 0
-        for k, letter in enumerate(self.text):
-            if reached >= column:
-                return self.place.at(k)
-            reached += 2 if letter == "^" else 1
-        return self.place.at(max(len(self.text) - 1, 0))
+        return pointed(node, self.text, self.place)
 
     def _of(self, node: ast.expr) -> Any:  # noqa: PLR0911  one for each kind of node
         match node:
@@ -316,7 +329,7 @@ class Reader:
             case ast.Name(id=name):
                 return {"pi": sympy.Float(sympy.pi, 17)}.get(name) or self.names(name, self._at(node))
             case ast.UnaryOp(op=ast.USub()):
-                return -self._of(node.operand)
+                return _times(self._of(node.operand), sympy.S.NegativeOne)
             case ast.UnaryOp(op=ast.UAdd()):
                 return self._of(node.operand)
             case ast.BinOp(op=ast.MatMult()):
@@ -351,11 +364,11 @@ class Reader:
             case ast.Sub():
                 return left - right
             case ast.Mult():
-                return left * right
+                return _times(left, right)
             case ast.Div():
                 if right == 0:
                     self._at(node.right).refuse("a division by zero", "a divisor that is not zero", "another expression")
-                return left / right
+                return _times(left, 1 / right)
             case ast.Pow():
                 if right.is_Integer and abs(int(right)) > 64:
                     self._at(node.right).refuse(f"the power {right}", "at most 64", "exp(n*log(x))")

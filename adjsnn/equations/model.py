@@ -149,7 +149,9 @@ def _known(
         if line.name in seen or (line.name in entries and line.kind != "declaration"):
             line.place._replace(column=0).refuse(f"{line.name!r} a second time", "one line for each name", "another name")
         if line.kind == "declaration" and line.name not in entries:
-            line.place.refuse(f"{line.name!r} without a value", "a parameter or an input", f"parameters={{{line.name!r}: 1.0}}")
+            line.place._replace(column=0).refuse(
+                f"{line.name!r} without a value", "a parameter or an input", f"parameters={{{line.name!r}: 1.0}}"
+            )
         seen[line.name] = line
     states = [line for line in found if line.kind == "derivative"]
     if not states:

@@ -7,15 +7,16 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from sympy.core.parameters import distribute
 from torch import Tensor, nn
 
 from adjsnn.checks import Count, count, finite, real
+from adjsnn.equations.dimensions import check_units, checked, in_use, number
 from adjsnn.equations.generate import Layout, layout_of, source_of
 from adjsnn.equations.grammar import lines, nearest, plain_name
 from adjsnn.equations.model import Model, read_model
 from adjsnn.equations.start import refuse_infinite
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
+from adjsnn.equations.units import Dimension
 from adjsnn.equations.writer import Program
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.system import HybridSystem
@@ -97,8 +98,12 @@ class Equations(HybridSystem):
         texts = {"equations": (text,), "threshold": thresholds.values(), "reset": resets.values(), "readout": read or ()}
         found = (place.line for what, several in texts.items() for each in several for place in lines(each, what))
         before_at = {x for line in found for x in MATRIX.findall(line)}
-        for given, value in _mapping("parameters", parameters).items():
-            name = self._named(given)
+        all_given = {self._named(name): value for name, value in _mapping("parameters", parameters).items()}
+        measured = in_use(text, all_given)
+        dimensions: dict[str, Dimension] = {}
+        for name, value in all_given.items():
+            if measured:
+                value, dimensions[name] = number(name, value)
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
             shapes[name] = self._shape(name, kept, matrix=name in before_at, vectors=vectors)
         for name in learnt:
@@ -108,8 +113,11 @@ class Equations(HybridSystem):
                     f"one of {', '.join(shapes) or 'parameters, of which there are none'}",
                     nearest(name, shapes, f"parameters={{{name!r}: 1.0}}"),
                 )
-        with distribute(False):  # as it was written: so 0.1*(v + 40) is 0 where v is -40
-            self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, initial)
+        self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, initial, units=measured)
+        self.dimensions: dict[str, Dimension] = {}
+        if measured:
+            events = (list(thresholds.values()), list(resets.values()))
+            self.dimensions = check_units(text, *events, read or (), initial, dimensions)
         for name in learnt:
             if name not in self.model.used:
                 raise ConfigurationError(
@@ -127,7 +135,7 @@ class Equations(HybridSystem):
             name is None
             or hasattr(type(self), name)
             or name in self._modules
-            or name in ("text", "model", "numbers", "training")
+            or name in ("text", "model", "numbers", "dimensions", "training")
         ):
             raise ConfigurationError(f"a parameter {given!r}", "a name without a meaning", f"{str(given).strip('_')}_0")
         return name
@@ -164,6 +172,11 @@ class Equations(HybridSystem):
             self._own[name] = shape[1] if len(shape) == 2 else 1
             return self._own[name], 0
         return (shape[0] if shape else 1), 0
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Where the equations have units, those of the numbers of states, parameters and inputs, by name."""
+        return {name: str(dimension) for name, dimension in self.dimensions.items()}
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -208,7 +221,7 @@ class Equations(HybridSystem):
         empty = torch.empty(batch, 0, dtype=dtype, device=device)
         parts = []
         for name, n in self.model.states.items():
-            value = values.get(name, self.model.initial.get(name))
+            value = checked(name, values.get(name, self.model.initial.get(name)), self.dimensions)
             if isinstance(value, Program):
                 value = evaluator(value)(self._values(empty, None, {}))[0]
                 parts.append(rows(value, n, empty))

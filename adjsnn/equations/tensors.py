@@ -63,7 +63,10 @@ def _choose(
     tensors = {name: x for name in names if isinstance(x := v[name], Tensor)}
     chosen = {**v, **{name: torch.where(condition, x, x.detach()) for name, x in tensors.items()}}
     other = {**v, **{name: torch.where(condition, x.detach(), x) for name, x in tensors.items()}}
-    return torch.where(condition, yes(chosen), no(other))
+    one, two = yes(chosen), no(other)
+    if not isinstance(one, Tensor) and not isinstance(two, Tensor):  # of two numbers torch would make its default dtype
+        one = torch.tensor(one, dtype=next(iter(tensors.values())).dtype, device=condition.device)
+    return torch.where(condition, one, two)
 
 
 def _whole_power(x: Value, n: float) -> Value:

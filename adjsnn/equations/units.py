@@ -5,7 +5,7 @@ resistances in GΩ; with lengths in μm and amounts in amol concentrations are i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ from adjsnn.checks import in_si
 from adjsnn.errors import ConfigurationError
 
 BASES = ("length", "mass", "time", "current", "temperature", "substance")
-SYMBOLS = ("um", "ng", "ms", "pA", "kelvin", "amol")  # of the coherent system
 POWERS = (-6, -12, -3, -12, 0, -18)  # of ten, of these in SI: mass by which V · A · s³ is mV · pA · ms³
+SI: dict[str, str] = dict(zip(("m", "kg", "s", "A", "K", "mol"), BASES, strict=True))
 PREFIXES = {"": 0, "f": -15, "p": -12, "n": -9, "u": -6, "m": -3, "c": -2, "k": 3, "M": 6, "G": 9}
 # exponents of metre, kilogram, second, ampere, kelvin and mole
 VOLT, SIEMENS, FARAD, OHM = (2, 1, -3, -1, 0, 0), (-2, -1, 3, 2, 0, 0), (-2, -1, 4, 2, 0, 0), (2, 1, -3, -2, 0, 0)
@@ -53,8 +53,11 @@ class Dimension(NamedTuple):
     def __str__(self) -> str:
         if known := NAMED.get(self):
             return known
-        parts = [symbol + ("" if x == 1 else f"^{x}") for symbol, x in zip(SYMBOLS, self.exponents, strict=True) if x]
-        return "*".join(parts) or "1"
+        length, mass, time, current, *others = self.exponents
+        volts = mass  # of V · A · s³ is a mass times a squared length
+        exponents = (volts, current + volts, time + 3 * volts, length - 2 * volts, *others)
+        shown = zip(("mV", "pA", "ms", "um", "kelvin", "amol"), exponents, strict=True)
+        return "*".join(symbol + ("" if x == 1 else f"**{x}" if x > 0 else f"**({x})") for symbol, x in shown if x) or "1"
 
 
 def _dimension(*exponents: int) -> Dimension:
@@ -101,24 +104,24 @@ def stated(name: str, value: Any) -> tuple[Any, Dimension] | None:
     """
     if isinstance(value, list | tuple) and value:
         parts = [stated(f"{name}[{k}]", x) for k, x in enumerate(value)]
-        if all(x is None for x in parts):
+        real = [x for x in parts if x is not None]
+        if not real:
             return None
-        if any(x is None for x in parts) or len({x[1] for x in parts if x is not None}) > 1:
+        if len(real) < len(parts) or len({x[1] for x in real}) > 1:
             raise ConfigurationError(f"{name}={value}", "one unit, of each or of none", "one array with a unit")
-        return [x[0] for x in parts if x is not None], parts[0][1]  # type: ignore[index]
+        return [x[0] for x in real], real[0][1]
+    quantity: Any = value
     if in_si(value):  # Brian2
-        exponents = {x: value.dim.get_dimension(x) for x in (*BASES, "luminosity")}
-        return _coherent(name, value, exponents, np.asarray(value))
+        exponents = {x: quantity.dim.get_dimension(x) for x in (*BASES, "luminosity")}
+        return _coherent(name, value, exponents, lambda: np.asarray(value))
     if not hasattr(value, "magnitude"):
         return None
     if hasattr(value, "rescale"):  # quantities
-        plain = value.simplified
-        known = {"m": "length", "kg": "mass", "s": "time", "A": "current", "K": "temperature", "mol": "substance"}
-        exponents = {known.get(unit.symbol, unit.symbol): power for unit, power in plain.dimensionality.items()}
-        return _coherent(name, value, exponents, plain.magnitude)
-    plain = value.to_base_units()
-    exponents = {unit.strip("[]"): power for unit, power in plain.dimensionality.items()}
-    return _coherent(name, value, exponents, plain.to(_si(exponents)).magnitude)
+        plain = quantity.simplified
+        exponents = {SI.get(str(unit.symbol), str(unit)): power for unit, power in plain.dimensionality.items()}
+        return _coherent(name, value, exponents, lambda: plain.magnitude)
+    exponents = {unit.strip("[]"): power for unit, power in quantity.dimensionality.items()}
+    return _coherent(name, value, exponents, lambda: quantity.to(_si(exponents)).magnitude)
 
 
 def _si(exponents: Mapping[str, Any]) -> str:
@@ -127,9 +130,9 @@ def _si(exponents: Mapping[str, Any]) -> str:
     return " * ".join(f"{names[x]}**({power})" for x, power in exponents.items() if x in names) or "dimensionless"
 
 
-def _coherent(name: str, value: Any, exponents: Mapping[str, Any], numbers: Any) -> tuple[Any, Dimension]:
+def _coherent(name: str, value: Any, exponents: Mapping[str, Any], numbers: Callable[[], Any]) -> tuple[Any, Dimension]:
     if any(power and base not in BASES for base, power in exponents.items()):
         raise ConfigurationError(f"{name}={value}", f"a quantity of {', '.join(BASES)}", "a plain number")
     dimension = Dimension(tuple(Fraction(exponents.get(x, 0)).limit_denominator(100) for x in BASES))
     power = dimension.size()
-    return np.asarray(numbers, dtype=np.float64) * 10.0 ** float(-power), dimension
+    return np.asarray(numbers(), dtype=np.float64) * 10.0 ** float(-power), dimension
