@@ -48,8 +48,10 @@ def solved(case: Written, system: adjsnn.Equations, kernels: Any) -> tuple[str, 
 
 
 def bodies_agree(case: Written, system: adjsnn.Equations, tries: int = 4) -> None:
-    """Functions such as tanh round otherwise in torch. A step length, which is rounded to 20 bits, is another one for that about
-    once in a thousand steps: then with another tolerance."""
+    """Functions such as tanh round otherwise in torch, for which one in a thousand step lengths, rounded to 20 bits, is another.
+
+    Then the same with another tolerance.
+    """
     error, ours, gradients = solved(case, system, "fused")
     other, theirs, expected = solved(case, system, "plain")
     assert error == other
