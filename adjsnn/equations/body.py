@@ -12,12 +12,13 @@ from adjsnn.adjoints import DiscreteAdjoint
 from adjsnn.bodies import Ran
 from adjsnn.equations.cpu import march
 from adjsnn.equations.cpu.adjoint import Back, Bars, Cotangents
-from adjsnn.equations.cpu.events import FINEST, NO_NUMBER, NO_NUMBER_AFTER, OTHER, OWN, PILED, TOUCH
+from adjsnn.equations.cpu.events import FINEST, NO_NUMBER, NO_NUMBER_AFTER, OTHER, OWN, PILED, RAISED_BY_PACKET, TOUCH
 from adjsnn.equations.cpu.march import Record, Samples, Trial, Work
 from adjsnn.equations.cpu.steps import Room, Sums
 from adjsnn.equations.generate import Layout
 from adjsnn.equations.link import Loops, loops_of
 from adjsnn.equations.model import Model
+from adjsnn.equations.synapses import Synapse
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid import refusals
 from adjsnn.hybrid.event_steps import event_rows
@@ -45,6 +46,7 @@ class System(Protocol):
 
     model: Model
     numbers: dict[str, float]
+    synapses: tuple[Synapse, ...]
 
     @property
     def layout(self) -> Layout: ...
@@ -125,6 +127,11 @@ class _Solve:
                 q[:, first : first + size] = x.reshape(len(x), size)
             else:
                 p[first : first + size] = (x.T if matrix else x).reshape(-1)
+        for synapse in self.system.synapses:
+            name, known = synapse.delay, self.system.numbers
+            delays = np.array(known[name]) if name in known else _array(tensors[name])
+            if not (delays >= 0.0).all():
+                raise ConfigurationError(f"{name} of {delays.min():g} ms", "delays ≥ 0", f"{name}.clamp(min=0)")
         return Values(p, q, tuple(places))
 
     def trial(self, y0: Tensor, u: Tensor | None, values: Values) -> Trial:
@@ -145,27 +152,37 @@ class _Solve:
         fixed = (len(trial.ts) - 1) * trial.substeps
         steps = fixed or max(FEW, 2 * len(trial.ts))
         states = steps + 1 if not self.thin else min(steps, 4 * int(steps**0.5) + 4) + 1
-        record = _record(batch, steps, states, len(trial.ts), d)
-        whole, real = np.zeros((batch, 11), dtype=np.int64), np.zeros((batch, 6))
-        levels = self._first_levels(batch, g)
-        samples = Samples(whole, real, np.empty((batch, d)), levels, np.zeros((batch, g), dtype=np.bool_), np.zeros((batch, d)))
+        most = self.loops.numbers["MOST"]
+        record = _record(batch, steps, states, len(trial.ts), d, 8 * most)
+        whole, real = np.zeros((batch, 13), dtype=np.int64), np.zeros((batch, 6))
+        levels, heap = self._first_levels(batch, g), np.zeros((batch, 8 * most), dtype=np.int64)
+        samples = Samples(
+            whole, real, np.empty((batch, d)), levels, np.zeros((batch, g), dtype=np.bool_), np.zeros((batch, d)), heap
+        )
         groups = _groups(batch)
         works = [self.work() for _ in groups]
-        while True:
-            waiting = [
-                k for k, (first, last) in enumerate(groups) if np.isin(whole[first:last, march.STATUS], (0, march.FULL)).any()
-            ]
-            if record.times[0, 0] == record.times[0, 0] and not waiting:
-                break
 
-            def work(k: int, first: int, last: int, record: Record = record) -> None:
-                self.loops.forward(trial, record, samples, int(self.thin), works[k], first, last)
+        def work(k: int, first: int, last: int) -> None:
+            self.loops.forward(trial, record, samples, int(self.thin), works[k], first, last)
 
+        run_groups(work, groups)
+        while (whole[:, march.STATUS] == march.FULL).any():
+            record, samples = self._grown(record, samples)
             run_groups(work, groups)
-            if not (whole[:, march.STATUS] == march.FULL).any():
-                break
-            record = _grown(record, samples, self.thin)
         return record, samples
+
+    def _grown(self, old: Record, samples: Samples) -> tuple[Record, Samples]:
+        """Twice the room, of steps or packets."""
+        (batch, steps), states, packets = old.lengths.shape, old.states.shape[1], old.due.shape[1]
+        if int(samples.whole[:, march.SENT].max()) + self.loops.numbers["MOST"] > packets:
+            packets *= 2
+        else:
+            states, steps = (2 * states if self.thin else 2 * steps + 1), 2 * steps
+        new = _record(batch, steps, states, old.rows.shape[1], old.states.shape[2], packets)
+        heap = np.zeros((batch, packets), dtype=np.int64)
+        for before, after in zip((*old, samples.heap), (*new, heap), strict=True):
+            after[:, : before.shape[1]] = before
+        return new, samples._replace(heap=heap)
 
     def _first_levels(self, batch: int, g: int) -> np.ndarray:
         if not g:
@@ -258,6 +275,8 @@ def _refuse_event(s: int, whole: np.ndarray, real: np.ndarray) -> NoReturn:
         raise refusals.not_left(guard, s, t, two)
     if what == OTHER:
         raise refusals.raised(fired, s, t, guard, one, two)
+    if what == RAISED_BY_PACKET:
+        raise refusals.raised_by_packet(s, t, guard, one, two)
     assert what == PILED
     raise refusals.piled(int(one), s, t, guard)
 
@@ -272,7 +291,7 @@ def _groups(batch: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def _record(batch: int, steps: int, states: int, outputs: int, d: int) -> Record:
+def _record(batch: int, steps: int, states: int, outputs: int, d: int, packets: int) -> Record:
     return Record(
         np.empty((batch, steps + 1)),
         np.empty((batch, steps)),
@@ -281,18 +300,9 @@ def _record(batch: int, steps: int, states: int, outputs: int, d: int) -> Record
         np.empty((batch, steps), dtype=np.int64),
         np.zeros((batch, outputs), dtype=np.int64),
         np.empty((batch, outputs, d)),
+        np.empty((batch, max(packets, 1), 4), dtype=np.int64),
+        np.empty((batch, packets)),
     )
-
-
-def _grown(old: Record, samples: Samples, thin: bool) -> Record:
-    """Twice the room."""
-    batch, steps = old.lengths.shape
-    states = 2 * steps + 1 if not thin else 2 * old.states.shape[1]
-    new = _record(batch, 2 * steps, states, old.rows.shape[1], old.states.shape[2])
-    for before, after in zip(old, new, strict=True):
-        after[:, : before.shape[1]] = before
-    del samples
-    return new
 
 
 class _Attached(FirstOrder):

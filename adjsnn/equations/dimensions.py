@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from adjsnn.equations.grammar import Place, Statement, assignments, lines, pointed, short, statements, tree
+from adjsnn.equations.synapses import Synapse
 from adjsnn.equations.units import NONE, TIME, Dimension, stated, unit_of, value_of
 from adjsnn.equations.writer import FIRED, Writer
 from adjsnn.errors import ConfigurationError
@@ -182,6 +183,14 @@ def check_units(
                 f"initial value {value!r} of {name!r} without a unit", f"a value in {known[name]}", QUANTITY
             )
     return known
+
+
+def check_synapses(synapses: Sequence[Synapse], known: Mapping[str, Dimension]) -> None:
+    """Refuse weights that are not in the unit of the state they add to, and delays that are no times."""
+    for synapse in synapses if known else ():
+        for name, wanted in ((synapse.weight, known[synapse.state]), (synapse.delay, TIME)):
+            if known[name] != wanted:
+                raise ConfigurationError(f"{name} of synapses[{synapse.state!r}] in {known[name]}", f"{wanted}", QUANTITY)
 
 
 def _stated(line: Statement) -> Dimension:

@@ -13,14 +13,17 @@ import numba
 import numpy as np
 from numba.core import config
 
-from adjsnn.equations.cpu import adjoint, events, march, mathematics, names, steps
+from adjsnn.equations.cpu import adjoint, events, march, mathematics, names, packets, steps
 from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled_as
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 
 _CONFIG: Any = config  # its attributes come from the environment
 
-GENERATED = ("field", "pull_field", "levels_of", "level_of", "pull_level", "jump", "pull_jump")
-MODULES = (steps, events, march, adjoint)
+GENERATED = (
+    "field", "pull_field", "levels_of", "level_of", "pull_level", "jump", "pull_jump",
+    "packets_of", "delay_place", "deliver", "pull_delivery",
+)  # fmt: skip
+MODULES = (steps, events, packets, march, adjoint)
 ENTRIES = ("forward", "backward")
 ARC = {"atan": "arctan"}  # in numpy
 LONG = ("tried", "pull_step", "taken", "find", "polish", "judge", "arrive", "attempt", "event_of", "stages", "search")

@@ -1,6 +1,5 @@
 """`Equations`: a hybrid system written as text."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -10,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from adjsnn.checks import Count, count, finite, real
-from adjsnn.equations.dimensions import check_units, checked, in_use, number
+from adjsnn.equations.arguments import check_learnt, counts_of, events_of, input_sizes, mapping_of, matrices_in, names_of
+from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
 from adjsnn.equations.generate import Layout, layout_of, source_of
-from adjsnn.equations.grammar import lines, nearest, plain_name
+from adjsnn.equations.grammar import plain_name
 from adjsnn.equations.model import Model, read_model
 from adjsnn.equations.start import refuse_infinite
+from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
 from adjsnn.equations.units import Dimension
 from adjsnn.equations.writer import Program
@@ -23,7 +24,6 @@ from adjsnn.hybrid.system import HybridSystem
 
 Names = str | Sequence[str]
 Texts = str | Mapping[str, str]
-MATRIX = re.compile(r"(?<!\w)(\w+)\s*@")
 
 
 class Equations(HybridSystem):
@@ -59,6 +59,9 @@ class Equations(HybridSystem):
         size: units of each state, for vectors; one number for all, or by name, 1 where not said.
         readout: expressions of states that are read, "v" or ("v", "w - v"); by default all states.
         initial: the state at the start, by name: numbers, tensors (N,), or expressions of parameters, "b*c".
+        synapses: what an event of a unit adds to a state of others, by the state: {"g": {"weight": "W", "delay": "d"}}, names
+            of parameters: weights (N_target, N_source), and delays in ms, one (), one for each source (N_source,), or one for
+            each weight; of several events "source": its name. Guards must not be raised by what arrives.
         dtype: of parameters that are given as numbers; default torch's.
 
     Raises:
@@ -77,52 +80,43 @@ class Equations(HybridSystem):
         size: Count | Mapping[str, Count] = 1,
         readout: Names | None = None,
         initial: Mapping[str, Any] | None = None,
+        synapses: Mapping[str, Any] | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.text = text
-        thresholds, resets = _events(threshold, reset)
-        learnt = _names("learn", learn)
-        sizes = _counts("size", size) if isinstance(size, Mapping) else count("size", size)
+        thresholds, resets = events_of(threshold, reset)
+        learnt = names_of("learn", learn)
+        sizes = counts_of("size", size) if isinstance(size, Mapping) else count("size", size)
         vectors = sizes != 1 if isinstance(sizes, int) else any(n > 1 for n in sizes.values())
-        counts = _counts("inputs", inputs) if isinstance(inputs, Mapping) else dict.fromkeys(_names("inputs", inputs), 1)
-        for name in counts:
-            if plain_name(name) is None:
-                raise ConfigurationError(f"an input {name!r}", "a name without a meaning", f"inputs=('{name.strip('_')}_0',)")
-        units = {plain_name(name) or name: n for name, n in counts.items()}
         self.numbers: dict[str, float] = {}
         self._own: dict[str, int] = {}  # parameters of each sample, with their sizes
         shapes: dict[str, tuple[int, int]] = {}
-        read = None if readout is None else _names("readout", readout)
-        initial = _mapping("initial", initial)
+        read = None if readout is None else names_of("readout", readout)
+        initial = mapping_of("initial", initial)
         texts = {"equations": (text,), "threshold": thresholds.values(), "reset": resets.values(), "readout": read or ()}
-        found = (place.line for what, several in texts.items() for each in several for place in lines(each, what))
-        before_at = {x for line in found for x in MATRIX.findall(line)}
-        all_given = {self._named(name): value for name, value in _mapping("parameters", parameters).items()}
+        before_at = matrices_in(texts)
+        sent = mapping_of("synapses", synapses)
+        of_synapses = matrices_of(sent)
+        all_given = {self._named(name): value for name, value in mapping_of("parameters", parameters).items()}
         measured = in_use(text, all_given)
         dimensions: dict[str, Dimension] = {}
         for name, value in all_given.items():
             if measured:
                 value, dimensions[name] = number(name, value)
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
-            shapes[name] = self._shape(name, kept, matrix=name in before_at, vectors=vectors)
-        for name in learnt:
-            if name not in shapes:
-                raise ConfigurationError(
-                    f"learn={name!r}",
-                    f"one of {', '.join(shapes) or 'parameters, of which there are none'}",
-                    nearest(name, shapes, f"parameters={{{name!r}: 1.0}}"),
-                )
-        self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, initial, units=measured)
+            matrix = name in before_at or (name in of_synapses and len(kept) == 2)
+            shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors)
+        self.model: Model = read_model(
+            text, thresholds, resets, shapes, input_sizes(inputs), sizes, read, initial, units=measured
+        )
         self.dimensions: dict[str, Dimension] = {}
         if measured:
             events = (list(thresholds.values()), list(resets.values()))
             self.dimensions = check_units(text, *events, read or (), initial, dimensions)
-        for name in learnt:
-            if name not in self.model.used:
-                raise ConfigurationError(
-                    f"learn={name!r}, of which nothing is a function", "parameters that are used", "without it"
-                )
+        check_learnt(learnt, shapes, self.model.used | of_synapses)
+        self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
+        check_synapses(self.synapses, self.dimensions)
         self._flow = evaluator(self.model.flow)
         self._guards = [evaluator(event.guard) for event in self.model.events]
         self._resets = [evaluator(event.reset) for event in self.model.events]
@@ -331,7 +325,12 @@ class Equations(HybridSystem):
     @cached_property
     def source(self) -> str:
         """The functions that are compiled, as Python source."""
-        return source_of(self.model, self.layout)
+        return source_of(self.model, self.layout) + "\n\n" + synapse_source(self.synapses, self.layout)
+
+    @property
+    def needs_loops(self) -> str | None:
+        """Why compiled loops alone can solve the system; None where torch's operations can, too."""
+        return "of synapses with delays there are compiled loops alone" if self.synapses else None
 
     def compiled_body(self) -> Any:
         """What runs this system in compiled loops."""
@@ -342,39 +341,3 @@ class Equations(HybridSystem):
     def extra_repr(self) -> str:
         """The equations."""
         return "; ".join(line.strip() for line in self.text.splitlines() if line.strip())
-
-
-def _events(threshold: object, reset: object) -> tuple[dict[str, str], dict[str, str]]:
-    """Thresholds and resets by the same names."""
-    if threshold is None:
-        if reset is not None:
-            raise ConfigurationError("a reset without a threshold", "a threshold", 'threshold="v > 30"')
-        return {}, {}
-    if isinstance(threshold, str):
-        if reset is not None and not isinstance(reset, str):
-            raise ConfigurationError(f"one threshold and a reset of type {type(reset).__name__}", "text", 'reset="v = c"')
-        return {"event": threshold}, {"event": reset or ""}
-    thresholds, resets = _mapping("threshold", threshold), _mapping("reset", reset)
-    if resets.keys() - thresholds.keys() or not thresholds:
-        names = sorted(resets.keys() - thresholds.keys())
-        raise ConfigurationError(f"resets of {names or 'nothing'}", ", ".join(thresholds), "the same names")
-    return dict(thresholds), {name: resets.get(name, "") for name in thresholds}
-
-
-def _mapping(name: str, given: object) -> Mapping[str, Any]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{name} of type {type(given).__name__}", "a dict by name", f"{name}={{...}}")
-    return given
-
-
-def _counts(what: str, given: Mapping[str, Any]) -> dict[str, int]:
-    return {name: count(f"{what}[{name!r}]", n) for name, n in given.items()}
-
-
-def _names(name: str, given: object) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else given
-    if not isinstance(names, Sequence) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
-        raise ConfigurationError(f"{name}={given!r}", "text, or several, each once", f'{name}=("v",)')
-    return tuple(names)

@@ -27,6 +27,11 @@ class Body(Protocol):
 class Compiled(Protocol):
     """A system that brings compiled loops."""
 
+    @property
+    def needs_loops(self) -> str | None:
+        """Why nothing else can solve the system; None where torch's operations can, too."""
+        ...
+
     def compiled_body(self) -> Body:
         """The loops of this system."""
         ...
@@ -44,9 +49,16 @@ def refuse_fused(kernels: str, why: str) -> None:
         raise ConfigurationError(f'kernels="fused", but {why}', "a solve that compiled loops cover", 'kernels="auto"')
 
 
+def refuse_plain(system: object, why: str) -> None:
+    """Raise ConfigurationError where a system needs compiled loops and they do not run."""
+    if isinstance(system, Compiled) and system.needs_loops is not None:
+        raise ConfigurationError(f"{system.needs_loops}, and {why}", "a solve that they cover", "adjoint=None, on the CPU")
+
+
 def choose(problem: HybridProblem, adjoint: DiscreteAdjoint) -> tuple[Body | None, Ran]:
     """The loops that run, None for torch's operations; and what is said of it."""
     if problem.kernels == "plain":
+        refuse_plain(problem.program.system, 'kernels="plain"')
         return None, Ran("plain", 'kernels="plain"')
     system = problem.program.system
     if not isinstance(system, Compiled):
@@ -57,4 +69,5 @@ def choose(problem: HybridProblem, adjoint: DiscreteAdjoint) -> tuple[Body | Non
         if why is None:
             return body, Ran("fused", "equations are compiled")
     refuse_fused(problem.kernels, why)
+    refuse_plain(system, why)
     return None, Ran("plain", why)

@@ -61,6 +61,15 @@ def raised(fired: int, sample: int, t: float, other: int, before: float, after: 
     )
 
 
+def raised_by_packet(sample: int, t: float, guard: int, before: float, after: float) -> EventError:
+    """What a synapse brings raises a guard."""
+    return EventError(
+        f"a packet that reached sample {sample} at t = {t:g} ms raised guard {guard} from {before:g} to {after:g}",
+        "synapses that do not make a guard fire in the same instant",
+        "synapses on a state that decays and drives the voltage",
+    )
+
+
 def piled(count: int, sample: int, t: float, guard: int) -> EventError:
     """Events without time passing."""
     return EventError(

@@ -13,7 +13,7 @@ from adjsnn.checks import Count, Number, Times, count
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.adjoint import HybridChoice, hybrid_adjoint, torchdiffeq_adjoint
 from adjsnn.hybrid.arguments import Inputs, check_inputs, check_state, output_times, tolerances_of
-from adjsnn.hybrid.engine import check_kernels, refuse_fused
+from adjsnn.hybrid.engine import check_kernels, refuse_fused, refuse_plain
 from adjsnn.hybrid.examine import modules_of
 from adjsnn.hybrid.held import held_by
 from adjsnn.hybrid.problem import HybridProblem
@@ -78,6 +78,7 @@ def solve_hybrid(
     check_kernels(kernels)
     if by_torchdiffeq or not (adjoint is None or isinstance(adjoint, DiscreteAdjoint)):
         refuse_fused(kernels, f"of adjoint={adjoint!r} with method={method!r} there are none")
+        refuse_plain(system, f"adjoint={adjoint!r} with method={method!r} has none")
     run = _run_of(adjoint, method.removeprefix(PREFIX) if by_torchdiffeq else None)
     with _outside_inference_mode(system, inputs, y0) as (signal, start):
         u = check_inputs(signal)

@@ -48,7 +48,7 @@ def solved(case: Written, system: adjsnn.Equations, kernels: Any) -> tuple[str, 
 
 
 def bodies_agree(case: Written, system: adjsnn.Equations, tries: int = 4) -> None:
-    """Functions such as tanh round otherwise in torch, for which one in a thousand step lengths, rounded to 20 bits, is another.
+    """Functions such as tanh round otherwise in torch, for which one in a thousand step lengths, of 20 bits, is another.
 
     Then the same with another tolerance.
     """

@@ -6,12 +6,12 @@ import numpy as np
 
 from adjsnn.equations.cpu.events import after_event
 from adjsnn.equations.cpu.march import STRIDE, TAKEN, values_of
-from adjsnn.equations.cpu.names import D, pull_jump, pull_level
+from adjsnn.equations.cpu.names import D, delay_place, deliver, pull_delivery, pull_jump, pull_level
 from adjsnn.equations.cpu.steps import Sums, pull_step, taken
 
 
 class Cotangents(NamedTuple):
-    """Of outputs, (B, T+1, D), and of the times of the events that end steps, (B, K)."""
+    """Of outputs, (B, T+1, D), and of the times of the events that end steps, (B, K); to these is added."""
 
     outputs: np.ndarray
     times: np.ndarray
@@ -72,6 +72,9 @@ def stretch(trial, record, s, start, stop, work, back):
         else:
             for d in range(D):
                 after[d] = minus[d]
+        if guard <= -2:
+            packet = record.sent[s, -2 - guard]
+            deliver(packet[0], packet[1], packet[2], values.p, after)
 
 
 def one_back(trial, record, cotangents, bars, s, row, y, work, back, sums, of_end):
@@ -87,7 +90,14 @@ def one_back(trial, record, cotangents, bars, s, row, y, work, back, sums, of_en
         speed = pull_event(t, t_end, h, guard, values, work, back, bar, of_end, minus, into)[1]
         if not speed > 0.0:
             bars.failed[s, 0], bars.failed[s, 1] = row + 1, speed
-    of_begin = pull_step(t, t_end, h, y, values, work.step, bar, before, into)[0]
+    packet = record.sent[s, max(-2 - guard, 0)]
+    if guard <= -2:
+        pull_delivery(packet[0], packet[1], packet[2], bar, into.p)
+    of_begin, of_t_end = pull_step(t, t_end, h, y, values, work.step, bar, before, into)
+    if guard <= -2:  # when a packet is due is when its event was, and its delay
+        of_due = of_end + of_t_end
+        cotangents.times[s, packet[3]] += of_due
+        into.p[delay_place(packet[0], packet[1], packet[2])] += of_due
     for d in range(D):
         bar[d] = before[d]
     return of_begin

@@ -15,7 +15,7 @@ EPS = 2.0**-52
 TINY = 2.0**-1022
 ROUNDINGS = 64.0 * EPS
 FINEST = PIECES ** (FINER + 1)  # parts of a step, most
-NOTHING, TOUCH, NO_NUMBER, NO_NUMBER_AFTER, OWN, OTHER, PILED = range(7)  # what an event may turn out to be
+NOTHING, TOUCH, NO_NUMBER, NO_NUMBER_AFTER, OWN, OTHER, PILED, RAISED_BY_PACKET = range(8)  # what an event may turn out to be
 
 
 def extend(h, values, room, powers):

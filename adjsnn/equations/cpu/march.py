@@ -12,6 +12,8 @@ import numpy as np
 from adjsnn.equations.cpu.events import (
     NOTHING,
     PILED,
+    RAISED_BY_PACKET,
+    TIE,
     after_event,
     arrive,
     find,
@@ -19,7 +21,8 @@ from adjsnn.equations.cpu.events import (
     polish,
     speed_at,
 )
-from adjsnn.equations.cpu.names import ERROR, SAME, STAGES, D, G, field
+from adjsnn.equations.cpu.names import ERROR, KINDS, MOST, SAME, STAGES, D, G, deliver, field, levels_of
+from adjsnn.equations.cpu.packets import next_due, pop, send
 from adjsnn.equations.cpu.steps import Room, Sums, Values, taken, tried
 from adjsnn.hybrid.adaptive import GROW, KEPT_BITS, SAFETY, SHRINK, STRETCH
 
@@ -46,7 +49,9 @@ class Trial(NamedTuple):
 
 class Record(NamedTuple):
     """The steps of each sample. Fields: times (B, K+1); lengths (B, K); states (B, S, D) before every `stride`-th step;
-    interval (B, K); event (B, K), -1 where none; rows (B, T+1) of the states at output times; outputs (B, T+1, D)."""
+    interval (B, K); event (B, K), -1 where none; rows (B, T+1) of the states at output times; outputs (B, T+1, D);
+    packets that were sent, (B, M, 4): kind, unit, target and row of the event; when they are due, (B, M). A step that ends with
+    packet k has -2 - k for its event."""
 
     times: np.ndarray
     lengths: np.ndarray
@@ -55,11 +60,14 @@ class Record(NamedTuple):
     event: np.ndarray
     rows: np.ndarray
     outputs: np.ndarray
+    sent: np.ndarray
+    due: np.ndarray
 
 
 class Samples(NamedTuple):
-    """Where each sample stands. Fields: integers (B, 11), by the names STATUS … SAMPLE; numbers (B, 6), TIME … TWO; y (B, D);
-    guards (B, G) and whether each has fired and not been below zero since; the first stage of the next step, (B, D)."""
+    """Where each sample stands. Fields: integers (B, 13), by the names STATUS … ON_WAY; numbers (B, 6), TIME … TWO; y (B, D);
+    guards (B, G) and whether each has fired and not been below zero since; the first stage of the next step, (B, D); numbers of
+    the packets on their way, a heap, (B, M)."""
 
     whole: np.ndarray
     real: np.ndarray
@@ -67,11 +75,12 @@ class Samples(NamedTuple):
     levels: np.ndarray
     spent: np.ndarray
     first: np.ndarray
+    heap: np.ndarray
 
 
 # The number of steps taken, that of the interval, the distance of the states that are kept, whether the first stage is known;
 # of a failure the guard, the kind and two numbers.
-STATUS, TAKEN, REJECTED, ATTEMPTS, INTERVAL, STRIDE, FAILED, AFTER_REJECTION, KNOWN, WRONG, SAMPLE = range(11)
+STATUS, TAKEN, REJECTED, ATTEMPTS, INTERVAL, STRIDE, FAILED, AFTER_REJECTION, KNOWN, WRONG, SAMPLE, SENT, ON_WAY = range(13)
 TIME, NEXT, SLOWEST, AT_ONCE, ONE, TWO = range(6)
 
 
@@ -186,14 +195,65 @@ def event_of(trial, values, t, t_end, h, y, whole, real, levels, spent, work):
     return guard, time, length
 
 
-def attempt(trial, record, values, whole, real, y, levels, spent, first, limit, s, work):
+def attempt(trial, record, values, samples, limit, s, work):
     """Try one step of a sample."""
+    whole, real, y, first = samples.whole[s], samples.real[s], samples.y[s], samples.first[s]
     t, last = real[TIME], whole[INTERVAL] + 1
-    target = trial.ts[last]
+    target, lands = trial.ts[last], False
+    if KINDS > 0:
+        due = next_due(samples.heap[s], whole[ON_WAY], record.due[s])
+        lands = due <= target
+        target = min(due, target)
+        if lands and target <= t:
+            land(record, values, samples, t, 0.0, y, limit, s, work)
+            return
     left = target - t
     reaches = real[NEXT] * STRETCH >= left
     h, t_end = (left, target) if reaches else (real[NEXT], t + real[NEXT])
-    new, error = work.states[0], work.states[1]
+    new = work.states[0]
+    size = error_of_trial(trial, values, whole, t, t_end, h, y, first, new, work)
+    fine = math.isfinite(size)
+    accepted = fine and size <= 1.0
+    proposed = rounded(h * proposed_factor(size, fine, accepted, whole[AFTER_REJECTION]))
+    whole[ATTEMPTS] += 1
+    whole[AFTER_REJECTION] = not accepted
+    if not accepted:
+        reject(whole, real, first, proposed, target, work)
+        return
+    guard = -1
+    if G > 0:
+        guard, t_end, length = event_of(trial, values, t, t_end, h, y, whole, real, samples.levels[s], samples.spent[s], work)
+        if guard == -2:
+            return
+        if guard >= 0:
+            # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
+            h, reaches, proposed, new = length, False, max(proposed, real[NEXT]), work.states[4]
+    # A step cut short by an output time or a packet says nothing against the longer one proposed before.
+    real[NEXT] = max(proposed, real[NEXT]) if reaches else proposed
+    if reaches and lands:
+        land(record, values, samples, t_end, h, new, limit, s, work)
+        return
+    if G > 0:
+        levels, spent = samples.levels[s], samples.spent[s]
+        arrive(guard, t_end, work.states[3], new, values, work.step, levels, spent, work.levels[2], work.sums)
+    if KINDS > 0 and guard >= 0:
+        whole[SENT], whole[ON_WAY] = send(
+            guard, whole[TAKEN], t_end, values.p, record.sent[s], record.due[s], samples.heap[s], whole[SENT], whole[ON_WAY]
+        )
+    whole[KNOWN] = SAME and guard < 0 and not (reaches and trial.u.shape[2] > 0)
+    for d in range(D):
+        first[d] = work.step.slopes[STAGES - 1, d]
+    write(record, whole, real, t_end, h, guard, new, y, limit, s)
+    if reaches:
+        whole[INTERVAL] = last
+        record.rows[s, last] = whole[TAKEN]
+        for d in range(D):
+            record.outputs[s, last, d] = y[d]
+
+
+def error_of_trial(trial, values, whole, t, t_end, h, y, first, new, work):
+    """Size of the error of a step, whose state goes to `new`; NaN where that is not finite."""
+    error = work.states[1]
     if whole[KNOWN]:
         for d in range(D):
             work.step.slopes[0, d] = first[d]
@@ -206,48 +266,51 @@ def attempt(trial, record, values, whole, real, y, levels, spent, first, limit, 
             total += ERROR[i] * work.step.slopes[i, d]
         error[d] = h * total
         fine = fine and math.isfinite(new[d])
-    size = norm(error, trial.atol, trial.rtol, y, new)
-    fine = fine and math.isfinite(size)
-    accepted = fine and size <= 1.0
-    proposed = rounded(h * proposed_factor(size, fine, accepted, whole[AFTER_REJECTION]))
-    arrived = accepted and reaches
-    if arrived:  # a step cut short by an output time says nothing against the longer one proposed before
-        proposed = max(proposed, real[NEXT])
-    whole[ATTEMPTS] += 1
-    whole[AFTER_REJECTION] = not accepted
-    if not accepted:
-        whole[REJECTED] += 1
-        real[NEXT] = proposed
-        whole[KNOWN] = 1
-        for d in range(D):
-            first[d] = work.step.slopes[0, d]
-        if proposed <= SMALLEST * max(abs(t), abs(target)):
-            whole[STATUS] = STUCK
-        return
-    guard = -1
-    if G > 0:
-        guard, t_end, length = event_of(trial, values, t, t_end, h, y, whole, real, levels, spent, work)
-        if guard == -2:
-            return
-        if guard >= 0:
-            # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
-            h, proposed, arrived, new = length, max(proposed, real[NEXT]), False, work.states[4]
-        arrive(guard, t_end, work.states[3], new, values, work.step, levels, spent, work.levels[2], work.sums)
+    return norm(error, trial.atol, trial.rtol, y, new) if fine else math.nan
+
+
+def reject(whole, real, first, proposed, target, work):
+    """Go back, with a shorter step to try."""
+    whole[REJECTED] += 1
+    real[NEXT] = proposed
+    whole[KNOWN] = 1
+    for d in range(D):
+        first[d] = work.step.slopes[0, d]
+    if proposed <= SMALLEST * max(abs(real[TIME]), abs(target)):
+        whole[STATUS] = STUCK
+
+
+def write(record, whole, real, t_end, h, event, new, y, limit, s):
+    """Write down a step, and go on from the state after it."""
     row = whole[TAKEN]
-    record.lengths[s, row], record.interval[s, row], record.event[s, row] = h, whole[INTERVAL], guard
+    record.lengths[s, row], record.interval[s, row], record.event[s, row] = h, whole[INTERVAL], event
     record.times[s, row + 1] = t_end
     whole[TAKEN] = row + 1
-    whole[KNOWN] = SAME and guard < 0 and not (arrived and trial.u.shape[2] > 0)
+    real[TIME] = t_end
     for d in range(D):
         y[d] = new[d]
-        first[d] = work.step.slopes[STAGES - 1, d]
     keep(record, whole, limit, y)
-    if arrived:
-        whole[INTERVAL] = last
-        record.rows[s, last] = row + 1
-        for d in range(D):
-            record.outputs[s, last, d] = y[d]
-    real[TIME], real[NEXT] = t_end, proposed
+
+
+def land(record, values, samples, t, h, new, limit, s, work):
+    """Deliver the next packet at the end of a step of length h in the state `new`."""
+    whole, real, y = samples.whole[s], samples.real[s], samples.y[s]
+    k = pop(samples.heap[s], whole[ON_WAY], record.due[s])
+    whole[ON_WAY] -= 1
+    after = work.states[2]
+    for d in range(D):
+        after[d] = new[d]
+    deliver(record.sent[s, k, 0], record.sent[s, k, 1], record.sent[s, k, 2], values.p, after)
+    before = work.levels[0]
+    levels_of(t, new, values.p, values.q, values.w, before)
+    arrive(-1, t, new, after, values, work.step, samples.levels[s], samples.spent[s], work.levels[2], work.sums)
+    for g in range(G):
+        if before[g] < -TIE and samples.levels[s, g] >= 0.0:
+            fail(whole, real, EVENT, g, RAISED_BY_PACKET, before[g], samples.levels[s, g])
+            real[TIME] = t
+            return
+    whole[KNOWN] = 0
+    write(record, whole, real, t, h, -2 - k, after, y, limit, s)
 
 
 def values_of(trial, s, interval, work):
@@ -270,31 +333,18 @@ def begin(trial, record, samples, s, values, work):
 
 def adaptive(trial, record, samples, limit, work, s):
     """Steps of one sample until it has arrived, failed, or has no room."""
-    whole, real = samples.whole[s], samples.real[s]
+    whole = samples.whole[s]
     steps, states = record.lengths.shape[1], record.states.shape[1]
     while whole[STATUS] == RUNNING:
         if whole[INTERVAL] >= len(trial.ts) - 1:
             whole[STATUS] = DONE
         elif whole[ATTEMPTS] >= trial.max_steps:
             whole[STATUS] = TOO_MANY
-        elif whole[TAKEN] >= steps or (whole[TAKEN] + 1) // whole[STRIDE] >= states:
+        elif whole[TAKEN] >= steps or (whole[TAKEN] + 1) // whole[STRIDE] >= states or whole[SENT] + MOST > record.due.shape[1]:
             whole[STATUS] = FULL
         else:
             values = values_of(trial, s, whole[INTERVAL], work)
-            attempt(
-                trial,
-                record,
-                values,
-                whole,
-                real,
-                samples.y[s],
-                samples.levels[s],
-                samples.spent[s],
-                samples.first[s],
-                limit,
-                s,
-                work,
-            )
+            attempt(trial, record, values, samples, limit, s, work)
 
 
 def fixed(trial, record, samples, limit, work, s):

@@ -20,6 +20,31 @@ ERROR = np.zeros(1)
 DENSE = np.zeros((1, 1))
 
 
+# Of synapses: kinds of them, the first guard of each that is sent, packets that one event sends at most.
+KINDS = MOST = 0
+FIRSTS: tuple[int, ...] = (0,)
+
+
+def packets_of(s, g):
+    """Number of packets that guard g sends by synapses s: with one delay for all targets one, else one for each target."""
+    raise NotImplementedError
+
+
+def delay_place(s, j, i):
+    """Where in p the delay of a packet from unit j, to target i, stands."""
+    raise NotImplementedError
+
+
+def deliver(s, j, i, p, y):
+    """Add to y what a packet brings."""
+    raise NotImplementedError
+
+
+def pull_delivery(s, j, i, bar, pb):
+    """Add to pb what the weights of a packet are owed."""
+    raise NotImplementedError
+
+
 def field(t, y, u, p, q, w, dy):
     """dy ← f(t, y, u)."""
     raise NotImplementedError
