@@ -164,26 +164,32 @@ class Lines:
             self.say("wb[i] = 0.0", 1)
 
     def backward(self, program: Program) -> None:
-        """Lines that carry the cotangents of nodes to what they were computed from."""
+        """Lines that carry the cotangents of nodes to what they were computed from: of those on which results depend smoothly.
+
+        So zero is not multiplied with the infinite slope of what stands in a condition alone.
+        """
+        alive = set(program.results)
         for node in reversed(program.nodes):
+            if node.name not in alive:
+                continue
             if node.kind == "map":
-                self._map_back(node)
+                alive |= self._map_back(node)
             else:
                 self._reduced_back(node)
+                alive.add(node.argument or "")
 
-    def _map_back(self, node: Node) -> None:
+    def _map_back(self, node: Node) -> set[str]:
+        """Lines of one node; the names it carries to."""
         symbols = sorted(node.expression.free_symbols, key=lambda x: x.name)
         slopes = [sympy.diff(node.expression, x) for x in symbols]
         wanted = [(x, d) for x, d in zip(symbols, slopes, strict=True) if d != 0]
         if not wanted:
-            return
+            return set()
         size = 1 if self.unit else node.size
         depth = 0
         if size > 1:
-            sums = [x.name for x, _ in wanted if self.slots[x.name].size == 1]
             self.say(f"for i in range({size}):")
             depth = 1
-            del sums
         common, reduced = sympy.cse([d for _, d in wanted], sympy.numbered_symbols("_c", real=True))
         for name, value in common:
             self.say(f"{name} = {self.printer.doprint(value)}", depth)
@@ -191,6 +197,7 @@ class Lines:
         for (x, _), slope in zip(wanted, reduced, strict=True):
             factor = "" if slope == 1 else f" * ({self.printer.doprint(slope)})"
             self.say(f"{self.bar(x.name)} += {own}{factor}", depth)
+        return {x.name for x, _ in wanted}
 
     def _reduced_back(self, node: Node) -> None:
         slot, own = self.slots[node.argument or ""], self.slots[node.name]

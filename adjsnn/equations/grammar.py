@@ -29,7 +29,7 @@ COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
 }
 LONGEST = 100_000  # characters of a text: Python's parser is not made for more
 DEEPEST = 60  # operations inside one another: sympy calls itself for each
-MOST = 3000  # operations of one expression
+MOST = 1500  # nodes of the tree of one expression: a product's derivative grows with their square
 QUOTED = 80  # characters of a text that a message shows at most
 LARGEST = 2**1023  # of whole numbers: what floats hold
 FLAGS = {
@@ -144,6 +144,8 @@ def statements(text: object) -> list[Statement]:
 
 def _statement(place: Place) -> Statement:
     line, colon, tail = place.line.partition(":")
+    if line.count("(") > line.count(")"):  # of an expression, which will be refused
+        line, colon = place.line, ""
     unit = _unit(tail, place.at(len(line) + 1)) if colon else None
     left, equals, right = line.partition("=")
     if not equals:
@@ -249,7 +251,7 @@ def _inside(node: ast.AST) -> list[ast.AST]:
 
 
 def _too_deep(place: Place) -> NoReturn:
-    seen = f"more than {DEEPEST} operations inside one another, or {MOST} in all,"
+    seen = f"more than {DEEPEST} operations inside one another, or a long one,"
     place.refuse(seen, "a shorter expression", "named subexpressions")
 
 

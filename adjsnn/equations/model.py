@@ -199,7 +199,8 @@ def _reset(
     for line in found:
         if line.name not in states:
             remedy = nearest(line.name, states, "an assignment to a state")
-            line.place._replace(column=0).refuse(f"{line.name!r}, no state,", f"one of {', '.join(states)}", remedy)
+            column = max(line.place.line.rfind(line.name, 0, line.place.column), 0)
+            line.place._replace(column=column).refuse(f"{line.name!r}, no state,", f"one of {', '.join(states)}", remedy)
         if line.name in {x.state for x in coupled} and FIRED not in line.right:
             line.place.refuse(f"{line.name} after {line.name} += W @ fired", "this to come last", "another order")
         if (coupling := _coupling(line, entries, states, size)) is not None:

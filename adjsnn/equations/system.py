@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, count, finite, real
+from adjsnn.checks import Count, count, finite, float_dtype, real
 from adjsnn.equations.arguments import check_learnt, counts_of, events_of, input_sizes, mapping_of, matrices_in, names_of
 from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
 from adjsnn.equations.generate import Layout, layout_of, source_of
@@ -84,7 +84,8 @@ class Equations(HybridSystem):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.text = text
+        float_dtype(dtype)
+        self.text, self._dtype = text, dtype or torch.get_default_dtype()
         thresholds, resets = events_of(threshold, reset)
         learnt = names_of("learn", learn)
         sizes = counts_of("size", size) if isinstance(size, Mapping) else count("size", size)
@@ -204,7 +205,7 @@ class Equations(HybridSystem):
         """
         batch = count("batch", batch)
         like = next((x for x in (*self.parameters(), *self.buffers())), None)
-        dtype = dtype or (torch.get_default_dtype() if like is None else like.dtype)
+        dtype = dtype or (self._dtype if like is None else like.dtype)
         device = None if like is None else like.device
         unknown = values.keys() - self.model.states.keys()
         missing = [x for x in self.states if x not in values and x not in self.model.initial]
