@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adjsnn.checks import count
-from adjsnn.equations.grammar import lines, nearest, plain_name
+from adjsnn.equations.lines import lines, nearest, plain_name
 from adjsnn.errors import ConfigurationError
 
 MATRIX = re.compile(r"(?<!\w)(\w+)\s*@")

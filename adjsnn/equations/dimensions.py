@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from adjsnn.equations.grammar import Place, Statement, assignments, lines, pointed, short, statements, tree
+from adjsnn.equations.grammar import pointed, tree
+from adjsnn.equations.lines import Place, Statement, assignments, lines, short, statements
 from adjsnn.equations.synapses import Synapse
 from adjsnn.equations.units import NONE, TIME, Dimension, stated, unit_of, value_of
 from adjsnn.equations.writer import FIRED, Writer

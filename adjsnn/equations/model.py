@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from adjsnn.equations.grammar import Assignment, Statement, assignments, lines, nearest, statements
+from adjsnn.equations.lines import Assignment, Statement, assignments, lines, nearest, statements
 from adjsnn.equations.writer import FIRED, Entry, Program, Writer, symbol, used_by
 from adjsnn.errors import ConfigurationError
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.equations.functions import Choose
-from adjsnn.equations.grammar import NOWHERE, short
+from adjsnn.equations.lines import NOWHERE, short
 from adjsnn.equations.tensors import Value, evaluator
 from adjsnn.equations.writer import Node, Program
 

@@ -12,7 +12,7 @@ from adjsnn.checks import Count, count, finite, float_dtype, real
 from adjsnn.equations.arguments import check_learnt, counts_of, events_of, input_sizes, mapping_of, matrices_in, names_of
 from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
 from adjsnn.equations.generate import Layout, layout_of, source_of
-from adjsnn.equations.grammar import plain_name
+from adjsnn.equations.lines import plain_name
 from adjsnn.equations.model import Model, read_model
 from adjsnn.equations.start import refuse_infinite
 from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import sympy
 
-from adjsnn.equations.grammar import BRIAN, Place, Reader, Statement, nearest, tree
+from adjsnn.equations.grammar import BRIAN, Reader, tree
+from adjsnn.equations.lines import Place, Statement, nearest
 from adjsnn.equations.units import value_of
 
 FIRED = "fired"

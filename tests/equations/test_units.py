@@ -153,7 +153,7 @@ def test_arrays_and_learnt_parameters_have_units_too():
 BRIAN: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str | None]] = {
     "leaky": ("dv/dt = (v_rest - v)/tau : volt", {"v_rest": "-60*mV", "tau": "20*ms"}, (), None),
     "constants in the text": ("dv/dt = (-(v + 49*mV) + ge)/(20*ms) : volt\ndge/dt = -ge/(5*ms) : volt", {}, (), None),
-    "flags": ("dv/dt = (c - v)/tau : 1\nc : 1 (constant)\ntau : second (shared, constant)", {"c": 2.0, "tau": "9*ms"}, (), None),
+    "flags": ("dv/dt = (c - v)/tau : 1\nc : 1 (constant)\ntau : second (shared)", {"c": 2.0, "tau": "9*ms"}, (), None),
     "rates": (
         "dm/dt = alpha*(1 - m) - beta*m : 1\n"
         "alpha = 0.32/mV * 4*mV / exprel((13*mV - v)/(4*mV))/ms : Hz  # of sodium\n"
