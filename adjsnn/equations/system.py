@@ -44,6 +44,11 @@ class Equations(HybridSystem):
     comparison means a guard of each unit, whose reset is that of the unit; `g += W @ fired` there adds column j of W to g, when
     unit j fired.
 
+    Units are for all or for none. Where a line ends in one, `: volt`, or a parameter has one, dimensions are checked, 10*ms may
+    stand in a text, plain parameters have none, and everything becomes numbers of one system, in which no product needs a
+    factor: ms, kHz, mV, pA, nS, pF, GΩ, fC, and μm, mM. Inputs get lines of their own, `I : amp`; `units` says what their
+    numbers, and those of states, are in.
+
     It is a HybridSystem like any other, and `vector_field`, `guard` and `jump` are torch operations. Solved with the default
     adjoint on the CPU, compiled loops run instead, one sample after the other: the same steps, the same gradient.
 
@@ -51,7 +56,7 @@ class Equations(HybridSystem):
         text: the equations.
         threshold: a comparison, or several by name.
         reset: assignments at an event, or several by the same names.
-        parameters: numbers; tensors () or one number for each sample (B,); in a system with vectors (N,), a vector of units, or
+        parameters: numbers; quantities of pint, quantities or Brian2, or text, "10*ms"; tensors () or one number for each sample (B,); in a system with vectors (N,), a vector of units, or
             (B, 1), (B, N), those of each sample; (M, N) where `name @` stands in the text, a matrix. In ms and 1/ms where the
             text means times and rates.
         inputs: names of the entries of u, in order; or a size for each.
