@@ -56,9 +56,9 @@ class Equations(HybridSystem):
         text: the equations.
         threshold: a comparison, or several by name.
         reset: assignments at an event, or several by the same names.
-        parameters: numbers; quantities of pint, quantities or Brian2, or text, "10*ms"; tensors () or one number for each sample (B,); in a system with vectors (N,), a vector of units, or
-            (B, 1), (B, N), those of each sample; (M, N) where `name @` stands in the text, a matrix. In ms and 1/ms where the
-            text means times and rates.
+        parameters: numbers; quantities of pint, quantities or Brian2, or text, "10*ms"; tensors () or one number for each
+            sample (B,); in a system with vectors (N,), a vector of units, or (B, 1), (B, N), those of each sample; (M, N) where
+            `name @` stands in the text, a matrix. In ms and 1/ms where the text means times and rates.
         inputs: names of the entries of u, in order; or a size for each.
         learn: names of parameters that are learnt: they become nn.Parameters of that name.
         size: units of each state, for vectors; one number for all, or by name, 1 where not said.
