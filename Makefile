@@ -63,6 +63,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/generalised_lif.py --write
 	$(BIN)/python benchmarks/roofline.py --write
 	$(BIN)/python benchmarks/peers.py --write
+	$(BIN)/python benchmarks/peers_judged.py --write
 
 # What other libraries do (findings/README.md): each script installs what it needs in a temporary folder.
 findings:

@@ -15,6 +15,7 @@ COMMANDS = {
     "gradcheck": "check the gradients of a random network against independent judges",
     "sweep": "run an experiment with several seeds, or a grid of settings, in parallel",
     "resume": "go on with a sweep that was stopped or killed",
+    "finish": "judge and report a run that was stopped, as it is",
     "compare": "mean ± sd over runs, and their curves over each other",
     "results": "add runs to a page of results",
     "report": "write a run's report.html again",
@@ -75,9 +76,7 @@ def _run(command: str, arguments: list[str]) -> int:
         case _:
             from adjsnn.training.__main__ import main as training  # noqa: PLC0415
 
-            if command == "sweep" and arguments and not Path(arguments[0]).is_file():
-                arguments = [str(names().get(arguments[0], arguments[0])), *arguments[1:]]
-            return training([command, *arguments], prog="adjsnn")
+            return training([command, *arguments], prog="adjsnn", scripts=names())
 
 
 def _experiment(name: str, arguments: list[str]) -> int:

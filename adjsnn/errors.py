@@ -64,7 +64,7 @@ class StepTooLongWarning(UserWarning):
 
 
 class SilentWarning(UserWarning):
-    """A loss reads spikes where there were none in any sample: the gradient of all weights through them is exactly zero.
+    """A loss reads spikes, or events of a HybridSystem, where there were none in any sample: the gradient is exactly zero.
 
     Training cannot leave such a state by itself. Told in the backward pass, once for each line that asks for it.
     """
@@ -74,15 +74,26 @@ class KernelCacheWarning(UserWarning):
     """Compiled loops could not be read from disk or kept there; they were compiled again, and results are not concerned."""
 
 
-def warn_of_silence(where: str) -> None:
-    """Tell the line of the user's program that asked for a gradient that there is none, and the remedies."""
+WAKE = (
+    "adjsnn.start_from_data(net, x) before training, adjsnn.remedies.wake after each step, or adjsnn.remedies.voltage_gap "
+    "added to the loss"
+)
+
+
+def warn_of_silence(seen: str, read: str = "spikes", remedy: str = WAKE) -> None:
+    """Tell the line of the user's program that asked for a gradient that there is none, and the remedies.
+
+    Args:
+        seen: what did nothing in any sample, and its verb.
+        read: what the loss reads.
+        remedy: what to try.
+    """
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in NOT_THE_USERS:
         frame = frame.f_back
     warnings.warn_explicit(
-        f"{where} spiked in no sample, and the loss reads these spikes: the gradient through them is exactly zero; expected "
-        "spikes in some samples. Try: adjsnn.start_from_data(net, x) before training, adjsnn.remedies.wake after each step, or "
-        "adjsnn.remedies.voltage_gap added to the loss.",
+        f"{seen} in no sample, and the loss reads these {read}: the gradient through them is exactly zero; expected "
+        f"{read} in some samples. Try: {remedy}.",
         SilentWarning,
         frame.f_code.co_filename,
         frame.f_lineno,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nest_layers import network as network_of
 from torch import Tensor
 
 import adjsnn
@@ -74,6 +75,17 @@ def nest_grid() -> dict[str, Any]:
     first = np.full(len(found["first"]), -1)
     first[neuron] = np.rint(time / step)
     return {"spikes": int((found["first"] >= 0).sum()), "other": int((first != found["first"]).sum())}
+
+
+def nest_layers() -> dict[str, list[dict[str, Any]]]:
+    """Networks as `to_nest` wrote them, in iaf_psc_exp_ps: all spikes of each layer."""
+    found = json.loads((HERE / "nest_layers.json").read_text())
+    end, rows = found["duration"], dict[str, list[dict[str, Any]]]()
+    for name, case in found["cases"].items():
+        sol = adjsnn.solve(network_of(case), trains(found["inputs"], end), t_end=end)
+        pairs = [(list(zip(*by_neuron(x), strict=True)), y) for x, y in zip(sol.layer_spikes, case["spikes"], strict=True)]
+        rows[name] = [_compare([pair]) for pair in pairs]
+    return rows
 
 
 def brian2_network(found: dict[str, Any], *layers: int) -> LIFNetwork:
@@ -246,6 +258,12 @@ def table() -> str:
     row(name, "nest_exp", what, f"{precise['spikes']:,}", yes(precise["same"]), f"{precise['largest']:.0e} ms")
     what = f"`iaf_psc_exp` at {at} ms, the first spike of each neuron, by its label"
     row(name, "nest_exp", what, f"{grid['spikes']:,}", yes(grid["other"] == 0), "0")
+    built = json.loads((HERE / "nest_layers.json").read_text())
+    for case, layers in nest_layers().items():
+        for k, one in enumerate(layers):
+            what = f"`to_nest`, {case}, layer {k} of two{', recurrent' if k == 0 else ''}, {built['duration']:g} ms"
+            off = f"{one['largest']:.0e} ms"
+            row(f"NEST {built['nest']}, {built['date']}", "nest_layers", what, one["spikes"], yes(one["same"]), off)
     name = f"Brian2 {brian['brian2']}, {brian['date']}"
     for k, one in enumerate(brian2_whole()):
         off = f"{one['median']:.1f} steps, largest {one['largest']:.0f}"

@@ -12,6 +12,7 @@ import pytest
 import adjsnn
 from adjsnn import doctor as machine
 from adjsnn.__main__ import COMMANDS, main, names
+from adjsnn.training import __main__ as training
 
 ROOT = Path(adjsnn.__file__).parents[1]
 
@@ -58,6 +59,20 @@ def test_experiments_are_found_by_name(capsys):
     assert "expected one of" in capsys.readouterr().err
     assert main(["sweep", "yin_jang"]) == 1
     assert "no such script" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [0, 2, 4])
+def test_a_sweep_finds_an_experiment_wherever_its_name_stands(monkeypatch, tmp_path, where):
+    asked = []
+    monkeypatch.setattr(training, "sweep", lambda settings: asked.append(settings) or 0)
+    arguments = ["--seeds", "2", "--flags", "--hidden 3"]
+    arguments.insert(where, "yin_yang")
+    assert main(["sweep", *arguments]) == 0
+    monkeypatch.chdir(tmp_path)
+    Path("yin_yang").touch()  # a file that is there is meant itself
+    assert main(["sweep", *arguments]) == 0
+    assert [x.script for x in asked] == [names()["yin_yang"], Path("yin_yang")]
+    assert {(x.seeds, x.flags) for x in asked} == {(2, "--hidden 3")}
 
 
 def test_an_unknown_command_names_those_there_are(capsys):

@@ -18,6 +18,7 @@ from numba import types
 
 import adjsnn
 from adjsnn.numerics import compiled as cache
+from adjsnn.numerics.within import Loop, Within
 
 PACKAGE = Path(adjsnn.__file__).parent
 LOOPS_OF = ("adjsnn.gated.cpu", "adjsnn.lif.cpu", "adjsnn.numerics")  # packages whose sources make machine code
@@ -28,10 +29,9 @@ import sys, types
 package = types.ModuleType("adjsnn"); package.__path__ = [sys.argv[1]]; sys.modules["adjsnn"] = package
 """
 LOOPS = f"""{WITHOUT_TORCH}
-import numpy as np
 from adjsnn.lif.cpu import flow
-print(len(flow.grown(np.ones(3), 2)) == 3)
-print(sum(flow.grown.stats.cache_hits.values()))
+print(len(flow.decay(1.0, 20.0, 5.0)) == 3)
+print(sum(flow.decay.stats.cache_hits.values()))
 """
 FOLDERS = f"""{WITHOUT_TORCH}
 import adjsnn.lif.cpu.flow
@@ -223,8 +223,9 @@ def test_all_loops_are_compiled_this_way_from_sources_that_count():
         for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
             dispatchers = [x for x in vars(import_module(module.name)).values() if hasattr(x, "py_func")]
             loops += len(dispatchers)
-            assert all(isinstance(x._cache, cache._Kept) for x in dispatchers), module.name
-            assert all(x._cache.package == package for x in dispatchers), module.name
+            called = [x for x in dispatchers if x._compiler.pipeline_class is not Within]
+            assert all(x._compiler.pipeline_class is Loop for x in called), module.name
+            assert all(isinstance(x._cache, cache._Kept) and x._cache.package == package for x in called), module.name
     assert loops > 50
     for path in PACKAGE.rglob("*.py"):
         assert path == Path(cache.__file__) or "njit" not in path.read_text(), path

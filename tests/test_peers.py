@@ -12,6 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "peers"))
 
 import adjsnn_side  # folders of scripts are not packages
 import peers
+import peers_judged
+import protocol
+
+import adjsnn
 
 TOY = """
 import protocol
@@ -21,7 +25,10 @@ def build(case):
         raise ValueError("no such thing\\nand more")
     return lambda: {"d_w": 2 * case["w"], "y": case["w"][: case.samples()]}
 
-protocol.serve(["numpy"], build)
+def layer(case):
+    return lambda w0, w1, c: {"first": w0 @ w1} | ({} if c is None else {"d_w0": c * w1})
+
+protocol.serve(["numpy"], build, layer)
 """
 
 
@@ -73,6 +80,67 @@ def test_a_process_answers_and_is_closed(tmp_path, monkeypatch):
     assert found["d_w"].tolist() == [0.0, 2.0, 4.0]
     assert found["d_w"].dtype == np.float32
     assert found["y"].tolist() == [0.0, 1.0]
+
+
+def test_a_process_takes_weights_and_a_cotangent(tmp_path, monkeypatch):
+    worker = _worker(tmp_path, monkeypatch)
+    weights = [torch.tensor([1.0, 2.0], dtype=torch.float64), torch.tensor([3.0, 4.0], dtype=torch.float64)]
+    assert peers_judged.ask(worker, tmp_path, weights)["first"] == 11.0
+    found = peers_judged.ask(worker, tmp_path, weights, torch.tensor(2.0, dtype=torch.float64))
+    worker.close()
+    assert found["d_w0"].tolist() == [6.0, 8.0]
+
+
+class _InProcess:
+    """A library that is adjsnn, but for a factor on its gradients."""
+
+    def __init__(self, case, factor):
+        numbers = {name: float(case[name]) for name in ("tau_mem", "tau_syn", "v_th", "refractory")}
+        self.net = adjsnn.LIFNetwork(5, [len(case["w0"]), len(case["w1"])], dtype=torch.float64, **numbers)
+        self.x = adjsnn.SpikeTrains(*(torch.as_tensor(case[name]) for name in ("idx", "time")), 5, float(case["t_end"]))
+        self.factor = factor
+
+    def first(self, weights):
+        with torch.no_grad():
+            for own, w in zip(self.net.w_in, weights, strict=True):
+                own.copy_(w)
+        return adjsnn.solve(self.net, self.x).first_spike_times()
+
+    @torch.enable_grad()
+    def ask(self, line):
+        with np.load(line.removeprefix("pull ")) as given:
+            first = self.first([torch.from_numpy(given[name]) for name in ("w0", "w1")])
+            self.found = {"first": first.detach()}
+            if "c" in given:
+                there = first.isfinite()
+                cost = (torch.from_numpy(given["c"])[there] * first[there]).sum()
+                gradients = torch.autograd.grad(cost, [*self.net.w_in])
+                self.found |= {f"d_w{k}": self.factor * g for k, g in enumerate(gradients)}
+
+    def results(self, file):
+        protocol.save(file, self.found)
+        with np.load(file) as arrays:
+            return dict(arrays)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "exact"), (1.01, "wrong")])
+def test_a_process_is_judged(factor, verdict, tmp_path):
+    arrays, _ = adjsnn_side.PROBLEMS["lif"](torch.float64, True)
+    case = {name: np.asarray(value) for name, value in arrays.items()}
+    report = peers_judged.judged(_InProcess(case, factor), case, tmp_path, 2)
+    assert [row.verdict for row in report.rows] == [verdict] * 2
+    lines = peers_judged.cells("library 1.0", peers.ROWS[1], report)
+    assert lines[0].startswith("| library 1.0 | EventProp")
+    assert f"exact {report.spikes.exact}: 0 missed, 0 surplus" in lines[0]
+    assert all(line.endswith(f" {verdict} |") for line in lines)
+
+
+def test_every_spiking_layer_is_judged_once():
+    chosen = peers_judged.rows({row.library for row in peers.ROWS})
+    assert {row.library for row in chosen} == {"jaxsnn", "norse", "snntorch", "spikingjelly", "exact-snn-nn"}
+    assert len({(row.library, row.problem, row.options.get("step")) for row in chosen}) == len(chosen)
+    with pytest.raises(SystemExit):
+        peers_judged.main(["--write", "--small"])
 
 
 def test_a_failure_becomes_a_row(tmp_path, monkeypatch):

@@ -169,12 +169,59 @@ def test_what_has_a_gradient_is_not_told():
     LOSSES["first_spike_cross_entropy"](adjsnn.solve(lif, x)).backward()
 
 
-def test_a_silent_gated_network_is_told():
+@pytest.mark.parametrize(
+    "adjoint", [adjsnn.DiscreteAdjoint(), adjsnn.DiscreteAdjoint(checkpoints="sqrt")], ids=["whole", "kept"]
+)
+def test_a_silent_gated_network_is_told(adjoint):
     gated = adjsnn.GatedSynapseNetwork(8, 12, 2, neuron=adjsnn.LIF(), generator=torch.Generator().manual_seed(1))
     u = adjsnn.signals.random_sinusoids(60, 4, 8, 1.0, generator=torch.Generator().manual_seed(0))
-    sol = adjsnn.solve(gated, 1e-4 * u, dt=1.0, kernels="plain")
-    with pytest.warns(SilentWarning, match="a gated network"):
+    sol = adjsnn.solve(gated, 1e-4 * u, dt=1.0, kernels="plain", adjoint=adjoint)
+    with pytest.warns(SilentWarning, match="a gated network spiked in no sample.*wake") as told:
         losses.readout_mse(sol, torch.ones(61, 4, 2)).backward()
+    assert told[0].filename == __file__
+    sol = adjsnn.solve(gated, 10.0 * u, dt=1.0, kernels="plain", adjoint=adjoint)
+    assert sol.stats.spikes > 0
+    losses.readout_mse(sol, torch.ones(61, 4, 2)).backward()
+
+
+class Neuron(adjsnn.HybridSystem):
+    """v̇ = b - v up to 1, then 0; a trace of its spikes is its readout. Without guards its voltage alone."""
+
+    def __init__(self, bias, fires=True):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor(bias, dtype=torch.float64))
+        self.jumped = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+        self.fires = fires
+
+    def vector_field(self, t, y, u):
+        return torch.stack([self.bias - y[:, 0], -0.1 * y[:, 1]], 1)
+
+    def guard(self, t, y):
+        return y[:, :1] - 1.0 if self.fires else None
+
+    def jump(self, t, y, fired):
+        return torch.where(fired, torch.stack([0.0 * y[:, 0], y[:, 1] + self.jumped], 1), y)
+
+
+def _over(neuron, read, adjoint=None):
+    options = {} if adjoint is None else {"adjoint": adjoint}
+    sol = adjsnn.solve(neuron, None, y0=torch.zeros(2, 2, dtype=torch.float64), ts=[0.0, 2.0, 5.0], method="dopri5", **options)
+    (read(sol) - 1.0).square().sum().backward()
+
+
+READ = {"times": lambda sol: sol.event_times.sum(), "trace": lambda sol: sol.y[:, :, 1], "voltage": lambda sol: sol.y[:, :, 0]}
+
+
+@pytest.mark.parametrize("adjoint", [None, adjsnn.DiscreteAdjoint(checkpoints="sqrt"), adjsnn.ContinuousAdjoint()])
+def test_a_system_whose_guards_never_fire_is_told(adjoint):
+    for read in ("times", "trace"):
+        with pytest.warns(SilentWarning, match="guards of a HybridSystem fired in no sample.*these events.*y0") as told:
+            _over(Neuron(0.5), READ[read], adjoint)
+        assert told[0].filename == __file__
+        _over(Neuron(1.5), READ[read], adjoint)  # warnings are errors
+    _over(Neuron(0.5), READ["voltage"], adjoint)
+    _over(Neuron(0.5, fires=False), READ["trace"], adjoint)  # smooth: none is expected
+    _over(Neuron(0.5), lambda sol: 0.0 * READ["trace"](sol) + 1.0, adjoint)  # a loss that is at its best
 
 
 def test_wake_raises_weights_of_silent_neurons_from_those_that_spiked():

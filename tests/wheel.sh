@@ -17,10 +17,12 @@ cd "$work"
 import re
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import adjsnn
 
+assert not re.search(r"\]\((?!https?:)", metadata("adjsnn").get_payload()), "relative links for PyPI"
 assert Path(adjsnn.__file__).is_relative_to(sys.prefix), adjsnn.__file__
 programs = re.findall(r"^```python\n(.*?)^```", Path(sys.argv[1]).read_text(), re.DOTALL | re.MULTILINE)
 assert programs

@@ -196,7 +196,7 @@ class _Solve:
     def work(self) -> Work:
         n = self.loops.numbers
         d, g, stages = n["D"], n["G"], n["STAGES"]
-        step = Room(np.zeros((stages, d)), np.zeros((stages, d)), np.zeros((stages, d)), np.zeros((5, d)))
+        step = Room(*(np.zeros(shape) for shape in (*3 * [(stages, d)], (5, d), (stages, n["ROOM"]))))
         sums = Sums(np.zeros(n["P"]), np.zeros(n["Q"]), np.zeros(n["C"]))
         powers = np.zeros((n["DENSE"].shape[1], len(n["WATCHED"])))
         parts = np.zeros((FINEST + 1 if g else 0, g))

@@ -12,7 +12,9 @@ import sympy
 
 from adjsnn.equations.model import Event, Model
 from adjsnn.equations.printing import LoopPrinter
-from adjsnn.equations.writer import Node, Program
+from adjsnn.equations.writer import Node, Program, symbol
+
+WIDE = 4  # units of a vector from which on its loop takes several at once
 
 
 class Slot(NamedTuple):
@@ -67,6 +69,7 @@ class Lines:
         self.layout, self.unit = layout, unit
         self.slots = dict(layout.slots)
         self.lines: list[str] = []
+        self.views: dict[str, str] = {}
         self.room = 0  # entries of w taken
         self.printer = LoopPrinter(self._read)
         self.counter = 0
@@ -91,7 +94,20 @@ class Lines:
     def _entry(self, array: str, slot: Slot) -> str:
         if slot.size == 1:
             return f"{array}[{slot.first}]"
-        return f"{array}[{slot.first} + {self.unit or 'i'}]"
+        if self.unit:
+            return f"{array}[{slot.first} + {self.unit}]"
+        return f"{self.view(array, slot.first, slot.size)}[i]"
+
+    def view(self, array: str, first: int, size: int) -> str:
+        """A part of an array: an index that is a sum may be negative, for all the compiler knows, and then no vectors."""
+        name = f"{array}_{first}_{size}"
+        self.views[name] = f"    {name} = {array}[{first} : {first + size}]"
+        return name
+
+    @property
+    def body(self) -> list[str]:
+        """All lines, the parts of arrays first."""
+        return [*self.views.values(), *self.lines]
 
     def bar(self, name: str) -> str:
         """Where the cotangent of a value is summed."""
@@ -102,8 +118,9 @@ class Lines:
             return f"b{slot.first}"
         return self._entry({"w": "wb", "y": "yb", "u": "ub", "p": "pb", "q": "qb"}[slot.array], slot)
 
-    def forward(self, program: Program) -> None:
-        """Lines that compute every node."""
+    def forward(self, program: Program, *, again: bool = False, kept: bool = False) -> None:
+        """Lines that compute every node; `again`, those that the way back reads, but vectors `kept` in w since."""
+        read = _read_again(program) if again else {node.name for node in program.nodes}
         for node in program.nodes:
             if node.size == 1 or self.unit is not None:
                 self.slots[node.name] = Slot("local", self.counter, 1)
@@ -111,7 +128,8 @@ class Lines:
             else:
                 self.slots[node.name] = Slot("w", self.room, node.size)
                 self.room += node.size
-        for (kind, size), group in groupby(program.nodes, lambda x: (x.kind, 1 if self.unit else x.size)):
+        nodes = [x for x in program.nodes if x.name in read and not (kept and self.slots[x.name].array == "w")]
+        for (kind, size), group in groupby(nodes, lambda x: (x.kind, 1 if self.unit else x.size)):
             if kind == "map":
                 self._maps(list(group), size)
             else:
@@ -123,8 +141,10 @@ class Lines:
         if size > 1:
             self.say(f"for i in range({size}):")
             depth = 1
+        self.printer.lanes = size >= WIDE
         for node in nodes:
             self.say(f"{self._read(node.name)} = {self.printer.doprint(node.expression)}", depth)
+        self.printer.lanes = False
 
     def _reduced(self, node: Node) -> None:
         slot = self.slots[node.argument or ""]
@@ -137,7 +157,7 @@ class Lines:
             return
         first, rows, columns = self.layout.matrices[node.matrix]
         own = self.slots[node.name]
-        matrix = f"p[{first} : {first + rows * columns}]"
+        matrix = self.view("p", first, rows * columns)
         if own.size == 1:
             self.say(
                 f"{self._read(node.name)} = dot({matrix}, {self._span(slot)})"
@@ -148,10 +168,10 @@ class Lines:
             self.say(f"apply({matrix}, {self._span(slot)}, {self._span(own)})")
         else:
             self.say(f"for i in range({own.size}):")
-            self.say(f"{self._read(node.name)} = p[{first} + i] * {self._read(node.argument or '')}", 1)
+            self.say(f"{self._read(node.name)} = {matrix}[i] * {self._read(node.argument or '')}", 1)
 
     def _span(self, slot: Slot, array: str | None = None) -> str:
-        return f"{array or slot.array}[{slot.first} : {slot.first + slot.size}]"
+        return self.view(array or slot.array, slot.first, slot.size)
 
     def clear(self, program: Program) -> None:
         """Lines that set the cotangents of all nodes to zero."""
@@ -180,23 +200,32 @@ class Lines:
 
     def _map_back(self, node: Node) -> set[str]:
         """Lines of one node; the names it carries to."""
-        symbols = sorted(node.expression.free_symbols, key=lambda x: x.name)
-        slopes = [sympy.diff(node.expression, x) for x in symbols]
+        symbols: list[Any] = sorted(node.expression.free_symbols, key=lambda x: x.name)
+        slopes = slopes_of(node)
         wanted = [(x, d) for x, d in zip(symbols, slopes, strict=True) if d != 0]
         if not wanted:
             return set()
         size = 1 if self.unit else node.size
         depth = 0
+        sums: dict[str, str] = {}  # of numbers over the units, outside of memory
         if size > 1:
+            sums = {x.name: f"s{k}" for k, (x, _) in enumerate(wanted) if self.slots[x.name].size == 1}
+            for total in sums.values():
+                self.say(f"{total} = 0.0")
             self.say(f"for i in range({size}):")
             depth = 1
+        self.printer.lanes = size >= WIDE
         common, reduced = sympy.cse([d for _, d in wanted], sympy.numbered_symbols("_c", real=True))
         for name, value in common:
             self.say(f"{name} = {self.printer.doprint(value)}", depth)
         own = self.bar(node.name)
         for (x, _), slope in zip(wanted, reduced, strict=True):
             factor = "" if slope == 1 else f" * ({self.printer.doprint(slope)})"
-            self.say(f"{self.bar(x.name)} += {own}{factor}", depth)
+            into = sums.get(x.name) or self.bar(x.name)
+            self.say(f"{into} += {own}{factor}", depth)
+        for name, total in sums.items():
+            self.say(f"{self.bar(name)} += {total}")
+        self.printer.lanes = False
         return {x.name for x, _ in wanted}
 
     def _reduced_back(self, node: Node) -> None:
@@ -211,7 +240,7 @@ class Lines:
                 self.say(f"{argument} += {self.bar(node.name)}")
             return
         first, rows, columns = self.layout.matrices[node.matrix]
-        matrix, sums = (f"{x}[{first} : {first + rows * columns}]" for x in ("p", "pb"))
+        matrix, sums = (self.view(x, first, rows * columns) for x in ("p", "pb"))
         if own.size == 1 and slot.size > 1:
             self.say(f"dot_back({matrix}, {self._span(slot)}, {self.bar(node.name)}, {self._span(slot, into)}, {sums})")
         elif own.size == 1:
@@ -222,8 +251,31 @@ class Lines:
             self.say(f"apply_back({matrix}, {self._span(slot)}, {bars}, {self._span(slot, into)}, {sums})")
         else:
             self.say(f"for i in range({own.size}):")
-            self.say(f"pb[{first} + i] += {self.bar(node.name)} * {self._read(node.argument or '')}", 1)
-            self.say(f"{argument} += {self.bar(node.name)} * p[{first} + i]", 1)
+            self.say(f"{sums}[i] += {self.bar(node.name)} * {self._read(node.argument or '')}", 1)
+            self.say(f"{argument} += {self.bar(node.name)} * {matrix}[i]", 1)
+
+
+def slopes_of(node: Node) -> list[Any]:
+    """Derivatives of a map by its symbols, in the order of their names; of a function by its own value."""
+    own = {node.expression: symbol(node.name)} if isinstance(node.expression, sympy.Function) else {}
+    symbols: list[Any] = sorted(node.expression.free_symbols, key=lambda x: x.name)
+    return [sympy.diff(node.expression, x).xreplace(own) for x in symbols]
+
+
+def _read_again(program: Program) -> set[str]:
+    """Nodes whose values the derivatives of others read, and what these are computed from."""
+    wanted: set[str] = set()
+    for node in program.nodes:
+        if node.kind == "map":
+            slopes = slopes_of(node)
+            symbols: Any = {x for slope in slopes for x in slope.free_symbols}
+            wanted |= {x.name for x in symbols}
+        elif node.matrix is not None:
+            wanted.add(node.argument or "")
+    for node in reversed(program.nodes):
+        if node.name in wanted:
+            wanted |= {x.name for x in node.expression.free_symbols} if node.kind == "map" else {node.argument or ""}
+    return wanted
 
 
 def source_of(model: Model, layout: Layout) -> str:
@@ -277,7 +329,7 @@ def _results(lines: Lines, program: Program, sizes: Sequence[int], into: str) ->
     for result, size in zip(program.results, sizes, strict=True):
         if size > 1:
             lines.say(f"for i in range({size}):")
-            lines.say(f"{into}[{first} + i] = {lines._read(result)}", 1)
+            lines.say(f"{lines.view(into, first, size)}[i] = {lines._read(result)}", 1)
         else:
             lines.say(f"{into}[{first}] = {lines._read(result)}")
         first += size
@@ -287,24 +339,24 @@ def _field(model: Model, layout: Layout) -> str:
     lines = Lines(layout)
     lines.forward(model.flow)
     _results(lines, model.flow, list(model.states.values()), "dy")
-    return _function("field(t, y, u, p, q, w, dy)", lines.lines)
+    return _function("field(t, y, u, p, q, w, dy)", lines.body)
 
 
 def _pull_field(model: Model, layout: Layout) -> str:
     lines = Lines(layout)
     lines.say("tb = 0.0")
-    lines.forward(model.flow)
+    lines.forward(model.flow, again=True, kept=True)
     lines.clear(model.flow)
     first = 0
     for result, size in zip(model.flow.results, model.states.values(), strict=True):
         if size > 1:
             lines.say(f"for i in range({size}):")
-            lines.say(f"{lines.bar(result)} += bar[{first} + i]", 1)
+            lines.say(f"{lines.bar(result)} += {lines.view('bar', first, size)}[i]", 1)
         else:
             lines.say(f"{lines.bar(result)} += bar[{first}]")
         first += size
     lines.backward(model.flow)
-    return _function("pull_field(t, y, u, p, q, w, wb, bar, yb, ub, pb, qb)", lines.lines, "return tb")
+    return _function("pull_field(t, y, u, p, q, w, wb, bar, yb, ub, pb, qb)", lines.body, "return tb")
 
 
 def _single(program: Program) -> bool:
@@ -320,10 +372,10 @@ def _levels(model: Model, layout: Layout) -> str:
         lines.forward(event.guard)
         if event.size > 1:
             lines.say(f"for i in range({event.size}):")
-            lines.say(f"levels[{first} + i] = {lines._read(event.guard.results[0])}", 1)
+            lines.say(f"{lines.view('levels', first, event.size)}[i] = {lines._read(event.guard.results[0])}", 1)
         else:
             lines.say(f"levels[{first}] = {lines._read(event.guard.results[0])}")
-        body += lines.lines
+        body += lines.body
         first += event.size
     return _function("levels_of(t, y, p, q, w, levels)", body)
 
@@ -338,7 +390,7 @@ def _cases(model: Model, layout: Layout, write: Any, single: Any, otherwise: str
         write(lines, event, alone)
         body.append(f"    if g < {first + event.size}:")
         body.append(f"        j = g - {first}")
-        body += ["    " + line for line in lines.lines]
+        body += ["    " + line for line in lines.body]
         first += event.size
     return [*body, f"    {otherwise}"]
 
@@ -346,7 +398,7 @@ def _cases(model: Model, layout: Layout, write: Any, single: Any, otherwise: str
 def _result(lines: Lines, event: Event, alone: bool) -> str:
     """The level of unit j."""
     text = lines._read(event.guard.results[0])
-    return text if alone or event.size == 1 else text.replace("+ i]", "+ j]")
+    return text if alone or event.size == 1 else text.replace("[i]", "[j]")
 
 
 def _level(model: Model, layout: Layout) -> str:
@@ -361,10 +413,10 @@ def _level(model: Model, layout: Layout) -> str:
 def _pull_level(model: Model, layout: Layout) -> str:
     def write(lines: Lines, event: Event, alone: bool) -> None:
         lines.say("tb = 0.0")
-        lines.forward(event.guard)
+        lines.forward(event.guard, again=True)
         lines.clear(event.guard)
         bar = lines.bar(event.guard.results[0])
-        lines.say(f"{bar if alone or event.size == 1 else bar.replace('+ i]', '+ j]')} += scale")
+        lines.say(f"{bar if alone or event.size == 1 else bar.replace('[i]', '[j]')} += scale")
         lines.backward(event.guard)
         lines.say("return tb")
 
@@ -380,7 +432,7 @@ def _jump(model: Model, layout: Layout) -> str:
             if change.node is not None:
                 if slot.size > 1 and not alone:
                     lines.say(f"for i in range({slot.size}):")
-                    lines.say(f"plus[{slot.first} + i] = {lines._read(change.node)}", 1)
+                    lines.say(f"{lines.view('plus', slot.first, slot.size)}[i] = {lines._read(change.node)}", 1)
                 else:
                     lines.say(f"{lines._entry('plus', slot)} = {lines._read(change.node)}")
         for change in event.changes:
@@ -398,7 +450,7 @@ def _jump(model: Model, layout: Layout) -> str:
 def _pull_jump(model: Model, layout: Layout) -> str:
     def write(lines: Lines, event: Event, alone: bool) -> None:
         lines.say("tb = 0.0")
-        lines.forward(event.reset)
+        lines.forward(event.reset, again=True)
         lines.clear(event.reset)
         for change in event.changes:
             slot = layout.slots[change.state]

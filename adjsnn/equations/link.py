@@ -6,23 +6,25 @@ globals of its own, in which these are what `adjsnn.equations.generate` wrote, a
 
 import hashlib
 import types
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba.core import config
 
-from adjsnn.equations.cpu import adjoint, events, march, mathematics, names, packets, steps
-from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled_as
+from adjsnn.equations.cpu import adjoint, events, lanes, march, mathematics, names, packets, steps
+from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled, compiled_as
 from adjsnn.numerics.tableaus import TABLEAUS, Tableau
 
 _CONFIG: Any = config  # its attributes come from the environment
+INTERPRETED = False  # whether loops run as Python, slow and easy to look into, as they do where numba is switched off
 
 GENERATED = (
     "field", "pull_field", "levels_of", "level_of", "pull_level", "jump", "pull_jump",
     "packets_of", "delay_place", "deliver", "pull_delivery",
 )  # fmt: skip
+REORDERED = ("pull_field", "pull_level", "pull_jump")
 MODULES = (steps, events, packets, march, adjoint)
 ENTRIES = ("forward", "backward")
 ARC = {"atan": "arctan"}  # in numpy
@@ -62,18 +64,20 @@ def loops_of(source: str, method: str) -> Loops:
         source: from `generate.source_of`.
         method: the name of the tableau.
     """
-    return _linked(source, method, bool(_CONFIG.DISABLE_JIT))
+    return _linked(source, method, INTERPRETED or bool(_CONFIG.DISABLE_JIT))
 
 
 @cache
 def _linked(source: str, method: str, interpreted: bool) -> Loops:
-    """Where numba is switched off the same loops are Python's, slow and easy to look into."""
+    """The same for loops of Python, or compiled ones."""
     digest = hashlib.sha256(f"{source}\n{method}".encode()).hexdigest()[:16]
     bound = _mathematics(interpreted) | {"__name__": names.__name__, "__builtins__": __builtins__}
     exec(compile(source, f"<equations {digest}>", "exec"), bound)  # what generate wrote, from expressions of sympy alone
     bound |= method_numbers(TABLEAUS[method])
-    within, inline = numba.njit(**AS_WRITTEN_WITHIN), numba.njit(**AS_WRITTEN_INLINE)
-    named = {name: within(_renamed(bound[name], digest, bound)) for name in GENERATED}
+    within, inline = _as(interpreted, AS_WRITTEN_WITHIN), _as(interpreted, AS_WRITTEN_INLINE)
+    # Sums of cotangents may be taken in the order of vectors; states are the same bits as those of tensors.
+    reordered = _as(interpreted, REORDERED_BARE | {"forceinline": False})
+    named = {x: (reordered if x in REORDERED else within)(_renamed(bound[x], digest, bound)) for x in GENERATED}
     bound |= named
     named |= {x: bound[x] for x in vars(names) if x.isupper()}
     numbers = {x: named[x] for x in named if x.isupper()}
@@ -82,7 +86,7 @@ def _linked(source: str, method: str, interpreted: bool) -> Loops:
         for name, function in vars(module).items():
             if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
                 own = _renamed(function, digest, scope)
-                if name in ENTRIES:
+                if name in ENTRIES and not interpreted:
                     named[name] = compiled_as(f"{name}-{digest}", own, **AS_WRITTEN)
                 else:
                     named[name] = (within if name in LONG else inline)(own)
@@ -90,6 +94,11 @@ def _linked(source: str, method: str, interpreted: bool) -> Loops:
     if interpreted:
         named |= {name: np.errstate(all="ignore")(named[name]) for name in ENTRIES}
     return Loops(named["forward"], named["backward"], numbers)
+
+
+def _as(interpreted: bool, options: dict[str, Any]) -> Callable[[Any], Any]:
+    """What a function becomes."""
+    return (lambda function: function) if interpreted else compiled(**options)
 
 
 @cache
@@ -101,9 +110,13 @@ def _mathematics(interpreted: bool) -> dict[str, Any]:
             "math": np,
             "NEAR": mathematics.NEAR,
         }
-        return scope | {name: types.FunctionType(x.__code__, scope, name) for name, x in own.items()}
-    within, reordered = numba.njit(**AS_WRITTEN_INLINE), numba.njit(**REORDERED_BARE)
+        scope |= {name: types.FunctionType(x.__code__, scope, name) for name, x in own.items()}
+        return scope | {"lane_exp": np.exp, "lane_tanh": np.tanh, "lane_sigmoid": scope["sigmoid"]}
+    within, reordered = compiled(**AS_WRITTEN_INLINE), compiled(**REORDERED_BARE)
     named = {name: (reordered if name in mathematics.REORDERED else within)(x) for name, x in own.items()}
+    scope = dict(vars(lanes))
+    for name in ("parts", "lane_exp", "lane_tanh", "lane_sigmoid"):
+        scope[name] = named[name] = within(_renamed(vars(lanes)[name], "lanes", scope))
     return {name: x for name, x in vars(mathematics).items() if not name.startswith("_")} | named
 
 

@@ -76,8 +76,28 @@ class _Printer(_Base):
         return "False"
 
 
+LANES = {"exp", "tanh", "sigmoid"}  # for which there are functions that take several units at once
+
+
 class LoopPrinter(_Printer):
-    """For numbers in compiled loops."""
+    """For numbers in compiled loops.
+
+    Attributes:
+        lanes: whether the line stands in a loop over units.
+    """
+
+    lanes = False
+
+    def _print_Function(self, expr: Any) -> str:
+        text = super()._print_Function(expr)
+        return f"lane_{text}" if self.lanes and text.partition("(")[0] in LANES else text
+
+    _print_exp = _print_log = _print_sin = _print_cos = _print_tan = _print_atan = _print_Function
+    _print_sinh = _print_cosh = _print_tanh = _print_Function
+
+    def _print_Pow(self, expr: Any, rational: bool = False) -> str:
+        text = super()._print_Pow(expr, rational)
+        return f"lane_{text}" if self.lanes and expr.args[0] == sympy.E else text
 
     def _print_Choose(self, expr: Any) -> str:
         condition, yes, no = (self._print(x) for x in expr.args)

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import sympy
 import torch
+from sympy.printing.str import StrPrinter
 from torch import Tensor
 
 from adjsnn.equations.functions import Choose
@@ -27,6 +28,21 @@ def refuse_infinite(program: Program, values: Mapping[str, Value], what: str) ->
     for name in program.results:
         if (place := _first(known[name])) is not None:
             _refuse(nodes[name], nodes, known, place, what)
+
+
+class _Written(StrPrinter):  # type: ignore[misc]
+    """As text, with what stands for a part in its place."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        super().__init__()
+        self.nodes = nodes
+
+    def _print_Symbol(self, expr: Any) -> str:
+        node = self.nodes.get(expr.name)
+        if node is None or node.kind != "map":
+            return expr.name
+        text = self._print(node.expression)
+        return text if isinstance(node.expression, sympy.Function | sympy.Symbol) else f"({text})"
 
 
 def _first(value: Value) -> tuple[int, ...] | None:
@@ -58,10 +74,10 @@ def _refuse(node: Node, nodes: Mapping[str, Node], known: Mapping[str, Value], p
             _refuse(argument, nodes, known, inner, what)
         node.place.refuse(f"{what}: a sum that is not finite at the start{sample}", expected, remedy)
     if part.is_Pow and part.exp.is_negative and not _at(part.base, known, place):
-        seen = f"{short(str(part.base))!r}, a divisor that is zero at the start{sample}{unit}"
+        seen = f"{short(_Written(nodes).doprint(part.base))!r}, a divisor that is zero at the start{sample}{unit}"
         node.place.refuse(f"{what}: {seen}", "a divisor that is not zero", DIVISION)
     value = float(torch.as_tensor(_at(part, known, place)))
-    seen = f"{short(str(part))!r}, which is {value:g} at the start{sample}{unit}"
+    seen = f"{short(_Written(nodes).doprint(part))!r}, which is {value:g} at the start{sample}{unit}"
     node.place.refuse(f"{what}: {seen}", expected, remedy)
 
 

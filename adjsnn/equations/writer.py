@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import sympy
 
+from adjsnn.equations.functions import Choose
 from adjsnn.equations.grammar import BRIAN, Reader, tree
 from adjsnn.equations.lines import Place, Statement, nearest
 from adjsnn.equations.units import value_of
@@ -74,6 +75,7 @@ class Writer:
         self.single, self.units, self.absent = single, units, dict(absent or {})
         self.nodes: list[Node] = []
         self.now: dict[str, str] = {}  # nodes that hold subexpressions, and in a reset states that have changed
+        self.calls: dict[Any, Any] = {}  # of functions, each a node of its own, whose value its slope is made of
         self.flat: set[str] = set()  # numbers that stand for vectors of equal entries
         self.reader = Reader(self._name, self._product, self._reduce)
 
@@ -93,9 +95,26 @@ class Writer:
 
     def node(self, expression: Any, place: Place, name: str | None = None) -> str:
         """The node of an expression."""
+        expression = self._apart(expression, place)
         name = name or f"_{len(self.nodes)}"
         self._write(Node(name, self._size(expression, place), "map", expression, None, None, place))
         return name
+
+    def _apart(self, expression: Any, place: Place) -> Any:
+        """The expression with nodes in the place of its calls of functions, but of those that hang on a condition."""
+        if isinstance(expression, Choose) or not expression.args:
+            return expression
+        parts = [self._apart(x, place) for x in expression.args]
+        # A number before a sum stays there, as it was written.
+        kept = {"evaluate": False} if expression.is_Mul and len(parts) == 2 and expression.args[1].is_Add else {}
+        rest = expression if tuple(parts) == expression.args else expression.func(*parts, **kept)
+        if not isinstance(rest, sympy.Function) or not rest.free_symbols:
+            return rest
+        if rest not in self.calls:
+            name = f"_{len(self.nodes)}"
+            self._write(Node(name, self._size(rest, place), "map", rest, None, None, place))
+            self.calls[rest] = symbol(name)
+        return self.calls[rest]
 
     def prepare(self, text: str, place: Place) -> None:
         """Nodes of the subexpressions that a text needs, those first that others need."""

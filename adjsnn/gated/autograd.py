@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from adjsnn.errors import warn_of_silence
+from adjsnn.gated.cotangents import tell_silence
 from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.problem import GatedProblem
@@ -85,9 +85,7 @@ def _backward(ctx, *cotangents):
     d_u = torch.zeros_like(u) if needs_u else None
     sweep.back(u, trajectory, for_sweep, d_u)
     gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
-    found = sorted((g for g in (*gradients.values(), d_u) if g is not None), key=Tensor.numel)
-    if found and not any(bool(g.any()) for g in found) and not bool(trajectory.crossings.any()):
-        warn_of_silence("a gated network")
+    tell_silence(trajectory.crossings, (*gradients.values(), d_u))
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
     of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
     return None, None, None, None, *laid_out(of_arguments, (u, *ctx.y0, *tensors.flat()))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.gated.cotangents import tell_silence
 from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedTrajectory, Irregular, bytes_per_step, memory_for
@@ -134,7 +135,7 @@ class SegmentedGated(FirstOrder):
         units.engine.program.warn(irregular)
         record.counts, record.overlong = counts, irregular.steps
         record.kept_bytes = units.slots * units.state_bytes + units.unit_bytes
-        ctx.units, ctx.record, ctx.names = units, record, names
+        ctx.units, ctx.record, ctx.names, ctx.counts = units, record, names, counts.clone()
         ctx.snapshots = snapshots
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat)
@@ -178,6 +179,7 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
         del trajectory
     gradients, d_y0 = sweep.finish(first.a_fast, first.a_slow)
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
+    tell_silence(ctx.counts, (*gradients.values(), d_u))
     of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
     return None, None, None, *laid_out(of_arguments, (given, *ctx.y0, *flat))
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.errors import ConfigurationError
+from adjsnn.errors import ConfigurationError, warn_of_silence
 from adjsnn.hybrid.event_steps import event_rows, events_of
 from adjsnn.hybrid.keep import Keep
 from adjsnn.hybrid.problem import HybridProblem
@@ -73,9 +73,19 @@ def _backward(ctx, cotangents, of_event_times, _):
         gradients = ctx.sweep(stored, cotangents)
     of_chosen = dict(zip(chosen, gradients.leaves, strict=True))
     check_strangers(of_chosen, strangers, names)
-    of_tensors = (of_chosen[n] if needed else None for n, needed in enumerate(needs))
+    of_tensors = [of_chosen[n] if needed else None for n, needed in enumerate(needs)]
     arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_tensors)
+    if steps.event is not None and (of_event_times is not None or bool(cotangents.any())):
+        _tell_silence(steps.event, arguments)
     return None, None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
+
+
+def _tell_silence(event: Int[Tensor, "K B"], gradients: Sequence[Tensor | None]) -> None:
+    """Warn where no guard fired, and nothing that a loss asks a gradient for has one."""
+    if bool((event >= 0).any()) or any(g is not None and bool(g.any()) for g in gradients):
+        return
+    remedy = "inputs, parameters or a y0 for which they fire, or a loss that also reads states"
+    warn_of_silence("guards of a HybridSystem fired", "events", remedy)
 
 
 def leaves_of(tensors: Sequence[Tensor | None], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:

@@ -162,7 +162,10 @@ def _from_file(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
     except ConfigurationError:
         raise
     except Exception as error:  # faery's errors have no class of their own
-        raise ConfigurationError(f"{path} cannot be read: {error}", "a whole file of events", "fetching it again") from error
+        remedy = "fetching it again"
+        if path.suffix == ".dat" and "unsupported type" in str(error):  # as of early recordings, which another package reads
+            remedy = "the array that expelliarmus.Wizard(encoding='dat').read(path) gives, in place of the path"
+        raise ConfigurationError(f"{path} cannot be read: {error}", "a whole file of events", remedy) from error
     return events, None if size == (1, 1) else size
 
 

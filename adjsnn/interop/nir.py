@@ -1,4 +1,4 @@
-"""LIF networks to and from NIR, the Neuromorphic Intermediate Representation (Pedersen et al. 2024), equations (7.1)-(7.4)."""
+"""LIF networks to and from NIR, the Neuromorphic Intermediate Representation (Pedersen et al. 2024), equations (7.1)-(7.5)."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -29,7 +29,8 @@ def to_nir(
     does not show, and the unit of time (s), is in `graph.metadata["adjsnn"]`.
 
     Args:
-        net: layers of LIF neurons, recurrent or not, with or without leak, delays per axon and a filtered readout.
+        net: layers of LIF neurons, recurrent or not, with or without leak, delays per axon and a filtered readout; or a
+            LIFConv2d.
         target: "equation", or the program that is to read the graph: "norse", "snntorch", "spikingjelly", "rockpool".
         spike: "impulse", an area of 1 s, the default; "sample", 1 for one step dt, that of all programs; "jump", what raises I
             by w_in.
@@ -39,11 +40,12 @@ def to_nir(
 
     Returns:
         a nir.NIRGraph: Input, Delay, Linear or Affine, CubaLIF (without leak LI and IF), LI for the readout, Output. A last
-        layer of threshold 1e30 is a CubaLI.
+        layer of threshold 1e30 is a CubaLI. Maps are Conv2d, or SumPool2d and Scale, and a Flatten before dense layers.
 
     Raises:
         ConfigurationError: what NIR cannot say (refractory times, receptors, spike-triggered currents, moving thresholds,
-            resets by a distance, lists of synapses, delays per synapse, a bias without leak), or what the target would drop.
+            resets by a distance, lists of synapses, delays per synapse, a bias without leak, recurrent maps, or neurons of a
+            map that scale its weights unlike one another), or what the target would drop, of maps any.
         MissingPackageError: nir is not installed.
     """
     return _networks().written(net, target, spike, dt, inputs)
@@ -77,12 +79,14 @@ def from_nir(
         device: of the parameters.
 
     Returns:
-        a LIFNetwork. An LI node behind the last layer is its readout, a CubaLI a layer of threshold 1e30, read by `sol.v`.
+        a LIFNetwork, of an Input (C, H, W) a LIFConv2d. An LI node behind the last layer is its readout, a CubaLI a layer of
+        threshold 1e30, read by `sol.v`. Pooling without neurons of its own is multiplied into the convolution or the dense
+        layer behind it.
 
     Raises:
         ConfigurationError: a file that cannot be read, a node or wiring that a LIFNetwork has not (spikes without a synapse,
-            other ways than layer by layer, Conv and pooling nodes), several inputs, shapes that disagree, numbers that are not
-            finite, or a spike of which nothing is said.
+            other ways than layer by layer, dilation, groups, padded pooling, maps in a row without neurons), several inputs,
+            shapes that disagree, numbers that are not finite, or a spike of which nothing is said.
         MissingPackageError: nir is not installed.
     """
     return _networks().read(graph, spike, dt, inputs, affine_bias, learn=learn, dtype=dtype, device=device)

@@ -1,6 +1,7 @@
 """LIF networks as graphs of NIR and back: what `nir` leads to; only it imports this module, which needs the package nir."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
@@ -12,9 +13,12 @@ from torch import Tensor
 from adjsnn.checks import Number, finite, kind, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.interop.nir_graph import Chain, Walk
+from adjsnn.interop.nir_maps import Shape
+from adjsnn.interop.nir_maps import nodes as nodes_of_maps
 from adjsnn.interop.nir_numbers import (
     SILENT,
     Dialect,
+    Form,
     Numbers,
     Readout,
     as_form,
@@ -26,8 +30,10 @@ from adjsnn.interop.nir_numbers import (
     readout_numbers,
 )
 from adjsnn.interop.nir_targets import TARGETS, check_target
+from adjsnn.lif.conv import Conv2d, LIFConv2d, Pool2d
 from adjsnn.lif.network import COMPONENTS, FOLLOWING, LIFNetwork
 from adjsnn.lif.structure import Structure
+from adjsnn.lif.synapses import Synapses
 
 OURS = "adjsnn"  # the key of what is ours in metadata
 UNREADABLE = (OSError, KeyError, TypeError, ValueError, AssertionError, AttributeError, IndexError, RuntimeError)
@@ -60,7 +66,8 @@ def written(net: object, target: str, spike: str | None, dt: Number | None, inpu
 
 
 def _graph(net: LIFNetwork, layers: Sequence[Numbers], readout: Readout | None, dialect: Dialect) -> nir.NIRGraph:
-    nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array([net.n_in])})}
+    shape: Shape = net.shape if isinstance(net, LIFConv2d) else (net.n_in,)
+    nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array(shape)})}
     edges: list[tuple[str, str]] = []
     here, dtype = "input", str(net.w_in[0].dtype).removeprefix("torch.")
 
@@ -69,33 +76,45 @@ def _graph(net: LIFNetwork, layers: Sequence[Numbers], readout: Readout | None, 
         edges.append((before, name))
         return name
 
+    def flat(name: str, before: str, shape: Shape) -> str:
+        return before if len(shape) == 1 else behind(name, nir.Flatten({"input": np.array(shape)}, 0, -1), before)
+
     for k, layer in enumerate(layers):
         form, name = as_form(layer, dialect), f"layer{k}"
         kept = lost(layer, as_numbers(form, dialect), dtype)
-        parameters: dict[str, Any] = {**form.neuron, "metadata": {OURS: kept} if kept else {}}
+        rows = {field: x.reshape(layer.shape) for field, x in form.neuron.items()}
+        parameters: dict[str, Any] = {**rows, "metadata": {OURS: kept} if kept else {}}
         neuron = getattr(nir, form.kind)(**parameters)
+        shared = layer._replace(w_in=form.weight).shared
+        if shared is None:
+            here, shape = flat(f"{name}_flatten", here, shape), (int(np.prod(shape)),)
         if form.delay is not None:
-            here = behind(f"{name}_delay", nir.Delay(form.delay), here)
-        weight = nir.Affine(form.weight, form.added) if form.added.any() else nir.Linear(form.weight)
-        here = behind(f"{name}_weight", weight, here)
+            here = behind(f"{name}_delay", nir.Delay(form.delay.reshape(shape)), here)
+        for end, node in _dense(form) if shared is None else nodes_of_maps(shared, form.added):
+            here = behind(f"{name}_{end}", node, here)
         if form.synapse is not None:
-            here = behind(f"{name}_synapse", nir.LI(**dict[str, Any](form.synapse)), here)
+            synapse = {field: x.reshape(layer.shape) for field, x in form.synapse.items()}
+            here = behind(f"{name}_synapse", nir.LI(**dict[str, Any](synapse)), here)
         into, here = here if form.synapse is not None else name, behind(name, neuron, here)
         if form.recurrent is not None:
             back = here if form.rec_delay is None else behind(f"{name}_recurrent_delay", nir.Delay(form.rec_delay), here)
             edges.append((behind(f"{name}_recurrent", nir.Linear(form.recurrent), back), into))
+        shape = layer.shape
     if readout is not None:
         weight, tau, r = readout_form(readout, dialect)
         kept = lost(readout, readout_numbers(weight, tau, r, dialect), dtype)
-        here = behind("readout_weight", nir.Linear(weight), here)
+        here = behind("readout_weight", nir.Linear(weight), flat("readout_flatten", here, shape))
         node = nir.LI(tau=tau, r=r, v_leak=np.zeros_like(tau), metadata={OURS: kept} if kept else {})
         here = behind("readout", node, here)
-    size = net.layers[-1] if readout is None else len(readout.weight)
-    behind("output", nir.Output({"output": np.array([size])}), here)
+    behind("output", nir.Output({"output": np.array(shape if readout is None else (len(readout.weight),))}), here)
     said: dict[str, Any] = {"unit_of_time": "s", "spike": dialect.spike, "inputs": dialect.inputs, "target": dialect.target}
     said |= {} if dialect.dt is None else {"dt_ms": dialect.dt}
     said["dtype"] = dtype
     return nir.NIRGraph(nodes, edges, metadata={OURS: said})
+
+
+def _dense(form: Form) -> list[tuple[str, nir.NIRNode]]:
+    return [("weight", nir.Affine(form.weight, form.added) if form.added.any() else nir.Linear(form.weight))]
 
 
 def read(
@@ -139,20 +158,23 @@ def _found(walk: Walk, chain: Chain, dialect: Dialect, steady: bool) -> tuple[li
     return layers, readout
 
 
-def _network(sources: int, layers: Sequence[Numbers], readout: Readout | None, **options: Any) -> LIFNetwork:
+def _network(sources: Shape, layers: Sequence[Numbers], readout: Readout | None, **options: Any) -> LIFNetwork:
     """A network of these numbers. Times and thresholds that cannot be are its own errors."""
     names = ("tau_mem", "tau_syn", "v_th", "v_reset", "bias", "delays", "rec_delays")
     values: dict[str, Any] = {name: tuple(getattr(x, name) for x in layers) for name in names}
     for name, unused in (("tau_mem", 20.0), ("tau_syn", 5.0)):
         values[name] = tuple(unused if x is None else x for x in values[name])
-    net = LIFNetwork(
-        sources,
-        [len(x.v_th) for x in layers],
+    values["delays"] = tuple(x.delays if x.shared is None or x.delays is None else x.shared.delays(x.delays) for x in layers)
+    options |= values
+    stack = [len(x.v_th) if x.part is None else x.part for x in layers]
+    if len(sources) == 1:
+        options |= {"n_in": sources[0], "layers": [len(x.v_th) for x in layers]}
+    made = LIFNetwork if len(sources) == 1 else partial(LIFConv2d, sources, stack)
+    net = made(
         recurrent=[x.w_rec is not None for x in layers],
         n_out=None if readout is None else len(readout.weight),
         tau_out=20.0 if readout is None else float(readout.tau),
         leak=tuple(x.tau_mem is not None for x in layers),
-        **values,
         generator=torch.Generator().manual_seed(0),  # the weights drawn here are replaced; torch's own is left as it is
         **options,
     )
@@ -171,12 +193,15 @@ def _network(sources: int, layers: Sequence[Numbers], readout: Readout | None, *
 def _numbers(net: LIFNetwork, k: int, inputs: str) -> Numbers:
     """Layer k, or what NIR has no node for."""
     layer, structure = net.tensors()[k], net.structure[k]
+    part = net.stack[k] if isinstance(net, LIFConv2d) else None
+    part = part if isinstance(part, (Conv2d, Pool2d)) else None
     plain = Structure(structure.sources, leak=structure.leak)
     where = f"in layer {k}"
     for there, seen, remedy in (
         (structure.receptors is not None, "receptors", "one synapse a neuron"),
         (structure.reset != plain.reset, "a reset by a distance", 'reset="to"'),
-        (structure.synapses or structure.rec_synapses, "a list of synapses, as of a convolution,", "a dense layer"),
+        ((structure.synapses and part is None) or structure.rec_synapses, "a list of synapses", "a dense layer"),
+        (part is not None and layer.w_rec is not None, "recurrent weights of maps", "recurrent dense layers"),
         (
             any(getattr(layer, name) is not None for name in (*COMPONENTS, *FOLLOWING)),
             "adaptation or a threshold that moves",
@@ -191,7 +216,7 @@ def _numbers(net: LIFNetwork, k: int, inputs: str) -> Numbers:
     current = inputs == "currents" and k == 0
     n, m = net.layers[k], net.fan_in[k]
     rows = [(name, getattr(layer, name), (n,)) for name in ("bias", "tau_mem", "tau_syn", "v_th", "v_reset")]
-    rows += [("delays", layer.delays, (m,)), ("rec_delays", layer.rec_delays, (n,))]
+    rows += [("delays", _per_axon(layer.delays, structure.synapses, m, where), (m,)), ("rec_delays", layer.rec_delays, (n,))]
     of: dict[str, Any] = {
         name: None if x is None else np.broadcast_to(_array(f"{name}[{k}]", x), shape).copy() for name, x, shape in rows
     }
@@ -203,7 +228,22 @@ def _numbers(net: LIFNetwork, k: int, inputs: str) -> Numbers:
     w_in, w_rec = _array(f"w_in[{k}]", layer.w_in), None if layer.w_rec is None else _array(f"w_rec[{k}]", layer.w_rec)
     quiet = bool((of["v_th"].astype(np.float32) == np.float32(SILENT)).all()) and not of["v_reset"].any()
     silent = quiet and k == len(net.layers) - 1 and structure.leak and not current and net.n_out is None
-    return Numbers(w_in, w_rec, **of, silent=silent)
+    shape: Shape = (n,)
+    below: Shape = ()
+    if isinstance(net, LIFConv2d):
+        shape, below = net.shapes[k], net.shapes[k - 1] if k else net.shape
+    return Numbers(w_in, w_rec, **of, silent=silent, shape=shape, part=part, below=below if part is not None else ())
+
+
+def _per_axon(delays: Tensor | None, synapses: Synapses | None, m: int, where: str) -> Tensor | None:
+    """Delays of a list of synapses as those of the m neurons below, where there is one for each."""
+    if delays is None or delays.dim() == 0 or synapses is None:
+        return delays
+    each = delays.new_zeros(m)
+    each[synapses.pre] = delays
+    if not torch.equal(each[synapses.pre], delays):
+        raise ConfigurationError(f"delays per synapse {where}", "what nodes of NIR can say", "delays per axon")
+    return each
 
 
 def _array(name: str, x: Tensor) -> np.ndarray:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adjsnn.errors import ConfigurationError
+from adjsnn.interop.nir_maps import Shape, Shared, per_weight
+from adjsnn.lif.conv import Conv2d, Pool2d
 
 SILENT = 1e30  # the threshold of a layer that only integrates, NIR's CubaLI
 SECOND = 1e3  # ms
@@ -36,7 +38,7 @@ class Numbers(NamedTuple):
     """Of one layer as a LIFNetwork has them, times in ms; None for what it has not.
 
     Attributes:
-        w_in: (N, M).
+        w_in: (N, M), or of maps the shared weights, flat.
         w_rec: (N, N).
         bias: (N,).
         tau_mem: (N,), None without leak.
@@ -46,6 +48,9 @@ class Numbers(NamedTuple):
         delays: (M,) or (N, M).
         rec_delays: (N,) or (N, N).
         silent: whether it is the last layer and only integrates.
+        shape: (N,), or of maps (C, H, W).
+        part: of a layer of maps.
+        below: (C, H, W) of the maps below, of such a layer.
     """
 
     w_in: np.ndarray
@@ -58,6 +63,15 @@ class Numbers(NamedTuple):
     delays: np.ndarray | None = None
     rec_delays: np.ndarray | None = None
     silent: bool = False
+    shape: Shape = ()
+    part: Conv2d | Pool2d | None = None
+    below: Shape = ()
+
+    @property
+    def shared(self) -> Shared | None:
+        """The weights of a layer of maps."""
+        below = self.below
+        return None if self.part is None else Shared(self.part, (below[0], below[1], below[2]), self.w_in)
 
 
 class Form(NamedTuple):
@@ -67,11 +81,14 @@ class Form(NamedTuple):
         kind: of the node: CubaLIF, CubaLI, LIF or IF.
         neuron: its parameters by name, (N,).
         synapse: those of an LI node before it, or None.
-        weight: (N, M), from the source to the node.
+        weight: (N, M), from the source to the node, or of maps the shared weights.
         recurrent: (N, N), from the node to itself, or None.
         added: (N,), what biases of Affine nodes bring.
         delay: (M,) or (N, M), or None.
         rec_delay: (N,) or (N, N), or None.
+        shape: (N,) or (C, H, W).
+        part: as of Numbers.
+        below: as of Numbers.
     """
 
     kind: str
@@ -82,6 +99,9 @@ class Form(NamedTuple):
     added: np.ndarray
     delay: np.ndarray | None
     rec_delay: np.ndarray | None
+    shape: Shape = ()
+    part: Conv2d | Pool2d | None = None
+    below: Shape = ()
 
 
 class Readout(NamedTuple):
@@ -122,15 +142,21 @@ def as_form(layer: Numbers, dialect: Dialect) -> Form:
     if kind != "CubaLI":
         neuron |= {"v_threshold": n, "v_reset": layer.v_reset}
     delay, rec_delay = (None if x is None else x / SECOND for x in (layer.delays, layer.rec_delays))
-    form = Form(kind, neuron, synapse, layer.w_in, layer.w_rec, added, delay, rec_delay)
-    scale = gain(form, dialect)[:, None]
-    recurrent = None if layer.w_rec is None else layer.w_rec / scale
-    return form._replace(weight=layer.w_in / scale, recurrent=recurrent)
+    where = layer.shape, layer.part, layer.below
+    form = Form(kind, neuron, synapse, layer.w_in, layer.w_rec, added, delay, rec_delay, *where)
+    scale = gain(form, dialect)
+    recurrent = None if layer.w_rec is None else layer.w_rec / scale[:, None]
+    return form._replace(weight=layer.w_in / _by_weight(scale, form), recurrent=recurrent)
+
+
+def _by_weight(scale: np.ndarray, form: Form) -> np.ndarray:
+    """A factor of each neuron as one of each weight."""
+    return scale[:, None] if form.part is None else per_weight(scale, form.shape[0], form.weight.size)
 
 
 def as_numbers(form: Form, dialect: Dialect) -> Numbers:
     """The other way."""
-    neuron, scale = form.neuron, gain(form, dialect)[:, None]
+    neuron, scale = form.neuron, gain(form, dialect)
     tau_mem = None if form.kind == "IF" else neuron.get("tau_mem", neuron.get("tau"))
     tau_syn = form.synapse["tau"] if form.synapse else neuron.get("tau_syn")
     n = neuron["r"]
@@ -139,8 +165,8 @@ def as_numbers(form: Form, dialect: Dialect) -> Numbers:
     constant = r * form.added if bool(form.added.any()) else np.zeros_like(n)
     bias = neuron["v_leak"] + constant if "v_leak" in neuron and constant.any() else neuron.get("v_leak", constant)
     return Numbers(
-        w_in=form.weight * scale,
-        w_rec=None if form.recurrent is None else form.recurrent * scale,
+        w_in=form.weight * _by_weight(scale, form),
+        w_rec=None if form.recurrent is None else form.recurrent * scale[:, None],
         bias=bias,
         tau_mem=_ms(tau_mem),
         tau_syn=_ms(tau_syn),
@@ -149,6 +175,9 @@ def as_numbers(form: Form, dialect: Dialect) -> Numbers:
         delays=_ms(form.delay),
         rec_delays=_ms(form.rec_delay),
         silent=form.kind == "CubaLI",
+        shape=form.shape,
+        part=form.part,
+        below=form.below,
     )
 
 

@@ -23,6 +23,8 @@ def check_target(target: str, layers: Sequence[Numbers], readout: bool, dt: floa
         raise _refused(target, "a filtered readout, an LI node", "a network without one", "n_out=None")
     for k, x in enumerate(layers):
         where = f"in layer {k}"
+        if x.part is not None:
+            raise _refused(target, f"maps {where}, which have not been tried there", "dense layers", 'target="equation"')
         if x.tau_mem is None or x.tau_syn is None or x.silent:
             raise _refused(target, f"neurons {where} that are no CubaLIF", "CubaLIF nodes alone", 'target="equation"')
         if x.delays is not None or x.rec_delays is not None:

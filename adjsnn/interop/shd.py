@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adjsnn.checks import Count, count, float_dtype, index, indices
+from adjsnn.checks import Count, count, float_dtype, index, indices, kind
 from adjsnn.errors import ConfigurationError
 from adjsnn.interop.columns import Outside, border, cut, whole, wide
 from adjsnn.interop.units import UnitName, package, unit_of
@@ -57,6 +57,7 @@ class SHDDataset(Dataset[tuple[SpikeTrains, int]]):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         float_dtype(dtype)
+        kind("path", path, str, os.PathLike)
         self.path, self.unit, self.outside, self.dtype = Path(path), unit_of(unit), outside, dtype
         self.n_neurons = count("n_neurons", n_neurons)
         self.start, self.stop = (border(name, x, self.unit) for name, x in (("t_start", t_start), ("t_stop", t_stop)))
@@ -149,7 +150,10 @@ def from_shd(
     """
     data = SHDDataset(path, t_stop=t_stop, unit=unit, n_neurons=n_neurons, t_start=t_start, outside=outside, dtype=dtype)
     places = range(len(data))
-    chosen = places[which] if isinstance(which, slice) else places if which is None else which
+    try:
+        chosen = places[which] if isinstance(which, slice) else places if which is None else which
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"which={which!r}: {error}", "a slice of whole numbers", "which=slice(100)") from error
     chosen = indices("which", chosen, len(data))
     if not chosen:
         raise ConfigurationError(f"which={which!r} of {len(data)} samples", "one sample or more", "which=None for all")

@@ -103,7 +103,7 @@ def _tell_silence(trial: LIFTrial, cotangents: Sequence[Tensor | None]) -> None:
     if not spikes or spikes[max(spikes)] or any(k == 0 or spikes.get(k - 1) for k in trial.voltages_read):
         return
     if all(c is None for k, c in enumerate(cotangents) if k % OUT):
-        warn_of_silence(f"layer {max(spikes)} of a LIF network")
+        warn_of_silence(f"layer {max(spikes)} of a LIF network spiked")
 
 
 def _first(needs: Sequence[bool]) -> int:

@@ -31,16 +31,17 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from adjsnn.errors import KernelCacheWarning
+from adjsnn.numerics.within import Loop, Within
 
 STATES = 4  # states of a family's sources whose code is kept; some 10 MB each
 # Of loops in which rounding must stay what it is written as: sums are not reordered, products and sums may be fused.
 EXACT: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, "error_model": "numpy"}
 EXACT_INLINE: dict[str, Any] = EXACT | {"forceinline": True}
 REORDERED: dict[str, Any] = EXACT_INLINE | {"fastmath": {"contract", "reassoc"}}  # of sums, which vectors take at once
-# Called by loops alone, and never from Python, which would crash: code that takes arrays out of objects takes long to compile.
-WITHIN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+WITHIN: dict[str, Any] = {"pipeline_class": Within}  # called by loops alone, and never from Python, which would crash
+EXACT_WITHIN: dict[str, Any] = EXACT | WITHIN
 # Allocates nothing: references to arrays are not counted.
-EXACT_BARE: dict[str, Any] = EXACT | WITHIN | {"_nrt": False}
+EXACT_BARE: dict[str, Any] = EXACT_WITHIN | {"_nrt": False}
 # The same without a call: one with the arrays of a network for arguments takes as long as a loop over a hundred neurons.
 EXACT_BARE_INLINE: dict[str, Any] = EXACT_BARE | {"forceinline": True}
 EXACT_PIECE: dict[str, Any] = EXACT | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
@@ -49,7 +50,7 @@ AS_WRITTEN: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": Fal
 AS_WRITTEN_WITHIN: dict[str, Any] = AS_WRITTEN | WITHIN
 AS_WRITTEN_INLINE: dict[str, Any] = AS_WRITTEN_WITHIN | {"forceinline": True}
 REORDERED_BARE: dict[str, Any] = REORDERED | WITHIN | {"_nrt": False}
-OPTIONS = (AS_WRITTEN, EXACT, EXACT_INLINE, REORDERED, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
+OPTIONS = (AS_WRITTEN, EXACT, EXACT_INLINE, REORDERED, EXACT_WITHIN, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
 _IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
@@ -58,7 +59,7 @@ _loaded: dict[str, str | None] = {}  # what the sources of a package were when i
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator like `numba.njit(**options)`, with code that is kept on disk.
+    """Decorator like `numba.njit(**options)`, with code that is kept on disk, or that waits for the loops which call it.
 
     Code is kept in NUMBA_CACHE_DIR where that is set; else beside the sources, or where those cannot be written in the user's
     cache folder. The first loop that is not found there and must be compiled is announced on the logger "adjsnn", which
@@ -68,19 +69,14 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         KernelCacheWarning: kept code is damaged, or nothing can be kept; once in a process.
     """
 
-    def wrap(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = numba.njit(**options)(function)
-        if hasattr(dispatcher, "py_func"):  # else the compiler is switched off
-            dispatcher._cache = _Kept(function)
-        return dispatcher
-
-    return wrap
+    return lambda function: compiled_as(None, function, **options)
 
 
-def compiled_as(name: str, function: Callable[..., Any], **options: Any) -> Any:
+def compiled_as(name: str | None, function: Callable[..., Any], **options: Any) -> Any:
     """The same for a function that was made while the program runs, kept under a name that says all it was made from."""
+    pipeline = options.setdefault("pipeline_class", Loop)
     dispatcher: Any = numba.njit(**options)(function)
-    if hasattr(dispatcher, "py_func"):
+    if pipeline is not Within and hasattr(dispatcher, "py_func"):  # else the compiler is switched off
         dispatcher._cache = _Kept(function, name)
     return dispatcher
 

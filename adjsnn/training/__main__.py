@@ -14,7 +14,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -83,14 +84,18 @@ Command = (
 )
 
 
-def main(argv: list[str] | None = None, prog: str = "python -m adjsnn.training") -> int:
+def main(
+    argv: list[str] | None = None, prog: str = "python -m adjsnn.training", scripts: Mapping[str, Path] | None = None
+) -> int:
+    """The command; returns the exit status. A sweep may name one of `scripts` where there is no such file."""
     arguments = joined(sys.argv[1:] if argv is None else argv)
     command = tyro.cli(Command, args=arguments, prog=prog, description=__doc__)  # type: ignore[arg-type]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         match command:
             case Sweep():
-                return sweep(command)
+                named = None if command.script.is_file() else (scripts or {}).get(str(command.script))
+                return sweep(replace(command, script=named or command.script))
             case Resume():
                 return resume(command.sweep, command)
             case Finish():

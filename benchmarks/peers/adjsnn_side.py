@@ -48,12 +48,12 @@ def _spiking(net: LIFNetwork, x: SpikeTrains, labels: Tensor, t_end: float) -> d
     """A layered network as arrays; what is the same for all neurons of all layers, as a number."""
     sol = adjsnn.solve(net, x, t_end=t_end)
     counts = [x.counts(), *(sol.spike_counts(k) for k in range(len(net.layers)))]
-    numbers = {name: float(getattr(net, name)[0][0]) for name in ("tau_mem", "tau_syn", "v_th")}
+    numbers = {name: float(getattr(net, name)[0][0]) for name in ("tau_mem", "tau_syn", "v_th", "refractory")}
     arrays = {f"w{k}": w.detach() for k, w in enumerate(net.w_in)} | numbers
     # The largest numbers of events in a sample: libraries with a record of fixed length need them.
     arrays["events"] = np.array([int(n.sum(1).max()) for n in counts])
     arrays["spikes"] = np.array([int(n.sum()) for n in counts])
-    return arrays | {"time": x.time, "idx": x.idx, "labels": labels, "t_end": t_end, "samples": x.batch}
+    return arrays | {"time": x.time, "idx": x.idx, "labels": labels, "t_end": t_end, "samples": x.batch, "scale": 1.0}
 
 
 def _first_spikes(net: LIFNetwork, x: SpikeTrains, labels: Tensor, t_end: float) -> protocol.Run:
@@ -103,7 +103,7 @@ def no_leak(dtype: torch.dtype, small: bool) -> Problem:
     points = torch.rand(batch, 2, generator=random, dtype=exact)
     x = SpikeTrains.latency(torch.cat([points, 1.0 - points], 1), lif_gradient.INPUT_END, bias=0.0).to(dtype=dtype)
     arrays = _spiking(net, x, torch.zeros(batch, dtype=torch.int64), lif_gradient.T_END)
-    arrays |= {f"w{k}": w for k, w in enumerate(weights)}
+    arrays |= {f"w{k}": w for k, w in enumerate(weights)} | {"scale": NO_LEAK}
 
     def run() -> protocol.Results:
         sol = adjsnn.solve(net, x, t_end=lif_gradient.T_END)

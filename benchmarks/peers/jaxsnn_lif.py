@@ -54,6 +54,30 @@ def build(case: protocol.Case) -> protocol.Run:
     return run
 
 
+def layer(case: protocol.Case) -> protocol.Pull:
+    jax = protocol.jax_of(case)
+    jnp, first_spike = jax.numpy, import_module("jaxsnn.event.loss").first_spike
+    apply, outputs, spikes = _network(case), len(case["w1"]), _input(case, jax.numpy)
+
+    @jax.jit
+    def first(w0: Any, w1: Any) -> Any:
+        return jax.vmap(first_spike, in_axes=(0, None))(apply({"inp": spikes}, {"syn0": w0.T, "syn1": w1.T})["lif1"], outputs)
+
+    @jax.jit
+    def back(w0: Any, w1: Any, cotangent: Any) -> Any:
+        def cost(w0: Any, w1: Any) -> Any:
+            times = first(w0, w1)
+            return jnp.where(jnp.isinf(times), 0.0, cotangent * jnp.where(jnp.isinf(times), 0.0, times)).sum()
+
+        return jax.grad(cost, argnums=(0, 1))(w0, w1)
+
+    def pull(w0: Any, w1: Any, cotangent: Any) -> protocol.Results:
+        found = {"first": first(w0, w1)}
+        return found if cotangent is None else found | dict(zip(("d_w0", "d_w1"), back(w0, w1, cotangent), strict=True))
+
+    return pull
+
+
 def _input(case: protocol.Case, jnp: Any) -> Any:
     """jaxsnn's form of the input spikes."""
     time, idx = jnp.asarray(case["time"]), jnp.asarray(case["idx"], dtype=int)
@@ -117,4 +141,4 @@ def _by_newton(layer: Any, params: Any) -> Any:
 
 
 if __name__ == "__main__":
-    protocol.serve(["jaxsnn", "jax"], build)
+    protocol.serve(["jaxsnn", "jax"], build, layer)

@@ -44,7 +44,7 @@ def snntorch(case: protocol.Case, step: float) -> Forward:
         states, out = [cell.init_synaptic() for cell in cells], []
         for z in x.unbind():
             for k, (cell, w) in enumerate(zip(cells, weights, strict=True)):
-                z, *states[k] = cell(step / case.number("tau_mem") * (z @ w.T), *states[k])
+                z, *states[k] = cell(step / case.number("tau_mem") * (z.to(w) @ w.T), *states[k])  # its spikes are float32
             out.append(z)
         return torch.stack(out)
 
@@ -101,5 +101,21 @@ def build(case: protocol.Case) -> protocol.Run:
     return run
 
 
+def layer(case: protocol.Case) -> protocol.Pull:
+    """First spike times with the surrogate for a spike's derivative: the end of the first step that has one."""
+    torch, step = import_module("torch"), case.options["step"]
+    torch.set_default_dtype(getattr(torch, case.dtype))  # of states that libraries make themselves
+    forward, x = LIBRARIES[case.options["library"]](case, step), torch.from_numpy(dense(case, step))
+    ends = step * torch.arange(1, len(x) + 1, dtype=x.dtype)[:, None, None]
+
+    def first(weights: list[Any]) -> Any:
+        out = forward(weights, x).to(x)
+        silent = (1.0 - out).cumprod(0)
+        before = torch.cat([torch.ones_like(silent[:1]), silent[:-1]])
+        return torch.where(silent[-1] > 0.5, torch.inf, (ends * out * before).sum(0))
+
+    return protocol.by_tape(torch, first)
+
+
 if __name__ == "__main__":
-    protocol.serve([protocol.arguments().options["library"], "torch"], build)
+    protocol.serve([protocol.arguments().options["library"], "torch"], build, layer)

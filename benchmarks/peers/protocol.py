@@ -5,7 +5,9 @@
 The problem is a file of arrays and numbers, so that nothing of adjsnn is needed in a peer's environment. A process first says
 which versions it runs. Each line "run" is then one gradient, answered with its milliseconds and those of the processor; the
 first one includes building and compiling. "save FILE" writes what the latest gradient was: entries named `d_` are derivatives,
-the others say what the forward run found. Every answer is a line of JSON, and an exception is one too.
+the others say what the forward run found. "pull FILE" takes weights from a file, and where it has one a cotangent of the output
+neurons' first spike times, for `peers_judged.py`; "save" then writes these times and the derivatives. Every answer is a line of
+JSON, and an exception is one too.
 """
 
 import argparse
@@ -23,6 +25,9 @@ import numpy as np
 
 Results = dict[str, Any]
 Run = Callable[[], Results]
+Pull = Callable[
+    [Any, Any, Any], Results
+]  # from two weights and a cotangent of first spikes, or None, to `first` and d_w0, d_w1
 
 
 class Case:
@@ -61,6 +66,21 @@ def jax_of(case: Case) -> Any:
     return jax
 
 
+def by_tape(torch: Any, first: Callable[[list[Any]], Any]) -> Pull:
+    """What "pull" asks for, of first spike times (B, N) that are torch's function of the weights, inf where there is none."""
+
+    def pull(w0: Any, w1: Any, cotangent: Any) -> Results:
+        weights = [torch.from_numpy(w).requires_grad_(cotangent is not None) for w in (w0, w1)]
+        times = first(weights)
+        if cotangent is None:
+            return {"first": times.detach()}
+        there = times.isfinite()
+        found = torch.autograd.grad((torch.from_numpy(cotangent)[there] * times[there]).sum(), weights)
+        return {"first": times.detach()} | {f"d_w{k}": g for k, g in enumerate(found)}
+
+    return pull
+
+
 def save(file: str | Path, values: dict[str, Any]) -> None:
     """Tensors of any library, arrays and numbers by name."""
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
@@ -76,12 +96,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def serve(packages: Sequence[str], build: Callable[[Case], Run]) -> None:
+def serve(packages: Sequence[str], build: Callable[[Case], Run], layer: Callable[[Case], Pull] | None = None) -> None:
     """Build the problem at the first "run" and answer until stdin ends.
 
     Args:
         packages: whose versions are told.
         build: from the problem a function that takes one gradient, finished when it returns.
+        layer: from the problem what answers "pull", of a library whose neurons spike.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to stderr
@@ -93,6 +114,7 @@ def serve(packages: Sequence[str], build: Callable[[Case], Run]) -> None:
     case = Case(options.case, options.dtype, options.threads, options.options)
     answer(version=", ".join(f"{name} {metadata.version(name)}" for name in packages))
     run: Run | None = None
+    pull: Pull | None = None
     found: Results = {}
     for line in sys.stdin:
         command, _, rest = line.strip().partition(" ")
@@ -100,6 +122,12 @@ def serve(packages: Sequence[str], build: Callable[[Case], Run]) -> None:
             if command == "save":
                 save(rest, found)
                 answer(saved=rest)
+                continue
+            if command == "pull" and layer is not None:
+                pull = pull or layer(case)
+                with np.load(rest) as given:
+                    found = pull(given["w0"], given["w1"], given.get("c"))
+                answer(pulled=rest)
                 continue
             wall, cpu = time.perf_counter(), time.process_time()
             run = run or build(case)

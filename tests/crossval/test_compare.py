@@ -22,6 +22,14 @@ def test_nest_has_every_spike_between_grid_points():
     assert found["largest"] < 1e-11  # ms: NEST keeps a spike as the part of its step, and bisects for it
 
 
+def test_nest_has_every_spike_of_networks_that_to_nest_writes():
+    for layers in compare.nest_layers().values():
+        for found in layers:
+            assert found["spikes"] > 50
+            assert found["same"]
+            assert found["largest"] < 1e-11  # ms, after a hundred milliseconds of recurrence
+
+
 def test_nest_labels_first_spikes_by_the_end_of_their_step():
     found = compare.nest_grid()
     assert found["spikes"] > 1000

@@ -11,10 +11,10 @@ import torch
 from equations_cases import F64, EquationCase, Written, equation_cases, spoilt, write
 from fuzzing import fuzz, gradients_agree, largest, time_limit
 from hypothesis import event, given
-from numba.core import config
 from torch import Tensor
 
 import adjsnn
+from adjsnn.equations import link
 from adjsnn.equations.link import _mathematics
 from adjsnn.errors import AdjsnnError, ConfigurationError
 
@@ -25,7 +25,7 @@ GRADIENTS = 1e-9
 @pytest.fixture(autouse=True)
 def _interpreted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("compiled") is None:
-        monkeypatch.setattr(config, "DISABLE_JIT", 1)
+        monkeypatch.setattr(link, "INTERPRETED", True)
 
 
 def solved(case: Written, system: adjsnn.Equations, kernels: Any) -> tuple[str, Any, dict[str, Tensor]]:

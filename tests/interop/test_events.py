@@ -225,6 +225,13 @@ def test_a_file_written_word_by_word(tmp_path):
     assert x.idx[0].tolist() == [(p * 30 + y) * 34 + x for _, x, y, p in recorded]
 
 
+def test_a_dat_file_of_another_type_names_its_reader(tmp_path):
+    pytest.importorskip("faery")
+    (tmp_path / "x.dat").write_bytes(b"% Height 240\n% Width 304\n\x00\x08" + bytes(16))
+    with pytest.raises(ConfigurationError, match=r"type \"2d\".*Try: the array that expelliarmus"):
+        from_events(tmp_path / "x.dat", t_stop="last")
+
+
 @pytest.mark.parametrize(("suffix", "version"), FORMATS[:4], ids=[x[0] + "".join(x[1].values()) for x in FORMATS[:4]])
 def test_files_that_cannot_be_read(suffix, version, tmp_path):
     path = _file(tmp_path / f"x{suffix}", random_events(), **version)

@@ -156,6 +156,8 @@ REFUSED = {
     "fewer units than times": (_shorter, {}, r"spikes/units\[1\] of shape \(1,\)"),
     "half a neuron": (_half, {}, r"spikes/units\[0\]"),
     "which is one": (lambda file: None, {"which": 1}, "which=1; expected a row"),
+    "a slice of words": (lambda file: None, {"which": slice("a", None)}, "which=slice"),
+    "a slice in steps of 0": (lambda file: None, {"which": slice(0, 2, 0)}, "which=slice"),
     "NaN": (_nan, {}, r"1 of 1 in spikes/times\[0\] that are NaN"),
     "too few neurons": (lambda file: None, {"n_neurons": 2}, "neurons from 0 to 2"),
     "another unit": (lambda file: None, {"unit": "mV"}, "unit"),

@@ -47,8 +47,8 @@ def pull_event(t, t_end, h, guard, values, work, back, bar, of_end, minus, sums)
     of_jump = pull_jump(guard, t_end, minus, values.p, values.q, values.w, values.wb, bar, of_minus, sums.p, sums.q)
     junk = work.sums
     speed = pull_level(guard, t_end, minus, values.p, values.q, values.w, values.wb, 1.0, slope, junk.p, junk.q)
-    speed += pull_step(t, t_end, h, minus, values, work.step, slope, unread, junk)[1]
-    of_flow = pull_step(t, t_end, h, minus, values, work.step, of_minus, unread, junk)[1]
+    speed += pull_step(t, t_end, h, values, work.step, slope, unread, junk, True)[1]
+    of_flow = pull_step(t, t_end, h, values, work.step, of_minus, unread, junk, True)[1]
     if not speed > 0.0:
         return 0.0, speed
     gamma = -(of_flow + of_jump + of_end) / speed
@@ -93,7 +93,8 @@ def one_back(trial, record, cotangents, bars, s, row, y, work, back, sums, of_en
     packet = record.sent[s, max(-2 - guard, 0)]
     if guard <= -2:
         pull_delivery(packet[0], packet[1], packet[2], bar, into.p)
-    of_begin, of_t_end = pull_step(t, t_end, h, y, values, work.step, bar, before, into)
+    timed = guard != -1 or (row > 0 and record.event[s, row - 1] != -1)
+    of_begin, of_t_end = pull_step(t, t_end, h, values, work.step, bar, before, into, timed)
     if guard <= -2:  # when a packet is due is when its event was, and its delay
         of_due = of_end + of_t_end
         cotangents.times[s, packet[3]] += of_due

@@ -104,16 +104,19 @@ def apply(matrix, x, out):
     for i in range(n):
         out[i] = 0.0
     for j in range(len(x)):
+        column, factor = matrix[j * n : (j + 1) * n], x[j]
         for i in range(n):
-            out[i] += matrix[j * n + i] * x[j]
+            out[i] += column[i] * factor
 
 
 def apply_back(matrix, x, bar, x_bar, matrix_bar):
     """Add the products of bar with the derivatives of `apply`."""
     n = len(bar)
     for j in range(len(x)):
+        column, into, factor = matrix[j * n : (j + 1) * n], matrix_bar[j * n : (j + 1) * n], x[j]
         result = 0.0
         for i in range(n):
-            result += matrix[j * n + i] * bar[i]
-            matrix_bar[j * n + i] += bar[i] * x[j]
+            result += column[i] * bar[i]
+        for i in range(n):
+            into[i] += bar[i] * factor
         x_bar[j] += result

@@ -51,7 +51,7 @@ def field(t, y, u, p, q, w, dy):
 
 
 def pull_field(t, y, u, p, q, w, wb, bar, yb, ub, pb, qb):
-    """Add f_yᵀ bar, f_uᵀ bar, … ; returns f_tᵀ bar."""
+    """Add f_yᵀ bar, f_uᵀ bar, … ; returns f_tᵀ bar. In w stands what `field` left there for the same t, y and u."""
     raise NotImplementedError
 
 

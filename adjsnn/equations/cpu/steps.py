@@ -18,12 +18,14 @@ class Values(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Room of one step: stage derivatives, stage states and their cotangents, each (S, D), and rows (5, D)."""
+    """Room of one step: stage derivatives, stage states and their cotangents, each (S, D); rows (5, D); what
+    `field` computed at each stage, (S, ROOM)."""
 
     slopes: np.ndarray
     states: np.ndarray
     bars: np.ndarray
     rows: np.ndarray
+    w: np.ndarray
 
 
 class Sums(NamedTuple):
@@ -40,26 +42,40 @@ def stage_time(i, t, t_end, h):
     return t if c == 0.0 else (t_end if c == 1.0 else t + c * h)
 
 
+def weighted(weights, count, slopes, out):
+    """out ← Σ w_j k_j, the first first, over weights that are not zero."""
+    for d in range(D):
+        out[d] = 0.0
+    for j in range(count):
+        if weights[j] != 0.0:
+            for d in range(D):
+                out[d] += weights[j] * slopes[j, d]
+
+
+def along(x, y):
+    """Σ x y."""
+    total = 0.0
+    for d in range(D):
+        total += x[d] * y[d]
+    return total
+
+
 def stages(count, known, t, t_end, h, y, values, room):
     """The first `count` stage derivatives and states, from number `known` on."""
     for i in range(known, count):
         state = room.states[i]
+        weighted(A[i], i, room.slopes, state)
         for d in range(D):
-            change = 0.0
-            for j in range(i):
-                change += A[i, j] * room.slopes[j, d]
-            state[d] = y[d] + h * change
-        field(stage_time(i, t, t_end, h), state, values.u, values.p, values.q, values.w, room.slopes[i])
+            state[d] = y[d] + h * state[d]
+        field(stage_time(i, t, t_end, h), state, values.u, values.p, values.q, room.w[i], room.slopes[i])
 
 
 def taken(t, t_end, h, y, values, room, new):
     """new ← the state after a step."""
     stages(COUNT, 0, t, t_end, h, y, values, room)
+    weighted(B, COUNT, room.slopes, new)
     for d in range(D):
-        change = 0.0
-        for i in range(COUNT):
-            change += B[i] * room.slopes[i, d]
-        new[d] = y[d] + h * change
+        new[d] = y[d] + h * new[d]
 
 
 def tried(known, t, t_end, h, y, values, room, new):
@@ -75,43 +91,38 @@ def tried(known, t, t_end, h, y, values, room, new):
             new[d] = y[d] + h * change
 
 
-def pull_step(t, t_end, h, y, values, room, bar, before, sums):
+def pull_step(t, t_end, h, values, room, bar, before, sums, timed):
     """before ← Ψ_yᵀ bar of the step Ψ from t to t_end, whose stages stand in `room`; adds to `sums`.
 
         k̄_i = h (b_i λ + Σ_{j>i} a_ji s̄_j),    s̄_i = f_yᵀ k̄_i,    λ⁻ = λ + Σ_i s̄_i
+
+    Args:
+        timed: whether dC/dt is read.
 
     Returns:
         dC/dt of its begin and of its end.
     """
     of_h, of_begin, of_end = 0.0, 0.0, 0.0
-    slope_bar = room.rows[0]
+    slope_bar, slope = room.rows[0], room.rows[3]
     for d in range(D):
         before[d] = bar[d]
-        for i in range(COUNT):
-            of_h += B[i] * room.slopes[i, d] * bar[d]
+    if timed:
+        weighted(B, COUNT, room.slopes, slope)
+        of_h = along(slope, bar)
     for i in range(COUNT - 1, -1, -1):
         state_bar = room.bars[i]
         for d in range(D):
-            total = B[i] * bar[d]
-            for j in range(i + 1, COUNT):
-                total += A[j, i] * room.bars[j, d]
-            slope_bar[d] = h * total
+            slope_bar[d] = B[i] * bar[d]
             state_bar[d] = 0.0
+        for j in range(i + 1, COUNT):
+            if A[j, i] != 0.0:
+                for d in range(D):
+                    slope_bar[d] += A[j, i] * room.bars[j, d]
+        for d in range(D):
+            slope_bar[d] *= h
         time = stage_time(i, t, t_end, h)
-        of_time = pull_field(
-            time,
-            room.states[i],
-            values.u,
-            values.p,
-            values.q,
-            values.w,
-            values.wb,
-            slope_bar,
-            state_bar,
-            sums.u,
-            sums.p,
-            sums.q,
-        )
+        state, w, wb = room.states[i], room.w[i], values.wb
+        of_time = pull_field(time, state, values.u, values.p, values.q, w, wb, slope_bar, state_bar, sums.u, sums.p, sums.q)
         if NODES[i] == 1.0:
             of_end += of_time
         else:
@@ -119,6 +130,7 @@ def pull_step(t, t_end, h, y, values, room, bar, before, sums):
             of_h += NODES[i] * of_time
         for d in range(D):
             before[d] += state_bar[d]
-            for j in range(i):
-                of_h += A[i, j] * room.slopes[j, d] * state_bar[d]
+        if timed:
+            weighted(A[i], i, room.slopes, slope)
+            of_h += along(slope, state_bar)
     return of_begin - of_h, of_end + of_h

@@ -25,6 +25,7 @@ import numpy as np
 from adjsnn.gated.cpu.arguments import TOGETHER
 from adjsnn.gated.cpu.membranes import advance, reset
 from adjsnn.gated.cpu.vectors import (
+    LOOP,
     OPTIONS,
     PIECE,
     add_products,
@@ -44,7 +45,7 @@ from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def forward(network, synapses, path, carry, first, last, memory, channels, outcome):
     """Steps of (1.6) for samples first … last-1, from row 0 of the path's states on, in place.
 
@@ -159,7 +160,7 @@ def add_input(w_in_t, u, current):
                 current[n] += x * row[n]
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def products(matrix_t, a, index, weight, out):
     """out[b] = W a[b] for each sample, over the neurons that are active at all."""
     for b in range(len(a)):
@@ -170,7 +171,7 @@ def products(matrix_t, a, index, weight, out):
         add_rows(matrix_t, index, weight, count, out[b])
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def activities(network, tau, v, crossings, level, first, last, memory, out):
     """A synapse's activity of samples first … last-1 again, from v and crossings as `forward` left them.
 

@@ -7,6 +7,7 @@ from adjsnn.gated.cpu.euler import add_input
 from adjsnn.gated.cpu.membranes import reset_back, step_partials
 from adjsnn.gated.cpu.vectors import (
     CALLED,
+    LOOP,
     OPTIONS,
     PIECE,
     add,
@@ -35,7 +36,7 @@ from adjsnn.numerics.compiled import compiled
 PADDED = 32  # numbers in four vectors of AVX2 in float32, as many as loops over vectors take at a time
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def backward(network, synapses, path, cotangents, want, costate, first, last, memory, sums):
     """The recursion (4.1) with (4.3), backward over the path's steps, for samples first … last-1.
 

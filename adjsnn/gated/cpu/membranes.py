@@ -8,11 +8,11 @@ from math import copysign
 import numpy as np
 
 from adjsnn.gated.cpu.arguments import LIF, NIF, QIF
-from adjsnn.gated.cpu.vectors import OPTIONS, copy, fill, sine
+from adjsnn.gated.cpu.vectors import LOOP, OPTIONS, copy, fill, sine
 from adjsnn.numerics.compiled import compiled
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def flow_of(membrane, v, current, c, flow):
     """f(v, I); |v| ≤ 1 for QIF."""
     rate = c[0]
@@ -29,7 +29,7 @@ def flow_of(membrane, v, current, c, flow):
             flow[n] = x + x
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def partials(membrane, v, current, c, d_current, d_v):
     """∂_I f and ∂_v f."""
     one = v.dtype.type(1.0)
@@ -50,7 +50,7 @@ def partials(membrane, v, current, c, d_current, d_v):
             d_v[n] = (both + both) * two_pi * (current[n] - rate[n])
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def constants_back(membrane, v, current, c, flow_bar, d_current, d_c0):
     """dC/dτ_m or dC/dτ_v through f at one stage."""
     if membrane == LIF:
@@ -62,7 +62,7 @@ def constants_back(membrane, v, current, c, flow_bar, d_current, d_c0):
             d_c0[n] -= flow_bar[n] * c[0, n] * c[0, n] * (two - d_current[n])
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def advance(membrane, v, current, c, h, moved):
     """ṽ = v + h f(v, I); c[0] is 1/τ for each neuron."""
     rate = c[0]
@@ -92,7 +92,7 @@ def reset(membrane, current, c, v, crossings):
             v[n] -= turns
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def reset_at_threshold(current, c, v, crossings):
     """The reset of LIF."""
     zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
@@ -104,7 +104,7 @@ def reset_at_threshold(current, c, v, crossings):
         v[n] = after if v[n] >= one else v[n]
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def step_partials(membrane, v, current, c, h, push, pull):
     """push = h ∂_I f and pull = 1 + h ∂_v f at the state before a step."""
     one = v.dtype.type(1.0)
@@ -125,7 +125,7 @@ def step_partials(membrane, v, current, c, h, push, pull):
             pull[n] = one + (both + both) * two_pi * h * (current[n] - rate[n])
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def reset_back(v, current, c, h, crossed, w, mu, d_reset):
     """Where a LIF neuron was reset: μ = ρ p_v and the part p_v ∂v⁺/∂I of w; adds to the gradient of v_r. mu holds p_v."""
     one = v.dtype.type(1.0)

@@ -16,6 +16,7 @@ from adjsnn.gated.cpu.arguments import LIF
 from adjsnn.gated.cpu.euler import add_input, add_released
 from adjsnn.gated.cpu.membranes import flow_of
 from adjsnn.gated.cpu.vectors import (
+    LOOP,
     OPTIONS,
     PIECE,
     add,
@@ -31,7 +32,7 @@ from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def forward(network, scheme, path, carry, first, last, memory, channels, outcome):
     """Steps for samples first … last-1; arguments as in `euler.forward`, and
 
@@ -215,7 +216,7 @@ def _crossing(v, flow, n, moved, dense, h):
     return sigma, speed
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def after_reset(v, flow, current, n, moved, constants, method, h, slopes):
     """v⁺ of a LIF neuron by (1.16); slopes are left in the scratch vector, σ is returned too."""
     a, b, c, along, rate, v_reset = method.a, method.b, method.c, method.along, constants[0, n], constants[1, n]

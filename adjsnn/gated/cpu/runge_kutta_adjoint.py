@@ -18,6 +18,7 @@ from adjsnn.gated.cpu.runge_kutta import (
 )
 from adjsnn.gated.cpu.vectors import (
     CALLED,
+    LOOP,
     OPTIONS,
     PIECE,
     add,
@@ -39,7 +40,7 @@ from adjsnn.gated.cpu.vectors import (
 from adjsnn.numerics.compiled import compiled
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def backward(network, scheme, path, cotangents, want, costate, first, last, memory, back, sums):
     """The recursion (4.5) with (4.6) for samples first … last-1; arguments as in `euler_adjoint.backward`, and
 
@@ -319,7 +320,7 @@ def _read(scheme, cotangents, want, costate, nothing, t, start, stop):
         add(cotangents.v[t, here:to], costate.lam_v[here:to])
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def reset_back(network, method, v, n, memory, back):
     """Cotangents through (1.15) and (1.16) of the cotangent back.end of v⁺: into bars and amps of neuron n.
 

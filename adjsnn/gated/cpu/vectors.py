@@ -13,17 +13,18 @@ from numba import types
 from numba.extending import overload
 
 from adjsnn.gated.cpu.arguments import RECTANGULAR
-from adjsnn.numerics.compiled import compiled
+from adjsnn.numerics.compiled import WITHIN, compiled
 
-OPTIONS: dict[str, Any] = {
+LOOP: dict[str, Any] = {
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
     "nogil": True,
     "error_model": "numpy",
     "forceinline": True,
     "_nrt": False,  # the loops allocate nothing; counting references to views would take as long as the arithmetic
 }
-CALLED = OPTIONS | {"forceinline": False}  # long or seldom needed: code of its own, so that the loop around it stays small
-PIECE = OPTIONS | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
+OPTIONS: dict[str, Any] = LOOP | WITHIN
+CALLED: dict[str, Any] = OPTIONS | {"forceinline": False}  # long or seldom needed: not in the loop, which so stays small
+PIECE: dict[str, Any] = OPTIONS | {"inline": "always"}  # of one loop: its code is put in there, and compiled once
 
 # sin(πw)/w in powers of w², by Taylor's series, cut where for |w| ≤ ½ the next term is below rounding.
 _TERMS = [(-1) ** k * pi ** (2 * k + 1) / factorial(2 * k + 1) for k in range(12)]
@@ -66,7 +67,7 @@ def fill(target, value):
         target[n] = value
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def zone(v, shape, two_sided, x):
     """Zone coordinate x = (v - θ + Δ)/Δ, clipped to [0, 1], of |v| where the zone is mirrored.
 
@@ -82,7 +83,7 @@ def zone(v, shape, two_sided, x):
             x[n] = min(max(v[n] * slope + offset, zero), one)
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def inside(v, shape, two_sided, marks):
     """1 in the zone, edges included, and 0 outside; arguments as of `zone`."""
     zero, one = v.dtype.type(0.0), v.dtype.type(1.0)
@@ -92,7 +93,7 @@ def inside(v, shape, two_sided, marks):
         marks[n] = one if (y >= zero) & (y <= one) else zero
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def integral(gate, x, charge):
     """G of the zone coordinate: x, or x - sin(2πx)/2π."""
     if gate == RECTANGULAR:
@@ -106,7 +107,7 @@ def integral(gate, x, charge):
         charge[n] = x[n] + share * copysign(sine(folded + folded), y)
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def slope(gate, v, x, shape, two_sided, density):
     """g(v), in 1/voltage, of the voltage and its zone coordinate: 1/Δ inside, or (1 - cos 2πx)/Δ = 2 sin²(πx)/Δ."""
     zero, one, half = x.dtype.type(0.0), x.dtype.type(1.0), x.dtype.type(0.5)
@@ -121,7 +122,7 @@ def slope(gate, v, x, shape, two_sided, density):
         density[n] = (height + height) * s * s
 
 
-@compiled(**OPTIONS)
+@compiled(**LOOP)
 def mirrored(v, charge):
     """G is odd where the zone is mirrored."""
     for n in range(v.shape[0]):

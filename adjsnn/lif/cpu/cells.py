@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.flow import bounding, decay, first_crossing, may_reach, moved, nearness, quick_bound, voltage
-from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 ACTIVE, AHEAD = range(2)  # places in Cells.size
 NOW, WAIT = range(2)  # places in Cells.clock
@@ -86,13 +86,18 @@ class Kind(NamedTuple):
 def kind_of(layer):
     """Kind of a layer."""
     broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
-    new = np.ones(len(layer.bias) + 1, np.bool_)
-    for n in range(1, len(layer.bias)):
-        new[n] = layer.tau_mem[n] != layer.tau_mem[n - 1] or layer.tau_syn[n] != layer.tau_syn[n - 1]
+    tau_mem, tau_syn, instant = layer.tau_mem, layer.tau_syn, broadcast
+    groups, count, neurons = np.empty(len(tau_mem) + 1, np.uint64), 0, len(tau_mem)
+    for n in range(neurons + 1):
+        if n in (0, neurons) or tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1]:
+            groups[count] = n
+            count += 1
+    for n in range(layer.rec_delays.shape[1]):
+        instant &= layer.rec_delays[0, n] == 0.0
     return Kind(
-        np.flatnonzero(new).astype(np.uint64),
+        groups[:count],
         broadcast,
-        broadcast and not layer.rec_delays.any(),
+        instant,
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
     )
@@ -140,7 +145,7 @@ def set_bias(bias, drive, step, b, c):
         c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def advance(layer, cells, n, t):
     """Carry neuron n alone to time t; one that is held keeps its voltage."""
     span = t - (cells.at[n] if cells.place[n] >= 0 else cells.clock[NOW])
@@ -198,7 +203,7 @@ def earliest(cells):
     return best, soonest
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def predict(layer, cells, n, t, horizon):
     """When neuron n, which is at time t, spikes next, if it does by the horizon."""
     v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
@@ -207,7 +212,7 @@ def predict(layer, cells, n, t, horizon):
     return min(t + wait, horizon) if wait < inf else inf
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def schedule(cells, n, t):
     """Neuron n has its next event of its own at time t; inf for none."""
     cells.own[n] = t

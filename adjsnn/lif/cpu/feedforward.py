@@ -150,6 +150,15 @@ def merge_sort(time, ref, count, spare_time, spare_ref):
         width *= 2
 
 
+@compiled(**EXACT_BARE)
+def permute(x, order, spare, begin, end):
+    """Entries begin … end-1 of x are those at the places of `order`, which are among them."""
+    for s in range(end - begin):
+        spare[s] = x[order[s]]
+    for s in range(end - begin):
+        x[begin + s] = spare[s]
+
+
 @compiled(**EXACT)
 def forward(layer, inputs, start, trial, marks, first, last, states):
     """Solve samples first … last-1.
@@ -266,9 +275,13 @@ def _solve(layer, inputs, start, trial, marks, walk, b, n, spikes, total, states
 @compiled(**EXACT_PIECE)
 def _sort(spikes, begin, end):
     """Spikes begin … end-1 in order of time; of equal times the first neuron stays first."""
-    order = np.argsort(spikes.time[begin:end], kind="mergesort")
-    for x in (spikes.time, spikes.current, spikes.released):
-        x[begin:end] = x[begin:end][order]
-    spikes.neuron[begin:end] = spikes.neuron[begin:end][order]
-    for y in (spikes.at, spikes.free):
-        y[begin:end] = y[begin:end][order]
+    count = end - begin
+    order, spare, spare_order = np.empty(count, np.int64), np.empty(count), np.empty(count, np.int64)
+    for s in range(count):
+        order[s] = begin + s
+    merge_sort(spikes.time[begin:end], order, count, spare, spare_order)
+    permute(spikes.current, order, spare, begin, end)
+    permute(spikes.released, order, spare, begin, end)
+    permute(spikes.neuron, order, spare_order, begin, end)
+    permute(spikes.at, order, spare_order, begin, end)
+    permute(spikes.free, order, spare_order, begin, end)

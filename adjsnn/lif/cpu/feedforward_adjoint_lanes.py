@@ -12,10 +12,10 @@ import numpy as np
 
 from adjsnn.lif.cpu.elementary import rates_of
 from adjsnn.lif.cpu.feedforward import Walk, longest_walk, stops
-from adjsnn.lif.cpu.flow import release_shift, speed, tau_gradients, tau_weights
+from adjsnn.lif.cpu.flow import add_transposed, release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.cpu.moves import Moves, fill, moves
 from adjsnn.lif.layer import FINE, GRAZING
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, REORDERED, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
 
 
 class Memory(NamedTuple):
@@ -86,15 +86,8 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
         grazing = _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, memory, b, count, into)
         if grazing >= 0:
             return (GRAZING, b, spikes.neuron[grazing]), spikes.time[grazing]
-    _put_weights(memory.d_w_in_t, into.layer.w_in)
+    add_transposed(memory.d_w_in_t, into.layer.w_in)
     return (FINE, 0, 0), 0.0
-
-
-@compiled(**EXACT_BARE)
-def _put_weights(d_w_in_t, d_w_in):
-    for n in range(len(d_w_in)):
-        for m in range(len(d_w_in_t)):
-            d_w_in[n, m] += d_w_in_t[m, n]
 
 
 @compiled(**EXACT_BARE)
@@ -191,7 +184,7 @@ def _released(layer, trial, spikes, memory, begin, s, step, b, v_next):
     v_next[n] = c + (layer.v_reset[n] - c) * after.e_mem[s - begin] + i * after.gain[s - begin]
 
 
-@compiled(**EXACT_PIECE)
+@compiled(**EXACT_BARE_INLINE)
 def _current(layer, memory, k, n, t):
     """i of neuron n at a time t before stop k, from that after the stop before; 0 where nobody asks.
 
@@ -244,7 +237,7 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
     return -1
 
 
-@compiled(**EXACT_PIECE)
+@compiled(**EXACT_BARE_INLINE)
 def _tau(layer, trial, memory, b, n, step, v, i, weights, into):
     """What an interval that starts at (v, i) adds to the gradients of the time constants (2.8), before the costate is moved."""
     c = layer.bias[n] + _extra(trial, step, b, n)
@@ -253,7 +246,7 @@ def _tau(layer, trial, memory, b, n, step, v, i, weights, into):
     into.layer.tau_syn[n] += d_syn
 
 
-@compiled(**EXACT_PIECE)
+@compiled(**EXACT_BARE_INLINE)
 def _move(layer, trial, memory, moves, place, b, n, step, v, i, into):
     """The costate of neuron n alone back over an interval that starts at (v, i)."""
     if len(memory.states) > 0:
@@ -268,7 +261,7 @@ def _move(layer, trial, memory, moves, place, b, n, step, v, i, into):
         into.drive[step, b, n] += before - memory.lam_v[n]
 
 
-@compiled(**EXACT_PIECE)
+@compiled(**EXACT_BARE_INLINE)
 def _hold(layer, memory, n, span, i, into):
     """The costate of neuron n back over a time at its reset that starts with the current i: λ_v is 0, and λ_i decays."""
     tau_syn = layer.tau_syn[n]
@@ -277,7 +270,7 @@ def _hold(layer, memory, n, span, i, into):
     memory.lam_i[n] *= e_syn
 
 
-@compiled(**EXACT_PIECE)
+@compiled(**EXACT_BARE_INLINE)
 def _wait(memory, n, done):
     """Neuron n has come to the stop, and waits for the others, whose move changes nothing of a costate of 0."""
     memory.done[done], memory.ready[0, done], memory.ready[1, done] = n, memory.lam_v[n], memory.lam_i[n]
@@ -285,7 +278,7 @@ def _wait(memory, n, done):
     return done + 1
 
 
-@compiled(**EXACT_PIECE)
+@compiled(**EXACT_BARE_INLINE)
 def _release_back(layer, trial, spikes, memory, b, begin, s, step, into):
     """Back over the release of spike s: v starts from the reset, so λ_v ends here; returns dC/dt of the release.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adjsnn.lif.flow import SERIES_BELOW
-from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_WITHIN, compiled
 
 
 @compiled(**EXACT_INLINE)
@@ -251,12 +251,26 @@ def tau_gradients(v, i, lam_v, lam_i, bias, weights):
     return lam_v * ((bias - v) * leak + i * fed), i * (lam_i * fading + lam_v * feeding)
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def grown(x, size) -> Any:
     """x, or a longer copy of it that holds `size` entries."""
     if size <= len(x):
         return x
     longer = np.empty(max(size, 2 * len(x)), x.dtype)
-    for k in range(len(x)):  # a slice would have the message of two that do not fit compiled, which takes seconds
-        longer[k] = x[k]
+    copy(x, longer)
     return longer
+
+
+@compiled(**EXACT_BARE_INLINE)
+def copy(source, target):
+    """Into the first entries of the target; a slice would have the message of two that do not fit compiled, for seconds."""
+    for k in range(len(source)):
+        target[k] = source[k]
+
+
+@compiled(**EXACT_BARE)
+def add_transposed(x_t, total):
+    """total += x_tᵀ, of matrices."""
+    for n in range(len(total)):
+        for m in range(len(x_t)):
+            total[n, m] += x_t[m, n]

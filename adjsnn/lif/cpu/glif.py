@@ -18,7 +18,7 @@ from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, KEY, KIND, SAFE, SHARED,
 from adjsnn.lif.cpu.queue import pop, push, queue_of, roomier
 from adjsnn.lif.glif.errors import ABOVE, AT_THRESHOLD
 from adjsnn.lif.layer import ARRIVAL, DRIVE, FINE, PROBE, RECURRENT, RELEASE, RUNAWAY, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, EXACT_WITHIN, compiled
 
 SAFELY, FORESEEN, HELD = range(3)  # what a neuron waits for: the end of a bound, its next spike, its release
 WORTH = 0.25  # of the time since its last event: a bound so long is taken, a shorter one makes way for the crossing
@@ -163,7 +163,7 @@ def these(spikes, total):
     return Spikes(time[:total], neuron[:total], speed[:total], rise[:total], over[:total], released[:total])
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def more_spikes(spikes, size):
     """The same in memory for at least `size`."""
     time, neuron, speed, rise, over, released = spikes
@@ -172,7 +172,7 @@ def more_spikes(spikes, size):
     )
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def more_log(log, size):
     """Likewise."""
     return Log(grown(log.time, size), grown(log.kind, size), grown(log.ref, size), grown(log.target, size))

@@ -16,7 +16,7 @@ from adjsnn.lif.cpu.glif_follow import slope_of
 from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, E_BIAS, E_MU, KIND, SHARED, SPAN, V, four
 from adjsnn.lif.flow import SERIES_BELOW
 from adjsnn.lif.layer import ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 AT, PUSHED, LAM_V, COSTATES = range(4)  # places in a neuron's row: its time, what its bias gathers, λ_v, then λ_c and λ_h
 
@@ -182,7 +182,7 @@ def _back(kinds, costates, n, t, row, d):
         y[AT] = t
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def double_kernel(a, b, t, e_a, k):
     """J(a, b) = e_a∗e_a∗e_b = (K - t e_a)/(a - b) at t, from e^{-at} and K(a, b); -∂K/∂a."""
     x = (a - b) * t

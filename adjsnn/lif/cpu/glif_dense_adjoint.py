@@ -28,7 +28,7 @@ from adjsnn.lif.cpu.glif_dense_states import of_all_rates, replay, states_of
 from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, SHARED
 from adjsnn.lif.cpu.glif_lanes import fades
 from adjsnn.lif.layer import ARRIVAL, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, EXACT_WITHIN, REORDERED, compiled
 
 CHUNK = 256  # entries whose exponentials are computed together
 
@@ -110,7 +110,7 @@ def _way_of(n, rows, chunk, powers):
     )  # fmt: skip
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def _sums_of(kinds, table):
     """Nothing gathered yet, at synapses of a table of weights."""
     groups, n_k, n = table.shape
@@ -123,7 +123,7 @@ def _sums_of(kinds, table):
     return sums
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def _spread(kinds, wiring, sums, d_weight, d_delay):
     """What was gathered, at every synapse."""
     for q in range(len(wiring.delay)):

@@ -3,13 +3,13 @@
 from math import exp, expm1
 
 from adjsnn.lif.flow import SERIES_BELOW, TERMS
-from adjsnn.numerics.compiled import EXACT, EXACT_INLINE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE_INLINE, EXACT_INLINE, compiled
 
 SINCE, SAFE, KEY, V, BIAS, V_TH, CURRENTS = range(7)  # places in a neuron's row; the currents and what follows come last
 KIND, SPAN, E_MU, E_BIAS, SHARED = range(5)  # places in the exponentials that neurons share; the others come last
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def fading(mu, t):
     """e^{-μt} and E(μ, t) = ∫ e^{-μt}, of which the smaller share is computed."""
     x = mu * t
@@ -20,7 +20,7 @@ def fading(mu, t):
     return 1.0 - gone, gone / mu if mu > 0.0 else t
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def kernel(mu, e_mu, r, t):
     """e^{-rt} and K(μ, r, t) from e^{-μt}, by the slower exponential."""
     apart = r - mu
@@ -39,7 +39,7 @@ def kernel(mu, e_mu, r, t):
     return slow, slow * gone / -apart
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_INLINE)
 def three(a, b, c, t):
     """e_a∗e_b∗e_c at t, in any order, equation (6.10); as `glif.flow.convolved`."""
     low, high = min(a, b, c), max(a, b, c)
@@ -60,7 +60,7 @@ def three(a, b, c, t):
     return exp(-centre * t) * t * t * total
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_INLINE)
 def four(a, b, c, d, t):
     """e_a∗e_b∗e_c∗e_d at t, likewise."""
     low, high = min(a, b, c, d), max(a, b, c, d)

@@ -13,7 +13,7 @@ import numpy as np
 from adjsnn.lif.cpu.elementary import exponential, gone, logarithm
 from adjsnn.lif.cpu.glif_cell import first_crossing
 from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, V_TH, V
-from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 NEVER, BUMP, CROSSES, UNSURE = range(4)  # what is known of a lane: it is below at the end, but may have been above before
 PEAKS = 3  # approximations of a maximum
@@ -63,7 +63,7 @@ def lanes_of(count, rows):
     )
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def fades(x):
     """e^{-x} and 1 - e^{-x} for x ≥ 0, of which the smaller one is computed."""
     far, near = exponential(-x), gone(x if x < 0.5 else 0.5)
@@ -138,7 +138,7 @@ def slopes(mu, gain, rate, th_rate, of, y, count):
             f3[j] += s * s * s * h[j]
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def approach(way, f1, f2, f3):
     """How long f takes for a way, forwards or back, by its first three derivatives."""
     left = f1 * f1 + 2.0 * f2 * way
@@ -147,7 +147,7 @@ def approach(way, f1, f2, f3):
     return 2.0 * way / (f1 + np.sqrt(second if (left > 0.0) & (second > 0.0) else f1 * f1))
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def filled(count):
     """So many lanes as vectors."""
     return (count + VECTOR - 1) // VECTOR * VECTOR

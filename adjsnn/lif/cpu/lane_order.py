@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.feedforward import merge_sort
+from adjsnn.lif.cpu.feedforward import merge_sort, permute
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_PIECE, compiled
 
 CROWDED = 16  # more spikes than this in an interval are not sorted by insertion
@@ -62,19 +62,11 @@ def in_order(spikes, tile, begin, total, t_end, counts, memory):
             first += count
     for s in range(begin, total):
         spikes.neuron[s], spikes.time[s] = tile.neuron[spikes.neuron[s]], time[s - begin]
-    _permute(spikes.current, order, spare, begin, total)
-    _permute(spikes.released, order, spare, begin, total)
-    _permute(spikes.neuron, order, which, begin, total)
-    _permute(spikes.at, order, which, begin, total)
-    _permute(spikes.free, order, which, begin, total)
-
-
-@compiled(**EXACT_BARE)
-def _permute(x, order, spare, begin, total):
-    for s in range(total - begin):
-        spare[s] = x[order[s]]
-    for s in range(total - begin):
-        x[begin + s] = spare[s]
+    permute(spikes.current, order, spare, begin, total)
+    permute(spikes.released, order, spare, begin, total)
+    permute(spikes.neuron, order, which, begin, total)
+    permute(spikes.at, order, which, begin, total)
+    permute(spikes.free, order, which, begin, total)
 
 
 @compiled(**EXACT_BARE)

@@ -12,7 +12,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.elementary import decays, exponential, logarithm, rates_of
 from adjsnn.lif.cpu.flow import first_crossing, nearness
-from adjsnn.numerics.compiled import EXACT_BARE, EXACT_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 NEVER, CROSSES, UNSURE = range(3)  # what is known of a neuron in a column
 TURNS = 2  # approximations after the first; each has about four times as many digits
@@ -73,7 +73,7 @@ def column_memory(n):
     )  # fmt: skip
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def approach(way, rise, i, rate_mem, rate_syn):
     """`flow.passage` without a branch: how long v takes for a way, by its first three derivatives. Rates are 1/τ, 1/ms."""
     speed = rise * rate_mem
@@ -117,7 +117,7 @@ def search(column, count, tau_mem, tau_syn):
     return count
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def put(column, j, k):
     """Copy the neuron in place j, as far as it has been looked at, to place k."""
     column.lane[k], column.v[k], column.i[k], column.bias[k] = column.lane[j], column.v[j], column.i[j], column.bias[j]
@@ -179,7 +179,7 @@ def _carry(column, count, tau_mem, tau_syn):
         v_cross[j], i_cross[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def _rounding(v, bias, v_th):
     """As closely as v is computed near the threshold: what i adds is no more than the way up to there."""
     return 2.0**-53 * (abs(v_th) + abs(bias) + abs(v))

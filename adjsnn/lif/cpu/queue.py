@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adjsnn.lif.cpu.feedforward import merge_sort, permute
 from adjsnn.lif.cpu.flow import grown
 from adjsnn.lif.layer import ALL
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_PIECE, EXACT_WITHIN, compiled
 
 
 class Arrivals(NamedTuple):
@@ -45,15 +46,22 @@ def inputs_of(delays, inputs, b, t_end):
     rows, start, stop = len(delays), inputs.first[b], inputs.first[b + 1]
     size = (stop - start) * rows
     time, ref, target = np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64)
-    count = 0
+    count, ordered = 0, True
     for s in range(start, stop):
         for n in range(rows):
             t = inputs.time[s] + delays[n, inputs.neuron[s]]
             if t <= t_end:
                 time[count], ref[count], target[count] = t, s, n if rows > 1 else ALL
+                ordered &= count == 0 or time[count - 1] <= t
                 count += 1
-    order = np.argsort(time[:count], kind="mergesort")  # stable: at equal times in the order of the spikes
-    return Arrivals(time[order], ref[order], target[order])
+    if not ordered:  # at equal times they stay in the order of the spikes
+        order, spare, spare_order = np.empty(count, np.int64), np.empty(count), np.empty(count, np.int64)
+        for k in range(count):
+            order[k] = k
+        merge_sort(time, order, count, spare, spare_order)
+        permute(ref, order, spare_order, 0, count)
+        permute(target, order, spare_order, 0, count)
+    return Arrivals(time[:count], ref[:count], target[:count])
 
 
 @compiled(**EXACT_PIECE)
@@ -62,7 +70,7 @@ def queue_of(size):
     return Queue(np.empty(size), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64))
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def roomier(queue, size):
     """The same arrivals in memory for at least `size`."""
     return Queue(grown(queue.time, size), grown(queue.order, size), grown(queue.ref, size), grown(queue.target, size))

@@ -5,10 +5,20 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.cells import advance, advance_all, begin, kind_of, memory_of, schedule, set_bias
-from adjsnn.lif.cpu.flow import arrival_shift, costate_back, decay, release_shift, speed, tau_gradients, tau_weights
+from adjsnn.lif.cpu.flow import (
+    add_transposed,
+    arrival_shift,
+    copy,
+    costate_back,
+    decay,
+    release_shift,
+    speed,
+    tau_gradients,
+    tau_weights,
+)
 from adjsnn.lif.cpu.recurrent import Log, Spikes
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_PIECE, EXACT_WITHIN, REORDERED, compiled
 
 
 class History(NamedTuple):
@@ -117,9 +127,10 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
             elif what == PROBE:
                 _read(costates, cotangents.v[ref, b], cotangents.i[ref, b], into.layer)
         _all_back(layer, kind, costates, 0.0, states, np.int64(0), into, step, b)
-        into.v[b], into.i[b] = costates.lam_v, costates.lam_i
-    into.layer.w_in[:] += sums.w_in_t.T
-    into.layer.w_rec[:] += sums.w_rec_t.T
+        copy(costates.lam_v, into.v[b])
+        copy(costates.lam_i, into.i[b])
+    add_transposed(sums.w_in_t, into.layer.w_in)
+    add_transposed(sums.w_rec_t, into.layer.w_rec)
     return (FINE, 0, 0), 0.0
 
 
@@ -150,7 +161,7 @@ def _costates_of(n):
     )
 
 
-@compiled(**EXACT)
+@compiled(**EXACT_WITHIN)
 def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
     """v and i of the targets of each log entry of sample b just after it, in the order of the log, after those at the start.
 
@@ -160,7 +171,8 @@ def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
     neurons, log, fired = len(layer.bias), history.log, history.spikes.neuron[history.first[b] :]
     v, i, row = cells.v, cells.i, len(layer.bias)
     begin(cells, start.v[b], start.i[b])
-    states[0, :neurons], states[1, :neurons] = v, i
+    copy(v, states[0])
+    copy(i, states[1])
     set_bias(layer.bias, drive, np.int64(0), b, cells.bias)
     for e in range(history.log_first[b], history.log_first[b + 1]):
         what, ref, n = log.kind[e], log.ref[e], log.target[e]
@@ -170,9 +182,13 @@ def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
         else:
             advance(layer, cells, n, log.time[e])
         if what == ARRIVAL:
-            i[low:high] += kind.w_in_t[inputs.neuron[ref]][low:high]
+            weights = kind.w_in_t[inputs.neuron[ref]]
+            for m in range(low, high):
+                i[m] += weights[m]
         elif what == RECURRENT:
-            i[low:high] += kind.w_rec_t[fired[ref]][low:high]
+            weights = kind.w_rec_t[fired[ref]]
+            for m in range(low, high):
+                i[m] += weights[m]
         elif what == SPIKE:
             v[n], cells.held[n] = layer.v_reset[n], 1
             schedule(cells, n, 0.0)  # one of those that are looked at
@@ -180,7 +196,8 @@ def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
             cells.held[n] = 0
         elif what == DRIVE:
             set_bias(layer.bias, drive, ref, b, cells.bias)
-        states[0, row : row + high - low], states[1, row : row + high - low] = v[low:high], i[low:high]
+        copy(v[low:high], states[0, row:])
+        copy(i[low:high], states[1, row:])
         row += high - low
 
 
