@@ -73,7 +73,7 @@ def solve_each(**options):
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        ("kernel", ("kernels=...", "kernels=...", "leaving it out")),
+        ("kernel", ("kernels=...",) * 3),
         ("adjiont", ("adjoint=...", "adjoint=...", "adjoint=...")),
         ("y_0", ("y0=...", "y0=...", "y0=...")),
         ("max_spike", ("leaving it out", "max_spikes=...", "max_steps=...")),

@@ -21,6 +21,7 @@ from adjsnn.equations.model import Model
 from adjsnn.equations.synapses import Synapse
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid import refusals
+from adjsnn.hybrid.autograd import tell_silence
 from adjsnn.hybrid.event_steps import event_rows
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats
@@ -376,4 +377,7 @@ def _backward(ctx, of_outputs, of_event_times, _):
     needs = ctx.needs_input_grad
     of_u = torch.from_numpy(bars.u).to(ctx.dtype) if needs[2] else None
     of_y0 = torch.from_numpy(bars.y0).to(ctx.dtype) if needs[3] else None
-    return None, None, of_u, of_y0, *(x if need else None for x, need in zip(gradients, needs[4:], strict=True))
+    asked = (of_u, of_y0, *(x if need else None for x, need in zip(gradients, needs[4:], strict=True)))
+    if ctx.steps.event is not None and (of_event_times is not None or outputs.any()):
+        tell_silence(ctx.steps.event, asked)
+    return None, None, *asked

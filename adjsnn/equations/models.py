@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from adjsnn.checks import Count, count
+from adjsnn.checks import Count, count, has_unit
 from adjsnn.equations import published
 from adjsnn.equations.glif import glif_text
+from adjsnn.equations.lines import nearest
 from adjsnn.equations.system import Equations, Names, Texts
 from adjsnn.errors import ConfigurationError
 
@@ -352,11 +353,17 @@ def _made(
     """The equations of a model, with constants exchanged.
 
     Raises:
-        ConfigurationError: a constant that the model has not.
+        ConfigurationError: a constant that the model has not, or one with a unit.
     """
-    for name in constants:
+    for name, value in constants.items():
         if name not in known:
-            raise ConfigurationError(f"the constant {name!r}", f"one of {', '.join(known)}", f"{next(iter(known))}=...")
+            raise ConfigurationError(
+                f"the constant {name!r}", f"one of {', '.join(known)}", nearest(name, known, f"{next(iter(known))}=...")
+            )
+        if isinstance(value, str) or has_unit(value):
+            raise ConfigurationError(
+                f"{name}={value!r}", "a plain number, in the unit of the docstring", f"{name}={known[name]}"
+            )
     return Equations(
         text,
         threshold=threshold,

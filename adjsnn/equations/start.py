@@ -75,7 +75,8 @@ def _refuse(node: Node, nodes: Mapping[str, Node], known: Mapping[str, Value], p
         node.place.refuse(f"{what}: a sum that is not finite at the start{sample}", expected, remedy)
     if part.is_Pow and part.exp.is_negative and not _at(part.base, known, place):
         seen = f"{short(_Written(nodes).doprint(part.base))!r}, a divisor that is zero at the start{sample}{unit}"
-        node.place.refuse(f"{what}: {seen}", "a divisor that is not zero", DIVISION)
+        given = part.base.is_Symbol and part.base.name not in nodes
+        node.place.refuse(f"{what}: {seen}", "a divisor that is not zero", f"another {part.base}" if given else DIVISION)
     value = float(torch.as_tensor(_at(part, known, place)))
     seen = f"{short(_Written(nodes).doprint(part))!r}, which is {value:g} at the start{sample}{unit}"
     node.place.refuse(f"{what}: {seen}", expected, remedy)

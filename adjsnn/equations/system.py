@@ -123,10 +123,22 @@ class Equations(HybridSystem):
         check_learnt(learnt, shapes, self.model.used | of_synapses)
         self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
         check_synapses(self.synapses, self.dimensions)
+        self._evaluators()
+
+    def _evaluators(self) -> None:
+        """The text as functions of tensors."""
         self._flow = evaluator(self.model.flow)
         self._guards = [evaluator(event.guard) for event in self.model.events]
         self._resets = [evaluator(event.reset) for event in self.model.events]
         self._read = None if self.model.readout is None else evaluator(self.model.readout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but functions, which cannot be pickled."""
+        return {name: x for name, x in vars(self).items() if name not in ("_flow", "_guards", "_resets", "_read")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._evaluators()
 
     def _named(self, given: object) -> str:
         """The name of a parameter."""

@@ -116,7 +116,7 @@ def evaluator(program: Program, wanted: tuple[str, ...] | None = None) -> Evalua
         v = dict(values)
         for node, code in codes:
             if code is not None:
-                v[node.name] = eval(code, {**NAMES, "v": v})  # what sympy printed, with these names alone
+                v[node.name] = _value(code, v)
                 continue
             argument = v[node.argument or ""]
             if node.matrix is None:
@@ -130,6 +130,16 @@ def evaluator(program: Program, wanted: tuple[str, ...] | None = None) -> Evalua
         return [v[name] for name in results]
 
     return evaluate
+
+
+def _value(code: Any, v: Mapping[str, Value]) -> Value:
+    """What sympy printed, with these names alone. x/0 is that of tensors, also where all are Python's numbers."""
+    try:
+        return eval(code, {**NAMES, "v": v})
+    except ZeroDivisionError:
+        tensors = {name: x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64) for name, x in v.items()}
+        value = torch.as_tensor(eval(code, {**NAMES, "v": tensors}))
+        return value if value.dim() else float(value)
 
 
 def rows(value: Value, size: int, like: Tensor) -> Tensor:

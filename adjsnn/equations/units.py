@@ -135,4 +135,7 @@ def _coherent(name: str, value: Any, exponents: Mapping[str, Any], numbers: Call
         raise ConfigurationError(f"{name}={value}", f"a quantity of {', '.join(BASES)}", "a plain number")
     dimension = Dimension(tuple(Fraction(exponents.get(x, 0)).limit_denominator(100) for x in BASES))
     power = dimension.size()
-    return np.asarray(numbers(), dtype=np.float64) * 10.0 ** float(-power), dimension
+    given = np.asarray(numbers())
+    if given.dtype.kind not in "fiu":
+        raise ConfigurationError(f"{name}={value}", "real numbers", "a quantity of floats")
+    return given.astype(np.float64) * 10.0 ** float(-power), dimension

@@ -175,7 +175,7 @@ class Writer:
                 place.refuse(f"{name!r}, {BRIAN[name][0]},", "functions of states, parameters, inputs and t", BRIAN[name][1])
             known = sorted(x for x in (*self.entries, *self.subexpressions) if not x.startswith("_"))
             remedy = nearest(name, known, f"parameters={{{name!r}: 1.0}}")
-            place.refuse(f"the unknown name {name!r}", f"one of {', '.join(known)}", remedy)
+            place.refuse(f"the unknown name {name!r}", f"one of {', '.join(known)}" if known else "a number, or units", remedy)
         if entry.columns:
             place.refuse(f"the matrix {name!r} by itself", f"{name} @ x", f"{name} @ x")
         return symbol(name)

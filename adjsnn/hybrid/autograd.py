@@ -76,11 +76,11 @@ def _backward(ctx, cotangents, of_event_times, _):
     of_tensors = [of_chosen[n] if needed else None for n, needed in enumerate(needs)]
     arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_tensors)
     if steps.event is not None and (of_event_times is not None or bool(cotangents.any())):
-        _tell_silence(steps.event, arguments)
+        tell_silence(steps.event, arguments)
     return None, None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
 
 
-def _tell_silence(event: Int[Tensor, "K B"], gradients: Sequence[Tensor | None]) -> None:
+def tell_silence(event: Int[Tensor, "K B"], gradients: Sequence[Tensor | None]) -> None:
     """Warn where no guard fired, and nothing that a loss asks a gradient for has one."""
     if bool((event >= 0).any()) or any(g is not None and bool(g.any()) for g in gradients):
         return

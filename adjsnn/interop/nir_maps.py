@@ -82,13 +82,13 @@ def of_node(name: str, node: Any, below: Shape, array: Any) -> tuple[Shared, np.
         raise refuse(f"{name!r} of type {type(node).__name__} on {below} values", "(C, H, W)", "an Input of that shape")
     maps = (below[0], below[1], below[2])
     if isinstance(node, nir.Conv2d):
+        if _pair(name, node, "dilation", 1) != (1, 1) or np.ravel(node.groups).tolist() != [1]:
+            raise refuse(f"dilation {node.dilation} and groups {node.groups} of {name!r}", "1 and 1", "Conv2d nodes without")
         weight, bias = array(name, "weight"), array(name, "bias")
         if weight.ndim != 4 or weight.shape[1] != maps[0] or bias.shape not in ((), (1,), weight.shape[:1]):
             raise refuse(f"weight {weight.shape} of {name!r} on {below}", f"(C, {maps[0]}, h, w), bias (C,)", "other shapes")
         if node.input_shape is not None and tuple(np.ravel(node.input_shape).tolist()) != maps[1:]:
             raise refuse(f"{name!r} for maps of {node.input_shape}, which get {maps[1:]}", "the same", "input_shape=None")
-        if _pair(name, node, "dilation", 1) != (1, 1) or np.ravel(node.groups).tolist() != [1]:
-            raise refuse(f"dilation {node.dilation} and groups {node.groups} of {name!r}", "1 and 1", "Conv2d nodes without")
         kernel, stride = weight.shape[2:], _pair(name, node, "stride", 1)
         padding = _padding(name, node, kernel, stride)
         part = Conv2d(len(weight), _short(kernel), _short(stride), _short(padding))

@@ -249,6 +249,7 @@ STARTS: dict[str, tuple[str, str | None, dict[str, float], str]] = {
     "logarithm": ("dv/dt = 1 + log(v)", None, {"v": -1.0}, "'log(v)', which is nan.*column 8 of 'dv/dt = 1 + log(v)'"),
     "root": ("dv/dt = sqrt(v)", None, {"v": -1.0}, "'sqrt(v)', which is nan"),
     "overflow": ("x = exp(v)\ndv/dt = -x", None, {"v": 1000.0}, "'exp(v)', which is inf.*line 1"),
+    "number": ("dv/dt = -x*v\nx = 1/none", None, {"v": 1.0}, "'none', a divisor that is zero.*Try: another none"),
     "sum": ("dv/dt = sum(1/x)\ndx/dt = 0", None, {"v": 0.0, "x": 0.0}, "'x', a divisor that is zero.*unit 0"),
 }
 
@@ -257,7 +258,7 @@ STARTS: dict[str, tuple[str, str | None, dict[str, float], str]] = {
 @pytest.mark.parametrize(("text", "threshold", "start", "message"), STARTS.values(), ids=STARTS)
 def test_starts_without_a_value(text: str, threshold: str | None, start: dict[str, float], message: str, kernels: Any):
     size = {"x": 2} if "x" in start else 1
-    system = adjsnn.Equations(text, threshold=threshold, size=size, dtype=F64)
+    system = adjsnn.Equations(text, threshold=threshold, size=size, parameters={"none": 0.0}, dtype=F64)
     y0 = system.start(2, dtype=F64, **start)
     with pytest.raises(ConfigurationError, match=re.escape(message).replace("\\.\\*", ".*").replace(".*", "(?s:.*)")):
         adjsnn.solve(system, None, ts=[0.0, 1.0], y0=y0, method="dopri5", kernels=kernels)

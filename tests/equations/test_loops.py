@@ -1,5 +1,7 @@
 """The loops of equations against torch's operations, the same equations as a system written in Python, and differences."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -121,6 +123,36 @@ def test_nothing_changes_with_later_steps_of_an_optimiser():
     again = torch.autograd.grad(sol.y.square().sum(), [y0, *case.system.parameters()])
     for one, other in zip(expected, again, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
+def test_a_copy_is_a_system_of_its_own(copied: Callable[[Any], Any]):
+    case = network()
+    sol, gradients = solved(case, kernels="plain")
+    again, of_copy = solved(Case(copied(case.system), *case[1:]), kernels="plain")
+    assert torch.equal(again.y, sol.y)
+    assert all(torch.equal(x, y) for x, y in zip(of_copy, gradients, strict=True))
+    twin, before = copied(case.system), case.system.b.detach().clone()
+    with torch.no_grad():
+        twin.b.add_(1.0)
+    assert torch.equal(case.system.b, before)
+    t, u = torch.zeros(2, 1, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    assert not torch.equal(twin.vector_field(t, case.y0, u), case.system.vector_field(t, case.y0, u))
+
+
+@pytest.mark.parametrize("kernels", ["plain", "fused"])
+def test_a_system_whose_guards_never_fire_is_told(kernels: Any):
+    system = adjsnn.Equations(
+        "dv/dt = drive - v", threshold="v > 1", reset="v = 0", parameters={"drive": 0.5}, learn="drive", initial={"v": 0.0}
+    )
+    options: dict[str, Any] = {"ts": [0.0, 3.0], "method": "dopri5", "kernels": kernels}
+    with pytest.warns(adjsnn.SilentWarning, match="guards of a HybridSystem fired in no sample.*these events") as told:
+        adjsnn.solve(system, None, **options).event_times.sum().backward()
+    assert told[0].filename == __file__
+    adjsnn.solve(system, None, **options).y.sum().backward()  # warnings are errors
+    with torch.no_grad():
+        system.drive.fill_(1.5)
+    adjsnn.solve(system, None, **options).event_times.sum().backward()
 
 
 def test_float32():

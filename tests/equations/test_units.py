@@ -105,9 +105,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no unit": ({"text": ADEX.replace(": volt", ": exp(3)")}, "the unit 'exp"),
     "parameter": ({"text": ADEX + "\nb : volt"}, "b in pA at line 4.*expected mV, as the line says"),
     "light": ({"parameters": {**GIVEN, "D": 2 * U.candela}}, "D=2 candela; expected a quantity of length"),
+    "complex": ({"parameters": {**GIVEN, "D": 2j * U.mV}}, "D=2j millivolt; expected real numbers"),
     "list": ({"parameters": {**GIVEN, "D": [2 * U.mV, 3.0]}}, "one unit, of each or of none"),
     "text": ({"parameters": {**GIVEN, "D": "2*mV +"}}, "'2\\*mV \\+', which is no expression"),
-    "state in a parameter": ({"parameters": {**GIVEN, "D": "v"}}, "the unknown name 'v'"),
+    "state in a parameter": ({"parameters": {**GIVEN, "D": "v"}}, "the unknown name 'v'.*expected a number, or units"),
 }
 
 

@@ -182,7 +182,7 @@ def test_a_bias_of_currents():
 W = drawn(2, 2, 3, 3).numpy()
 REFUSED = {
     "dilation": ((conv(W, dilation=2), cuba(2, 1, 1)), "dilation .2, 2. and groups 1 of 'n0'"),
-    "groups": ((conv(W[:, :1], groups=2), cuba(2, 3, 3)), r"weight .2, 1, 3, 3. of 'n0'"),
+    "groups": ((conv(W[:, :1], groups=2), cuba(2, 3, 3)), r"dilation .1, 1. and groups 2 of 'n0'"),
     "groups of one": ((conv(W, groups=2), cuba(2, 3, 3)), "groups 2"),
     "same, even": ((conv(W[..., :2, :2], padding="same"), cuba(2, 5, 5)), "'same' of 'n0' with a kernel of .2, 2."),
     "padded pooling": ((pool(padding=1), cuba(2, 3, 3)), "padding .1 1. of the pooling 'n0'"),
