@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from adjsnn.equations import link
 from adjsnn.training import main, runs
 from adjsnn.training.results import record
 
