@@ -251,6 +251,12 @@ class Equations(HybridSystem):
         """The state of `initial`, (B, D)."""
         return self.start(batch)
 
+    def name_of_guard(self, guard: int) -> str:
+        """The name of its threshold, and the unit."""
+        names = [(event, unit) for event in self.model.events for unit in range(event.size)]
+        event, unit = names[guard]
+        return f"the threshold {event.name!r}" + (f", unit {unit}," if event.size > 1 else "")
+
     def check_start(self, t: Tensor, y: Tensor, u: Tensor | None) -> None:
         """Refuse a start where f or a guard has no value; quotes the line and names the divisor that is zero."""
         values = self._values(y, t, self.inputs_of(u))

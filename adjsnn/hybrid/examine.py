@@ -216,12 +216,12 @@ def _check_levels(levels: Tensor, system: HybridSystem, signal: Signal | None, t
     value = float(levels[sample, guard])
     if isnan(value):
         raise ConfigurationError(
-            f"{trial.name}.guard {guard} of sample {sample} is {value:g} at the start, t = {float(t[sample]):g} ms",
+            f"{system.name_of_guard(guard)} of sample {sample} is {value:g} at the start, t = {float(t[sample]):g} ms",
             "guards that are numbers",
             "another initial state, or a guard that is defined there",
         )
     raise ConfigurationError(
-        f"{trial.name}.guard {guard} of sample {sample} is {value:g} at the start",
+        f"{system.name_of_guard(guard)} of sample {sample} is {value:g} at the start",
         "guards below zero, so that they can rise through it, or on it and falling",
         "an initial state below the threshold",
     )

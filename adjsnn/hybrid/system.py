@@ -61,6 +61,10 @@ class HybridSystem(nn.Module):
         """What is read from the state: y, (rows, D), to (rows, C_out); y itself by default."""
         return y
 
+    def name_of_guard(self, guard: int) -> str:
+        """What messages call a guard."""
+        return f"{type(self).__name__}.guard {guard}"
+
     def check_start(self, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], u: Float[Tensor, "B C"] | None) -> None:
         """Called once before every solve, with the time, the state and the input that it starts from.
 

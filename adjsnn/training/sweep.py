@@ -102,7 +102,8 @@ def sweep(settings: Sweep) -> int:
         MissingPackageError: the package of the executor is not installed.
     """
     if not settings.script.is_file():
-        raise ConfigurationError(f"{settings.script}: no such script", "an experiment", "experiments/predictive_coding.py")
+        expected = "the script of an experiment, or a name that `adjsnn experiment` lists, to `adjsnn sweep`"
+        raise ConfigurationError(f"{settings.script}: no such script", expected, "experiments/predictive_coding.py")
     if settings.seeds < 1:
         raise ConfigurationError(f"seeds={settings.seeds}", "1 or more", "--seeds 5")
     settings.check()

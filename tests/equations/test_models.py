@@ -81,6 +81,14 @@ def test_a_constant_of_another_sign_or_name():
         models.hodgkin_huxley("squd")
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_start_above_a_threshold_is_told_by_its_name(size: int):
+    u = torch.zeros(1, 1, size, dtype=F64)
+    unit = ", unit 0," if size > 1 else ""
+    with pytest.raises(adjsnn.ConfigurationError, match=f"the threshold 'release'{unit} of sample 0 is 0 at the start"):
+        adjsnn.solve(models.exponential_if(refractory=0.0, size=size, dtype=F64), u, dt=1.0, method="dopri5")
+
+
 def test_several_neurons_are_each_by_itself():
     steps = torch.tensor([[8.0, 10.0, 14.0]], dtype=F64).view(1, 1, 3)
     together = adjsnn.solve(models.izhikevich(size=3, dtype=F64), steps, dt=20.0, method="dopri5", rtol=1e-9, atol=1e-9)
