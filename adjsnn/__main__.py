@@ -1,10 +1,10 @@
 """The command `adjsnn`, also `python -m adjsnn`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from subprocess import call
 
 import adjsnn
 from adjsnn.errors import AdjsnnError
@@ -83,7 +83,8 @@ def _experiment(name: str, arguments: list[str]) -> int:
     script = names().get(name)
     if script is None:
         raise adjsnn.ConfigurationError(f"experiment {name!r}", f"one of {', '.join(names())}", "adjsnn experiment")
-    return call([sys.executable, str(script), *arguments])
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, str(script), *arguments])  # so that Ctrl-C and SIGTERM reach the script alone
 
 
 def _doctor(arguments: list[str]) -> int:

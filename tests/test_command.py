@@ -1,6 +1,8 @@
 """The command `adjsnn`: what it forwards, what it says of the machine, and what it says when asked for what is not there."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -59,6 +61,38 @@ def test_experiments_are_found_by_name(capsys):
     assert "expected one of" in capsys.readouterr().err
     assert main(["sweep", "yin_jang"]) == 1
     assert "no such script" in capsys.readouterr().err
+
+
+SAVES = """
+import signal, sys, time
+def save(*_):
+    time.sleep(1.0)
+    print("saved")
+    sys.exit(130)
+signal.signal(signal.SIGINT, save)
+print("ready", sys.argv[1:], flush=True)
+time.sleep(60.0)
+"""
+NAMED = """
+import sys
+from adjsnn import __main__ as command
+command.names = lambda: {"saves": sys.argv[1]}
+sys.exit(command.main(["experiment", "saves", "-x"]))
+"""
+
+
+def test_an_experiment_that_is_stopped_has_time_to_save(tmp_path):
+    """Ctrl-C goes to all processes of a terminal: one that waits for the script must not kill it."""
+    (tmp_path / "saves.py").write_text(SAVES)
+    started = subprocess.Popen(
+        [sys.executable, "-c", NAMED, tmp_path / "saves.py"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready ['-x']\n"
+    os.killpg(started.pid, signal.SIGINT)
+    out, err = started.communicate(timeout=60.0)
+    assert (started.returncode, out, err) == (130, "saved\n", "")
 
 
 @pytest.mark.parametrize("where", [0, 2, 4])

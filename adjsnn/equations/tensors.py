@@ -137,9 +137,10 @@ def _value(code: Any, v: Mapping[str, Value]) -> Value:
     try:
         return eval(code, {**NAMES, "v": v})
     except ZeroDivisionError:
-        tensors = {name: x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64) for name, x in v.items()}
+        dtype = next((x.dtype for x in v.values() if isinstance(x, Tensor)), torch.float64)
+        tensors = {name: x if isinstance(x, Tensor) else torch.tensor(x, dtype=dtype) for name, x in v.items()}
         value = torch.as_tensor(eval(code, {**NAMES, "v": tensors}))
-        return value if value.dim() else float(value)
+        return value if value.dim() or value.requires_grad else float(value)
 
 
 def rows(value: Value, size: int, like: Tensor) -> Tensor:

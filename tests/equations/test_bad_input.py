@@ -264,6 +264,22 @@ def test_starts_without_a_value(text: str, threshold: str | None, start: dict[st
         adjsnn.solve(system, None, ts=[0.0, 1.0], y0=y0, method="dopri5", kernels=kernels)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_what_a_zero_divides_may_vanish(dtype: torch.dtype):
+    system = adjsnn.Equations(
+        "dv/dt = exp(-1/width)*c - c", parameters={"width": 0.0, "c": 2.0}, learn="c", initial={"v": 0.0}, dtype=dtype
+    )
+    for kernels in ("plain", "fused"):
+        system.zero_grad()
+        sol = adjsnn.solve(system, None, ts=[0.0, 3.0], method="dopri5", kernels=kernels)
+        sol.y[-1].sum().backward()
+        assert (sol.y.dtype, float(sol.y[-1].detach()), float(system.c.grad)) == (
+            dtype,
+            pytest.approx(-6.0),
+            pytest.approx(-3.0),
+        )
+
+
 def test_a_branch_that_is_not_chosen_needs_no_value():
     """Nor has it a gradient: the same in both bodies."""
     system = adjsnn.Equations(
