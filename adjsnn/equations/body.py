@@ -153,7 +153,7 @@ class Solve:
         seen = 0 if u is None else u.shape[2]
         if seen != width:
             self.system.inputs_of(None if u is None else u[0])
-        ts = program.ts.numpy().astype(np.float64)
+        ts = program.ts.cpu().numpy().astype(np.float64)
         held = np.empty((len(ts) - 1, len(y0), 0)) if u is None else _array(u)
         fixed = program.lengths is not None
         lengths = _array(program.lengths) if program.lengths is not None else np.empty(0)

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 import adjsnn
-from tests.equations.systems import Case, ball, izhikevich, rates
+from adjsnn.equations import body
+from adjsnn.equations.cuda import run
+from adjsnn.numerics import device
+from tests.equations.systems import Case, ball, izhikevich, rates, synapses
 from tests.equations.test_loops import solved
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,3 +43,47 @@ def test_states_and_gradients_agree(make: Any):
     there, here = agree(make)
     assert torch.equal(there.stats.taken.rows.cpu(), here.stats.taken.rows)
     assert there.y.device.type == DEVICE
+
+
+def test_packets():
+    there, _ = agree(synapses)
+    assert (there.event_index >= 0).sum() > 4
+
+
+def test_more_room_and_parts_of_a_batch_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    """Samples go on where they stopped for want of room, and are taken in several launches."""
+    expected, gradients = solved(placed(izhikevich(3)), kernels="cuda")
+    counted = []
+
+    def launch(*arguments: Any) -> None:
+        counted.append(arguments[1])
+        device.launch(*arguments)
+
+    monkeypatch.setattr(run, "launch", launch)
+    monkeypatch.setattr(run, "PART", 12_000)
+    monkeypatch.setattr(body, "FEW", 5)
+    for adjoint in (adjsnn.DiscreteAdjoint(), adjsnn.DiscreteAdjoint(checkpoints="sqrt")):
+        sol, ours = solved(placed(izhikevich(3)), kernels="cuda", adjoint=adjoint)
+        assert torch.equal(sol.y, expected.y)
+        assert torch.equal(sol.event_times, expected.event_times)
+        for a, b in zip(ours, gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-14, atol=0.0)  # sums of samples in another order
+    assert set(counted) == {1, 2}
+    assert len(counted) > 12  # of three samples, twice, forward and back
+
+
+def test_errors_are_those_of_the_other_loops():
+    def told(kernels: str, case: Case) -> str:
+        with pytest.raises(adjsnn.AdjsnnError) as error:
+            adjsnn.solve(case.system, case.u, **{**case.options, "y0": case.y0, "kernels": kernels, "max_steps": 5})
+        return str(error.value)
+
+    assert told("cuda", placed(izhikevich(2))) == told("fused", izhikevich(2))
+
+
+def test_what_does_not_run_there(monkeypatch: pytest.MonkeyPatch):
+    case = ball(2)
+    monkeypatch.setattr(device, "SIMULATED", False)
+    with pytest.raises(adjsnn.ConfigurationError, match='kernels="cuda", but .* is on the CPU'):
+        adjsnn.solve(case.system, None, **case.options, y0=case.y0, kernels="cuda")
+    assert adjsnn.solve(case.system, None, **case.options, y0=case.y0).stats.kernel == "fused"
