@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from adjsnn.charge_form import ChargeForm
     from adjsnn.coincidence import coincidence_factor
     from adjsnn.collate import collate_spikes
+    from adjsnn.equations import models
     from adjsnn.equations.system import Equations
     from adjsnn.errors import (
         AdjsnnError,
@@ -97,6 +98,7 @@ __all__ = [
     "interop",
     "judge",
     "losses",
+    "models",
     "release_memory",
     "remedies",
     "rules",
@@ -105,7 +107,8 @@ __all__ = [
     "start_from_data",
 ]
 # Where each name is that is loaded when first asked for: of three kinds of network most programs need one.
-_MODULES = {"interop", "losses", "remedies", "rules", "signals"}
+_MODULES = {name: f"adjsnn.{name}" for name in ("interop", "losses", "remedies", "rules", "signals")}
+_MODULES["models"] = "adjsnn.equations.models"
 _HOME = {
     name: f"adjsnn.{module}"
     for module, names in {
@@ -143,7 +146,7 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"adjsnn.{name}")
+        return import_module(_MODULES[name])
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name]), name)

@@ -5,8 +5,10 @@
 Four problems in float64. "rk4" and "dopri5": 64 samples of 32 leaky tanh units, τ ẏ = -y + tanh(W y + b), over 200 ms, by rk4
 steps of 1 ms and by dopri5 at 1e-6, the gradient of the mean square of all outputs, and of the last. "balls": 256 bouncing
 balls, the gradient of end states and contact times. "izhikevich": 64 Izhikevich neurons with a constant drive over 200 ms,
-dopri5 at 1e-5, the gradient of end states and spike times. Compared are adjsnn's DiscreteAdjoint and BPTT and, where there
-are no events, torchdiffeq's odeint on autograd's tape and its odeint_adjoint.
+dopri5 at 1e-5, the gradient of end states and spike times. Compared are adjsnn's DiscreteAdjoint and BPTT, the same system
+written as text, `adjsnn.Equations`, which compiles it, and, where there are no events, torchdiffeq's odeint on autograd's tape
+and its odeint_adjoint. Problems of text alone: "many_balls", 10,000 of them; "hodgkin_huxley", 1,000 squid axons over 100 ms,
+the gradient of their spike times by all conductances; "adex", 100 AdEx neurons, all to all, with a delay for each source.
 
 Each method runs in a process of its own, in rounds that alternate between the methods; times are medians over all rounds.
 """
@@ -35,13 +37,19 @@ PROBLEMS = {
     "dopri5": "64 × 32 leaky tanh units, dopri5 at 1e-6, 200 ms",
     "balls": "256 bouncing balls, dopri5 at 1e-6",
     "izhikevich": "64 Izhikevich neurons, dopri5 at 1e-5, 200 ms",
+    "many_balls": "10,000 bouncing balls, dopri5 at 1e-6",
+    "hodgkin_huxley": "1,000 Hodgkin–Huxley neurons, dopri5 at 1e-6, 100 ms",
+    "adex": "100 AdEx neurons, all to all, delays, dopri5 at 1e-6, 100 ms",
 }
+TEXTS = ("many_balls", "hodgkin_huxley", "adex")  # problems of text alone
 LABELS = {
     "adjsnn": "adjsnn, DiscreteAdjoint",
+    "equations": "adjsnn.Equations",
     "bptt": "adjsnn, BPTT",
     "tape": "torchdiffeq.odeint on the tape",
     "torchdiffeq": "torchdiffeq.odeint_adjoint",
 }
+WRITTEN: dict[str, adjsnn.Equations] = {}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -103,6 +111,77 @@ class Izhikevich(adjsnn.HybridSystem):
         return torch.where(fired, torch.stack([self.c + 0.0 * y[:, 0], y[:, 1] + self.d], 1), y)
 
 
+def written(name: str) -> adjsnn.Equations:
+    """The same systems as text, and those of text alone."""
+    if name in ("rk4", "dopri5"):
+        units = Units()
+        values = {"W": units.w.detach(), "b": units.b.detach(), "tau": units.tau.detach()}
+        return adjsnn.Equations("dx/dt = (tanh(W @ x + b) - x)/tau", size=32, parameters=values, learn=("W", "b", "tau"))
+    if name in ("balls", "many_balls"):
+        return adjsnn.Equations(
+            "dx/dt = v\ndv/dt = -gravity",
+            threshold="x < ground",
+            reset="v = -bounce*v",
+            parameters={"gravity": 9.81, "bounce": 0.8, "ground": 0.0},
+            learn=("gravity", "bounce", "ground"),
+            dtype=F64,
+        )
+    if name == "hodgkin_huxley":
+        return hodgkin_huxley()
+    if name == "adex":
+        return adex()
+    return adjsnn.Equations(
+        "dv/dt = 0.04*v**2 + 5*v + 140 - w + drive\ndw/dt = a*(b*v - w)",
+        threshold="v > 30",
+        reset="v = c; w += d",
+        parameters={"a": 0.02, "b": 0.2, "c": -65.0, "d": 8.0, "drive": 10.0},
+        learn=("a", "b", "c", "d", "drive"),
+        dtype=F64,
+    )
+
+
+def hodgkin_huxley() -> adjsnn.Equations:
+    """The squid axon (Hodgkin & Huxley 1952), potentials from rest at -65 mV."""
+    return adjsnn.Equations(
+        """
+        dv/dt = (I - g_na*m**3*h*(v - 50) - g_k*n**4*(v + 77) - g_l*(v + 54.4))/C
+        dm/dt = (1 - m)/exprel(-(v + 40)/10) - m*4*exp(-(v + 65)/18)
+        dh/dt = (1 - h)*0.07*exp(-(v + 65)/20) - h*sigmoid((v + 35)/10)
+        dn/dt = (1 - n)*0.1/exprel(-(v + 55)/10) - n*0.125*exp(-(v + 65)/80)
+        """,
+        threshold="v > 0",
+        parameters={"g_na": 120.0, "g_k": 36.0, "g_l": 0.3, "C": 1.0, "I": torch.linspace(8.0, 20.0, 1000, dtype=F64)},
+        learn=("g_na", "g_k", "g_l"),
+        dtype=F64,
+    )
+
+
+def adex() -> adjsnn.Equations:
+    """AdEx neurons (Brette & Gerstner 2005), which excite each other after delays."""
+    random = torch.Generator().manual_seed(0)
+    n = 100
+    values = {
+        "I": 600.0 + 400.0 * torch.rand(n, generator=random, dtype=F64),
+        "W": 0.2 * torch.rand(n, n, generator=random, dtype=F64),
+        "delay": 0.5 + 2.0 * torch.rand(n, generator=random, dtype=F64),
+    }
+    numbers = {"g_l": 30.0, "E_l": -70.6, "slope": 2.0, "V_t": -50.4, "C": 281.0, "a": 4.0, "tau_w": 144.0, "b": 80.5}
+    return adjsnn.Equations(
+        """
+        dv/dt = (g_l*(E_l - v) + g_l*slope*exp((v - V_t)/slope) - w + I - g*v)/C
+        dw/dt = (a*(v - E_l) - w)/tau_w
+        dg/dt = -g/5
+        """,
+        threshold="v > -40",
+        reset="v = E_l; w += b",
+        size=n,
+        parameters=values | numbers,
+        learn=("W", "delay", "I", "b"),
+        synapses={"g": {"weight": "W", "delay": "delay"}},
+        dtype=F64,
+    )
+
+
 def problem(name: str) -> tuple[Any, dict[str, Any]]:
     """The system and the options of its solve."""
     random = torch.Generator().manual_seed(1)
@@ -111,8 +190,16 @@ def problem(name: str) -> tuple[Any, dict[str, Any]]:
         if name == "rk4":
             return Units(), {"y0": y0, "ts": torch.arange(201, dtype=F64), "method": "rk4"}
         return Units(), {"y0": y0, "ts": torch.tensor([0.0, 200.0], dtype=F64), "method": "dopri5", "rtol": 1e-6, "atol": 1e-6}
-    if name == "balls":
-        height = 0.3 + 0.7 * torch.rand(256, 1, generator=random, dtype=F64)
+    if name in TEXTS[1:]:
+        system, ts = written(name), torch.tensor([0.0, 100.0], dtype=F64)
+        if name == "adex":
+            y0 = system.start(1, v=-70.6 + 10.0 * torch.rand(100, generator=random, dtype=F64), w=0.0, g=0.0)
+        else:
+            y0 = system.start(1000, v=-65.0, m=0.0529, h=0.596, n=0.3177)
+        return system, {"y0": y0, "ts": ts, "method": "dopri5", "rtol": 1e-6, "atol": 1e-6, "max_steps": 100_000}
+    if name in ("balls", "many_balls"):
+        count = 256 if name == "balls" else 10_000
+        height = 0.3 + 0.7 * torch.rand(count, 1, generator=random, dtype=F64)
         y0 = torch.cat([height, torch.zeros_like(height)], 1)
         return Ball(), {"y0": y0, "ts": torch.tensor([0.0, 2.0], dtype=F64), "method": "dopri5"}
     v = torch.linspace(-70.0, -55.0, 64, dtype=F64)
@@ -123,15 +210,19 @@ def problem(name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def methods_of(name: str) -> tuple[str, ...]:
-    return tuple(LABELS) if name in ("rk4", "dopri5") else ("adjsnn", "bptt")
+    if name in TEXTS:
+        return ("equations",)
+    return tuple(LABELS) if name in ("rk4", "dopri5") else ("adjsnn", "equations", "bptt")
 
 
 def gradient(name: str, method: str) -> list[Tensor]:
     """The gradient by y0 and all parameters."""
     system, options = problem(name)
+    if method == "equations":
+        system = WRITTEN.setdefault(name, written(name))
     y0 = options.pop("y0").requires_grad_()
-    if method in ("adjsnn", "bptt"):
-        sol = adjsnn.solve(system, None, y0=y0, adjoint=None if method == "adjsnn" else adjsnn.BPTT(), **options)
+    if method in ("adjsnn", "equations", "bptt"):
+        sol = adjsnn.solve(system, None, y0=y0, adjoint=adjsnn.BPTT() if method == "bptt" else None, **options)
         loss = sol.y.square().mean()
         if sol.event_times.numel():
             loss = loss + 0.01 * torch.where(sol.event_index >= 0, sol.event_times, 0.0).sum()
@@ -197,11 +288,11 @@ def report(seconds: dict[tuple[str, str], list[float]], threads: int) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for (name, method), times in seconds.items():
-        ours = statistics.median(seconds[name, "adjsnn"])
-        difference = "-" if method == "bptt" else f"{off(name, method):.1e}"
+        ours = statistics.median(seconds.get((name, "adjsnn"), times))
+        difference = "-" if method == "bptt" or name in TEXTS else f"{off(name, method):.1e}"
         lines.append(
-            f"| {PROBLEMS[name]} | {LABELS[method]} | {1e3 * statistics.median(times):.0f} | {1e3 * min(times):.0f} "
-            f"| {1e3 * max(times):.0f} | {statistics.median(times) / ours:.2f} | {difference} |"
+            f"| {PROBLEMS[name]} | {LABELS[method]} | {1e3 * statistics.median(times):.1f} | {1e3 * min(times):.1f} "
+            f"| {1e3 * max(times):.1f} | {statistics.median(times) / ours:.3f} | {difference} |"
         )
     lines += [
         "",

@@ -7,6 +7,7 @@
     python experiments/fit_neuron.py --optimiser cma              the same parameters and cost by CMA-ES, without a gradient
     python experiments/fit_neuron.py --task file --current current.csv --dt 0.1 --spikes spikes.csv        your recording
     python experiments/fit_neuron.py --task file --current sweep.nwb --dt 0.2   stimulus and spike times of an NWB file, in pA
+    python experiments/fit_neuron.py --task equations --model adex         a neuron written as text, in fit_equations.py
 
 What learns, of one neuron with threshold 1, (6.1) and (6.2): the weight of the current, b, τ_m, reset and refractory time; by
 `--level` also size and τ of currents that its spikes trigger, of what they add to the threshold, or of both; and how much later
@@ -34,6 +35,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from fit_equations import FitEquations
 from forced_spikes import (
     DelayedNeuron,
     Part,
@@ -495,7 +497,7 @@ def column_of(path: Path) -> np.ndarray:
     return values[:, 0].copy()
 
 
-KINDS = (FitHodgkinHuxley, FitFile)
+KINDS = (FitHodgkinHuxley, FitFile, FitEquations)
 
 if __name__ == "__main__":
     sys.exit(main(*KINDS))

@@ -13,7 +13,7 @@ SECTION = re.compile(r"^( *)(Args|Attributes|Raises|Returns|Yields):$")
 # Names that users import, and modules that they import as a whole.
 FACES = ("adjsnn", "adjsnn.gradcheck", "adjsnn.interop", "adjsnn.training")
 USERS = {name for module in FACES for name in import_module(module).__all__}
-OF_USERS = {"losses.py", "remedies.py", "signals.py", "plotting.py"}
+OF_USERS = {"losses.py", "models.py", "remedies.py", "signals.py", "plotting.py"}
 ENTRY = re.compile(r"\*{0,2}(\w+): \S")
 
 

@@ -90,7 +90,8 @@ class CompiledBody:
 
     def run(self, problem: HybridProblem, adjoint: DiscreteAdjoint, ran: Ran) -> HybridSolution:
         """Solve the problem; a loss of the solution runs the discrete adjoint."""
-        assert problem.first_levels is None or problem.first_levels.shape[1] == self.system.model.guards
+        levels = problem.first_levels  # everything is checked here
+        assert levels is None or levels.shape[1] == self.system.model.guards
         names = [x for x in self.system.model.parameters if x not in self.system.numbers]
         tensors = [getattr(self.system, name) for name in names]
         stats: list[HybridStats] = []

@@ -4,9 +4,26 @@ from collections.abc import Callable
 from typing import Any
 
 import sympy
-from sympy import Piecewise, S
+from sympy import S
 
-_Function: Any = sympy.Function  # typed more narrowly than it is meant
+_Base: Any = sympy.Function  # typed more narrowly than it is meant
+
+
+class _Function(_Base):
+    """A function that sympy has no numbers of."""
+
+    @classmethod
+    def _should_evalf(cls, arg: Any) -> int:
+        del arg
+        return -1
+
+    def _eval_evalf(self, prec: int) -> None:
+        del prec
+
+    @property
+    def is_number(self) -> bool:
+        """False: so that sympy computes nothing with it."""
+        return False
 
 
 class Exprel(_Function):
@@ -58,12 +75,81 @@ class Sigmoid(_Function):
         return Sigmoid(self.args[0]) * Sigmoid(-self.args[0])
 
 
-def _where(condition: Any, yes: Any, no: Any) -> Any:
-    return Piecewise((yes, condition), (no, S.true), evaluate=False)
+class Choose(_Function):
+    """Choose(condition, x, y) = x where the condition holds, else y; its slope is that of the one that was chosen."""
+
+    nargs = 3
+    is_commutative = True
+
+    @classmethod
+    def eval(cls, *args: Any) -> Any:
+        condition, yes, no = args
+        return yes if condition is S.true else no if condition is S.false else None
+
+    def _eval_derivative(self, s: Any) -> Any:
+        condition, *branches = self.args
+        yes, no = (sympy.diff(x, s) for x in branches)
+        return yes if yes == no else Choose(condition, yes, no)
 
 
-def _clip(x: Any, low: Any, high: Any) -> Any:
-    return _where(x < low, low, _where(x > high, high, x))
+class Absolute(_Function):
+    """|x|, with the slope of x at 0."""
+
+    nargs = 1
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        del argindex
+        return Choose(self.args[0] < 0, S.NegativeOne, S.One)
+
+
+class Minimum(_Function):
+    """The smaller of two, the second where they are equal."""
+
+    nargs = 2
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        x, y = self.args
+        return Choose(x < y, S.One, S.Zero) if argindex == 1 else Choose(x < y, S.Zero, S.One)
+
+
+class Maximum(_Function):
+    """The larger of two, the second where they are equal."""
+
+    nargs = 2
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        x, y = self.args
+        return Choose(x > y, S.One, S.Zero) if argindex == 1 else Choose(x > y, S.Zero, S.One)
+
+
+class Clip(_Function):
+    """x, but at least low and at most high."""
+
+    nargs = 3
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        x, low, high = self.args
+        one = [S.One if k == argindex else S.Zero for k in (1, 2, 3)]
+        return Choose(x < low, one[1], Choose(x > high, one[2], one[0]))
+
+
+class Power(_Function):
+    """xⁿ where n is no number."""
+
+    nargs = 2
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        x, n = self.args
+        return n * Power(x, n - 1) if argindex == 1 else PowerLog(x, n)
+
+
+class PowerLog(_Function):
+    """d xⁿ/dn = xⁿ log x, and 0 at x = 0."""
+
+    nargs = 2
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        raise sympy.core.function.ArgumentIndexError(self, argindex)
 
 
 # name in a text: number of arguments, what it becomes
@@ -83,10 +169,10 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "cosh": (1, sympy.cosh),
     "tanh": (1, sympy.tanh),
     "sigmoid": (1, Sigmoid),
-    "abs": (1, lambda x: _where(x < 0, -x, x)),
-    "minimum": (2, lambda x, y: _where(x < y, x, y)),
-    "maximum": (2, lambda x, y: _where(x > y, x, y)),
-    "clip": (3, _clip),
+    "abs": (1, Absolute),
+    "minimum": (2, Minimum),
+    "maximum": (2, Maximum),
+    "clip": (3, Clip),
 }
 REDUCTIONS = ("sum", "mean")
 CONDITIONAL = ("where", "int")  # their first argument is a comparison

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import sympy
 
-from adjsnn.equations.model import Event, Model, Node, Program, symbol
+from adjsnn.equations.model import Event, Model
 from adjsnn.equations.printing import LoopPrinter
+from adjsnn.equations.writer import Node, Program, symbol
 
 WIDE = 4  # units of a vector from which on its loop takes several at once
 
@@ -183,19 +184,27 @@ class Lines:
             self.say("wb[i] = 0.0", 1)
 
     def backward(self, program: Program) -> None:
-        """Lines that carry the cotangents of nodes to what they were computed from."""
+        """Lines that carry the cotangents of nodes to what they were computed from: of those on which results depend smoothly.
+
+        So zero is not multiplied with the infinite slope of what stands in a condition alone.
+        """
+        alive = set(program.results)
         for node in reversed(program.nodes):
+            if node.name not in alive:
+                continue
             if node.kind == "map":
-                self._map_back(node)
+                alive |= self._map_back(node)
             else:
                 self._reduced_back(node)
+                alive.add(node.argument or "")
 
-    def _map_back(self, node: Node) -> None:
+    def _map_back(self, node: Node) -> set[str]:
+        """Lines of one node; the names it carries to."""
         symbols: list[Any] = sorted(node.expression.free_symbols, key=lambda x: x.name)
         slopes = slopes_of(node)
         wanted = [(x, d) for x, d in zip(symbols, slopes, strict=True) if d != 0]
         if not wanted:
-            return
+            return set()
         size = 1 if self.unit else node.size
         depth = 0
         sums: dict[str, str] = {}  # of numbers over the units, outside of memory
@@ -217,6 +226,7 @@ class Lines:
         for name, total in sums.items():
             self.say(f"{self.bar(name)} += {total}")
         self.printer.lanes = False
+        return {x.name for x, _ in wanted}
 
     def _reduced_back(self, node: Node) -> None:
         slot, own = self.slots[node.argument or ""], self.slots[node.name]

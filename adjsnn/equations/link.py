@@ -128,11 +128,15 @@ def _as(interpreted: bool, options: dict[str, Any]) -> Callable[[Any], Any]:
 @cache
 def functions_of(interpreted: bool) -> dict[str, Any]:
     """The functions that equations call."""
-    if interpreted:  # with infinities where Python's functions raise errors
-        found = {x: getattr(np, ARC.get(x, x), None) or getattr(mathematics, x) for x in vars(mathematics) if x[0] != "_"}
-        return found | {"lane_exp": np.exp, "lane_tanh": np.tanh, "lane_sigmoid": mathematics.sigmoid}
-    within, reordered = compiled(**AS_WRITTEN_INLINE), compiled(**REORDERED_BARE)
     own = {name: x for name, x in vars(mathematics).items() if isinstance(x, types.FunctionType)}
+    if interpreted:  # with infinities where Python's functions raise errors
+        scope: dict[str, Any] = {x: getattr(np, ARC.get(x, x), None) for x in vars(mathematics)} | {
+            "math": np,
+            "NEAR": mathematics.NEAR,
+        }
+        scope |= {name: types.FunctionType(x.__code__, scope, name) for name, x in own.items()}
+        return scope | {"lane_exp": np.exp, "lane_tanh": np.tanh, "lane_sigmoid": scope["sigmoid"]}
+    within, reordered = compiled(**AS_WRITTEN_INLINE), compiled(**REORDERED_BARE)
     named = {name: (reordered if name in mathematics.REORDERED else within)(x) for name, x in own.items()}
     scope = dict(vars(lanes))
     for name in ("parts", "lane_exp", "lane_tanh", "lane_sigmoid"):

@@ -58,7 +58,10 @@ class _Printer(_Base):
     def _print_Function(self, expr: Any) -> str:
         return f"{type(expr).__name__.lower()}({', '.join(self._print(x) for x in expr.args)})"
 
-    _print_exp = _print_log = _print_sin = _print_cos = _print_tan = _print_atan = _print_Function
+    def _print_Abs(self, expr: Any) -> str:
+        return f"absolute({self._print(expr.args[0])})"  # sympy makes it of the root of a square
+
+    _print_sign = _print_exp = _print_log = _print_sin = _print_cos = _print_tan = _print_atan = _print_Function
     _print_sinh = _print_cosh = _print_tanh = _print_Function
 
     def _print_Relational(self, expr: Any) -> str:
@@ -96,11 +99,9 @@ class LoopPrinter(_Printer):
         text = super()._print_Pow(expr, rational)
         return f"lane_{text}" if self.lanes and expr.args[0] == sympy.E else text
 
-    def _print_Piecewise(self, expr: Any) -> str:
-        text = self._print(expr.args[-1].expr)
-        for value, condition in reversed(expr.args[:-1]):
-            text = f"({self._print(value)} if {self._print(condition)} else {text})"
-        return text
+    def _print_Choose(self, expr: Any) -> str:
+        condition, yes, no = (self._print(x) for x in expr.args)
+        return f"({yes} if {condition} else {no})"
 
     def _print_And(self, expr: Any) -> str:
         return "(" + " and ".join(self._print(x) for x in expr.args) + ")"
@@ -115,11 +116,10 @@ class LoopPrinter(_Printer):
 class TensorPrinter(_Printer):
     """For tensors."""
 
-    def _print_Piecewise(self, expr: Any) -> str:
-        text = self._print(expr.args[-1].expr)
-        for value, condition in reversed(expr.args[:-1]):
-            text = f"where({self._print(condition)}, {self._print(value)}, {text})"
-        return text
+    def _print_Choose(self, expr: Any) -> str:
+        condition, yes, no = (self._print(x) for x in expr.args)
+        names = tuple(sorted(x.name for x in expr.free_symbols))
+        return f"choose({condition}, lambda v: {yes}, lambda v: {no}, v, {names})"
 
     def _print_And(self, expr: Any) -> str:
         return "(" + " & ".join(self._print(x) for x in expr.args) + ")"

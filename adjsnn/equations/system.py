@@ -1,6 +1,5 @@
 """`Equations`: a hybrid system written as text."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -9,11 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, count, finite, real
+from adjsnn.checks import Count, count, finite, float_dtype, real
+from adjsnn.equations.arguments import check_learnt, counts_of, events_of, input_sizes, mapping_of, matrices_in, names_of
+from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
 from adjsnn.equations.generate import Layout, layout_of, source_of
-from adjsnn.equations.model import Model, Program, read_model
+from adjsnn.equations.lines import plain_name
+from adjsnn.equations.model import Model, read_model
+from adjsnn.equations.start import refuse_infinite
 from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
+from adjsnn.equations.units import Dimension
+from adjsnn.equations.writer import Program
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.system import HybridSystem
 
@@ -39,6 +44,11 @@ class Equations(HybridSystem):
     comparison means a guard of each unit, whose reset is that of the unit; `g += W @ fired` there adds column j of W to g, when
     unit j fired.
 
+    Units are for all or for none. Where a line ends in one, `: volt`, or a parameter has one, dimensions are checked, 10*ms may
+    stand in a text, plain parameters have none, and everything becomes numbers of one system, in which no product needs a
+    factor: ms, kHz, mV, pA, nS, pF, GΩ, fC, and μm, mM. Inputs get lines of their own, `I : amp`; `units` says what their
+    numbers, and those of states, are in.
+
     It is a HybridSystem like any other, and `vector_field`, `guard` and `jump` are torch operations. Solved with the default
     adjoint on the CPU, compiled loops run instead, one sample after the other: the same steps, the same gradient.
 
@@ -46,9 +56,9 @@ class Equations(HybridSystem):
         text: the equations.
         threshold: a comparison, or several by name.
         reset: assignments at an event, or several by the same names.
-        parameters: numbers; tensors () or one number for each sample (B,); in a system with vectors (N,), a vector of units, or
-            (B, 1), (B, N), those of each sample; (M, N) where `name @` stands in the text, a matrix. In ms and 1/ms where the
-            text means times and rates.
+        parameters: numbers; quantities of pint, quantities or Brian2, or text, "10*ms"; tensors () or one number for each
+            sample (B,); in a system with vectors (N,), a vector of units, or (B, 1), (B, N), those of each sample; (M, N) where
+            `name @` stands in the text, a matrix. In ms and 1/ms where the text means times and rates.
         inputs: names of the entries of u, in order; or a size for each.
         learn: names of parameters that are learnt: they become nn.Parameters of that name.
         size: units of each state, for vectors; one number for all, or by name, 1 where not said.
@@ -57,7 +67,7 @@ class Equations(HybridSystem):
         synapses: what an event of a unit adds to a state of others, by the state: {"g": {"weight": "W", "delay": "d"}}, names
             of parameters: weights (N_target, N_source), and delays in ms, one (), one for each source (N_source,), or one for
             each weight; of several events "source": its name. Guards must not be raised by what arrives.
-        dtype: of parameters that are given as numbers; default torch's.
+        dtype: of parameters that are given as numbers, and of states where there are no other parameters; default torch's.
 
     Raises:
         ConfigurationError: whatever cannot be right; quotes the line and points at the place.
@@ -79,43 +89,60 @@ class Equations(HybridSystem):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.text = text
-        thresholds, resets = _events(threshold, reset)
-        learnt = _names("learn", learn)
-        sizes = _counts("size", size) if isinstance(size, Mapping) else count("size", size)
+        float_dtype(dtype)
+        self.text, self._dtype = text, dtype or torch.get_default_dtype()
+        thresholds, resets = events_of(threshold, reset)
+        learnt = names_of("learn", learn)
+        sizes = counts_of("size", size) if isinstance(size, Mapping) else count("size", size)
         vectors = sizes != 1 if isinstance(sizes, int) else any(n > 1 for n in sizes.values())
-        units = _counts("inputs", inputs) if isinstance(inputs, Mapping) else dict.fromkeys(_names("inputs", inputs), 1)
         self.numbers: dict[str, float] = {}
         self._own: dict[str, int] = {}  # parameters of each sample, with their sizes
         shapes: dict[str, tuple[int, int]] = {}
-        before_at = set(re.findall(r"(\w+)\s*@", "\n".join((str(text), *resets.values()))))
-        sent = _mapping("synapses", synapses)
+        read = None if readout is None else names_of("readout", readout)
+        initial = mapping_of("initial", initial)
+        texts = {"equations": (text,), "threshold": thresholds.values(), "reset": resets.values(), "readout": read or ()}
+        before_at = matrices_in(texts)
+        sent = mapping_of("synapses", synapses)
         of_synapses = matrices_of(sent)
-        for name, value in _mapping("parameters", parameters).items():
+        all_given = {self._named(name): value for name, value in mapping_of("parameters", parameters).items()}
+        measured = in_use(text, all_given)
+        dimensions: dict[str, Dimension] = {}
+        for name, value in all_given.items():
+            if measured:
+                value, dimensions[name] = number(name, value)
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
             matrix = name in before_at or (name in of_synapses and len(kept) == 2)
             shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors)
-        for name in learnt:
-            if name not in shapes:
-                raise ConfigurationError(
-                    f"learn={name!r}",
-                    f"one of {', '.join(shapes) or 'parameters, of which there are none'}",
-                    f"parameters={{{name!r}: 1.0}}",
-                )
-        read = None if readout is None else _names("readout", readout)
-        self.model: Model = read_model(text, thresholds, resets, shapes, units, sizes, read, _mapping("initial", initial))
+        self.model: Model = read_model(
+            text, thresholds, resets, shapes, input_sizes(inputs), sizes, read, initial, units=measured
+        )
+        self.dimensions: dict[str, Dimension] = {}
+        if measured:
+            events = (list(thresholds.values()), list(resets.values()))
+            self.dimensions = check_units(text, *events, read or (), initial, dimensions)
+        check_learnt(learnt, shapes, self.model.used | of_synapses)
         self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
+        check_synapses(self.synapses, self.dimensions)
         self._flow = evaluator(self.model.flow)
         self._guards = [evaluator(event.guard) for event in self.model.events]
         self._resets = [evaluator(event.reset) for event in self.model.events]
         self._read = None if self.model.readout is None else evaluator(self.model.readout)
 
+    def _named(self, given: object) -> str:
+        """The name of a parameter."""
+        name = plain_name(given)
+        if (
+            name is None
+            or hasattr(type(self), name)
+            or name in self._modules
+            or name in ("text", "model", "numbers", "dimensions", "training")
+        ):
+            raise ConfigurationError(f"a parameter {given!r}", "a name without a meaning", f"{str(given).strip('_')}_0")
+        return name
+
     def _take(self, name: str, value: Any, *, learnt: bool, dtype: torch.dtype | None) -> tuple[int, ...]:
         """Keep a parameter; its shape."""
         remedy = f"parameters={{{name!r}: 1.0}}"
-        taken = hasattr(type(self), str(name)) or name in self._modules or name in ("text", "model", "training")
-        if not isinstance(name, str) or not re.fullmatch(r"[^\W\d_]\w*", name) or taken:
-            raise ConfigurationError(f"a parameter {name!r}", "a name without a meaning", f"{name}_0")
         tensor = real(f"parameters[{name!r}]", value, "a number or a tensor of numbers", remedy)
         finite(f"parameters[{name!r}]", tensor, "finite numbers", remedy)
         if tensor.requires_grad and not learnt:
@@ -145,6 +172,11 @@ class Equations(HybridSystem):
             self._own[name] = shape[1] if len(shape) == 2 else 1
             return self._own[name], 0
         return (shape[0] if shape else 1), 0
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Where the equations have units, those of the numbers of states, parameters and inputs, by name."""
+        return {name: str(dimension) for name, dimension in self.dimensions.items()}
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -178,7 +210,7 @@ class Equations(HybridSystem):
         """
         batch = count("batch", batch)
         like = next((x for x in (*self.parameters(), *self.buffers())), None)
-        dtype = dtype or (torch.get_default_dtype() if like is None else like.dtype)
+        dtype = dtype or (self._dtype if like is None else like.dtype)
         device = None if like is None else like.device
         unknown = values.keys() - self.model.states.keys()
         missing = [x for x in self.states if x not in values and x not in self.model.initial]
@@ -189,7 +221,7 @@ class Equations(HybridSystem):
         empty = torch.empty(batch, 0, dtype=dtype, device=device)
         parts = []
         for name, n in self.model.states.items():
-            value = values.get(name, self.model.initial.get(name))
+            value = checked(name, values.get(name, self.model.initial.get(name)), self.dimensions)
             if isinstance(value, Program):
                 value = evaluator(value)(self._values(empty, None, {}))[0]
                 parts.append(rows(value, n, empty))
@@ -206,6 +238,13 @@ class Equations(HybridSystem):
     def initial_state(self, batch: int) -> Tensor:
         """The state of `initial`, (B, D)."""
         return self.start(batch)
+
+    def check_start(self, t: Tensor, y: Tensor, u: Tensor | None) -> None:
+        """Refuse a start where f or a guard has no value; quotes the line and names the divisor that is zero."""
+        values = self._values(y, t, self.inputs_of(u))
+        refuse_infinite(self.model.flow, values, "dy/dt")
+        for event in self.model.events:
+            refuse_infinite(event.guard, values, f"the threshold {event.name!r}")
 
     def vector_field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
         """dy/dt, (R, D)."""
@@ -274,6 +313,13 @@ class Equations(HybridSystem):
         if t is not None:
             values["t"] = t
         if y.shape[1]:
+            if y.shape[1] != self.model.width:
+                sizes = ", ".join(name if n == 1 else f"{n} of {name}" for name, n in self.model.states.items())
+                raise ConfigurationError(
+                    f"a state of {y.shape[1]} entries",
+                    f"{self.model.width}: {sizes}",
+                    f"y0=system.start(B, {self.states[0]}=0.0)",
+                )
             values |= dict(zip(self.model.states, y.split(list(self.model.states.values()), 1), strict=True))
         return values
 
@@ -301,39 +347,3 @@ class Equations(HybridSystem):
     def extra_repr(self) -> str:
         """The equations."""
         return "; ".join(line.strip() for line in self.text.splitlines() if line.strip())
-
-
-def _events(threshold: object, reset: object) -> tuple[dict[str, str], dict[str, str]]:
-    """Thresholds and resets by the same names."""
-    if threshold is None:
-        if reset is not None:
-            raise ConfigurationError("a reset without a threshold", "a threshold", 'threshold="v > 30"')
-        return {}, {}
-    if isinstance(threshold, str):
-        if reset is not None and not isinstance(reset, str):
-            raise ConfigurationError(f"one threshold and a reset of type {type(reset).__name__}", "text", 'reset="v = c"')
-        return {"event": threshold}, {"event": reset or ""}
-    thresholds, resets = _mapping("threshold", threshold), _mapping("reset", reset)
-    if resets.keys() - thresholds.keys() or not thresholds:
-        names = sorted(resets.keys() - thresholds.keys())
-        raise ConfigurationError(f"resets of {names or 'nothing'}", ", ".join(thresholds), "the same names")
-    return dict(thresholds), {name: resets.get(name, "") for name in thresholds}
-
-
-def _mapping(name: str, given: object) -> Mapping[str, Any]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{name} of type {type(given).__name__}", "a dict by name", f"{name}={{...}}")
-    return given
-
-
-def _counts(what: str, given: Mapping[str, Any]) -> dict[str, int]:
-    return {name: count(f"{what}[{name!r}]", n) for name, n in given.items()}
-
-
-def _names(name: str, given: object) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else given
-    if not isinstance(names, Sequence) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
-        raise ConfigurationError(f"{name}={given!r}", "text, or several, each once", f'{name}=("v",)')
-    return tuple(names)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.equations.model import Event, Model, Program
+from adjsnn.equations.model import Event, Model
 from adjsnn.equations.printing import TensorPrinter
+from adjsnn.equations.writer import Program
 
 Value = Tensor | float
 
@@ -49,6 +50,25 @@ def _where(condition: Any, yes: Value, no: Value) -> Value:
     return torch.where(condition, yes, no)
 
 
+def _choose(
+    condition: Any,
+    yes: Callable[[Mapping[str, Value]], Value],
+    no: Callable[[Mapping[str, Value]], Value],
+    v: Mapping[str, Value],
+    names: tuple[str, ...],
+) -> Value:
+    """A branch where it is chosen. Where it is not, no gradient passes, also one that is not a number there."""
+    if not isinstance(condition, Tensor):
+        return yes(v) if condition else no(v)
+    tensors = {name: x for name in names if isinstance(x := v[name], Tensor)}
+    chosen = {**v, **{name: torch.where(condition, x, x.detach()) for name, x in tensors.items()}}
+    other = {**v, **{name: torch.where(condition, x.detach(), x) for name, x in tensors.items()}}
+    one, two = yes(chosen), no(other)
+    if not isinstance(one, Tensor) and not isinstance(two, Tensor):  # of two numbers torch would make its default dtype
+        one = torch.tensor(one, dtype=next(iter(tensors.values())).dtype, device=condition.device)
+    return torch.where(condition, one, two)
+
+
 def _whole_power(x: Value, n: float) -> Value:
     result, square, left = None, x, int(n)
     while left > 0:
@@ -59,14 +79,20 @@ def _whole_power(x: Value, n: float) -> Value:
 
 
 def _power(x: Value, n: Value) -> Value:
-    return x**n
+    return x**n if isinstance(x, Tensor) or isinstance(n, Tensor) else float(torch.tensor(x, dtype=torch.float64) ** n)
+
+
+def _clip(x: Value, low: Value, high: Value) -> Value:
+    return _where(x < low, low, _where(x > high, high, x))
 
 
 NAMES: Mapping[str, Any] = MappingProxyType(
     {name: _each(getattr(torch, name)) for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "atan", "sinh", "cosh", "tanh")}
     | {name: _each(getattr(torch, name)) for name in ("expm1", "log1p", "sigmoid")}
     | {"exprel": _each(_Exprel.apply), "exprelslope": _each(_exprel_slope)}
-    | {"where": _where, "whole_power": _whole_power, "power": _power, "__builtins__": {}}
+    | {"absolute": lambda x: _where(x < 0.0, -x, x), "clip": _clip}
+    | {"minimum": lambda x, y: _where(x < y, x, y), "maximum": lambda x, y: _where(x > y, x, y)}
+    | {"choose": _choose, "whole_power": _whole_power, "power": _power, "__builtins__": {}}
 )
 
 Evaluate = Callable[[Mapping[str, Value]], list[Value]]

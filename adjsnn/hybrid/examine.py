@@ -84,6 +84,7 @@ def examine(program: HybridProgram, trial: Trial) -> tuple[HybridProgram, Read]:
         new = [(store, name, x) for store, name, x in entries if _on_tape(x) and not any(x is a for a in aliases)]
         with torch.no_grad():
             plain, inside = _plain(system, signal, trial)
+            system.check_start(trial.t, trial.y, plain.get("inputs(t)", trial.u))
         for store, name, x in new:
             if store.get(name) is x:
                 raise ConfigurationError(

@@ -61,6 +61,14 @@ class HybridSystem(nn.Module):
         """What is read from the state: y, (rows, D), to (rows, C_out); y itself by default."""
         return y
 
+    def check_start(self, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], u: Float[Tensor, "B C"] | None) -> None:
+        """Called once before every solve, with the time, the state and the input that it starts from.
+
+        Raises:
+            ConfigurationError: where an override refuses them; by default never.
+        """
+        del t, y, u
+
     def initial_state(self, batch: int) -> Float[Tensor, "B D"]:
         """State at the first time for `batch` samples, (B, D).
 

@@ -27,7 +27,7 @@ UNDERFLOW = 2.0**-1000  # absolute: what is smaller may have come through subnor
 PARTED = 1e-6  # relative change by nudges after which a run is taken as another one
 LIMIT = 60.0  # s of computation for one example, most of which take milliseconds
 
-SHARES = {"lif": 0.5, "gated": 0.4, "hybrid": 0.1}
+SHARES = {"lif": 0.45, "gated": 0.3, "hybrid": 0.05, "equations": 0.1, "spoilt": 0.1}
 EXAMPLES = int(os.environ.get("ADJSNN_FUZZ", "0"))
 SHRINK = os.environ.get("ADJSNN_FUZZ_SHRINK", "1") != "0"  # what fails is small already; a smaller one may take minutes
 

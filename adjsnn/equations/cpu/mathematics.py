@@ -25,6 +25,36 @@ def whole_power(x, n):
     return result
 
 
+def powerlog(x, n):
+    """xⁿ log x, and 0 at x = 0."""
+    return 0.0 if x == 0.0 else x**n * math.log(x)
+
+
+def absolute(x):
+    """|x|."""
+    return -x if x < 0.0 else x
+
+
+def sign(x):
+    """-1, 0 or 1."""
+    return (1.0 if x > 0.0 else 0.0) - (1.0 if x < 0.0 else 0.0)
+
+
+def minimum(x, y):
+    """The smaller, y where they are equal."""
+    return x if x < y else y
+
+
+def maximum(x, y):
+    """The larger, y where they are equal."""
+    return x if x > y else y
+
+
+def clip(x, low, high):
+    """x, but at least low and at most high."""
+    return low if x < low else (high if x > high else x)
+
+
 def exprel(x):
     """(eˣ - 1)/x, and 1 at 0."""
     return 1.0 if x == 0.0 else math.expm1(x) / x
