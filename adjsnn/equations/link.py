@@ -85,8 +85,9 @@ def _linked(source: str, method: str, interpreted: bool) -> Loops:
         return np.errstate(all="ignore")(function) if interpreted else compiled_as(name, function, **AS_WRITTEN)
 
     # Sums of cotangents may be taken in the order of vectors; states are the same bits as those of tensors.
-    options = AS_WRITTEN_WITHIN, AS_WRITTEN_INLINE, REORDERED_BARE | {"forceinline": False}
-    named = bound(source, method, functions_of(interpreted), Made(*(_as(interpreted, x) for x in options), entry))
+    within, inline = _as(interpreted, AS_WRITTEN_WITHIN), _as(interpreted, AS_WRITTEN_INLINE)
+    made = Made(within, inline, _as(interpreted, REORDERED_BARE | {"forceinline": False}), entry)
+    named = bound(source, method, functions_of(interpreted), made)
     return Loops(named["forward"], named["backward"], {x: named[x] for x in named if x.isupper()})
 
 

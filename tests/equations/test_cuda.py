@@ -75,7 +75,8 @@ def test_more_room_and_parts_of_a_batch_change_nothing(monkeypatch: pytest.Monke
 def test_errors_are_those_of_the_other_loops():
     def told(kernels: str, case: Case) -> str:
         with pytest.raises(adjsnn.AdjsnnError) as error:
-            adjsnn.solve(case.system, case.u, **{**case.options, "y0": case.y0, "kernels": kernels, "max_steps": 5})
+            options: dict[str, Any] = {**case.options, "y0": case.y0, "kernels": kernels, "max_steps": 5}
+            adjsnn.solve(case.system, case.u, **options)
         return str(error.value)
 
     assert told("cuda", placed(izhikevich(2))) == told("fused", izhikevich(2))
@@ -86,4 +87,6 @@ def test_what_does_not_run_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device, "SIMULATED", False)
     with pytest.raises(adjsnn.ConfigurationError, match='kernels="cuda", but .* is on the CPU'):
         adjsnn.solve(case.system, None, **case.options, y0=case.y0, kernels="cuda")
-    assert adjsnn.solve(case.system, None, **case.options, y0=case.y0).stats.kernel == "fused"
+    stats = adjsnn.solve(case.system, None, **case.options, y0=case.y0).stats
+    assert stats is not None
+    assert stats.kernel == "fused"
