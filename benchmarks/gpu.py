@@ -1,4 +1,4 @@
-"""LIF and gated networks and equations on a GPU: checked against the plain code, then timed beside this machine's CPU, on a page of its own.
+"""LIF and gated networks and equations on a GPU: checked against the plain code, then timed beside this machine's CPU.
 
     python benchmarks/gpu.py [--rounds 10] [--write]
     python benchmarks/gpu.py --simulate            the check alone, in numba's simulator, where there is no GPU
@@ -6,9 +6,9 @@
 The LIF problem is that of lif_gradient.py: 5-120-3, 60 ms, about 190 hidden spikes in a sample, gradient of the first-spike
 cross-entropy with respect to all weights; feed-forward with 15,000 samples at once, recurrent with 1,500. The gated one is that
 of gated_gradient.py: 128 QIF neurons, 1000 Euler steps, float32, with 1,024 samples at once. The equations are those of 10,000
-Izhikevich neurons with a drive that is held for 10 ms, 200 ms by dopri5 at 1e-5, gradient of end states and spike times with respect
-to a, b and d. The first call compiles. Medians, the GPU waited for at both ends of a measurement. The check comes first: a fast
-wrong number is none.
+Izhikevich neurons with a drive that is held for 10 ms, 200 ms by dopri5 at 1e-5, gradient of end states and spike times with
+respect to a, b and d. The first call compiles. Medians, the GPU waited for at both ends of a measurement. The check comes
+first: a fast wrong number is none.
 """
 
 import argparse

@@ -74,8 +74,8 @@ def test_more_room_and_parts_of_a_batch_change_nothing(monkeypatch: pytest.Monke
 
 def test_errors_are_those_of_the_other_loops():
     def told(kernels: str, case: Case) -> str:
+        options: dict[str, Any] = {**case.options, "y0": case.y0, "kernels": kernels, "max_steps": 5}
         with pytest.raises(adjsnn.AdjsnnError) as error:
-            options: dict[str, Any] = {**case.options, "y0": case.y0, "kernels": kernels, "max_steps": 5}
             adjsnn.solve(case.system, case.u, **options)
         return str(error.value)
 
