@@ -70,10 +70,12 @@ def loops_of(source: str, method: str) -> Loops:
 @cache
 def _linked(source: str, method: str, interpreted: bool) -> Loops:
     """The same for loops of Python, or compiled ones."""
-    digest = hashlib.sha256(f"{source}\n{method}".encode()).hexdigest()[:16]
+    of_method = method_numbers(TABLEAUS[method])
+    known = {name: np.asarray(x).tolist() for name, x in of_method.items()}  # they stand in the machine code
+    digest = hashlib.sha256(f"{source}\n{method} {known}".encode()).hexdigest()[:16]
     bound = _mathematics(interpreted) | {"__name__": names.__name__, "__builtins__": __builtins__}
     exec(compile(source, f"<equations {digest}>", "exec"), bound)  # what generate wrote, from expressions of sympy alone
-    bound |= method_numbers(TABLEAUS[method])
+    bound |= of_method
     within, inline = _as(interpreted, AS_WRITTEN_WITHIN), _as(interpreted, AS_WRITTEN_INLINE)
     # Sums of cotangents may be taken in the order of vectors; states are the same bits as those of tensors.
     reordered = _as(interpreted, REORDERED_BARE | {"forceinline": False})
