@@ -115,15 +115,15 @@ def written(name: str) -> adjsnn.Equations:
     """The same systems as text, and those of text alone."""
     if name in ("rk4", "dopri5"):
         units = Units()
-        values = {"W": units.w.detach(), "b": units.b.detach(), "tau": units.tau.detach()}
-        return adjsnn.Equations("dx/dt = (tanh(W @ x + b) - x)/tau", size=32, parameters=values, learn=("W", "b", "tau"))
+        values = {name: x.detach() for name, x in units.named_parameters()}
+        return adjsnn.Equations("dx/dt = (tanh(w @ x + b) - x)/tau", size=32, parameters=values, learn=tuple(values))
     if name in ("balls", "many_balls"):
         return adjsnn.Equations(
             "dx/dt = v\ndv/dt = -gravity",
-            threshold="x < ground",
+            threshold="x < floor",
             reset="v = -bounce*v",
-            parameters={"gravity": 9.81, "bounce": 0.8, "ground": 0.0},
-            learn=("gravity", "bounce", "ground"),
+            parameters={"gravity": 9.81, "bounce": 0.8, "floor": 0.0},
+            learn=("gravity", "bounce", "floor"),
             dtype=F64,
         )
     if name == "hodgkin_huxley":

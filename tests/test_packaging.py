@@ -39,5 +39,6 @@ def test_no_link_of_the_long_description_is_relative():
     assert [x for x in LINK.findall(text) if "://" not in x] == []
     assert PROGRAM.findall(text) == PROGRAM.findall(README)
     for target in LINK.findall(PROGRAM.sub("", README)):
-        assert target in text or target.endswith(".png") or "benchmarks/results" in target  # still named, as text
+        named = target in text or target.endswith(".png")  # as text
+        assert named or "benchmarks/results" in target or target == "docs/models.md"
     assert len(text.splitlines()) == len(README.splitlines())

@@ -33,13 +33,13 @@ class Exprel(_Function):
 
     def fdiff(self, argindex: int = 1) -> Any:
         del argindex
-        return ExprelSlope(self.args[0])
+        return ExprelSlope(self.args[0], self)
 
 
 class ExprelSlope(_Function):
-    """d exprel/dx = (eˣ - exprel(x))/x, and ½ at 0."""
+    """d exprel/dx = e + (1 - e)/x of x and e = exprel(x), and ½ at 0."""
 
-    nargs = 1
+    nargs = 2
 
     def fdiff(self, argindex: int = 1) -> Any:
         raise sympy.core.function.ArgumentIndexError(self, argindex)
@@ -72,7 +72,7 @@ class Sigmoid(_Function):
 
     def fdiff(self, argindex: int = 1) -> Any:
         del argindex
-        return Sigmoid(self.args[0]) * Sigmoid(-self.args[0])
+        return self * (1 - self)
 
 
 class Choose(_Function):

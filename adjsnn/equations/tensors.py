@@ -89,7 +89,7 @@ def _clip(x: Value, low: Value, high: Value) -> Value:
 NAMES: Mapping[str, Any] = MappingProxyType(
     {name: _each(getattr(torch, name)) for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "atan", "sinh", "cosh", "tanh")}
     | {name: _each(getattr(torch, name)) for name in ("expm1", "log1p", "sigmoid")}
-    | {"exprel": _each(_Exprel.apply), "exprelslope": _each(_exprel_slope)}
+    | {"exprel": _each(_Exprel.apply)}
     | {"absolute": lambda x: _where(x < 0.0, -x, x), "clip": _clip}
     | {"minimum": lambda x, y: _where(x < y, x, y), "maximum": lambda x, y: _where(x > y, x, y)}
     | {"choose": _choose, "whole_power": _whole_power, "power": _power, "__builtins__": {}}

@@ -132,12 +132,13 @@ def single(samples: int, n_in: int, hidden: int, classes: int) -> Callable[[torc
     return prepare
 
 
-def hybrid(name: str, gradient: bool = True) -> Callable[[torch.dtype, bool], Problem]:
-    """A problem of `hybrid_gradient.py`, always in float64; without a gradient the forward run alone."""
+def hybrid(name: str, gradient: bool = True, *, text: bool = False) -> Callable[[torch.dtype, bool], Problem]:
+    """A problem of `hybrid_gradient.py`, always in float64, or its `text`; without a gradient the forward run alone."""
 
     def prepare(dtype: torch.dtype, small: bool) -> Problem:
         del dtype
         system, options = hybrid_gradient.problem(name)
+        system = hybrid_gradient.written(name) if text else system
         if small:
             options["y0"], options["ts"] = options["y0"][:2], options["ts"][:: len(options["ts"]) - 1] / 4
         tolerances = {key: options.get(key, 1e-6) for key in ("rtol", "atol")}
@@ -166,6 +167,7 @@ def hybrid(name: str, gradient: bool = True) -> Callable[[torch.dtype, bool], Pr
     return prepare
 
 
+TEXTS = ("smooth-rk4", "smooth-dopri5", "balls", "izhikevich")
 PROBLEMS: dict[str, Callable[[torch.dtype, bool], Problem]] = {
     "gated": gated,
     "lif": lif,
@@ -177,6 +179,7 @@ PROBLEMS: dict[str, Callable[[torch.dtype, bool], Problem]] = {
     "smooth-dopri5": hybrid("dopri5"),
     "balls": hybrid("balls"),
     "izhikevich": hybrid("izhikevich"),
+    **{f"{name}, text": hybrid(name.removeprefix("smooth-"), text=True) for name in TEXTS},
     "balls, forward": hybrid("balls", gradient=False),
     "izhikevich, forward": hybrid("izhikevich", gradient=False),
 }

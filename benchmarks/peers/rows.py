@@ -170,6 +170,10 @@ ROWS = [
         "gradsolve", "smooth-dopri5", ("gradsolve==0.2.1", *JAX), "Tsitouras 5, the replay alone, jitted",
         adjoint="replay",
     ),
+    *(
+        Row("adjsnn.Equations", "adjsnn_side.py", name, (), "the same as text, compiled", {"problem": f"{name}, text"})
+        for name in ("smooth-rk4", "smooth-dopri5", "balls", "izhikevich")
+    ),
     *_events("balls", 16),
     *_events("izhikevich", 4),
 ]  # fmt: skip

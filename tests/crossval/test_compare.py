@@ -116,5 +116,5 @@ def test_the_page_has_a_row_for_each_file():
         assert data[0].stat().st_size < 300_000
         assert f"`{data[0].name}`" in listed
         assert (
-            path.stem in {"nest_glif", "nir_peers", "sundials"} or f"`{path.stem}`" in page
+            path.stem in {"nest_glif", "nir_peers", "sundials", "brian2_adex"} or f"`{path.stem}`" in page
         )  # of which tests and docs/nir.md tell

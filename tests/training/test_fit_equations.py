@@ -16,12 +16,12 @@ import fit_equations  # the folder of scripts is not a package
 from fit_neuron import KINDS
 
 FILE = """
-text = "dv/dt = (g*(e - v) + I)/c"
+text = "dv/dt = (g*(rest - v) + I)/c"
 threshold = "v > theta"
-reset = "v = e"
+reset = "v = rest"
 inputs = ["I"]
-parameters = {g = 0.1, e = -67.0, c = 1.0, theta = -55.0}
-initial = {v = "e"}
+parameters = {g = 0.1, rest = -67.0, c = 1.0, theta = -55.0}
+initial = {v = "rest"}
 """
 
 

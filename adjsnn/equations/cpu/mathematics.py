@@ -60,11 +60,11 @@ def exprel(x):
     return 1.0 if x == 0.0 else math.expm1(x) / x
 
 
-def exprelslope(x):
-    """(eˣ - exprel(x))/x, and ½ at 0."""
+def exprelslope(x, e):
+    """Slope of exprel from its value e: e + (1 - e)/x, and ½ at 0."""
     if abs(x) < NEAR:
         return 1 / 2 + x * (1 / 3 + x * (1 / 8 + x * (1 / 30 + x * (1 / 144 + x * (1 / 840 + x / 5760)))))
-    return (math.exp(x) - math.expm1(x) / x) / x
+    return e + (1.0 - e) / x
 
 
 def sigmoid(x):
