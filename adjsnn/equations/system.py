@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from adjsnn.checks import Count, count, finite, float_dtype, real
 from adjsnn.equations.arguments import (
@@ -377,7 +378,8 @@ class Equations(HybridSystem):
 
     def compiled_body(self) -> Any:
         """What runs this system in compiled loops."""
-        own = type(self) is Equations
+        # torch gives a module with parametrizations a class of its own, which says the same of other tensors.
+        own = type(self) is Equations or (is_parametrized(self) and type(self).__bases__ == (Equations,))
         why_not = None if own else f"{type(self).__name__} may have changed what the equations say"
         return import_module("adjsnn.equations.body").CompiledBody(self, why_not)  # loads the compiler
 

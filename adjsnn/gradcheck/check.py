@@ -10,7 +10,6 @@ from adjsnn.checks import Count, count
 from adjsnn.errors import ConfigurationError, GradientCheckError
 from adjsnn.gated.network import GatedSynapseNetwork
 from adjsnn.gradcheck.report import NEGLIGIBLE, GradcheckReport, GradcheckRow, relative
-from adjsnn.hybrid.engine import refuse_plain
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.numerics.tableaus import TABLEAUS
@@ -107,6 +106,8 @@ def _judges(system: object, against: Sequence[str] | None, method: object) -> Se
     """The judges to ask, checked."""
     smooth, lif = isinstance(system, HybridSystem), isinstance(system, LIFNetwork)
     if smooth:
+        from adjsnn.hybrid.engine import refuse_plain  # noqa: PLC0415  what one kind of system needs
+
         refuse_plain(system, "the judges run torch's operations", "differences of whole solves, at rtol=1e-10")
     # What is in no tableau is torchdiffeq's, or refused by solve.
     foreign = smooth and method is not None and method not in TABLEAUS

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 import adjsnn
 from adjsnn import plotting
@@ -139,3 +140,27 @@ def test_code_is_kept_by_the_numbers_of_the_method(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(link, "TABLEAUS", {"dopri5": changed})
         link._linked.__wrapped__(source, "dopri5", interpreted=True)
     assert len(set(names)) == 2
+
+
+class Positive(nn.Module):
+    """What keeps delays above zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.softplus(x)
+
+
+def test_parametrized_delays():
+    system, plain = delayed(), delayed()
+    parametrize.register_parametrization(system, "d", Positive())
+    y0 = torch.zeros(1, 4, dtype=F64)
+    with torch.no_grad():
+        plain.get_parameter("d").copy_(nn.functional.softplus(torch.ones(2, 2, dtype=F64)))
+    found = []
+    for x, name in ((system, "parametrizations.d.original"), (plain, "d")):
+        sol = adjsnn.solve(x, None, **OPTIONS, y0=y0)
+        assert sol.stats is not None
+        assert sol.stats.kernel == "fused"
+        found.append((sol.y, torch.autograd.grad(sol.y.sum(), x.get_parameter(name))[0]))
+    assert torch.equal(found[0][0], found[1][0])
+    slope = torch.sigmoid(torch.ones(2, 2, dtype=F64))  # of softplus
+    torch.testing.assert_close(found[0][1], found[1][1] * slope, rtol=1e-14, atol=0.0)
