@@ -77,7 +77,7 @@ class HybridOptions(TypedDict, total=False):
     adjoint: HybridChoice | None
     y0: Tensor | None
     substeps: Count
-    kernels: Literal["auto", "plain", "fused"]
+    kernels: Literal["auto", "plain", "fused", "cuda"]
 
 
 @overload

@@ -1,12 +1,14 @@
-"""LIF and gated networks on a GPU: checked against the plain code, then timed beside this machine's CPU, on a page of its own.
+"""LIF and gated networks and equations on a GPU: checked against the plain code, then timed beside this machine's CPU.
 
     python benchmarks/gpu.py [--rounds 10] [--write]
     python benchmarks/gpu.py --simulate            the check alone, in numba's simulator, where there is no GPU
 
 The LIF problem is that of lif_gradient.py: 5-120-3, 60 ms, about 190 hidden spikes in a sample, gradient of the first-spike
 cross-entropy with respect to all weights; feed-forward with 15,000 samples at once, recurrent with 1,500. The gated one is that
-of gated_gradient.py: 128 QIF neurons, 1000 Euler steps, float32, with 1,024 samples at once. The first call compiles. Medians,
-the GPU waited for at both ends of a measurement. The check comes first: a fast wrong number is none.
+of gated_gradient.py: 128 QIF neurons, 1000 Euler steps, float32, with 1,024 samples at once. The equations are those of 10,000
+Izhikevich neurons with a drive that is held for 10 ms, 200 ms by dopri5 at 1e-5, gradient of end states and spike times with
+respect to a, b and d. The first call compiles. Medians, the GPU waited for at both ends of a measurement. The check comes
+first: a fast wrong number is none.
 """
 
 import argparse
@@ -38,6 +40,9 @@ GATED_METHODS = ("euler", "heun", "rk4")  # checked; Euler steps are timed
 # Neurons, samples and steps of the check, few enough that a chaotic network does not amplify rounding; in the simulator
 # as few as spike.
 GATED_CHECKED, GATED_TINY = (gated_gradient.N, 20, 100), (5, 1, 40)
+EQUATIONS = "equations, Izhikevich"
+EQUATIONS_SIZE, EQUATIONS_CHECKED, EQUATIONS_TINY = (10_000, 20), (20, 20), (2, 3)  # samples, and drives of 10 ms
+EQUATIONS_ALLOWED = 1e-6  # states and times of steps whose lengths follow an error that is rounded otherwise
 Kernels = Literal["cuda", "fused", "plain"]
 
 
@@ -99,12 +104,69 @@ def gated_disagreement(method: str, device: str, sizes: tuple[int, int, int]) ->
     return max(_relative(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def equations_placed(device: str, batch: int, drives: int) -> tuple[adjsnn.Equations, Tensor, Tensor]:
+    """Izhikevich neurons on a device, where they start, and their drive."""
+    system = adjsnn.Equations(
+        "dv/dt = 0.04*v**2 + 5*v + 140 - w + I\ndw/dt = a*(b*v - w)",
+        threshold="v > 30",
+        reset="v = -65; w += d",
+        parameters={"a": 0.02, "b": 0.2, "d": 8.0},
+        inputs=("I",),
+        learn=("a", "b", "d"),
+        dtype=torch.float64,
+    )
+    u = 8.0 + 6.0 * torch.rand(drives, batch, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return system.to(device), system.start(batch, v=-65.0, w=-13.0).to(device), u.to(device)
+
+
+def equations_solved(case: tuple[adjsnn.Equations, Tensor, Tensor], kernels: Kernels) -> Any:
+    """The solution."""
+    system, y0, u = case
+    return adjsnn.solve(system, u, dt=10.0, method="dopri5", rtol=1e-5, y0=y0, kernels=kernels)
+
+
+def equations_whole(case: tuple[adjsnn.Equations, Tensor, Tensor], kernels: Kernels) -> list[Tensor]:
+    """States, spike times, and gradients of all parameters."""
+    sol = equations_solved(case, kernels)
+    times = torch.where(sol.event_index >= 0, sol.event_times, 0.0)
+    return [sol.y, times, *torch.autograd.grad(sol.y[-1].mean() + times.mean(), list(case[0].parameters()))]
+
+
+def equations_disagreement(device: str, sizes: tuple[int, int]) -> float:
+    """Largest relative difference between GPU and plain code, of states, spike times and gradients."""
+    found = equations_whole(equations_placed(device, *sizes), "cuda")
+    expected = equations_whole(equations_placed("cpu", *sizes), "plain")
+    return max(_relative(a, b) if a.shape == b.shape else float("inf") for a, b in zip(found, expected, strict=True))
+
+
+def equations_timed(device: str, kernels: Kernels, rounds: int) -> Timed:
+    """The Izhikevich neurons."""
+    case = equations_placed(device, *EQUATIONS_SIZE)
+    return timed(
+        case[1],
+        lambda: equations_solved(case, kernels),
+        lambda: equations_whole(case, kernels),
+        rounds,
+        lambda sol: int((sol.event_index >= 0).sum()),
+    )
+
+
 def _relative(found: Tensor, expected: Tensor) -> float:
     a, b = (x.detach().cpu()[expected.detach().cpu().isfinite()] for x in (found, expected))
     return float((a - b).abs().max() / b.abs().max()) if b.numel() else 0.0
 
 
-def timed(case: Any, forward: Callable[[], Any], whole: Callable[[], object], rounds: int) -> Timed:
+def _network_spikes(sol: Any) -> int:
+    return sum(sol.stats.layer_spikes)
+
+
+def timed(
+    case: Any,
+    forward: Callable[[], Any],
+    whole: Callable[[], object],
+    rounds: int,
+    spikes_of: Callable[[Any], int] = _network_spikes,
+) -> Timed:
     """One problem on one machine.
 
     Args:
@@ -112,6 +174,7 @@ def timed(case: Any, forward: Callable[[], Any], whole: Callable[[], object], ro
         forward: solves it.
         whole: differentiates it too.
         rounds: of which medians are taken.
+        spikes_of: a solution.
     """
     on_gpu = case.device.type != "cpu"
 
@@ -129,7 +192,7 @@ def timed(case: Any, forward: Callable[[], Any], whole: Callable[[], object], ro
     first = clocked(whole)
     forwards = [clocked(forward) for _ in range(rounds)]
     wholes = [clocked(whole) for _ in range(rounds)]
-    spikes = sum(forward().stats.layer_spikes)
+    spikes = spikes_of(forward())
     peak = torch.cuda.max_memory_allocated() if on_gpu else 0
     return Timed(first, statistics.median(forwards), statistics.median(wholes), peak, spikes)
 
@@ -161,7 +224,7 @@ def gated_timed(device: str, kernels: Kernels, rounds: int) -> Timed:
 def page(checks: dict[str, float], rows: dict[str, tuple[int, Timed, Timed]]) -> str:
     """The table: of each network its samples, and what the GPU and the CPU took."""
     lines = [
-        "# LIF and gated networks on a GPU",
+        "# LIF and gated networks and equations on a GPU",
         "",
         f"{torch.cuda.get_device_name()}, beside {processor()} with {torch.get_num_threads()} threads; "
         f"torch {torch.__version__}, adjsnn {adjsnn.__version__}, {date.today()}. Written by `benchmarks/gpu.py`.",
@@ -187,6 +250,7 @@ def checked(simulate: bool) -> dict[str, float]:
     for name, check in {
         **{LIF[recurrent]: lambda recurrent=recurrent: disagreement(recurrent, device, batch, hidden) for recurrent in SIZES},
         **{f"gated, {method}": lambda method=method: gated_disagreement(method, device, sizes) for method in GATED_METHODS},
+        EQUATIONS: lambda: equations_disagreement(device, EQUATIONS_TINY if simulate else EQUATIONS_CHECKED),
     }.items():
         checks[name] = check()
         print(f"{name}: off from the plain code by {checks[name]:.1e}", flush=True)
@@ -209,8 +273,8 @@ def main() -> int:
 
         run.WIDTH = run.WARP = 2
     checks = checked(options.simulate)
-    if not all(off <= ALLOWED for off in checks.values()):
-        print(f"The loops for a GPU are wrong: more than {ALLOWED:g}.", file=sys.stderr)
+    if not all(off <= (EQUATIONS_ALLOWED if name == EQUATIONS else ALLOWED) for name, off in checks.items()):
+        print(f"The loops for a GPU are wrong: more than {ALLOWED:g}, of equations {EQUATIONS_ALLOWED:g}.", file=sys.stderr)
         return 1
     if options.simulate:
         return 0
@@ -223,6 +287,7 @@ def main() -> int:
         for recurrent, samples in SIZES.items()
     }
     rows["gated, euler"] = GATED_SIZE, gated_timed("cuda", "cuda", options.rounds), gated_timed("cpu", "fused", 3)
+    rows[EQUATIONS] = EQUATIONS_SIZE[0], equations_timed("cuda", "cuda", options.rounds), equations_timed("cpu", "fused", 3)
     table = page(checks, rows)
     print(table)
     if options.write:

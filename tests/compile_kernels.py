@@ -17,14 +17,18 @@ from types import SimpleNamespace
 from typing import Any
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "0"
+sys.path.append(str(Path(__file__).parent / "equations"))
 
 import numba
 import torch
 from lif_networks import random_lif, random_spikes
 from networks import GATES, MEMBRANES, random_network, random_trial
 from numba import cuda
+from systems import izhikevich, network, synapses
 
 import adjsnn
+from adjsnn.equations.cpu.march import DONE, STATUS, STRIDE, Samples
+from adjsnn.equations.cuda import run as equations
 from adjsnn.gated.cuda import run
 from adjsnn.gated.cuda.arguments import Path as Trajectory
 from adjsnn.lif.cuda import feedforward_run, recurrent_run, tensors
@@ -86,6 +90,25 @@ def launches() -> dict[str, tuple[Any, Any]]:
     return met
 
 
+def of_equations() -> dict[str, tuple[Any, Any]]:
+    """The same for systems of equations, whose kernels have the name of the system behind theirs."""
+    met: dict[str, tuple[Any, Any]] = {}
+    for make in (izhikevich, network, synapses):
+
+        def launch(kernel: Any, threads: int, where: torch.device, *arguments: Any, of: str = make.__name__) -> None:
+            which = kernel.py_func.__name__.partition("_kernel")[0]
+            met[f"equations.{which}.{of}"] = kernel.py_func, numba.types.void(*map(typeof, arguments))
+            for x in arguments:
+                if isinstance(x, Samples):
+                    x.whole[:, STATUS], x.whole[:, STRIDE] = DONE, 1
+
+        equations.launch = launch
+        case = make(2)
+        sol = adjsnn.solve(case.system, case.u, **case.options, y0=case.y0.clone().requires_grad_(), kernels="cuda")
+        sol.y.sum().backward()
+    return met
+
+
 def ptx_of(function: Any, signature: Any, capability: tuple[int, int]) -> str:
     """PTX for one kind of GPU."""
     from numba.cuda import cuda_paths, dispatcher  # noqa: PLC0415
@@ -117,7 +140,7 @@ def assembled(ptx: str, architecture: str) -> str:
 
 
 if __name__ == "__main__":
-    for name, (function, signature) in launches().items():
+    for name, (function, signature) in (launches() | of_equations()).items():
         for architecture in sys.argv[1:]:
             ptx = ptx_of(function, signature, (int(architecture[:-1]), int(architecture[-1])))
             assert f".target sm_{architecture}" in ptx

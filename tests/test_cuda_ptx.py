@@ -18,9 +18,15 @@ KERNELS = {
     for node in ast.walk(ast.parse(path.read_text()))
     if isinstance(node, ast.FunctionDef) and any(ast.unparse(x) == "cuda.jit" for x in node.decorator_list)
     for dtype in dtypes
+} | {f"equations.{which}.{name}" for which in ("forward", "backward") for name in ("izhikevich", "network", "synapses")}
+# The way back through a reset inside a step is long, and few neurons take it. Of systems of equations one thread holds the
+# addresses of all arrays; one of two variables has room for them in registers.
+SPILLED = {
+    "runge_kutta_adjoint.backward": 400,
+    "equations.forward.network": 400,
+    "equations.backward.network": 800,
+    "equations.backward.synapses": 400,
 }
-# The way back through a reset inside a step is long, and few neurons take it.
-SPILLED = {"runge_kutta_adjoint.backward": 400}
 MISSING = [name for name in ("numba_cuda", "nvidia") if find_spec(name) is None]
 
 
@@ -36,4 +42,4 @@ def test_every_kernel_compiles_for_two_kinds_of_gpu():
     for name, _, registers, _, spilled, _ in rows:
         if registers != "-":  # there is an assembler
             assert int(registers) <= 255, name
-            assert int(spilled) <= SPILLED.get(name.removeprefix("gated.").rpartition(".")[0], 0), name
+            assert int(spilled) <= SPILLED.get(name, SPILLED.get(name.removeprefix("gated.").rpartition(".")[0], 0)), name

@@ -1,7 +1,8 @@
 """Compiled loops of a system of equations, connected to torch."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats
 from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.steps import Steps, check_finite
+from adjsnn.numerics import gpu
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.threads import run_groups
 
@@ -71,13 +73,21 @@ class CompiledBody:
         """Why these loops do not cover a solve; None where they do."""
         if self.why_not is not None:
             return self.why_not
-        if problem.y0.device.type != "cpu":
+        if self.kernel(problem) == "cuda":
+            if (why := gpu.obstacle(problem.y0.device)) is not None:
+                return why
+        elif problem.y0.device.type != "cpu":
             return "the state is not on the CPU"
         if problem.program.signal is not None:
             return "the input is a Python function of time"
         if adjoint.checkpoints not in (None, "sqrt") or adjoint.memory_mb is not None:
             return 'checkpoints are "sqrt" or none there'
         return None
+
+    def kernel(self, problem: HybridProblem) -> str:
+        """Those for a GPU where the state is on one, or where they are asked for."""
+        on_gpu = problem.y0.device.type == "cuda" and problem.kernels != "fused"
+        return "cuda" if on_gpu or problem.kernels == "cuda" else "fused"
 
     def run(self, problem: HybridProblem, adjoint: DiscreteAdjoint, ran: Ran) -> HybridSolution:
         """Solve the problem; a loss of the solution runs the discrete adjoint."""
@@ -86,12 +96,13 @@ class CompiledBody:
         names = [x for x in self.system.model.parameters if x not in self.system.numbers]
         tensors = [getattr(self.system, name) for name in names]
         stats: list[HybridStats] = []
-        solve = _Solve(self.system, problem, adjoint.checkpoints is not None, ran, tuple(names))
+        kind = import_module("adjsnn.equations.cuda.run").CudaSolve if ran.kernel == "cuda" else Solve
+        solve = kind(self.system, problem, adjoint.checkpoints is not None, ran, tuple(names))
         y, times, index = _Attached.apply(solve, stats, problem.u, problem.y0, *tensors)
         return problem.solution(y, times, index, stats[0])
 
 
-class _Solve:
+class Solve:
     """One solve: arrays for the loops, and back.
 
     Args:
@@ -105,7 +116,11 @@ class _Solve:
     def __init__(self, system: System, problem: HybridProblem, thin: bool, ran: Ran, names: tuple[str, ...]) -> None:
         self.system, self.problem, self.thin, self.ran, self.names = system, problem, thin, ran, names
         self.program = problem.program
-        self.loops: Loops = loops_of(system.source, self.program.tableau.name)
+        self.loops = self.linked(system.source, self.program.tableau.name)
+
+    def linked(self, source: str, method: str) -> Loops:
+        """The loops of a system and a method."""
+        return loops_of(source, method)
 
     def values(self, tensors: dict[str, Tensor], batch: int) -> Values:
         """Parameters as the loops take them: a copy."""
@@ -142,7 +157,7 @@ class _Solve:
         seen = 0 if u is None else u.shape[2]
         if seen != width:
             self.system.inputs_of(None if u is None else u[0])
-        ts = program.ts.numpy().astype(np.float64)
+        ts = program.ts.cpu().numpy().astype(np.float64)
         held = np.empty((len(ts) - 1, len(y0), 0)) if u is None else _array(u)
         fixed = program.lengths is not None
         lengths = _array(program.lengths) if program.lengths is not None else np.empty(0)
@@ -151,6 +166,16 @@ class _Solve:
 
     def forward(self, trial: Trial) -> tuple[Record, Samples]:
         """Run all samples, with more room where some need it."""
+        record, samples = self._begun(trial)
+        march_on = self.marches(trial)
+        march_on(record, samples)
+        while (samples.whole[:, march.STATUS] == march.FULL).any():
+            record, samples = self._grown(record, samples)
+            march_on(record, samples)
+        return record, samples
+
+    def _begun(self, trial: Trial) -> tuple[Record, Samples]:
+        """Room for the first steps, and samples that stand at their starts."""
         batch, d, g = len(trial.y0), self.loops.numbers["D"], self.loops.numbers["G"]
         fixed = (len(trial.ts) - 1) * trial.substeps
         steps = fixed or max(FEW, 2 * len(trial.ts))
@@ -162,17 +187,28 @@ class _Solve:
         samples = Samples(
             whole, real, np.empty((batch, d)), levels, np.zeros((batch, g), dtype=np.bool_), np.zeros((batch, d)), heap
         )
-        groups = _groups(batch)
+        return self.room(record), self.placed(samples)
+
+    def marches(self, trial: Trial) -> Callable[[Record, Samples], None]:
+        """What runs all samples from where they stand."""
+        groups = _groups(len(trial.y0))
         works = [self.work() for _ in groups]
 
-        def work(k: int, first: int, last: int) -> None:
-            self.loops.forward(trial, record, samples, int(self.thin), works[k], first, last)
+        def march_on(record: Record, samples: Samples) -> None:
+            def work(k: int, first: int, last: int) -> None:
+                self.loops.forward(trial, record, samples, int(self.thin), works[k], first, last)
 
-        run_groups(work, groups)
-        while (whole[:, march.STATUS] == march.FULL).any():
-            record, samples = self._grown(record, samples)
             run_groups(work, groups)
-        return record, samples
+
+        return march_on
+
+    def placed(self, x: Any) -> Any:
+        """Arrays of named tuples where the loops run."""
+        return x
+
+    def room(self, x: Any) -> Any:
+        """Arrays of these shapes where the loops run."""
+        return x
 
     def _grown(self, old: Record, samples: Samples) -> tuple[Record, Samples]:
         """Twice the room, of steps or packets."""
@@ -181,8 +217,8 @@ class _Solve:
             packets *= 2
         else:
             states, steps = (2 * states if self.thin else 2 * steps + 1), 2 * steps
-        new = _record(batch, steps, states, old.rows.shape[1], old.states.shape[2], packets)
-        heap = np.zeros((batch, packets), dtype=np.int64)
+        new = self.room(_record(batch, steps, states, old.rows.shape[1], old.states.shape[2], packets))
+        heap = self.room(np.zeros((batch, packets), dtype=np.int64))
         for before, after in zip((*old, samples.heap), (*new, heap), strict=True):
             after[:, : before.shape[1]] = before
         return new, samples._replace(heap=heap)
@@ -222,12 +258,17 @@ class _Solve:
             self.loops.backward(trial, record, samples, cotangents, bars, self.work(), back, k, first, last)
 
         run_groups(work, groups)
+        self.judge(record, bars)
+        return bars
+
+    @staticmethod
+    def judge(record: Record, bars: Bars) -> None:
+        """Raise the error of the first sample that has an event whose guard does not rise."""
         for sample in np.flatnonzero(bars.failed[:, 0]):
             row = int(bars.failed[sample, 0]) - 1
             raise refusals.not_rising(
                 int(record.event[sample, row]), int(sample), float(record.times[sample, row + 1]), float(bars.failed[sample, 1])
             )
-        return bars
 
     def steps(self, record: Record, samples: Samples) -> Steps:
         """The steps as other adjoints take them, padded with steps of length zero."""
@@ -246,7 +287,7 @@ class _Solve:
             record.rows,
             np.where(beyond, -1, np.maximum(record.event[:, :n], -1)),  # a packet is no guard
         )
-        *known, event = (torch.from_numpy(np.ascontiguousarray(x.T)) for x in columns)
+        *known, event = (torch.from_numpy(np.ascontiguousarray(x.T)).to(self.problem.y0.device) for x in columns)
         return Steps(known[0], known[1], known[2], known[3], known[4], event if self.loops.numbers["G"] else None)
 
     def refuse(self, samples: Samples, record: Record) -> None:
@@ -319,21 +360,21 @@ class _Attached(FirstOrder):
         record, samples = solve.forward(trial)
         solve.refuse(samples, record)
         steps = solve.steps(record, samples)
-        y = torch.from_numpy(np.ascontiguousarray(record.outputs.transpose(1, 0, 2))).to(y0.dtype)
+        y = torch.from_numpy(np.ascontiguousarray(record.outputs.transpose(1, 0, 2))).to(y0)
         check_finite(y, solve.program.ts)
         kept = sum(x.nbytes for x in record)
-        slowest = torch.from_numpy(samples.real[:, march.SLOWEST].copy()).to(y0.dtype) if steps.event is not None else None
+        slowest = torch.from_numpy(samples.real[:, march.SLOWEST].copy()).to(y0) if steps.event is not None else None
         counts = (
-            torch.from_numpy(samples.whole[:, march.TAKEN].copy()),
-            torch.from_numpy(samples.whole[:, march.REJECTED].copy()),
+            torch.from_numpy(samples.whole[:, march.TAKEN].copy()).to(y0.device),
+            torch.from_numpy(samples.whole[:, march.REJECTED].copy()).to(y0.device),
         )
         stats.append(HybridStats(*counts, 0, kept, slowest, steps, *solve.ran))
         ctx.solve, ctx.trial, ctx.record, ctx.samples, ctx.values = solve, trial, record, samples, values
-        ctx.shapes = [(x.shape, x.dtype) for x in tensors]
+        ctx.shapes = [(x.shape, {"dtype": x.dtype, "device": x.device}) for x in tensors]
         ctx.set_materialize_grads(False)
         times, index = _events_of(steps, y0)
         ctx.mark_non_differentiable(index)
-        ctx.dtype = y0.dtype
+        ctx.like = {"dtype": y0.dtype, "device": y0.device}
         ctx.steps = steps
         return y, times, index
 
@@ -345,7 +386,7 @@ class _Attached(FirstOrder):
 def _events_of(steps: Steps, like: Tensor) -> tuple[Tensor, Tensor]:
     if steps.event is None:
         batch = steps.times.shape[1]
-        return like.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.long)
+        return like.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.long, device=like.device)
     rows, index = event_rows(steps.event)
     times = steps.times.gather(0, rows + 1).T.to(like.dtype)
     return torch.where(index >= 0, times, float("inf")), index
@@ -367,7 +408,7 @@ def _backward(ctx, of_outputs, of_event_times, _):
     bars = solve.backward(trial, record, samples, Cotangents(outputs, times))
     shared = bars.p.sum(0)
     gradients = []
-    for (name, array, first, size), (shape, dtype) in zip(ctx.values.places, ctx.shapes, strict=True):
+    for (name, array, first, size), (shape, like) in zip(ctx.values.places, ctx.shapes, strict=True):
         matrix = solve.system.layout.matrices.get(name)
         if array == "q":
             x = bars.q[:, first : first + size]
@@ -375,8 +416,8 @@ def _backward(ctx, of_outputs, of_event_times, _):
         else:
             x = shared[first : first + size]
             x = x.reshape(matrix[2], matrix[1]).T if matrix else x
-        gradients.append(torch.from_numpy(np.ascontiguousarray(x)).reshape(shape).to(dtype))
+        gradients.append(torch.from_numpy(np.ascontiguousarray(x)).reshape(shape).to(**like))
     needs = ctx.needs_input_grad
-    of_u = torch.from_numpy(bars.u).to(ctx.dtype) if needs[2] else None
-    of_y0 = torch.from_numpy(bars.y0).to(ctx.dtype) if needs[3] else None
+    of_u = torch.from_numpy(bars.u).to(**ctx.like) if needs[2] else None
+    of_y0 = torch.from_numpy(bars.y0).to(**ctx.like) if needs[3] else None
     return None, None, of_u, of_y0, *(x if need else None for x, need in zip(gradients, needs[4:], strict=True))

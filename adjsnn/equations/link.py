@@ -6,7 +6,7 @@ globals of its own, in which these are what `adjsnn.equations.generate` wrote, a
 
 import hashlib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -26,9 +26,19 @@ GENERATED = (
 )  # fmt: skip
 REORDERED = ("pull_field", "pull_level", "pull_jump")
 MODULES = (steps, events, packets, march, adjoint)
-ENTRIES = ("forward", "backward")
+ENTRIES = ("forward", "backward", "forward_kernel", "backward_kernel")
 ARC = {"atan": "arctan"}  # in numpy
 LONG = ("tried", "pull_step", "taken", "find", "polish", "judge", "arrive", "attempt", "event_of", "stages", "search")
+
+
+class Made(NamedTuple):
+    """What plain functions become: those that are called, those that are put in where they are called, those whose sums may be
+    reordered, and entries, each with a name of its own."""
+
+    within: Callable[[Any], Any]
+    inline: Callable[[Any], Any]
+    reordered: Callable[[Any], Any]
+    entry: Callable[[str, Any], Any]
 
 
 class Loops(NamedTuple):
@@ -70,32 +80,47 @@ def loops_of(source: str, method: str) -> Loops:
 @cache
 def _linked(source: str, method: str, interpreted: bool) -> Loops:
     """The same for loops of Python, or compiled ones."""
-    of_method = method_numbers(TABLEAUS[method])
-    known = {name: np.asarray(x).tolist() for name, x in of_method.items()}  # they stand in the machine code
-    digest = hashlib.sha256(f"{source}\n{method} {known}".encode()).hexdigest()[:16]
-    bound = _mathematics(interpreted) | {"__name__": names.__name__, "__builtins__": __builtins__}
-    exec(compile(source, f"<equations {digest}>", "exec"), bound)  # what generate wrote, from expressions of sympy alone
-    bound |= of_method
-    within, inline = _as(interpreted, AS_WRITTEN_WITHIN), _as(interpreted, AS_WRITTEN_INLINE)
+
+    def entry(name: str, function: Any) -> Any:
+        return np.errstate(all="ignore")(function) if interpreted else compiled_as(name, function, **AS_WRITTEN)
+
     # Sums of cotangents may be taken in the order of vectors; states are the same bits as those of tensors.
-    reordered = _as(interpreted, REORDERED_BARE | {"forceinline": False})
-    named = {x: (reordered if x in REORDERED else within)(_renamed(bound[x], digest, bound)) for x in GENERATED}
-    bound |= named
-    named |= {x: bound[x] for x in vars(names) if x.isupper()}
-    numbers = {x: named[x] for x in named if x.isupper()}
-    for module in MODULES:
+    within, inline = _as(interpreted, AS_WRITTEN_WITHIN), _as(interpreted, AS_WRITTEN_INLINE)
+    made = Made(within, inline, _as(interpreted, REORDERED_BARE | {"forceinline": False}), entry)
+    named = bound(source, method, functions_of(interpreted), made)
+    return Loops(named["forward"], named["backward"], {x: named[x] for x in named if x.isupper()})
+
+
+def bound(source: str, method: str, functions: dict[str, Any], made: Made, modules: Sequence[Any] = ()) -> dict[str, Any]:
+    """Functions by name: those of the system, the loops, and those of further modules, in which ENTRIES are called.
+
+    Args:
+        source: from `generate.source_of`.
+        method: the name of the tableau.
+        functions: that equations call.
+        made: what functions become.
+        modules: that call the entries.
+    """
+    numbers = method_numbers(TABLEAUS[method])
+    known = {name: np.asarray(x).tolist() for name, x in numbers.items()}  # they stand in the machine code
+    digest = hashlib.sha256(f"{source}\n{method} {known}".encode()).hexdigest()[:16]
+    own = functions | {"__name__": names.__name__, "__builtins__": __builtins__}
+    exec(compile(source, f"<equations {digest}>", "exec"), own)  # what generate wrote, from expressions of sympy alone
+    own |= numbers
+    named = {x: (made.reordered if x in REORDERED else made.within)(_renamed(own[x], digest, own)) for x in GENERATED}
+    own |= named
+    named |= {x: own[x] for x in vars(names) if x.isupper()}
+    for module in (*MODULES, *modules):
         scope = vars(module) | named
         for name, function in vars(module).items():
             if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
-                own = _renamed(function, digest, scope)
-                if name in ENTRIES and not interpreted:
-                    named[name] = compiled_as(f"{name}-{digest}", own, **AS_WRITTEN)
+                new = _renamed(function, digest, scope)
+                if name in ENTRIES:
+                    named[name] = made.entry(f"{name}-{digest}", new)
                 else:
-                    named[name] = (within if name in LONG else inline)(own)
+                    named[name] = (made.within if name in LONG else made.inline)(new)
                 scope[name] = named[name]
-    if interpreted:
-        named |= {name: np.errstate(all="ignore")(named[name]) for name in ENTRIES}
-    return Loops(named["forward"], named["backward"], numbers)
+    return named
 
 
 def _as(interpreted: bool, options: dict[str, Any]) -> Callable[[Any], Any]:
@@ -104,7 +129,7 @@ def _as(interpreted: bool, options: dict[str, Any]) -> Callable[[Any], Any]:
 
 
 @cache
-def _mathematics(interpreted: bool) -> dict[str, Any]:
+def functions_of(interpreted: bool) -> dict[str, Any]:
     """The functions that equations call."""
     own = {name: x for name, x in vars(mathematics).items() if isinstance(x, types.FunctionType)}
     if interpreted:  # with infinities where Python's functions raise errors

@@ -61,7 +61,8 @@ class Equations(HybridSystem):
     numbers, and those of states, are in.
 
     It is a HybridSystem like any other, and `vector_field`, `guard` and `jump` are torch operations. Solved with the default
-    adjoint on the CPU, compiled loops run instead, one sample after the other: the same steps, the same gradient.
+    adjoint on the CPU, compiled loops run instead, one sample after the other: the same steps, the same gradient; on a GPU too,
+    a thread for each sample.
 
     Args:
         text: the equations.

@@ -8,7 +8,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.solution import HybridSolution
 
-KERNELS = ("auto", "plain", "fused")
+KERNELS = ("auto", "plain", "fused", "cuda")
 
 
 class Body(Protocol):
@@ -16,6 +16,10 @@ class Body(Protocol):
 
     def obstacle(self, problem: HybridProblem, adjoint: DiscreteAdjoint) -> str | None:
         """Why these loops do not cover a solve; None where they do."""
+        ...
+
+    def kernel(self, problem: HybridProblem) -> str:
+        """Which loops run: "fused" or, on a GPU, "cuda"."""
         ...
 
     def run(self, problem: HybridProblem, adjoint: DiscreteAdjoint, ran: Ran) -> HybridSolution:
@@ -45,8 +49,8 @@ def check_kernels(kernels: object) -> None:
 
 def refuse_fused(kernels: str, why: str) -> None:
     """Raise ConfigurationError where compiled loops were asked for that cannot run."""
-    if kernels == "fused":
-        raise ConfigurationError(f'kernels="fused", but {why}', "a solve that compiled loops cover", 'kernels="auto"')
+    if kernels in ("fused", "cuda"):
+        raise ConfigurationError(f'kernels="{kernels}", but {why}', "a solve that compiled loops cover", 'kernels="auto"')
 
 
 def refuse_plain(system: object, why: str, remedy: str = "adjoint=None, on the CPU") -> None:
@@ -67,7 +71,7 @@ def choose(problem: HybridProblem, adjoint: DiscreteAdjoint) -> tuple[Body | Non
         body = system.compiled_body()
         why = body.obstacle(problem, adjoint)
         if why is None:
-            return body, Ran("fused", "equations are compiled")
+            return body, Ran(body.kernel(problem), "equations are compiled")
     refuse_fused(problem.kernels, why)
     refuse_plain(system, why)
     return None, Ran("plain", why)

@@ -24,7 +24,7 @@ from adjsnn.hybrid.torchdiffeq import PREFIX
 from adjsnn.numerics.tableaus import RK4, TABLEAUS
 from adjsnn.reparametrized import stale
 
-Kernels = Literal["auto", "plain", "fused"]
+Kernels = Literal["auto", "plain", "fused", "cuda"]
 
 
 def solve_hybrid(
@@ -59,8 +59,9 @@ def solve_hybrid(
             the method of `adjsnn.hybrid.adjoint.HybridAdjoint`.
         y0: initial state (B, D); default system.initial_state(B), with B = 1 unless inputs say otherwise.
         substeps: fixed steps between output times.
-        kernels: "auto", compiled loops where the system brings some that cover the solve, as `adjsnn.Equations` does on the CPU
-            with DiscreteAdjoint; "plain", torch's operations; "fused", compiled loops or an error. `stats` says which ran.
+        kernels: "auto", compiled loops where the system brings some that cover the solve, as `adjsnn.Equations` does with
+            DiscreteAdjoint; "plain", torch's operations; "fused", compiled loops or an error, and "cuda", those for a GPU.
+            `stats` says which ran.
 
     Returns:
         HybridSolution with ts, y, readout and stats. Gradients reach the system's parameters, `inputs` and `y0`, as far as they

@@ -103,4 +103,24 @@ def rates(batch: int = 2) -> Case:
     return Case(system, system.start(batch, x=0.1, s=0.2), u, {"dt": 1.0, "method": "rk4", "substeps": 2})
 
 
+def synapses(batch: int = 2) -> Case:
+    """Three neurons that fire, and what each tells the others later."""
+    system = adjsnn.Equations(
+        "dv/dt = (b - v + c)/10\ndc/dt = -c/4",
+        threshold="v > 1",
+        reset="v = 0",
+        size=3,
+        parameters={
+            "b": torch.tensor([1.5, 1.2, 0.5]),
+            "W": torch.tensor([[0.0, 0.4, 0.2], [0.3, 0.0, -0.2], [2.0, 2.5, 0.0]]),
+            "d": torch.tensor([[1.0, 1.5, 2.0], [1.2, 1.0, 0.7], [3.0, 2.5, 1.0]]),
+        },
+        learn=("b", "W", "d"),
+        synapses={"c": {"weight": "W", "delay": "d"}},
+        dtype=torch.float64,
+    )
+    y0 = torch.linspace(0.0, 0.3, 6 * batch, dtype=torch.float64).reshape(batch, 6)
+    return Case(system, y0, None, {"ts": [0.0, 20.0], "method": "dopri5", "rtol": 1e-6})
+
+
 SYSTEMS = {"izhikevich": izhikevich, "ball": ball, "network": network, "rates": rates}

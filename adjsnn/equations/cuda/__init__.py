@@ -1,0 +1,1 @@
+"""The loops of a system of equations on a GPU, a thread for each sample."""
