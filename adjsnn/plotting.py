@@ -16,7 +16,7 @@ from torch import Tensor
 from adjsnn.checks import Count, Number, count, index, positive
 from adjsnn.colours import COLOURS, INK
 from adjsnn.errors import ConfigurationError, MissingPackageError
-from adjsnn.solutions import ReadoutSolution, SpikingSolution
+from adjsnn.solutions import ReadoutSolution, SpikingSolution, check_face
 from adjsnn.spikes import SpikeTrains
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def voltages(
     Raises:
         ConfigurationError: a solve without times ts, or neurons that are not there.
     """
+    check_face(sol, "threshold", "those of LIF networks")
     k = index("layer", layer, len(sol.layer_spikes))
     spikes = sol.layer_spikes[k]
     sample, times = _sample(sample, spikes.batch), _numpy(sol.ts)
@@ -172,6 +173,7 @@ def voltages(
 
 def spikes_of(sol: SpikingSolution, layer: Count = -1) -> SpikeTrains:
     """Spikes of a layer of a solution."""
+    check_face(sol, "layer_counts", "those of networks")
     return sol.layer_spikes[index("layer", layer, len(sol.layer_spikes))]
 
 

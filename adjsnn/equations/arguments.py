@@ -77,3 +77,8 @@ def check_learnt(learnt: Iterable[str], parameters: Iterable[str], used: set[str
             raise ConfigurationError(
                 f"learn={name!r}, of which nothing is a function", "parameters that are used", "leaving it out"
             )
+
+
+def other_samples(name: str, n: int, batch: int) -> ConfigurationError:
+    """The error of a parameter of another number of samples than there are."""
+    return ConfigurationError(f"{name} of {n} samples with {batch}", "one for each sample", f"{name} of shape (B,)")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adjsnn.adjoints import DiscreteAdjoint
 from adjsnn.bodies import Ran
+from adjsnn.equations.arguments import other_samples
 from adjsnn.equations.cpu import march
 from adjsnn.equations.cpu.adjoint import Back, Bars, Cotangents
 from adjsnn.equations.cpu.events import FINEST, NO_NUMBER, NO_NUMBER_AFTER, OTHER, OWN, PILED, RAISED_BY_PACKET, TOUCH
@@ -134,15 +135,17 @@ class Solve:
                 p[first] = self.system.numbers[name]
                 continue
             x = _array(tensors[name])
+            rows, columns = model.parameters[name]
             places.append((name, array, first, size))
             if array == "q":
                 if len(x) not in (1, batch):
-                    raise ConfigurationError(
-                        f"{name} of {len(x)} samples with {batch}", "one for each sample", f"{name} of shape (B,)"
-                    )
+                    raise other_samples(name, len(x), batch)
                 q[:, first : first + size] = x.reshape(len(x), size)
-            else:
-                p[first : first + size] = (x.T if matrix else x).reshape(-1)
+                continue
+            wanted = (rows, columns) if matrix else (rows,)
+            if x.shape != wanted and not (rows == 1 and x.shape == () and not matrix):
+                raise ConfigurationError(f"{name} of shape {x.shape}", f"{wanted}, as it was given", "keeping its shape")
+            p[first : first + size] = (x.T if matrix else x).reshape(-1)
         for synapse in self.system.synapses:
             name, known = synapse.delay, self.system.numbers
             delays = np.array(known[name]) if name in known else _array(tensors[name])
@@ -283,7 +286,7 @@ class Solve:
             np.where(beyond, end, record.interval[:, :n]),
             output,
             record.rows,
-            np.where(beyond, -1, record.event[:, :n]),
+            np.where(beyond, -1, np.maximum(record.event[:, :n], -1)),  # a packet is no guard
         )
         *known, event = (torch.from_numpy(np.ascontiguousarray(x.T)).to(self.problem.y0.device) for x in columns)
         return Steps(known[0], known[1], known[2], known[3], known[4], event if self.loops.numbers["G"] else None)

@@ -101,10 +101,12 @@ def bound(source: str, method: str, functions: dict[str, Any], made: Made, modul
         made: what functions become.
         modules: that call the entries.
     """
-    digest = hashlib.sha256(f"{source}\n{method}".encode()).hexdigest()[:16]
+    numbers = method_numbers(TABLEAUS[method])
+    known = {name: np.asarray(x).tolist() for name, x in numbers.items()}  # they stand in the machine code
+    digest = hashlib.sha256(f"{source}\n{method} {known}".encode()).hexdigest()[:16]
     own = functions | {"__name__": names.__name__, "__builtins__": __builtins__}
     exec(compile(source, f"<equations {digest}>", "exec"), own)  # what generate wrote, from expressions of sympy alone
-    own |= method_numbers(TABLEAUS[method])
+    own |= numbers
     named = {x: (made.reordered if x in REORDERED else made.within)(_renamed(own[x], digest, own)) for x in GENERATED}
     own |= named
     named |= {x: own[x] for x in vars(names) if x.isupper()}

@@ -92,7 +92,6 @@ def read_model(
     sizes: Mapping[str, int] | int,
     readout: Sequence[str] | None,
     initial: Mapping[str, Any],
-    *,
     units: bool = False,
 ) -> Model:
     """The model of a text.

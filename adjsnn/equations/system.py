@@ -7,9 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from adjsnn.checks import Count, count, finite, float_dtype, real
-from adjsnn.equations.arguments import check_learnt, counts_of, events_of, input_sizes, mapping_of, matrices_in, names_of
+from adjsnn.equations.arguments import (
+    check_learnt,
+    counts_of,
+    events_of,
+    input_sizes,
+    mapping_of,
+    matrices_in,
+    names_of,
+    other_samples,
+)
 from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
 from adjsnn.equations.generate import Layout, layout_of, source_of
 from adjsnn.equations.lines import plain_name
@@ -24,6 +34,7 @@ from adjsnn.hybrid.system import HybridSystem
 
 Names = str | Sequence[str]
 Texts = str | Mapping[str, str]
+MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source")  # from what the text says
 
 
 class Equations(HybridSystem):
@@ -100,7 +111,8 @@ class Equations(HybridSystem):
         self._own: dict[str, int] = {}  # parameters of each sample, with their sizes
         shapes: dict[str, tuple[int, int]] = {}
         read = None if readout is None else names_of("readout", readout)
-        initial = mapping_of("initial", initial)
+        held = mapping_of("initial", initial).items()
+        initial = {name: x.clone() if isinstance(x, Tensor) else x for name, x in held}
         texts = {"equations": (text,), "threshold": thresholds.values(), "reset": resets.values(), "readout": read or ()}
         before_at = matrices_in(texts)
         sent = mapping_of("synapses", synapses)
@@ -114,9 +126,8 @@ class Equations(HybridSystem):
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
             matrix = name in before_at or (name in of_synapses and len(kept) == 2)
             shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors)
-        self.model: Model = read_model(
-            text, thresholds, resets, shapes, input_sizes(inputs), sizes, read, initial, units=measured
-        )
+        self._said = text, thresholds, resets, shapes, input_sizes(inputs), sizes, read, initial, measured
+        self.model: Model = read_model(*self._said)
         self.dimensions: dict[str, Dimension] = {}
         if measured:
             events = (list(thresholds.values()), list(resets.values()))
@@ -124,22 +135,36 @@ class Equations(HybridSystem):
         check_learnt(learnt, shapes, self.model.used | of_synapses)
         self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
         check_synapses(self.synapses, self.dimensions)
-        self._evaluators()
+        self._read_programs()
 
-    def _evaluators(self) -> None:
-        """The text as functions of tensors."""
+    def _read_programs(self) -> None:
+        """Make the functions of the programs."""
         self._flow = evaluator(self.model.flow)
         self._guards = [evaluator(event.guard) for event in self.model.events]
         self._resets = [evaluator(event.reset) for event in self.model.events]
         self._read = None if self.model.readout is None else evaluator(self.model.readout)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but functions, which cannot be pickled."""
-        return {name: x for name, x in vars(self).items() if name not in ("_flow", "_guards", "_resets", "_read")}
+        return {name: x for name, x in vars(self).items() if name not in MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._evaluators()
+        self.model = read_model(*self._said)  # expressions of sympy change their form where they are pickled
+        self._read_programs()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a parameter that is a number gets another one."""
+        if name not in vars(self).get("numbers", ()):
+            super().__setattr__(name, value)
+            return
+        tensor = real(name, checked(name, value, self.dimensions), "a number", f"{name} = 1.0")
+        if tensor.dim() or tensor.requires_grad:
+            seen = (
+                f"{name} of shape {tuple(tensor.shape)}{', learnt,' if tensor.requires_grad else ''} in the place of a number"
+            )
+            raise ConfigurationError(seen, "a number", f"parameters={{{name!r}: tensor}}, and learn= where it is learnt")
+        finite(name, tensor, "a finite number", f"{name} = 1.0")
+        self.numbers[name] = float(tensor)
 
     def _named(self, given: object) -> str:
         """The name of a parameter."""
@@ -148,7 +173,7 @@ class Equations(HybridSystem):
             name is None
             or hasattr(type(self), name)
             or name in self._modules
-            or name in ("text", "model", "numbers", "dimensions", "training")
+            or name in ("text", "model", "numbers", "dimensions", "synapses", "training")
         ):
             raise ConfigurationError(f"a parameter {given!r}", "a name without a meaning", f"{str(given).strip('_')}_0")
         return name
@@ -260,6 +285,9 @@ class Equations(HybridSystem):
 
     def check_start(self, t: Tensor, y: Tensor, u: Tensor | None) -> None:
         """Refuse a start where f or a guard has no value; quotes the line and names the divisor that is zero."""
+        for name in self._own:  # here rows are samples, so none stands for several
+            if (n := len(getattr(self, name))) not in (1, len(y)):
+                raise other_samples(name, n, len(y))
         values = self._values(y, t, self.inputs_of(u))
         refuse_infinite(self.model.flow, values, "dy/dt")
         for event in self.model.events:
@@ -324,9 +352,7 @@ class Equations(HybridSystem):
                 x = x.unsqueeze(1) if x.dim() == 1 else x
                 if len(x) != len(y) and len(x) != 1:  # rows of several times stand one after the other
                     if len(y) % len(x):
-                        raise ConfigurationError(
-                            f"{name} of {len(x)} samples with {len(y)}", "one for each sample", f"{name} of shape (B,)"
-                        )
+                        raise other_samples(name, len(x), len(y))
                     x = x.repeat(len(y) // len(x), 1)
             values[name] = x
         if t is not None:
@@ -359,7 +385,8 @@ class Equations(HybridSystem):
 
     def compiled_body(self) -> Any:
         """What runs this system in compiled loops."""
-        own = type(self) is Equations
+        # torch gives a module with parametrizations a class of its own, which says the same of other tensors.
+        own = type(self) is Equations or (is_parametrized(self) and type(self).__bases__ == (Equations,))
         why_not = None if own else f"{type(self).__name__} may have changed what the equations say"
         return import_module("adjsnn.equations.body").CompiledBody(self, why_not)  # loads the compiler
 

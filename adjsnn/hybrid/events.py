@@ -18,6 +18,7 @@ from adjsnn.numerics.tableaus import Tableau
 ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
 LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
 STRAIGHT = 1e-5  # part of the step over which a guard has one speed, for Newton's method
+BRIEF = 4.0  # roundings of the time, up to which a step is an instant: all a guard does in it is rounding
 TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 
 
@@ -62,6 +63,7 @@ class Watch:
         self.count = levels.shape[1]
         self.arrays = arrays_for(levels)
         self.spent = torch.zeros_like(levels, dtype=torch.bool)  # fired, and not below zero since
+        self.brief = torch.zeros(len(levels), dtype=torch.bool, device=levels.device)  # whether the step is an instant
         self.at_once = torch.zeros(len(levels), dtype=torch.long, device=levels.device)
         self.slowest = levels.new_full((len(levels),), float("inf"))
 
@@ -77,6 +79,7 @@ class Watch:
             u: held input, (B, C), or None.
             ks: its stage derivatives, the last of them at its end.
         """
+        self.brief = span.length <= BRIEF * torch.finfo(span.end.dtype).eps * span.end.abs()
         inside = Inside(self.system, self.tableau, span, y, ks[: len(self.tableau.dense)], self.levels)
         found = inside.first()
         if found is None:
@@ -84,7 +87,7 @@ class Watch:
         low, high, rises = found
         waiting = (self.levels >= 0.0) & ~self.spent
         pending = tried & waiting.any(1)
-        fires = pending | (tried & rises)
+        fires = pending | (tried & rises & ~self.brief)
         if not bool(fires.any()):
             return None
         for divided in range(LONGEST):
@@ -127,6 +130,7 @@ class Watch:
             on_zero = own & (unmoved | reset)
             levels = torch.where(on_zero, torch.where(speed.unsqueeze(1) < 0.0, _below(levels), 0.0), levels)
             spent = spent | on_zero
+        taken = taken & ~(self.brief if events is None else self.brief & ~events.fires)
         self.levels = torch.where(taken[:, None], levels, self.levels)
         self.spent = torch.where(taken[:, None], spent & (levels >= 0.0), self.spent)
 

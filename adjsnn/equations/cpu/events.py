@@ -9,7 +9,7 @@ from adjsnn.equations.cpu.names import DENSE, STAGES, WATCHED, D, G, field, jump
 from adjsnn.equations.cpu.steps import taken
 from adjsnn.hybrid.crossings import FINER, PIECES
 from adjsnn.hybrid.event_steps import POLISHES
-from adjsnn.hybrid.events import LONGEST, ROUNDS, STRAIGHT, TIE
+from adjsnn.hybrid.events import BRIEF, LONGEST, ROUNDS, STRAIGHT, TIE
 
 EPS = 2.0**-52
 TINY = 2.0**-1022
@@ -164,11 +164,18 @@ def polish(g, guess, t, span_end, h, y, values, room, minus, sums):
     return length
 
 
+def brief(h, t_end):
+    """Whether a step is so short that all a guard does in it is rounding: one that left zero could seem to come back."""
+    return h <= BRIEF * EPS * abs(t_end)
+
+
 def find(t, span_end, h, y, values, room, powers, begins, spent, state, levels):
     """The first event of a step that may be taken: its guard, -1 where there is none, and a guess of its fraction; -1 for one
     that waits since the step began, in the same instant as one before."""
     extend(h, values, room, powers)
-    low, high, found = search(t, h, y, values, powers, begins, state, levels)
+    low, high, found = 0.0, 1.0, False
+    if not brief(h, span_end):
+        low, high, found = search(t, h, y, values, powers, begins, state, levels)
     top = -math.inf
     for g in range(G):
         if begins[g] >= 0.0 and not spent[g]:

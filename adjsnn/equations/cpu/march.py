@@ -16,6 +16,7 @@ from adjsnn.equations.cpu.events import (
     TIE,
     after_event,
     arrive,
+    brief,
     find,
     judge,
     polish,
@@ -233,7 +234,7 @@ def attempt(trial, record, values, samples, limit, s, work):
     if reaches and lands:
         land(record, values, samples, t_end, h, new, limit, s, work)
         return
-    if G > 0:
+    if G > 0 and (guard >= 0 or not brief(h, t_end)):
         levels, spent = samples.levels[s], samples.spent[s]
         arrive(guard, t_end, work.states[3], new, values, work.step, levels, spent, work.levels[2], work.sums)
     if KINDS > 0 and guard >= 0:
@@ -303,10 +304,14 @@ def land(record, values, samples, t, h, new, limit, s, work):
     deliver(record.sent[s, k, 0], record.sent[s, k, 1], record.sent[s, k, 2], values.p, after)
     before = work.levels[0]
     levels_of(t, new, values.p, values.q, values.w, before)
-    arrive(-1, t, new, after, values, work.step, samples.levels[s], samples.spent[s], work.levels[2], work.sums)
+    now, levels, spent = work.levels[1], samples.levels[s], samples.spent[s]
+    levels_of(t, after, values.p, values.q, values.w, now)
     for g in range(G):
-        if before[g] < -TIE and samples.levels[s, g] >= 0.0:
-            fail(whole, real, EVENT, g, RAISED_BY_PACKET, before[g], samples.levels[s, g])
+        if brief(h, t) and now[g] == before[g]:  # it stays as its event left it
+            continue
+        levels[g], spent[g] = now[g], spent[g] and now[g] >= 0.0
+        if before[g] < -TIE and now[g] >= 0.0:
+            fail(whole, real, EVENT, g, RAISED_BY_PACKET, before[g], now[g])
             real[TIME] = t
             return
     whole[KNOWN] = 0
