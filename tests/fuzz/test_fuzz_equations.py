@@ -15,7 +15,6 @@ from torch import Tensor
 
 import adjsnn
 from adjsnn.equations import link
-from adjsnn.equations.link import _mathematics
 from adjsnn.errors import AdjsnnError, ConfigurationError
 
 STATES = 1e-12  # relative, of states and times: a few roundings of sums in another order
@@ -73,7 +72,7 @@ def bodies_agree(case: Written, system: adjsnn.Equations, tries: int = 4) -> str
 
 
 def functions(system: adjsnn.Equations) -> dict[str, Any]:
-    bound = dict(_mathematics(True))
+    bound = dict(link.functions_of(True))
     exec(system.source, bound)  # what was written from expressions of sympy
     return bound
 
