@@ -91,6 +91,7 @@ class Upstroke(adjsnn.HybridSystem):
         return torch.where(fired, torch.stack([-65.0 + 0.0 * y[:, 0], y[:, 1] + 8.0], 1), y)
 
 
+@pytest.mark.slow
 def test_a_perturbed_solution_that_runs_away_asks_for_a_smaller_perturbation():
     y0 = torch.tensor([[-65.0, -13.0]], dtype=torch.float64)
     options = {"y0": y0, "ts": torch.tensor([0.0, 100.0], dtype=torch.float64), "method": "dopri5", "rtol": 1e-6, "atol": 1e-6}

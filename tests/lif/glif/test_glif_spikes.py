@@ -7,15 +7,21 @@ from layers import random_layer
 
 from adjsnn.lif.glif.plain import forward
 
+
+def slow(case):
+    """A case whose parts others have, too."""
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
 CASES = [
     {"receptors": 1, "adaptation": 0, "thresholds": 1},
     {"receptors": 2, "adaptation": 2, "thresholds": 0, "leak": False, "reset": "by", "refractory": 4.0},
     {"receptors": 3, "adaptation": 1, "thresholds": 2, "reset": "mixed", "driven": True, "delays": "axon"},
-    {"receptors": 2, "adaptation": 0, "thresholds": 2, "leak": False, "reset": "mixed", "driven": True},
-    {"receptors": 1, "adaptation": 2, "thresholds": 1, "reset": "by", "refractory": 6.0, "delays": "none"},
-    {"receptors": 3, "adaptation": 0, "thresholds": 0, "recurrent": False, "leak": False},
+    slow({"receptors": 2, "adaptation": 0, "thresholds": 2, "leak": False, "reset": "mixed", "driven": True}),
+    slow({"receptors": 1, "adaptation": 2, "thresholds": 1, "reset": "by", "refractory": 6.0, "delays": "none"}),
+    slow({"receptors": 3, "adaptation": 0, "thresholds": 0, "recurrent": False, "leak": False}),
     {"receptors": 2, "adaptation": 1, "thresholds": 1, "refractory": 5.0, "driven": True, "follows": True},
-    {"receptors": 1, "adaptation": 0, "thresholds": 0, "reset": "by", "delays": "none", "follows": True},
+    slow({"receptors": 1, "adaptation": 0, "thresholds": 0, "reset": "by", "delays": "none", "follows": True}),
     {"receptors": 2, "adaptation": 1, "thresholds": 2, "leak": False, "reset": "mixed", "refractory": 3.0, "follows": True},
 ]
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
