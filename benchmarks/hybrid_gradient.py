@@ -219,7 +219,9 @@ def gradient(name: str, method: str) -> list[Tensor]:
     """The gradient by y0 and all parameters."""
     system, options = problem(name)
     if method == "equations":
-        system = WRITTEN.setdefault(name, written(name))
+        if name not in WRITTEN:  # reading a text takes as long as a small solve
+            WRITTEN[name] = written(name)
+        system = WRITTEN[name]
     y0 = options.pop("y0").requires_grad_()
     if method in ("adjsnn", "equations", "bptt"):
         sol = adjsnn.solve(system, None, y0=y0, adjoint=adjsnn.BPTT() if method == "bptt" else None, **options)
