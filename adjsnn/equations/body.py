@@ -12,25 +12,23 @@ from torch import Tensor
 from adjsnn.adjoints import DiscreteAdjoint
 from adjsnn.bodies import Ran
 from adjsnn.equations.arguments import other_samples
+from adjsnn.equations.autograd import Attached, array_of
 from adjsnn.equations.cpu import march
 from adjsnn.equations.cpu.adjoint import Back, Bars, Cotangents
 from adjsnn.equations.cpu.events import FINEST, NO_NUMBER, NO_NUMBER_AFTER, OTHER, OWN, PILED, RAISED_BY_PACKET, TOUCH
 from adjsnn.equations.cpu.march import Record, Samples, Trial, Work
 from adjsnn.equations.cpu.steps import Room, Sums
-from adjsnn.equations.generate import Layout
 from adjsnn.equations.link import Loops, loops_of
 from adjsnn.equations.model import Model
+from adjsnn.equations.nodes import Layout
 from adjsnn.equations.synapses import Synapse
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid import refusals
-from adjsnn.hybrid.autograd import tell_silence
-from adjsnn.hybrid.event_steps import event_rows
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats
 from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.steps import Steps, check_finite
+from adjsnn.hybrid.steps import Steps
 from adjsnn.numerics import gpu
-from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.threads import run_groups
 
 GROUPS = 16  # of samples, at most: so the order of sums does not depend on the number of threads
@@ -99,7 +97,7 @@ class CompiledBody:
         stats: list[HybridStats] = []
         kind = import_module("adjsnn.equations.cuda.run").CudaSolve if ran.kernel == "cuda" else Solve
         solve = kind(self.system, problem, adjoint.checkpoints is not None, ran, tuple(names))
-        y, times, index = _Attached.apply(solve, stats, problem.u, problem.y0, *tensors)
+        y, times, index = Attached.apply(solve, stats, problem.u, problem.y0, *tensors)
         return problem.solution(y, times, index, stats[0])
 
 
@@ -134,7 +132,7 @@ class Solve:
             if name in self.system.numbers:
                 p[first] = self.system.numbers[name]
                 continue
-            x = _array(tensors[name])
+            x = array_of(tensors[name])
             rows, columns = model.parameters[name]
             places.append((name, array, first, size))
             if array == "q":
@@ -148,7 +146,7 @@ class Solve:
             p[first : first + size] = (x.T if matrix else x).reshape(-1)
         for synapse in self.system.synapses:
             name, known = synapse.delay, self.system.numbers
-            delays = np.array(known[name]) if name in known else _array(tensors[name])
+            delays = np.array(known[name]) if name in known else array_of(tensors[name])
             if not (delays >= 0.0).all():
                 raise ConfigurationError(f"{name} of {delays.min():g} ms", "delays ≥ 0", f"{name}.clamp(min=0)")
         return Values(p, q, tuple(places))
@@ -159,11 +157,11 @@ class Solve:
         if seen != width:
             self.system.inputs_of(None if u is None else u[0])
         ts = program.ts.cpu().numpy().astype(np.float64)
-        held = np.empty((len(ts) - 1, len(y0), 0)) if u is None else _array(u)
+        held = np.empty((len(ts) - 1, len(y0), 0)) if u is None else array_of(u)
         fixed = program.lengths is not None
-        lengths = _array(program.lengths) if program.lengths is not None else np.empty(0)
+        lengths = array_of(program.lengths) if program.lengths is not None else np.empty(0)
         steps = program.substeps if fixed else 0
-        return Trial(ts, _array(y0), held, values.p, values.q, program.rtol, program.atol, program.max_steps, steps, lengths)
+        return Trial(ts, array_of(y0), held, values.p, values.q, program.rtol, program.atol, program.max_steps, steps, lengths)
 
     def forward(self, trial: Trial) -> tuple[Record, Samples]:
         """Run all samples, with more room where some need it."""
@@ -229,7 +227,7 @@ class Solve:
             return np.empty((batch, 0))
         levels = self.problem.first_levels
         assert levels is not None
-        found = _array(levels).copy()
+        found = array_of(levels).copy()
         found[found >= 0.0] = -np.finfo(np.float64).tiny  # what is on zero at the start is leaving it
         return found
 
@@ -326,10 +324,6 @@ def _refuse_event(s: int, whole: np.ndarray, real: np.ndarray) -> NoReturn:
     raise refusals.piled(int(one), s, t, guard)
 
 
-def _array(x: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(x.detach().cpu().numpy().astype(np.float64))
-
-
 def _groups(batch: int) -> list[tuple[int, int]]:
     count = min(GROUPS, batch)
     edges = [batch * k // count for k in range(count + 1)]
@@ -348,80 +342,3 @@ def _record(batch: int, steps: int, states: int, outputs: int, d: int, packets: 
         np.empty((batch, max(packets, 1), 4), dtype=np.int64),
         np.empty((batch, packets)),
     )
-
-
-class _Attached(FirstOrder):
-    """Connects the loops to torch."""
-
-    @staticmethod
-    def forward(ctx, solve, stats, u, y0, *tensors):
-        y0, u = y0.detach(), None if u is None else u.detach()
-        values = solve.values(dict(zip(solve.names, tensors, strict=True)), len(y0))
-        trial = solve.trial(y0, u, values)
-        record, samples = solve.forward(trial)
-        solve.refuse(samples, record)
-        steps = solve.steps(record, samples)
-        y = torch.from_numpy(np.ascontiguousarray(record.outputs.transpose(1, 0, 2))).to(y0)
-        check_finite(y, solve.program.ts)
-        kept = sum(x.nbytes for x in record)
-        slowest = torch.from_numpy(samples.real[:, march.SLOWEST].copy()).to(y0) if steps.event is not None else None
-        counts = (
-            torch.from_numpy(samples.whole[:, march.TAKEN].copy()).to(y0.device),
-            torch.from_numpy(samples.whole[:, march.REJECTED].copy()).to(y0.device),
-        )
-        stats.append(HybridStats(*counts, 0, kept, slowest, steps, *solve.ran))
-        ctx.solve, ctx.trial, ctx.record, ctx.samples, ctx.values = solve, trial, record, samples, values
-        ctx.shapes = [(x.shape, {"dtype": x.dtype, "device": x.device}) for x in tensors]
-        ctx.set_materialize_grads(False)
-        times, index = _events_of(steps, y0)
-        ctx.mark_non_differentiable(index)
-        ctx.like = {"dtype": y0.dtype, "device": y0.device}
-        ctx.steps = steps
-        return y, times, index
-
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        return _backward(ctx, *grad_outputs)
-
-
-def _events_of(steps: Steps, like: Tensor) -> tuple[Tensor, Tensor]:
-    if steps.event is None:
-        batch = steps.times.shape[1]
-        return like.new_empty(batch, 0), torch.empty(batch, 0, dtype=torch.long, device=like.device)
-    rows, index = event_rows(steps.event)
-    times = steps.times.gather(0, rows + 1).T.to(like.dtype)
-    return torch.where(index >= 0, times, float("inf")), index
-
-
-@first_order
-def _backward(ctx, of_outputs, of_event_times, _):
-    solve, trial, record, samples = ctx.solve, ctx.trial, ctx.record, ctx.samples
-    batch, d = trial.y0.shape
-    outputs = np.zeros((batch, len(trial.ts), d))
-    if of_outputs is not None:
-        outputs[:] = _array(of_outputs).transpose(1, 0, 2)
-    times = np.zeros(record.lengths.shape)
-    if of_event_times is not None and ctx.steps.event is not None:
-        rows, index = event_rows(ctx.steps.event)
-        real = torch.where(index >= 0, of_event_times, 0.0)
-        found = real.new_zeros(ctx.steps.event.shape).scatter_add_(0, rows, real.T)
-        times[:, : len(found)] = _array(found).T
-    bars = solve.backward(trial, record, samples, Cotangents(outputs, times))
-    shared = bars.p.sum(0)
-    gradients = []
-    for (name, array, first, size), (shape, like) in zip(ctx.values.places, ctx.shapes, strict=True):
-        matrix = solve.system.layout.matrices.get(name)
-        if array == "q":
-            x = bars.q[:, first : first + size]
-            x = x.sum(0, keepdims=True) if shape[0] == 1 and batch > 1 else x
-        else:
-            x = shared[first : first + size]
-            x = x.reshape(matrix[2], matrix[1]).T if matrix else x
-        gradients.append(torch.from_numpy(np.ascontiguousarray(x)).reshape(shape).to(**like))
-    needs = ctx.needs_input_grad
-    of_u = torch.from_numpy(bars.u).to(**ctx.like) if needs[2] else None
-    of_y0 = torch.from_numpy(bars.y0).to(**ctx.like) if needs[3] else None
-    asked = (of_u, of_y0, *(x if need else None for x, need in zip(gradients, needs[4:], strict=True)))
-    if ctx.steps.event is not None and (of_event_times is not None or outputs.any()):
-        tell_silence(ctx.steps.event, asked)
-    return None, None, *asked

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from adjsnn.equations.generate import Layout
 from adjsnn.equations.model import Event
+from adjsnn.equations.nodes import Layout
 from adjsnn.errors import ConfigurationError
 
 EXAMPLE = 'synapses={"g": {"weight": "W", "delay": "d"}}'

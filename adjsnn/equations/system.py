@@ -21,9 +21,10 @@ from adjsnn.equations.arguments import (
     other_samples,
 )
 from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
-from adjsnn.equations.generate import Layout, layout_of, source_of
+from adjsnn.equations.generate import source_of
 from adjsnn.equations.lines import plain_name
 from adjsnn.equations.model import Model, read_model
+from adjsnn.equations.nodes import Layout, layout_of
 from adjsnn.equations.start import refuse_infinite
 from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source
 from adjsnn.equations.tensors import Value, changed, evaluator, rows

@@ -66,7 +66,7 @@ def _backward(ctx, cotangents, of_event_times, _):
     needs_u, needs_y0, *needs = ctx.needs_input_grad[5:]
     fresh = leaves_of(tensors, [needed or n in strangers for n, needed in enumerate(needs)])
     chosen = {n: x for n, x in enumerate(fresh) if x is not None and x.requires_grad}
-    of_times = None if of_event_times is None else _by_step(steps, of_event_times)
+    of_times = None if of_event_times is None else by_step(steps, of_event_times)
     leaves = tuple(chosen.values())
     stored = Stored(ctx.program, steps, kept, ctx.thinned, u, y0, needs_u, leaves, form, fresh, ctx.stats, of_times, pure)
     with form.filled(fresh):
@@ -104,7 +104,7 @@ def check_strangers(gradients: dict[int, Tensor], strangers: frozenset[int], nam
             )
 
 
-def _by_step(steps: Steps, of_event_times: Float[Tensor, "B E"]) -> Float[Tensor, "K B"] | None:
+def by_step(steps: Steps, of_event_times: Float[Tensor, "B E"]) -> Float[Tensor, "K B"] | None:
     """Cotangents of event times by the steps that end in the events."""
     if steps.event is None:
         return None
