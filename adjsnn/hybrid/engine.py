@@ -53,7 +53,7 @@ def refuse_fused(kernels: str, why: str) -> None:
         raise ConfigurationError(f'kernels="{kernels}", but {why}', "a solve that compiled loops cover", 'kernels="auto"')
 
 
-def refuse_plain(system: object, why: str, remedy: str = "adjoint=None, on the CPU") -> None:
+def refuse_plain(system: object, why: str, remedy: str = 'adjoint=None and kernels="auto"') -> None:
     """Raise ConfigurationError where a system needs compiled loops and they do not run."""
     if isinstance(system, Compiled) and system.needs_loops is not None:
         raise ConfigurationError(f"{system.needs_loops}, and {why}", "what they cover", remedy)
