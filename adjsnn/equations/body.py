@@ -54,6 +54,8 @@ class System(Protocol):
     def layout(self) -> Layout: ...
     @property
     def source(self) -> str: ...
+    @property
+    def wiring(self) -> np.ndarray: ...
     def inputs_of(self, u: Tensor | None) -> Mapping[str, Any]: ...
 
 
@@ -161,7 +163,8 @@ class Solve:
         fixed = program.lengths is not None
         lengths = array_of(program.lengths) if program.lengths is not None else np.empty(0)
         steps = program.substeps if fixed else 0
-        return Trial(ts, array_of(y0), held, values.p, values.q, program.rtol, program.atol, program.max_steps, steps, lengths)
+        how = program.rtol, program.atol, program.max_steps, steps, lengths
+        return Trial(ts, array_of(y0), held, values.p, values.q, *how, self.system.wiring)
 
     def forward(self, trial: Trial) -> tuple[Record, Samples]:
         """Run all samples, with more room where some need it."""

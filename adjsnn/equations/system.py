@@ -26,7 +26,7 @@ from adjsnn.equations.lines import plain_name
 from adjsnn.equations.model import Model, read_model
 from adjsnn.equations.nodes import Layout, layout_of
 from adjsnn.equations.start import refuse_infinite
-from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source
+from adjsnn.equations.synapses import parameters_of, read_synapses, synapse_source, wiring_of
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
 from adjsnn.equations.units import Dimension
 from adjsnn.equations.writer import Program
@@ -35,7 +35,7 @@ from adjsnn.hybrid.system import HybridSystem
 
 Names = str | Sequence[str]
 Texts = str | Mapping[str, str]
-MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source")  # from what the text says
+MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source", "wiring")  # from what the text says
 
 
 class Equations(HybridSystem):
@@ -117,7 +117,7 @@ class Equations(HybridSystem):
         texts = {"equations": (text,), "threshold": thresholds.values(), "reset": resets.values(), "readout": read or ()}
         before_at = matrices_in(texts)
         sent = mapping_of("synapses", synapses)
-        of_synapses = matrices_of(sent)
+        of_synapses = parameters_of(sent)
         all_given = {self._named(name): value for name, value in mapping_of("parameters", parameters).items()}
         measured = in_use(text, all_given)
         dimensions: dict[str, Dimension] = {}
@@ -126,16 +126,16 @@ class Equations(HybridSystem):
                 value, dimensions[name] = number(name, value)
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
             matrix = name in before_at or (name in of_synapses and len(kept) == 2)
-            shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors)
+            shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors or name in of_synapses)
         self._said = text, thresholds, resets, shapes, input_sizes(inputs), sizes, read, initial, measured
         self.model: Model = read_model(*self._said)
         self.dimensions: dict[str, Dimension] = {}
         if measured:
             events = (list(thresholds.values()), list(resets.values()))
             self.dimensions = check_units(text, *events, read or (), initial, dimensions)
-        check_learnt(learnt, shapes, self.model.used | of_synapses)
         self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
         check_synapses(self.synapses, self.dimensions)
+        check_learnt(learnt, shapes, self.model.used | of_synapses)
         self._read_programs()
 
     def _read_programs(self) -> None:
@@ -378,6 +378,11 @@ class Equations(HybridSystem):
     def source(self) -> str:
         """The functions that are compiled, as Python source."""
         return source_of(self.model, self.layout) + "\n\n" + synapse_source(self.synapses, self.layout)
+
+    @cached_property
+    def wiring(self) -> Any:
+        """Lists of synapses as the compiled loops take them."""
+        return wiring_of(self.synapses)[0]
 
     @property
     def needs_loops(self) -> str | None:

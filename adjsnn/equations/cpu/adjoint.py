@@ -74,7 +74,7 @@ def stretch(trial, record, s, start, stop, work, back):
                 after[d] = minus[d]
         if guard <= -2:
             packet = record.sent[s, -2 - guard]
-            deliver(packet[0], packet[1], packet[2], values.p, after)
+            deliver(packet[0], packet[1], packet[2], values.wiring, values.p, after)
 
 
 def one_back(trial, record, cotangents, bars, s, row, y, work, back, sums, of_end):
@@ -92,13 +92,13 @@ def one_back(trial, record, cotangents, bars, s, row, y, work, back, sums, of_en
             bars.failed[s, 0], bars.failed[s, 1] = row + 1, speed
     packet = record.sent[s, max(-2 - guard, 0)]
     if guard <= -2:
-        pull_delivery(packet[0], packet[1], packet[2], bar, into.p)
+        pull_delivery(packet[0], packet[1], packet[2], values.wiring, bar, into.p)
     timed = guard != -1 or (row > 0 and record.event[s, row - 1] != -1)
     of_begin, of_t_end = pull_step(t, t_end, h, values, work.step, bar, before, into, timed)
     if guard <= -2:  # when a packet is due is when its event was, and its delay
         of_due = of_end + of_t_end
         cotangents.times[s, packet[3]] += of_due
-        into.p[delay_place(packet[0], packet[1], packet[2])] += of_due
+        into.p[delay_place(packet[0], packet[1], packet[2], values.wiring)] += of_due
     for d in range(D):
         bar[d] = before[d]
     return of_begin

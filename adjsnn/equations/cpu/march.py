@@ -34,7 +34,7 @@ SMALLEST = 16.0 * 2.0**-52
 
 class Trial(NamedTuple):
     """What is solved. Fields: ts (T+1,); y0 (B, D); u (T, B, C); p (P,); q (B, Q); tolerances; most attempts; for fixed steps
-    their number between output times and their lengths there, (T,), else 0 and (0,)."""
+    their number between output times and their lengths there, (T,), else 0 and (0,); lists of synapses."""
 
     ts: np.ndarray
     y0: np.ndarray
@@ -46,6 +46,7 @@ class Trial(NamedTuple):
     max_steps: int
     substeps: int
     lengths: np.ndarray
+    wiring: np.ndarray
 
 
 class Record(NamedTuple):
@@ -239,7 +240,7 @@ def attempt(trial, record, values, samples, limit, s, work):
         arrive(guard, t_end, work.states[3], new, values, work.step, levels, spent, work.levels[2], work.sums)
     if KINDS > 0 and guard >= 0:
         whole[SENT], whole[ON_WAY] = send(
-            guard, whole[TAKEN], t_end, values.p, record.sent[s], record.due[s], samples.heap[s], whole[SENT], whole[ON_WAY]
+            guard, whole[TAKEN], t_end, values, record.sent[s], record.due[s], samples.heap[s], whole[SENT], whole[ON_WAY]
         )
     whole[KNOWN] = SAME and guard < 0 and not (reaches and trial.u.shape[2] > 0)
     for d in range(D):
@@ -301,7 +302,7 @@ def land(record, values, samples, t, h, new, limit, s, work):
     after = work.states[2]
     for d in range(D):
         after[d] = new[d]
-    deliver(record.sent[s, k, 0], record.sent[s, k, 1], record.sent[s, k, 2], values.p, after)
+    deliver(record.sent[s, k, 0], record.sent[s, k, 1], record.sent[s, k, 2], values.wiring, values.p, after)
     before = work.levels[0]
     levels_of(t, new, values.p, values.q, values.w, before)
     now, levels, spent = work.levels[1], samples.levels[s], samples.spent[s]
@@ -319,7 +320,7 @@ def land(record, values, samples, t, h, new, limit, s, work):
 
 
 def values_of(trial, s, interval, work):
-    return Values(trial.p, trial.q[s], trial.u[interval, s], work.w, work.wb)
+    return Values(trial.p, trial.q[s], trial.u[interval, s], work.w, work.wb, trial.wiring)
 
 
 def begin(trial, record, samples, s, values, work):

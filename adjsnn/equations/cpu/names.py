@@ -25,22 +25,23 @@ KINDS = MOST = 0
 FIRSTS: tuple[int, ...] = (0,)
 
 
-def packets_of(s, g):
-    """Number of packets that guard g sends by synapses s: with one delay for all targets one, else one for each target."""
+def packets_of(s, g, wiring):
+    """Number of packets that guard g sends by synapses s: with one delay for all targets one, else one for each target; those
+    of a list of synapses stand in `wiring`."""
     raise NotImplementedError
 
 
-def delay_place(s, j, i):
-    """Where in p the delay of a packet from unit j, to target i, stands."""
+def delay_place(s, j, i, wiring):
+    """Where in p the delay of a packet from unit j, the i-th of its event, stands."""
     raise NotImplementedError
 
 
-def deliver(s, j, i, p, y):
+def deliver(s, j, i, wiring, p, y):
     """Add to y what a packet brings."""
     raise NotImplementedError
 
 
-def pull_delivery(s, j, i, bar, pb):
+def pull_delivery(s, j, i, wiring, bar, pb):
     """Add to pb what the weights of a packet are owed."""
     raise NotImplementedError
 

@@ -8,13 +8,14 @@ from adjsnn.equations.cpu.names import COUNT, NODES, SAME, STAGES, A, B, D, fiel
 
 
 class Values(NamedTuple):
-    """What a sample is computed from: p, q, the room w and wb, and the held input u of the interval."""
+    """What a sample is computed from: p, q, the room w and wb, the held input u of the interval, and lists of synapses."""
 
     p: np.ndarray
     q: np.ndarray
     u: np.ndarray
     w: np.ndarray
     wb: np.ndarray
+    wiring: np.ndarray
 
 
 class Room(NamedTuple):
