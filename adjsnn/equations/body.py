@@ -24,6 +24,7 @@ from adjsnn.equations.nodes import Layout
 from adjsnn.equations.synapses import Synapse
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid import refusals
+from adjsnn.hybrid.packets import Packets
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats
 from adjsnn.hybrid.solution import HybridSolution
@@ -290,7 +291,17 @@ class Solve:
             np.where(beyond, -1, np.maximum(record.event[:, :n], -1)),  # a packet is no guard
         )
         *known, event = (torch.from_numpy(np.ascontiguousarray(x.T)).to(self.problem.y0.device) for x in columns)
-        return Steps(known[0], known[1], known[2], known[3], known[4], event if self.loops.numbers["G"] else None)
+        guards, packets = event if self.loops.numbers["G"] else None, self.packets(record, samples, n)
+        return Steps(known[0], known[1], known[2], known[3], known[4], guards, packets)
+
+    def packets(self, record: Record, samples: Samples, steps: int) -> Packets | None:
+        """What was on its way in the steps, of a system with synapses."""
+        if not self.system.synapses:
+            return None
+        within = np.arange(steps) < samples.whole[:, march.TAKEN, None]
+        landed = np.where(within & (record.event[:, :steps] <= -2), -2 - record.event[:, :steps], -1)
+        sent = torch.from_numpy(record.sent[:, : samples.whole[:, march.SENT].max()])
+        return Packets(torch.from_numpy(np.ascontiguousarray(landed.T)), sent[:, :, 3], sent[:, :, :3])
 
     def refuse(self, samples: Samples, record: Record) -> None:
         """Raise the error of the first sample that did not arrive."""

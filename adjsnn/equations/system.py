@@ -20,6 +20,7 @@ from adjsnn.equations.arguments import (
     names_of,
     other_samples,
 )
+from adjsnn.equations.delivery import Delivers
 from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
 from adjsnn.equations.generate import source_of
 from adjsnn.equations.lines import plain_name
@@ -38,7 +39,7 @@ Texts = str | Mapping[str, str]
 MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source", "wiring")  # from what the text says
 
 
-class Equations(HybridSystem):
+class Equations(Delivers, HybridSystem):
     """A system ẏ = f(t, y, u; θ) with jumps, written as text, differentiated by its symbols and compiled.
 
         neuron = adjsnn.Equations(
@@ -387,7 +388,7 @@ class Equations(HybridSystem):
     @property
     def needs_loops(self) -> str | None:
         """Why compiled loops alone can solve the system; None where torch's operations can, too."""
-        return "of synapses with delays there are compiled loops alone" if self.synapses else None
+        return "the steps of synapses with delays are found by compiled loops alone" if self.synapses else None
 
     def compiled_body(self) -> Any:
         """What runs this system in compiled loops."""

@@ -122,9 +122,43 @@ KINDS = [
 ]
 
 
-def test_differences_of_several_kinds_on_one_state():
+def several_kinds() -> adjsnn.Equations:
     values = {"W": 0.3 * random(N, N, seed=4), "d": 0.5 + random(N, seed=6), "J": -WEIGHTS, "c": 0.5 + 2.0 * random(E, seed=2)}
-    check_differences(network({"g": KINDS, "w": {"weight": "K", "delay": "d"}}, K=0.1 * random(N, N, seed=7), **values))
+    return network({"g": KINDS, "w": {"weight": "K", "delay": "d"}}, K=0.1 * random(N, N, seed=7), **values)
+
+
+def test_differences_of_several_kinds_on_one_state():
+    check_differences(several_kinds())
+
+
+TWINS = {
+    "kinds": several_kinds,
+    "one": lambda: network({"g": {"weight": "W", "delay": "d", "edges": SHARED}}, W=0.5 * random(3, seed=1), d=1.5),
+    "each": lambda: network({"g": KINDS[0]}, W=0.3 * random(N, N, seed=4), d=0.5 + 2.0 * random(N, N, seed=6)),
+}
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_the_same_steps_by_torch(kind: str):
+    """With two samples, whose packets are others."""
+    system, y0 = TWINS[kind](), 0.5 * random(2, 3 * N, seed=5)
+    options = OPTIONS | {"ts": [0.0, 12.0], "rtol": 1e-6}
+    sol: Any = adjsnn.solve(system, None, **options, y0=y0)
+    assert (sol.stats.taken.packets.landed >= 0).sum() >= 8
+    twin: Any = adjsnn.solve(system, None, **options, y0=y0, adjoint=adjsnn.BPTT(sol.stats.taken))
+    assert (sol.stats.kernel, twin.stats.kernel) == ("fused", "plain")
+    torch.testing.assert_close(twin.y, sol.y, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(twin.event_times, sol.event_times, rtol=1e-13, atol=0.0)
+    adjsnn.gradcheck(system, None, loss_of, ("bptt",), verbose=False, **options, y0=y0)
+
+
+@pytest.mark.slow
+def test_gradcheck():
+    """Differences on the steps that were taken, whose ends move with delays and events."""
+    options = OPTIONS | {"ts": [0.0, 10.0], "rtol": 1e-6}
+    report = adjsnn.gradcheck(TWINS["one"](), None, loss_of, entries=1, verbose=False, **options, y0=Y0)
+    assert {row.name for row in report.rows} == {"b", "tau", "W", "d", "y0"}
+    assert not any(row.skipped for row in report.rows)
 
 
 def test_kinds_add():
