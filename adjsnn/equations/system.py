@@ -80,7 +80,9 @@ class Equations(Delivers, HybridSystem):
         initial: the state at the start, by name: numbers, tensors (N,), or expressions of parameters, "b*c".
         synapses: what an event of a unit adds to a state of others, by the state: {"g": {"weight": "W", "delay": "d"}}, names
             of parameters: weights (N_target, N_source), and delays in ms, one (), one for each source (N_source,), or one for
-            each weight; of several events "source": its name. Guards must not be raised by what arrives.
+            each weight; of several events "source": its name. With "edges": `adjsnn.Synapses(pre, post)`, a list of E synapses,
+            weights are (E,), or those that are `shared`, and delays may be (E,). Several kinds on a state stand in a list.
+            Guards must not be raised by what arrives.
         dtype: of parameters that are given as numbers, and of states where there are no other parameters; default torch's.
 
     Raises:

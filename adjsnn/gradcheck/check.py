@@ -47,9 +47,10 @@ def gradcheck(
     skipped. In the place of BPTT there is the other of their two engines, fused loops or plain code.
 
     Adaptive steps depend on the parameters, while a gradient takes where they end as constants, events excepted. So there a
-    perturbed solution takes the steps of the one that is checked, and locates each of its events anew. Methods of torchdiffeq,
-    whose steps are not known, cannot be judged by differences. The judges know the gradient of the computed loss; for
-    ContinuousAdjoint and Backsolve, which compute another, see `convergence`.
+    perturbed solution takes the steps of the one that is checked, and locates each of its events anew. Of `Equations` with
+    synapses, whose steps torch cannot find, BPTT takes these steps, too. Methods of torchdiffeq, whose steps are not known,
+    cannot be judged by differences. The judges know the gradient of the computed loss; for ContinuousAdjoint and Backsolve,
+    which compute another, see `convergence`.
 
     Args:
         system: a gated network, a LIF network or a HybridSystem; a float64 copy is checked.
