@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from adjsnn.equations.model import Event
 from adjsnn.equations.nodes import Layout
@@ -124,6 +126,35 @@ def _each(name: str, shape: tuple[int, int], weights: tuple[int, int], event: Ev
     raise ConfigurationError(
         f"{name} of {_shown(shape)}, with as many sources as synapses", "one meaning", "two lists of synapses on the state"
     )
+
+
+def keep_wiring(system: nn.Module) -> None:
+    """Let the state_dict of a system hold its lists of synapses, `wiring.<kind>`, and hold them against those that are loaded.
+
+    `Synapses(*state["wiring.0"])` is the list again. A state that has none is loaded as it is.
+    """
+    system.register_state_dict_post_hook(_save)
+    system.register_load_state_dict_pre_hook(_compare)
+
+
+def _save(system: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    kinds = enumerate(system.synapses)
+    state |= {f"{prefix}wiring.{k}": synapse.edges.rows for k, synapse in kinds if synapse.edges is not None}
+
+
+def _compare(system: Any, state: dict[str, Any], prefix: str, *_others: Any) -> None:
+    """Take the lists out of the state, which torch would not expect there.
+
+    Raises:
+        ConfigurationError: lists that are not the system's.
+    """
+    own = {f"{prefix}wiring.{k}": x.edges for k, x in enumerate(system.synapses)}
+    for key in [key for key in state if key.startswith(f"{prefix}wiring.")]:
+        saved, edges = state.pop(key), own.get(key)
+        if edges is None or not isinstance(saved, Tensor) or not torch.equal(saved.to("cpu", torch.int64), edges.rows.long()):
+            seen = f'a state with "{key}" for equations with {"other" if edges else "no such"} synapses'
+            remedy = f'"edges": adjsnn.Synapses(*state["{key}"])'
+            raise ConfigurationError(seen, "the list that its weights were saved with", remedy)
 
 
 class Places(NamedTuple):

@@ -27,7 +27,7 @@ from adjsnn.equations.lines import plain_name
 from adjsnn.equations.model import Model, read_model
 from adjsnn.equations.nodes import Layout, layout_of
 from adjsnn.equations.start import refuse_infinite
-from adjsnn.equations.synapses import parameters_of, read_synapses, synapse_source, wiring_of
+from adjsnn.equations.synapses import keep_wiring, parameters_of, read_synapses, synapse_source, wiring_of
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
 from adjsnn.equations.units import Dimension
 from adjsnn.equations.writer import Program
@@ -139,6 +139,7 @@ class Equations(Delivers, HybridSystem):
         self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
         check_synapses(self.synapses, self.dimensions)
         check_learnt(learnt, shapes, self.model.used | of_synapses)
+        keep_wiring(self)
         self._read_programs()
 
     def _read_programs(self) -> None:

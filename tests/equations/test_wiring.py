@@ -1,5 +1,7 @@
 """Synapses in lists, and several kinds of them on one state: against matrices with zeros, and central differences."""
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -225,3 +227,25 @@ def test_what_else_cannot_be():
         network({"g": {"weight": "W", "delay": "d", "edges": edges([0, 1, 2, 2], [1, 2, 3, 0])}}, **values)
     with pytest.raises(adjsnn.ConfigurationError, match="without an entry"):
         network({"g": []})
+
+
+def test_a_state_dict_knows_what_its_weights_join():
+    """And pickles and copies of the system, too."""
+    made = [
+        network({"g": [KINDS[0], KINDS[1] | {"edges": x}]}, W=torch.eye(N), d=1.0, J=WEIGHTS, c=1.0) for x in (EDGES, EDGES)
+    ]
+    state = made[0].state_dict()
+    assert torch.equal(adjsnn.Synapses(*state["wiring.1"]).post, EDGES.post)
+    made[1].load_state_dict(state)
+    for copied in (copy.deepcopy(made[0]), pickle.loads(pickle.dumps(made[0]))):
+        copied.load_state_dict(state)
+        assert torch.equal(solved(copied).y, solved(made[0]).y)
+    other = network(
+        {"g": [KINDS[0], KINDS[1] | {"edges": edges([0] * E, [0, 1, 2, 3, 0, 1, 2])}]}, W=torch.eye(N), d=1.0, J=WEIGHTS, c=1.0
+    )
+    with pytest.raises(adjsnn.ConfigurationError, match="for equations with other synapses"):
+        other.load_state_dict(state)
+    with pytest.raises(adjsnn.ConfigurationError, match="no such synapses"):
+        network({"g": KINDS[0]}, W=torch.eye(N), d=1.0).load_state_dict(state)
+    del state["wiring.1"]
+    other.load_state_dict(state)
