@@ -5,6 +5,7 @@ NotKeptError; what a kind of network does not have is no attribute of its soluti
 """
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Protocol
 
 from jaxtyping import Float, Int
@@ -105,6 +106,21 @@ class LocalSolution(Protocol):
     def local_readout(self, layer: int = -1) -> Float[Tensor, "T1 B C"]:
         """What is read of a layer at all times of the grid; differentiable by the rule."""
         ...
+
+
+def described(shown: object) -> str:
+    """What a solution prints: shapes in the place of its tensors, without what is computed when asked for."""
+    if isinstance(shown, Tensor):
+        return str(tuple(shown.shape))
+    if is_dataclass(shown):
+        parts = {x.name: getattr(shown, x.name) for x in fields(shown) if x.repr}
+    elif isinstance(shown, tuple) and hasattr(shown, "_asdict"):
+        parts = shown._asdict()  # a state of a network
+    elif isinstance(shown, list):
+        return f"[{', '.join(map(described, shown))}]"
+    else:
+        return repr(shown)
+    return f"{type(shown).__name__}({', '.join(f'{name}={described(x)}' for name, x in parts.items())})"
 
 
 def check_face(sol: object, method: str, example: str) -> None:

@@ -153,7 +153,7 @@ def _window(k: int, held: list[Any], segment: Any, given: tuple[Any, Any], unit:
                 "t_start=0.0, t_stop=1000.0, in ms",
             )
     start, stop = (torch.tensor([x], dtype=torch.float64) for x in ends)
-    ordered_window(start, stop, unit)
+    ordered_window(start, stop, unit, MS)
     return ends[0], ends[1]
 
 

@@ -525,7 +525,12 @@ class LIFNetwork(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        return f"n_in={self.n_in}, layers={self.layers}, recurrent={self.recurrent}, n_out={self.n_out}"
+        return f"n_in={self.n_in}, layers={self.layers}, recurrent={self.recurrent}, n_out={self.n_out}, learn={self.learn}"
+
+    def __repr__(self) -> str:
+        """In one line: of the lists of parameters most are of what this network has not."""
+        lists = all(isinstance(part, nn.ParameterList) for part in self.children())
+        return f"{self._get_name()}({self.extra_repr()})" if lists else super().__repr__()
 
 
 def _sizes(layers: object) -> tuple[int, ...]:

@@ -146,6 +146,13 @@ def test_spikes_outside_are_counted_or_dropped():
     assert from_neo(data, t_start=1.5, t_stop=8.0, outside="drop").to_list() == [[(0.5, 1), (6.5, 1)]]
 
 
+def test_a_stop_that_was_meant_in_the_unit_of_the_trains():
+    data = [train([12.5, 13.0], "s", t_start=12.3, t_stop=14.3)]
+    with pytest.raises(ConfigurationError, match=r"from 12.3 to 0.014 s; .* in ms, which plain numbers are in"):
+        from_neo(data, t_stop=14.0)
+    assert from_neo(data, t_stop=14.0 * pq.s).t_max == pytest.approx(1700.0)
+
+
 REFUSED = {
     "an array": (lambda: np.zeros((3, 4)), "ndarray for spike trains"),
     "a signal": (lambda: neo.AnalogSignal(np.zeros(4), units="mV", sampling_rate=1 * pq.kHz), "AnalogSignal"),
