@@ -362,7 +362,7 @@ def test_no_such_grid(dt, rule, match):
 def test_the_page_runs():
     page = (Path(__file__).parents[2] / "docs" / "simulators.md").read_text()
     names = {}
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    for code in re.findall(r"```{code-cell}\n(.*?)```", page, re.DOTALL):
         exec(compile(code, "simulators.md", "exec"), names)
     lif = names["lif"]
     assert lif.rounded("nest").refractory[0].tolist() == [2.0] * 4
