@@ -108,19 +108,19 @@ class LocalSolution(Protocol):
         ...
 
 
-def described(shown: object) -> str:
-    """What a solution prints: shapes in the place of its tensors, without what is computed when asked for."""
-    if isinstance(shown, Tensor):
-        return str(tuple(shown.shape))
-    if is_dataclass(shown):
-        parts = {x.name: getattr(shown, x.name) for x in fields(shown) if x.repr}
-    elif isinstance(shown, tuple) and hasattr(shown, "_asdict"):
-        parts = shown._asdict()  # a state of a network
-    elif isinstance(shown, list):
-        return f"[{', '.join(map(described, shown))}]"
+def described(self: object) -> str:
+    """The `__repr__` of solutions: shapes in the place of tensors, without what is computed when asked for."""
+    if isinstance(self, Tensor):
+        return str(tuple(self.shape))
+    if is_dataclass(self):
+        parts = {x.name: getattr(self, x.name) for x in fields(self) if x.repr}
+    elif isinstance(self, tuple) and (named := getattr(self, "_fields", ())):
+        parts = dict(zip(named, self, strict=True))  # a state of a network
+    elif isinstance(self, list):
+        return f"[{', '.join(map(described, self))}]"
     else:
-        return repr(shown)
-    return f"{type(shown).__name__}({', '.join(f'{name}={described(x)}' for name, x in parts.items())})"
+        return repr(self)
+    return f"{type(self).__name__}({', '.join(f'{name}={described(x)}' for name, x in parts.items())})"
 
 
 def check_face(sol: object, method: str, example: str) -> None:

@@ -147,8 +147,9 @@ def _window(k: int, held: list[Any], segment: Any, given: tuple[Any, Any], unit:
         elif parts:
             ends.append(first(border(name, getattr(x, name), unit) for x in parts))
         else:
+            why = "neo rounds those of trains of integers down" if held else "it has no trains"
             raise ConfigurationError(
-                f"sample {k}, in which no {name} is told: neo rounds those of trains of integers down",
+                f"sample {k}, in which no {name} is told: {why}",
                 "what says where the recording begins and ends",
                 "t_start=0.0, t_stop=1000.0, in ms",
             )
