@@ -20,6 +20,31 @@ ERROR = np.zeros(1)
 DENSE = np.zeros((1, 1))
 
 
+def stage_state(i, h, y, slopes, state):
+    """state ← y + h Σ_{j<i} a_ij k_j."""
+    raise NotImplementedError
+
+
+def end_state(h, y, slopes, new):
+    """new ← y + h Σ b_i k_i."""
+    raise NotImplementedError
+
+
+def error_of(h, slopes, error):
+    """error ← h Σ (b_i - b̂_i) k_i."""
+    raise NotImplementedError
+
+
+def slope_cotangent(i, h, bar, bars, out):
+    """out ← h (b_i bar + Σ_{j>i} a_ji bars_j)."""
+    raise NotImplementedError
+
+
+def extend(h, slopes, powers):
+    """powers ← coefficients of the powers of σ in y(t + σh) - y of the watched entries, the lowest first, (Q, W)."""
+    raise NotImplementedError
+
+
 # Of synapses: kinds of them, the first guard of each that is sent, packets that one event sends at most.
 KINDS = MOST = 0
 FIRSTS: tuple[int, ...] = (0,)
