@@ -179,11 +179,10 @@ def alone(neurons, kinds, columns, lanes, book, stop, limit):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _candidates(kinds, columns, lanes, reach):
-    """Put those neurons in lanes that the bound of `glif_cell.bound` cannot rule out; returns their number."""
-    n_c, gain, mu, neurons = kinds.rate.shape[1], kinds.gain[0], kinds.leak_rate[0], len(columns.bias)
-    span, some, x, bias = reach - columns.clock[NOW], np.int64(0), columns.x, columns.bias
-    v, v_th, marks, free, limits = x[0], columns.v_th, columns.marks, columns.free, columns.limits
+def _sums(kinds, columns):
+    """What the bound sums of all neurons, in `limits`: b + Σ c, Σ (-c r where c < 0), Σ h, Σ (s h where h > 0); returns the
+    slowest r and s."""
+    n_c, neurons, x, bias, limits = kinds.rate.shape[1], len(columns.bias), columns.x, columns.bias, columns.limits
     current, bend, raised, falls = limits[0], limits[1], limits[2], limits[3]
     slowest, slow_th = inf, inf
     for p in range(n_c):
@@ -211,6 +210,17 @@ def _candidates(kinds, columns, lanes, reach):
             for n in range(neurons):
                 raised[n] += h[n]
                 falls[n] += (h[n] if h[n] > 0.0 else 0.0) * s
+    return slowest, slow_th
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _candidates(kinds, columns, lanes, reach):
+    """Put those neurons in lanes that the bound of `glif_cell.bound` cannot rule out; returns their number."""
+    gain, mu, neurons = kinds.gain[0], kinds.leak_rate[0], len(columns.bias)
+    span, some, x, bias = reach - columns.clock[NOW], np.int64(0), columns.x, columns.bias
+    v, v_th, marks, free, limits = x[0], columns.v_th, columns.marks, columns.free, columns.limits
+    current, bend, raised, falls = limits[0], limits[1], limits[2], limits[3]
+    slowest, slow_th = _sums(kinds, columns)
     # Sums of sizes leave room for rounding. Σ|c| = Σ c + 2 Σ (-c where c < 0), and that is no more than `bend` by the slowest.
     negative, positive = 2.0 / slowest, 2.0 / slow_th
     for n in range(neurons):
