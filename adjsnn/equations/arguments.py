@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from adjsnn.checks import count
+from torch import Tensor
+
+from adjsnn.checks import count, finite
 from adjsnn.equations.lines import lines, nearest, plain_name
 from adjsnn.errors import ConfigurationError
 
@@ -77,6 +79,40 @@ def check_learnt(learnt: Iterable[str], parameters: Iterable[str], used: set[str
             raise ConfigurationError(
                 f"learn={name!r}, of which nothing is a function", "parameters that are used", "leaving it out"
             )
+
+
+def check_shape(name: str, shape: tuple[int, ...], kept: tuple[int, int], *, own: bool) -> None:
+    """Refuse a parameter of another shape than that it was given with.
+
+    Args:
+        name: of the parameter.
+        shape: that it has now.
+        kept: rows and columns of a matrix; entries and 0 of anything else.
+        own: whether each sample has entries of its own.
+    """
+    n, columns = kept
+    if own:
+        fits, wanted = shape[1:] == (n,) or (n == 1 and len(shape) == 1), f"(B, {n})"
+    else:
+        whole = (n, columns) if columns else (n,)
+        fits, wanted = shape == whole or (n == 1 and shape == ()), str(whole)
+    if not fits:
+        raise ConfigurationError(f"{name} of shape {tuple(shape)}", f"{wanted}, as it was given", "keeping its shape")
+
+
+def check_parameter(name: str, x: Tensor, kept: tuple[int, int], batch: int | None) -> None:
+    """Refuse a parameter that has become another than was given, by its shape or with entries that are not finite.
+
+    Args:
+        name: of the parameter.
+        x: what it is now.
+        kept: as `check_shape`.
+        batch: B where each sample has entries of its own, else None.
+    """
+    check_shape(name, x.shape, kept, own=batch is not None)
+    if batch is not None and len(x) not in (1, batch):
+        raise other_samples(name, len(x), batch)
+    finite(name, x, "finite numbers", f"another {name}; where it is learnt, a smaller learning rate")
 
 
 def other_samples(name: str, n: int, batch: int) -> ConfigurationError:

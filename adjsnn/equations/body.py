@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adjsnn.adjoints import DiscreteAdjoint
 from adjsnn.bodies import Ran
-from adjsnn.equations.arguments import other_samples
+from adjsnn.equations.arguments import check_parameter
 from adjsnn.equations.autograd import Attached, array_of
 from adjsnn.equations.cpu import march
 from adjsnn.equations.cpu.adjoint import Back, Bars, Cotangents
@@ -138,16 +138,11 @@ class Solve:
                 p[first] = self.system.numbers[name]
                 continue
             x = array_of(tensors[name])
-            rows, columns = model.parameters[name]
             places.append((name, array, first, size))
+            check_parameter(name, tensors[name], model.parameters[name], batch if array == "q" else None)
             if array == "q":
-                if len(x) not in (1, batch):
-                    raise other_samples(name, len(x), batch)
                 q[:, first : first + size] = x.reshape(len(x), size)
                 continue
-            wanted = (rows, columns) if matrix else (rows,)
-            if x.shape != wanted and not (rows == 1 and x.shape == () and not matrix):
-                raise ConfigurationError(f"{name} of shape {x.shape}", f"{wanted}, as it was given", "keeping its shape")
             p[first : first + size] = (x.T if matrix else x).reshape(-1)
         for synapse in self.system.synapses:
             name, known = synapse.delay, self.system.numbers
@@ -289,7 +284,7 @@ class Solve:
             record.rows,
             np.where(beyond, -1, np.maximum(record.event[:, :n], -1)),  # a packet is no guard
         )
-        *known, event = (torch.from_numpy(np.ascontiguousarray(x.T)).to(self.problem.y0.device) for x in columns)
+        *known, event = (torch.from_numpy(np.array(x.T, order="C")).to(self.problem.y0.device) for x in columns)
         guards, packets = event if self.loops.numbers["G"] else None, self.packets(record, samples, n)
         return Steps(known[0], known[1], known[2], known[3], known[4], guards, packets)
 
@@ -299,7 +294,7 @@ class Solve:
             return None
         within = np.arange(steps) < samples.whole[:, march.TAKEN, None]
         landed = np.where(within & (record.event[:, :steps] <= -2), -2 - record.event[:, :steps], -1)
-        sent = torch.from_numpy(record.sent[:, : samples.whole[:, march.SENT].max()])
+        sent = torch.from_numpy(record.sent[:, : samples.whole[:, march.SENT].max()].copy())
         return Packets(torch.from_numpy(np.ascontiguousarray(landed.T)), sent[:, :, 3], sent[:, :, :3])
 
     def refuse(self, samples: Samples, record: Record) -> None:

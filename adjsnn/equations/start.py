@@ -60,7 +60,7 @@ def _refuse(node: Node, nodes: Mapping[str, Node], known: Mapping[str, Value], p
             part = part.args[1] if _at(Choose(part.args[0], sympy.S.One, sympy.S.Zero), known, place) else part.args[2]
         elif (below := next((x for x in part.args if _first(_at(x, known, place)) is not None), None)) is not None:
             part = below
-        elif not part.is_Symbol:
+        elif not part.is_Symbol or part.name not in nodes:
             break
         else:
             node = nodes[part.name]

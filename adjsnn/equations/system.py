@@ -12,6 +12,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from adjsnn.checks import Count, count, finite, float_dtype, real
 from adjsnn.equations.arguments import (
     check_learnt,
+    check_parameter,
+    check_shape,
     counts_of,
     events_of,
     input_sizes,
@@ -290,9 +292,9 @@ class Equations(Delivers, HybridSystem):
 
     def check_start(self, t: Tensor, y: Tensor, u: Tensor | None) -> None:
         """Refuse a start where f or a guard has no value; quotes the line and names the divisor that is zero."""
-        for name in self._own:  # here rows are samples, so none stands for several
-            if (n := len(getattr(self, name))) not in (1, len(y)):
-                raise other_samples(name, n, len(y))
+        for name, kept in self.model.parameters.items():
+            if name not in self.numbers:  # here rows are samples, so none stands for several
+                check_parameter(name, getattr(self, name), kept, len(y) if name in self._own else None)
         values = self._values(y, t, self.inputs_of(u))
         refuse_infinite(self.model.flow, values, "dy/dt")
         for event in self.model.events:
@@ -349,10 +351,11 @@ class Equations(Delivers, HybridSystem):
     def _values(self, y: Tensor, t: Tensor | None, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Values of all names for rows of states."""
         values: dict[str, Value] = {**self.numbers, **inputs}
-        for name in self.model.parameters:
+        for name, kept in self.model.parameters.items():
             if name in self.numbers:
                 continue
             x = getattr(self, name)
+            check_shape(name, x.shape, kept, own=name in self._own)
             if name in self._own:
                 x = x.unsqueeze(1) if x.dim() == 1 else x
                 if len(x) != len(y) and len(x) != 1:  # rows of several times stand one after the other

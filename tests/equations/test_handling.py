@@ -70,6 +70,36 @@ def test_parameters_of_other_samples(kernels: str, method: str):
     assert adjsnn.solve(system, None, **options, y0=torch.zeros(2, 1, dtype=F64)).y.shape == (2, 2, 1)
 
 
+@pytest.mark.parametrize("kernels", ["plain", "fused"])
+@pytest.mark.parametrize(
+    ("name", "now", "match"),
+    [
+        ("tau", torch.tensor(5.0), r"tau of shape \(\).*\(B, 1\), as it was given"),
+        ("tau", torch.ones(2, 2), r"tau of shape \(2, 2\)"),
+        ("tau", torch.tensor([1.0, float("nan")]), r"tau has entries that are not finite, the first tau\[1\] = nan"),
+        ("b", torch.ones(2), r"b of shape \(2,\).*\(1,\), as it was given"),
+        ("b", torch.tensor(float("inf")), "b has entries .* = inf"),
+        ("late", torch.tensor(float("nan")), "late has entries .* = nan"),
+    ],
+)
+def test_parameters_that_became_others(name: str, now: Tensor, match: str, kernels: str):
+    """By an optimiser that diverged, say; `late` is read at the first event, long after the start."""
+    given = {"tau": torch.tensor([5.0, 10.0], dtype=F64), "b": 2.0, "late": 0.0}
+    system = adjsnn.Equations(
+        "dv/dt = (b - v)/tau", threshold="v > 1", reset="v = late", parameters=given, learn=tuple(given), dtype=F64
+    )
+    system.get_parameter(name).data = now.to(F64)
+    with pytest.raises(adjsnn.ConfigurationError, match=match):
+        adjsnn.solve(system, None, ts=[0.0, 1.0], method="dopri5", y0=torch.zeros(2, 1, dtype=F64), kernels=kernels)
+
+
+def test_a_signal_without_a_value():
+    """Of Python: its name is no part of the text."""
+    system = adjsnn.Equations("dv/dt = x - v\nx = 2*I", inputs="I", initial={"v": 0.0}, dtype=F64)
+    with pytest.raises(adjsnn.ConfigurationError, match="'I', which is nan at the start"):
+        adjsnn.solve(system, lambda t: t + float("nan"), ts=[0.0, 1.0], method="dopri5")
+
+
 def test_numbers_can_be_set():
     """An attribute of that name would be read by nothing."""
     system = adjsnn.Equations("dv/dt = -v/tau", parameters={"tau": 5.0}, initial={"v": 1.0}, dtype=F64)

@@ -249,3 +249,18 @@ def test_a_state_dict_knows_what_its_weights_join():
         network({"g": KINDS[0]}, W=torch.eye(N), d=1.0).load_state_dict(state)
     del state["wiring.1"]
     other.load_state_dict(state)
+
+
+def test_steps_that_are_changed_change_no_gradient():
+    """What `stats.taken` shows of one sample is a copy."""
+    system, y0 = several_kinds(), Y0.clone().requires_grad_()
+    sol: Any = adjsnn.solve(system, None, **OPTIONS | {"ts": [0.0, 6.0, 12.0]}, y0=y0)
+    loss, inputs = loss_of(sol), (y0, *system.parameters())
+    before = torch.autograd.grad(loss, inputs, retain_graph=True)
+    taken = sol.stats.taken
+    for x in (taken.times, taken.lengths, taken.interval, taken.output, taken.rows, taken.event):
+        x.zero_()
+    for x in (taken.packets.landed, taken.packets.rows, taken.packets.what):
+        x.zero_()
+    for one, other in zip(before, torch.autograd.grad(loss, inputs), strict=True):
+        assert torch.equal(one, other)
