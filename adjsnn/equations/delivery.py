@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adjsnn.equations.model import Model
 from adjsnn.equations.synapses import Synapse
+from adjsnn.errors import ConfigurationError
 from adjsnn.lif.synapses import Synapses
 
 
@@ -19,20 +20,38 @@ class Delivers:
 
     def delay_of(self, what: tuple[int, int, int]) -> Tensor:
         """How long a packet is on its way, (), ms."""
-        synapse = self.synapses[what[0]]
+        synapse = self._synapse(what)
         return _delay(synapse, self._tensor(synapse.delay), *what[1:])
 
     def delivered(self, what: tuple[int, int, int], y: Tensor) -> Tensor:
         """The state (D,) with what a packet adds."""
-        synapse, states = self.synapses[what[0]], self.model.states
+        synapse, states = self._synapse(what), self.model.states
         parts = dict(zip(states, y.split(list(states.values())), strict=True))
         parts[synapse.state] = _delivered(synapse, self._tensor(synapse.weight), *what[1:], parts[synapse.state])
         return torch.cat(list(parts.values()))
+
+    def _synapse(self, what: tuple[int, int, int]) -> Synapse:
+        """The kind of synapse of a packet, of which the steps of another system may know what is not here."""
+        kind, unit, place = what
+        synapse = self.synapses[kind] if kind < len(self.synapses) else None
+        if synapse is None or unit >= synapse.sources or place >= _packets(synapse, unit, self.model.states[synapse.state]):
+            raise ConfigurationError(
+                "BPTT(steps) in which packets of other synapses arrive",
+                "steps of a solution of the same system",
+                "adjoint=None",
+            )
+        return synapse
 
     def _tensor(self, name: str) -> Tensor:
         """A parameter that may be a number."""
         own: Any = self
         return torch.tensor(self.numbers[name], dtype=torch.float64) if name in self.numbers else getattr(own, name)
+
+
+def _packets(synapse: Synapse, unit: int, targets: int) -> int:
+    """How many packets an event of a unit sends."""
+    count = targets if synapse.edges is None else len(_numbers(synapse.edges, unit))
+    return count if synapse.each == "synapse" else min(count, 1)
 
 
 def _delay(synapse: Synapse, delays: Tensor, unit: int, place: int) -> Tensor:

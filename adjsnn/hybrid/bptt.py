@@ -33,24 +33,43 @@ class HybridBPTT:
         return problem.solution(y)
 
 
+def _check_known(known: Steps, program: HybridProgram, batch: int) -> None:
+    """Refuse steps that are not those of such a trial and system."""
+    if known.times.shape[1] != batch or len(known.rows) != len(program.ts):
+        raise ConfigurationError(
+            f"BPTT(steps) of {known.times.shape[1]} samples and {len(known.rows)} output times",
+            f"the steps of a solution with {batch} samples and {len(program.ts)} output times",
+            "adjoint=BPTT()",
+        )
+    reached, wanted = known.times.gather(0, known.rows).cpu(), program.ts.cpu()[:, None]
+    if not torch.allclose(reached, wanted, rtol=1e-9, atol=1e-9 * float(wanted[-1] - wanted[0])):
+        k, sample = (reached - wanted).abs().argmax() // batch, (reached - wanted).abs().argmax() % batch
+        raise ConfigurationError(
+            f"BPTT(steps) with output {int(k)} at {float(reached[k, sample]):g} ms",
+            f"the steps of a solution with that output at {float(wanted[k]):g} ms",
+            "adjoint=BPTT()",
+        )
+    most = -1 if known.event is None else int(known.event.max())
+    if (known.event is None) != (program.guards == 0) or most >= program.guards:
+        seen = "without guards" if known.event is None else "with other guards"
+        raise ConfigurationError(
+            f"BPTT(steps) of a system {seen}", f"steps of a system of {program.guards} guards", "adjoint=BPTT()"
+        )
+    if known.packets is not None and needs_loops(program.system) is None:
+        raise ConfigurationError(
+            "BPTT(steps) in which packets of synapses arrive, for a system without",
+            "steps of a solution of the same system",
+            "adjoint=BPTT()",
+        )
+
+
 def _unrolled(
     program: HybridProgram, y0: Tensor, u: Tensor | None, known: Steps | None
 ) -> tuple[Tensor, Tensor, Tensor, HybridStats]:
     """States, event times and guards, and figures. Adaptive steps are found first, so that their ends are constants, events
     excepted."""
     if known is not None:
-        if known.times.shape[1] != len(y0) or len(known.rows) != len(program.ts):
-            raise ConfigurationError(
-                f"BPTT(steps) of {known.times.shape[1]} samples and {len(known.rows)} output times",
-                f"the steps of a solution with {len(y0)} samples and {len(program.ts)} output times",
-                "adjoint=BPTT()",
-            )
-        if known.packets is not None and needs_loops(program.system) is None:
-            raise ConfigurationError(
-                "BPTT(steps) in which packets of synapses arrive, for a system without",
-                "steps of a solution of the same system",
-                "adjoint=BPTT()",
-            )
+        _check_known(known, program, len(y0))
         steps = known
         rejected, slowest = torch.zeros_like(steps.accepted), None
     elif program.lengths is not None:

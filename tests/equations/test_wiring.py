@@ -264,3 +264,16 @@ def test_steps_that_are_changed_change_no_gradient():
         x.zero_()
     for one, other in zip(before, torch.autograd.grad(loss, inputs), strict=True):
         assert torch.equal(one, other)
+
+
+def test_known_steps_of_other_synapses():
+    entry = {"weight": "W", "delay": "d"}
+    sol: Any = solved(network({"g": [entry | {"edges": EDGES}] * 2}, W=WEIGHTS, d=1.5 + random(E)))
+    fewer = edges([0, 2], [1, 3])
+    others = [
+        network({"g": [entry | {"edges": fewer}] * 2}, W=WEIGHTS[:2], d=1.5 + random(2)),
+        network({"g": entry | {"edges": EDGES}}, W=WEIGHTS, d=1.5 + random(E)),
+    ]
+    for other in others:
+        with pytest.raises(adjsnn.ConfigurationError, match="packets of other synapses"):
+            adjsnn.solve(other, None, **OPTIONS, y0=Y0, adjoint=adjsnn.BPTT(sol.stats.taken))

@@ -403,3 +403,18 @@ def test_known_steps_have_to_fit():
     torch.testing.assert_close(again.y, once.y, rtol=0, atol=1e-13)
     with pytest.raises(ConfigurationError, match=r"BPTT\(steps\) of 3 samples.*a solution with 1 samples"):
         adjsnn.solve(net, u[:, :1], ts=TIMES, y0=y0[:1], method="dopri5", adjoint=adjsnn.BPTT(taken))
+    later = torch.cat([TIMES[:-1], TIMES[-1:] + 1.0])
+    with pytest.raises(ConfigurationError, match=rf"BPTT\(steps\) with output {len(TIMES) - 1} at .* at {later[-1]:g} ms"):
+        adjsnn.solve(net, u, ts=later, y0=y0, method="dopri5", adjoint=adjsnn.BPTT(taken))
+
+
+def test_known_steps_are_of_so_many_guards():
+    """Events of steps without them would be missed in silence."""
+    smooth = Threshold(lambda t, y: 1.0 + 0.0 * y, lambda t, y: None, lambda t, y, fired: y)
+    one = Threshold(smooth.flow, lambda t, y: y - 1.0, lambda t, y, fired: torch.where(fired, y - 1.0, y))
+    levels = torch.tensor([9.0, 1.0], dtype=F64)
+    two = Threshold(smooth.flow, lambda t, y: y - levels, lambda t, y, fired: torch.where(fired[:, 1:], y - 1.0, y))
+    taken = [_solve(system, [[0.0]], (0.0, 3.5)).stats.taken for system in (smooth, one, two)]
+    for system, known in ((one, taken[0]), (smooth, taken[1]), (one, taken[2])):
+        with pytest.raises(ConfigurationError, match=r"BPTT\(steps\) of a system .* guards; expected steps of a system of"):
+            _solve(system, [[0.0]], (0.0, 3.5), adjoint=adjsnn.BPTT(known))
