@@ -3,7 +3,7 @@
     python experiments/delayed_xor.py                                80 QIF neurons with gated synapses
     python experiments/delayed_xor.py --network lif                  60 LIF neurons that jump, half of them with slow synapses
     python experiments/delayed_xor.py --network lif --slow-share 0   none with slow synapses
-    python experiments/delayed_xor.py --network lif --adaptation     none either; half of the neurons adapt
+    python experiments/delayed_xor.py --network lif --adaptation     80 LIF neurons, none with slow synapses; half of them adapt
 
 Channel 1 carries two pulses of either sign with a variable delay between them, channel 2 a go cue some time later. After the
 cue the readout makes a positive pulse if the signs differed, a negative one if they were equal, and stays at zero if only one
