@@ -53,7 +53,7 @@ class BPTT:
 
     Args:
         steps: for HybridSystems, steps to take instead of finding them: the `stats.taken` of another solution. Events
-            happen in the same steps and are located anew.
+            happen in the same steps and are located anew, and so are arrivals of what events sent.
     """
 
     steps: Any = None

@@ -19,6 +19,7 @@ from adjsnn.numerics.threads import loop_threads
 
 NEEDED = ("torch", "numpy", "scipy", "torchdiffeq", "numba", "llvmlite", "jaxtyping")
 OPTIONAL = ("numba-cuda", "icc-rt", "intel-cmplr-lib-rt", "matplotlib", "tyro", "safetensors", "scikit-learn", "cma")
+OPTIONAL += ("neo", "pynwb", "h5py", "faery", "nir", "distributed", "submitit", "tensorboard")
 
 
 class Finding(NamedTuple):

@@ -5,6 +5,7 @@ NotKeptError; what a kind of network does not have is no attribute of its soluti
 """
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Protocol
 
 from jaxtyping import Float, Int
@@ -105,6 +106,21 @@ class LocalSolution(Protocol):
     def local_readout(self, layer: int = -1) -> Float[Tensor, "T1 B C"]:
         """What is read of a layer at all times of the grid; differentiable by the rule."""
         ...
+
+
+def described(self: object) -> str:
+    """The `__repr__` of solutions: shapes in the place of tensors, without what is computed when asked for."""
+    if isinstance(self, Tensor):
+        return str(tuple(self.shape))
+    if is_dataclass(self):
+        parts = {x.name: getattr(self, x.name) for x in fields(self) if x.repr}
+    elif isinstance(self, tuple) and (named := getattr(self, "_fields", ())):
+        parts = dict(zip(named, self, strict=True))  # a state of a network
+    elif isinstance(self, list):
+        return f"[{', '.join(map(described, self))}]"
+    else:
+        return repr(self)
+    return f"{type(self).__name__}({', '.join(f'{name}={described(x)}' for name, x in parts.items())})"
 
 
 def check_face(sol: object, method: str, example: str) -> None:

@@ -403,6 +403,20 @@ class SpikeTrains:
         sign = padded((x.sign for x in trains), 0)
         return cls(idx, time, first.n_neurons, max(x.t_max for x in trains), sign)
 
+    @classmethod
+    @untraced
+    def stack(cls, samples: Iterable["SpikeTrains"]) -> "SpikeTrains":
+        """A batch of single samples, as `torch.stack` makes one; times stay differentiable.
+
+        Raises:
+            ConfigurationError: as `cat`, and for a batch of other than one sample.
+        """
+        samples = list(samples) if isinstance(samples, Iterable) else [samples]
+        for k, x in enumerate(samples):
+            if isinstance(x, SpikeTrains) and x.batch != 1:
+                raise ConfigurationError(f"{x!r}, number {k}", "batches of one sample", "SpikeTrains.cat, which joins batches")
+        return cls.cat(samples)
+
     def pin_memory(self) -> "SpikeTrains":
         """The spikes in page-locked memory, from which a GPU copies faster; a DataLoader with pin_memory=True calls it."""
         return SpikeTrains(self.idx.pin_memory(), self.time.pin_memory(), self.n_neurons, self.t_max, self.sign.pin_memory())

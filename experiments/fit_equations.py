@@ -1,11 +1,12 @@
 """Fit a neuron that is written as text to the spikes of a Hodgkin–Huxley neuron: `fit_neuron.py --task equations`.
 
 Every constant of the text learns from the exact gradient of its spike times, in trials from rest under currents of their own.
-The cost is the van Rossum distance per recorded spike. It moves spikes, and knows nothing of one that is missing. So before any
-step, without a gradient, the constant `--scan` is the best of some values around its start.
+The cost is the van Rossum distance per recorded spike. It moves spikes, and knows nothing of one that is missing, or of one too
+many. So before any step, without a gradient, each constant of `--scan` becomes the best of some values around its own.
 
-A text is a name of `adjsnn.models`, or a file in TOML with what `adjsnn.Equations` takes of text: `text`, `threshold`, `reset`,
-tables `parameters` and `initial`, `inputs`, one, and `learn`.
+A text is "adex", "exponential_if" of `adjsnn.models`, "adex_refractory", which is AdEx held for a while after a spike, or a
+file in TOML with what `adjsnn.Equations` takes of text: `text`, `threshold`, `reset`, tables `parameters` and `initial`,
+`inputs`, one, and `learn`. Without a refractory time AdEx fires a second spike after most strong ones, and Γ stays near 0.64.
 """
 
 import tomllib
@@ -26,15 +27,34 @@ from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig
 from adjsnn.training.ranges import Count, NotNegative, Positive, Range
 
 # Starts in µA/cm², mS/cm² and mV, of neurons whose leak and threshold are about those of a cortical cell.
+ADEX = {"c_m": 1.0, "g_l": 0.1, "e_l": -67.0, "v_t": -55.0, "delta_t": 2.0, "a": 0.01, "tau_w": 100.0, "b": 0.2, "v_r": -67.0}
 STARTS: dict[str, dict[str, float]] = {
-    "adex": {
-        "c_m": 1.0, "g_l": 0.1, "e_l": -67.0, "v_t": -55.0, "delta_t": 2.0, "a": 0.01, "tau_w": 100.0, "b": 0.2, "v_r": -67.0,
-    },
+    "adex": ADEX,
+    "adex_refractory": {**ADEX, "refractory": 3.0},
     "exponential_if": {
         "c_m": 1.0, "g_l": 0.1, "e_l": -67.0, "v_t": -55.0, "delta_t": 2.0, "v_r": -67.0, "refractory": 3.0,
     },
 }  # fmt: skip
-SHARES = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)  # of the start, of the constant that is scanned
+REFRACTORY: dict[str, Any] = {
+    "text": """
+        dv/dt = (1 - held)*(-g_l*(v - e_l) + g_l*delta_t*exp((v - v_t)/delta_t) - w + I)/c_m
+        dw/dt = (a*(v - e_l) - w)/tau_w
+        dheld/dt = 0  # 1 while refractory
+        dclock/dt = held  # ms since the spike
+    """,
+    "threshold": {"spike": "v > v_t + 10*delta_t", "release": "clock > refractory"},
+    "reset": {"spike": "v = v_r; w += b; held = 1; clock = 0", "release": "held = 0; clock = 0"},
+    "initial": {"v": "e_l", "w": 0.0, "held": 0.0, "clock": 0.0},
+    "inputs": ("I",),
+}
+SCANS = {
+    "adex": ("v_t", "b", "v_r", "v_t"),
+    "adex_refractory": ("v_t", "b", "v_r", "v_t"),
+    "exponential_if": ("v_t", "v_r", "refractory", "v_t"),
+}
+SHARES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0)  # of a constant, where it is scanned
+SHIFTS = (-10.0, -7.0, -4.0, -2.0, 0.0, 2.0, 4.0, 7.0, 10.0)  # mV, of a voltage
+VOLTAGES = ("e_", "v_")  # what names of voltages begin with
 KEPT = 0.1  # of the size that a constant has at the start, it keeps at least, and its sign
 
 
@@ -43,10 +63,10 @@ class EquationsFit(TrainingConfig):
     """Fit equations to a Hodgkin–Huxley neuron. Times in ms, currents in µA/cm²."""
 
     task: Literal["equations"] = "equations"
-    model: str = "adex"
-    """adex, exponential_if, or a .toml file"""
-    scan: str = "v_t"
-    """the constant that is scanned before the first step; empty: none"""
+    model: str = "adex_refractory"
+    """adex, adex_refractory, exponential_if, or a .toml file"""
+    scan: tuple[str, ...] | None = None
+    """constants that are scanned before the first step, one after the other; none where a file is the model"""
     neuron: Literal["adapting", "traub_miles", "squid"] = "adapting"
     mean: float = 1.0
     """of the current"""
@@ -82,6 +102,8 @@ class Trials(NamedTuple):
 
 def equations(model: str) -> adjsnn.Equations:
     """A neuron by its name or file, every constant learnt, or those that the file says."""
+    if model == "adex_refractory":
+        return adjsnn.Equations(**REFRACTORY, parameters=STARTS[model], learn=tuple(STARTS[model]), dtype=torch.float64)
     if model in STARTS:
         return getattr(models, model)(learn=tuple(STARTS[model]), dtype=torch.float64, **STARTS[model])
     path = Path(model)
@@ -127,28 +149,30 @@ class FitEquations(Experiment[EquationsFit]):
         return Trials(torch.stack(u, 1).unsqueeze(-1), trains)
 
     def network(self) -> adjsnn.Equations:
-        """The text, its scanned constant at the value of the lowest cost."""
+        """The text, the scanned constants at values of a low cost."""
         net, config = equations(self.config.model), self.config
-        if not config.scan:
-            return net
         learnt = dict(net.named_parameters())
-        if config.scan not in learnt:
-            raise adjsnn.ConfigurationError(
-                f"scan={config.scan} of {config.model}", f"empty, or one of {', '.join(learnt)}", "--scan ''"
-            )
-        start, train = learnt[config.scan].detach().clone(), self.sets["train"]
-        costs = {}
-        with torch.no_grad():
-            for share in SHARES:
-                learnt[config.scan].copy_(share * start)
-                costs[share] = float(self.distance(self.solve(net.to(train.u), train)[1], train.spikes))
-            learnt[config.scan].copy_(min(costs, key=costs.__getitem__) * start)
+        for name in SCANS.get(config.model, ()) if config.scan is None else config.scan:
+            if name not in learnt:
+                seen = f"scan={name} of {config.model}"
+                raise adjsnn.ConfigurationError(seen, f"of {', '.join(learnt)}", f"--scan {next(iter(learnt))}")
+            self.scanned(net, learnt[name], voltage=name.startswith(VOLTAGES))
         return net
 
+    @torch.no_grad()
+    def scanned(self, net: adjsnn.Equations, constant: Tensor, *, voltage: bool) -> None:
+        """Give a constant the value of the lowest cost in all trials to fit."""
+        start, train = constant.clone(), self.sets["train"]
+        tried = [start + shift for shift in SHIFTS] if voltage else [start * share for share in SHARES]
+        costs = []
+        for value in tried:
+            constant.copy_(value)
+            costs.append(float(self.distance(self.solve(net.to(train.u), train)[1], train.spikes)))
+        constant.copy_(tried[costs.index(min(costs))])
+
     def sizes(self, net: adjsnn.Equations) -> dict[str, float | Tensor]:
-        voltages = ("e_", "v_")
         return {
-            name: 10.0 if name.startswith(voltages) else float(p.detach().abs()) or 1.0
+            name: 10.0 if name.startswith(VOLTAGES) else float(p.detach().abs()) or 1.0
             for name, p in equations(self.config.model).named_parameters()
         }
 
@@ -214,6 +238,7 @@ class FitEquations(Experiment[EquationsFit]):
         _, spikes = self.solve(net, trials)
         figure = plotting.new_figure(7.0, 0.6 + 0.25 * self.config.trials)
         axes = figure.subplots()
+        axes.set_yticks(range(0, self.config.trials, 5))
         for b in range(self.config.trials):
             for trains, low, colour in ((trials.spikes, 0.0, plotting.INK), (spikes, 0.4, plotting.COLOURS[0])):
                 times = trains.time[b][trains.idx[b] >= 0].cpu()

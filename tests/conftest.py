@@ -55,6 +55,7 @@ INNER = (
     "adjsnn.hybrid.forward",
     "adjsnn.hybrid.guards",
     "adjsnn.hybrid.keep",
+    "adjsnn.hybrid.packets",
     "adjsnn.hybrid.products",
     "adjsnn.hybrid.run",
     "adjsnn.hybrid.solution",

@@ -122,6 +122,7 @@ def test_the_doctor_judges_a_gradient_of_each_family(capsys):
     for family in ("gated network", "LIF network", "own system"):
         assert re.search(rf"{family} .* within \S+ of central differences", told)
     assert metadata.version("torch") in told
+    assert all(re.search(rf" {package} +\S", told) for package in ("neo", "pynwb", "nir", "distributed", "submitit"))
     assert "FAULT" not in told
 
 

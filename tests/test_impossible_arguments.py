@@ -81,7 +81,7 @@ EVENTS = dict.fromkeys(("sample", "neuron", "sign"), torch.ones(1, dtype=torch.l
 GOOD = EVENTS | {
     "target": torch.zeros(3, 1, 1), "labels": torch.zeros(1, dtype=torch.long), "events": [[(1.0, 0)]], "n_neurons": 2,
     "t_max": 5.0, "rates": torch.ones(1, 2), "x": torch.zeros(2, 1, 2), "dt": 0.5, "batch": 2, "trains": [X], "other": X,
-    "start": torch.zeros(1), "stop": torch.ones(1), "which": 0, "device": "cpu",
+    "samples": [X[0]], "start": torch.zeros(1), "stop": torch.ones(1), "which": 0, "device": "cpu",
 }  # fmt: skip
 
 

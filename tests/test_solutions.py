@@ -125,6 +125,31 @@ def test_the_families_have_the_same_face():
     assert torch.equal(found["gated"].layer_counts(), found["checkpoints"].layer_counts())
 
 
+def test_they_print_shapes_in_one_line():
+    for sol in solutions().values():
+        told = repr(sol)
+        assert told.startswith(f"{type(sol).__name__}(")
+        assert "tensor" not in told
+        assert "\n" not in told
+        assert len(told) < 500
+    lif = random_lif(0)
+    sol = adjsnn.solve(lif, adjsnn.SpikeTrains.from_list([[(1.0, 0)]], n_neurons=lif.n_in, t_max=5.0, dtype=F64))
+    assert f"final_state=[LIFState(v=(1, {lif.layers[0]})" in repr(sol)
+
+
+def test_a_lif_network_prints_in_one_line_what_it_is():
+    assert repr(adjsnn.LIFNetwork(3, (4, 2), learn=("weights", "bias"))) == (
+        "LIFNetwork(n_in=3, layers=(4, 2), recurrent=(False, False), n_out=None, learn=('weights', 'bias'))"
+    )
+
+    class Encoded(adjsnn.LIFNetwork):
+        def __init__(self):
+            super().__init__(3, 2)
+            self.encoder = torch.nn.Linear(5, 3)
+
+    assert "(encoder): Linear(in_features=5" in repr(Encoded())
+
+
 class Decay(adjsnn.HybridSystem):
     def vector_field(self, t, y, u):
         return -y

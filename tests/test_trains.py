@@ -216,6 +216,11 @@ def test_samples_are_indexed_and_put_together_again():
     _equal(SpikeTrains.cat(list(x)), x)
     _equal(SpikeTrains.cat(x), x)
     _equal(SpikeTrains.cat([x[:2], x[2:]]), x)
+    _equal(SpikeTrains.stack(x), x)
+    with pytest.raises(ConfigurationError, match="number 1.*SpikeTrains.cat"):
+        SpikeTrains.stack([x[0], x[1:3]])
+    with pytest.raises(ConfigurationError, match="one SpikeTrains or more"):
+        SpikeTrains.stack([])
     rows = x.to_list()
     for which, expected in (
         (1, [1]), (-1, [4]), (np.int64(2), [2]), (torch.tensor(3), [3]), (slice(1, 4), [1, 2, 3]), (slice(3, 3), []),

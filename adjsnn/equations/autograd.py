@@ -1,21 +1,45 @@
 """Connects a forward run and a backward sweep of compiled loops to torch."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from adjsnn.equations.cpu import march
 from adjsnn.equations.cpu.adjoint import Cotangents
-from adjsnn.hybrid.autograd import by_step, tell_silence
-from adjsnn.hybrid.event_steps import events_of
+from adjsnn.equations.cpu.march import Record
+from adjsnn.hybrid.autograd import tell_silence
 from adjsnn.hybrid.run import HybridStats
 from adjsnn.hybrid.steps import check_finite
 from adjsnn.numerics.first_order import FirstOrder, first_order
 
 
 def array_of(x: Tensor) -> np.ndarray:
-    """A tensor as loops take it: float64, contiguous, on the host."""
-    return np.ascontiguousarray(x.detach().cpu().numpy().astype(np.float64))
+    """A tensor as loops take it: float64, contiguous, on the host; where it is that already, its own memory."""
+    return np.ascontiguousarray(x.detach().cpu().numpy(), dtype=np.float64)
+
+
+class Fired(NamedTuple):
+    """Steps that end in events: their samples, rows, and places among the events of their samples; times and guards (B, E) of
+    these, padded with inf and -1."""
+
+    sample: np.ndarray
+    row: np.ndarray
+    place: np.ndarray
+    times: np.ndarray
+    guards: np.ndarray
+
+
+def fired_of(record: Record, taken: np.ndarray) -> Fired:
+    """The events of a record of which each sample has taken so many steps, (B,)."""
+    most = int(taken.max())
+    sample, row = ((record.event[:, :most] >= 0) & (np.arange(most) < taken[:, None])).nonzero()
+    counts = np.bincount(sample, minlength=len(taken))
+    place = np.arange(len(sample)) - np.repeat(counts.cumsum() - counts, counts)
+    times, guards = np.full((len(taken), counts.max()), np.inf), np.full((len(taken), counts.max()), -1)
+    times[sample, place], guards[sample, place] = record.times[sample, row + 1], record.event[sample, row]
+    return Fired(sample, row, place, times, guards)
 
 
 class Attached(FirstOrder):
@@ -29,8 +53,9 @@ class Attached(FirstOrder):
         record, samples = solve.forward(trial)
         solve.refuse(samples, record)
         steps = solve.steps(record, samples)
-        y = torch.from_numpy(np.ascontiguousarray(record.outputs.transpose(1, 0, 2))).to(y0)
+        y = torch.from_numpy(record.outputs).to(y0)  # no backward pass reads it
         check_finite(y, solve.program.ts)
+        record = record._replace(outputs=np.empty((0, 0, 0)))
         kept = sum(x.nbytes for x in record)
         slowest = torch.from_numpy(samples.real[:, march.SLOWEST].copy()).to(y0) if steps.event is not None else None
         counts = (
@@ -41,7 +66,8 @@ class Attached(FirstOrder):
         ctx.solve, ctx.trial, ctx.record, ctx.samples, ctx.values = solve, trial, record, samples, values
         ctx.shapes = [(x.shape, {"dtype": x.dtype, "device": x.device}) for x in tensors]
         ctx.set_materialize_grads(False)
-        times, index = events_of(steps, y0)
+        ctx.fired = fired_of(record, samples.whole[:, march.TAKEN])
+        times, index = torch.from_numpy(ctx.fired.times).to(y0), torch.from_numpy(ctx.fired.guards).to(y0.device)
         ctx.mark_non_differentiable(index)
         ctx.like = {"dtype": y0.dtype, "device": y0.device}
         ctx.steps = steps
@@ -56,13 +82,10 @@ class Attached(FirstOrder):
 def _backward(ctx, of_outputs, of_event_times, _):
     solve, trial, record, samples = ctx.solve, ctx.trial, ctx.record, ctx.samples
     batch, d = trial.y0.shape
-    outputs = np.zeros((batch, len(trial.ts), d))
-    if of_outputs is not None:
-        outputs[:] = array_of(of_outputs).transpose(1, 0, 2)
+    outputs = np.zeros((len(trial.ts), batch, d)) if of_outputs is None else array_of(of_outputs)
     times = np.zeros(record.lengths.shape)
-    found = None if of_event_times is None else by_step(ctx.steps, of_event_times)
-    if found is not None:
-        times[:, : len(found)] = array_of(found).T
+    if of_event_times is not None:
+        times[ctx.fired.sample, ctx.fired.row] = array_of(of_event_times)[ctx.fired.sample, ctx.fired.place]
     bars = solve.backward(trial, record, samples, Cotangents(outputs, times))
     shared = bars.p.sum(0)
     gradients = []

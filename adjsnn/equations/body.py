@@ -24,12 +24,13 @@ from adjsnn.equations.nodes import Layout
 from adjsnn.equations.synapses import Synapse
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid import refusals
+from adjsnn.hybrid.packets import Packets
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats
 from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.steps import Steps
 from adjsnn.numerics import gpu
-from adjsnn.numerics.threads import run_groups
+from adjsnn.numerics.threads import loop_threads, run_groups
 
 GROUPS = 16  # of samples, at most: so the order of sums does not depend on the number of threads
 FEW = 64  # rows that there is room for at first
@@ -54,6 +55,8 @@ class System(Protocol):
     def layout(self) -> Layout: ...
     @property
     def source(self) -> str: ...
+    @property
+    def wiring(self) -> np.ndarray: ...
     def inputs_of(self, u: Tensor | None) -> Mapping[str, Any]: ...
 
 
@@ -90,10 +93,12 @@ class CompiledBody:
 
     def run(self, problem: HybridProblem, adjoint: DiscreteAdjoint, ran: Ran) -> HybridSolution:
         """Solve the problem; a loss of the solution runs the discrete adjoint."""
-        levels = problem.first_levels  # everything is checked here
-        assert levels is None or levels.shape[1] == self.system.model.guards
-        names = [x for x in self.system.model.parameters if x not in self.system.numbers]
+        model, y0 = self.system.model, problem.y0
+        names = [x for x in model.parameters if x not in self.system.numbers]
         tensors = [getattr(self.system, name) for name in names]
+        alike = all(x.dtype == y0.dtype and x.device == y0.device for x in tensors)
+        if not alike or y0.shape[1] != model.width or (model.guards and not problem.by_events):
+            _ = problem.first_levels  # is refused there if it is wrong
         stats: list[HybridStats] = []
         kind = import_module("adjsnn.equations.cuda.run").CudaSolve if ran.kernel == "cuda" else Solve
         solve = kind(self.system, problem, adjoint.checkpoints is not None, ran, tuple(names))
@@ -157,17 +162,22 @@ class Solve:
         if seen != width:
             self.system.inputs_of(None if u is None else u[0])
         ts = program.ts.cpu().numpy().astype(np.float64)
-        held = np.empty((len(ts) - 1, len(y0), 0)) if u is None else array_of(u)
+        held = np.empty((len(ts) - 1, len(y0), 0)) if u is None else array_of(u).copy()
         fixed = program.lengths is not None
         lengths = array_of(program.lengths) if program.lengths is not None else np.empty(0)
         steps = program.substeps if fixed else 0
-        return Trial(ts, array_of(y0), held, values.p, values.q, program.rtol, program.atol, program.max_steps, steps, lengths)
+        how = program.rtol, program.atol, program.max_steps, steps, lengths
+        return Trial(ts, array_of(y0), held, values.p, values.q, *how, self.system.wiring)
 
     def forward(self, trial: Trial) -> tuple[Record, Samples]:
         """Run all samples, with more room where some need it."""
         record, samples = self._begun(trial)
         march_on = self.marches(trial)
         march_on(record, samples)
+        if (samples.whole[:, march.STATUS] == march.START).any():
+            _ = self.problem.first_levels  # says what is wrong; guards may be on zero and falling
+            samples.whole[:, march.JUDGED] = 1
+            march_on(record, samples)
         while (samples.whole[:, march.STATUS] == march.FULL).any():
             record, samples = self._grown(record, samples)
             march_on(record, samples)
@@ -181,16 +191,16 @@ class Solve:
         states = steps + 1 if not self.thin else min(steps, 4 * int(steps**0.5) + 4) + 1
         most = self.loops.numbers["MOST"]
         record = _record(batch, steps, states, len(trial.ts), d, 8 * most)
-        whole, real = np.zeros((batch, 13), dtype=np.int64), np.zeros((batch, 6))
-        levels, heap = self._first_levels(batch, g), np.zeros((batch, 8 * most), dtype=np.int64)
-        samples = Samples(
-            whole, real, np.empty((batch, d)), levels, np.zeros((batch, g), dtype=np.bool_), np.zeros((batch, d)), heap
-        )
+        whole, real = np.zeros((batch, march.JUDGED + 1), dtype=np.int64), np.zeros((batch, 6))
+        levels, spent = np.empty((batch, g)), np.zeros((batch, g), dtype=np.bool_)
+        heap = np.zeros((batch, 8 * most), dtype=np.int64)
+        samples = Samples(whole, real, np.empty((batch, d)), levels, spent, np.zeros((batch, d)), heap)
         return self.room(record), self.placed(samples)
 
     def marches(self, trial: Trial) -> Callable[[Record, Samples], None]:
         """What runs all samples from where they stand."""
-        groups = _groups(len(trial.y0))
+        batch = len(trial.y0)
+        groups = [(0, batch)] if loop_threads() == 1 else _groups(batch)
         works = [self.work() for _ in groups]
 
         def march_on(record: Record, samples: Samples) -> None:
@@ -222,15 +232,6 @@ class Solve:
             after[:, : before.shape[1]] = before
         return new, samples._replace(heap=heap)
 
-    def _first_levels(self, batch: int, g: int) -> np.ndarray:
-        if not g:
-            return np.empty((batch, 0))
-        levels = self.problem.first_levels
-        assert levels is not None
-        found = array_of(levels).copy()
-        found[found >= 0.0] = -np.finfo(np.float64).tiny  # what is on zero at the start is leaving it
-        return found
-
     def work(self) -> Work:
         n = self.loops.numbers
         d, g, stages = n["D"], n["G"], n["STAGES"]
@@ -251,12 +252,14 @@ class Solve:
             np.zeros((batch, 2)),
         )
         longest = int(samples.whole[:, march.STRIDE].max())
+        edges = np.array([0, *(last for _, last in groups)])
 
-        def work(k: int, first: int, last: int) -> None:
+        def work(_: int, first: int, last: int) -> None:
             back = Back(np.zeros((longest + 1, n["D"])), np.zeros((6, n["D"])))
-            self.loops.backward(trial, record, samples, cotangents, bars, self.work(), back, k, first, last)
+            self.loops.backward(trial, record, samples, cotangents, bars, self.work(), back, edges, first, last)
 
-        run_groups(work, groups)
+        whole = [(0, len(groups))]
+        run_groups(work, whole if loop_threads() == 1 else [(k, k + 1) for k in range(len(groups))])
         self.judge(record, bars)
         return bars
 
@@ -287,7 +290,17 @@ class Solve:
             np.where(beyond, -1, np.maximum(record.event[:, :n], -1)),  # a packet is no guard
         )
         *known, event = (torch.from_numpy(np.ascontiguousarray(x.T)).to(self.problem.y0.device) for x in columns)
-        return Steps(known[0], known[1], known[2], known[3], known[4], event if self.loops.numbers["G"] else None)
+        guards, packets = event if self.loops.numbers["G"] else None, self.packets(record, samples, n)
+        return Steps(known[0], known[1], known[2], known[3], known[4], guards, packets)
+
+    def packets(self, record: Record, samples: Samples, steps: int) -> Packets | None:
+        """What was on its way in the steps, of a system with synapses."""
+        if not self.system.synapses:
+            return None
+        within = np.arange(steps) < samples.whole[:, march.TAKEN, None]
+        landed = np.where(within & (record.event[:, :steps] <= -2), -2 - record.event[:, :steps], -1)
+        sent = torch.from_numpy(record.sent[:, : samples.whole[:, march.SENT].max()])
+        return Packets(torch.from_numpy(np.ascontiguousarray(landed.T)), sent[:, :, 3], sent[:, :, :3])
 
     def refuse(self, samples: Samples, record: Record) -> None:
         """Raise the error of the first sample that did not arrive."""
@@ -338,7 +351,7 @@ def _record(batch: int, steps: int, states: int, outputs: int, d: int, packets: 
         np.empty((batch, steps), dtype=np.int64),
         np.empty((batch, steps), dtype=np.int64),
         np.zeros((batch, outputs), dtype=np.int64),
-        np.empty((batch, outputs, d)),
+        np.empty((outputs, batch, d)),
         np.empty((batch, max(packets, 1), 4), dtype=np.int64),
         np.empty((batch, packets)),
     )

@@ -152,6 +152,16 @@ class PowerLog(_Function):
         raise sympy.core.function.ArgumentIndexError(self, argindex)
 
 
+EVEN = (Choose, Absolute, Minimum, Maximum, Clip, Sigmoid, sympy.tanh, sympy.sin, sympy.cos, sympy.atan)  # slopes are bounded
+
+
+def is_steep(expression: Any) -> bool:
+    """Whether an expression may have a slope that is not finite, or no value, where its symbols are finite."""
+    parts: list[Any] = list(sympy.preorder_traversal(expression))
+    powers = any(x.is_Pow and not (x.exp.is_Integer and x.exp.is_positive) for x in parts)
+    return powers or any(isinstance(x, sympy.Function) and not isinstance(x, EVEN) for x in parts)
+
+
 # name in a text: number of arguments, what it becomes
 FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "exp": (1, sympy.exp),

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import config
 
-from adjsnn.equations.cpu import adjoint, events, lanes, march, mathematics, names, packets, steps
+from adjsnn.equations.cpu import adjoint, events, lanes, march, mathematics, matrices, names, packets, steps
+from adjsnn.equations.method import SUMS, method_numbers, method_source
 from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled, compiled_as
-from adjsnn.numerics.tableaus import TABLEAUS, Tableau
+from adjsnn.numerics.tableaus import TABLEAUS
 
 _CONFIG: Any = config  # its attributes come from the environment
 INTERPRETED = False  # whether loops run as Python, slow and easy to look into, as they do where numba is switched off
@@ -47,24 +48,6 @@ class Loops(NamedTuple):
     forward: Any
     backward: Any
     numbers: dict[str, Any]
-
-
-def method_numbers(tableau: Tableau) -> dict[str, Any]:
-    """What `names` says of the method."""
-    n = tableau.stages
-    a = np.zeros((n, n))
-    for i, row in enumerate(tableau.a):
-        a[i, : len(row)] = row
-    return {
-        "STAGES": n,
-        "COUNT": n - tableau.first_same_as_last,
-        "SAME": tableau.first_same_as_last,
-        "A": a,
-        "B": np.array(tableau.b),
-        "NODES": np.array(tableau.c),
-        "ERROR": np.array(tableau.b_error or (0.0,) * n),
-        "DENSE": np.array([[*row, *(0.0,) * (max(map(len, tableau.dense)) - len(row))] for row in tableau.dense]),
-    }
 
 
 def loops_of(source: str, method: str) -> Loops:
@@ -103,11 +86,13 @@ def bound(source: str, method: str, functions: dict[str, Any], made: Made, modul
     """
     numbers = method_numbers(TABLEAUS[method])
     known = {name: np.asarray(x).tolist() for name, x in numbers.items()}  # they stand in the machine code
+    source = f"{source}\n\n{method_source(TABLEAUS[method])}\n"
     digest = hashlib.sha256(f"{source}\n{method} {known}".encode()).hexdigest()[:16]
     own = functions | {"__name__": names.__name__, "__builtins__": __builtins__}
     exec(compile(source, f"<equations {digest}>", "exec"), own)  # what generate wrote, from expressions of sympy alone
     own |= numbers
-    named = {x: (made.reordered if x in REORDERED else made.within)(_renamed(own[x], digest, own)) for x in GENERATED}
+    kinds = dict.fromkeys(GENERATED, made.within) | dict.fromkeys(REORDERED, made.reordered) | dict.fromkeys(SUMS, made.inline)
+    named = {x: kind(_renamed(own[x], digest, own)) for x, kind in kinds.items()}
     own |= named
     named |= {x: own[x] for x in vars(names) if x.isupper()}
     for module in (*MODULES, *modules):
@@ -144,6 +129,7 @@ def functions_of(interpreted: bool) -> dict[str, Any]:
     scope = dict(vars(lanes))
     for name in ("parts", "lane_exp", "lane_tanh", "lane_sigmoid"):
         scope[name] = named[name] = within(_renamed(vars(lanes)[name], "lanes", scope))
+    named |= {name: within(getattr(matrices, name)) for name in ("apply", "apply_back")}
     return {name: x for name, x in vars(mathematics).items() if not name.startswith("_")} | named
 
 

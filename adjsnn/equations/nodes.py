@@ -8,7 +8,7 @@ import sympy
 
 from adjsnn.equations.model import Model
 from adjsnn.equations.printing import LoopPrinter
-from adjsnn.equations.writer import Node, Program, symbol
+from adjsnn.equations.writer import Node, Program, doubtful, symbol
 
 WIDE = 4  # units of a vector from which on its loop takes several at once
 
@@ -184,18 +184,18 @@ class Lines:
 
         So zero is not multiplied with the infinite slope of what stands in a condition alone.
         """
-        alive = set(program.results)
+        alive, guarded = set(program.results), doubtful(program)
         for node in reversed(program.nodes):
             if node.name not in alive:
                 continue
             if node.kind == "map":
-                alive |= self._map_back(node)
+                alive |= self._map_back(node, guarded=node.name in guarded)
             else:
                 self._reduced_back(node)
                 alive.add(node.argument or "")
 
-    def _map_back(self, node: Node) -> set[str]:
-        """Lines of one node; the names it carries to."""
+    def _map_back(self, node: Node, *, guarded: bool) -> set[str]:
+        """Lines of one node; the names it carries to. Of one that is guarded zero carries nothing, whatever the slope."""
         symbols: list[Any] = sorted(node.expression.free_symbols, key=lambda x: x.name)
         slopes = slopes_of(node)
         wanted = [(x, d) for x, d in zip(symbols, slopes, strict=True) if d != 0]
@@ -215,10 +215,11 @@ class Lines:
         for name, value in common:
             self.say(f"{name} = {self.printer.doprint(value)}", depth)
         own = self.bar(node.name)
+        guard = f" if {own} != 0.0 else 0.0" if guarded else ""
         for (x, _), slope in zip(wanted, reduced, strict=True):
             factor = "" if slope == 1 else f" * ({self.printer.doprint(slope)})"
             into = sums.get(x.name) or self.bar(x.name)
-            self.say(f"{into} += {own}{factor}", depth)
+            self.say(f"{into} += {own}{factor}{guard}", depth)
         for name, total in sums.items():
             self.say(f"{self.bar(name)} += {total}")
         self.printer.lanes = False

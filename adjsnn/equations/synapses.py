@@ -1,20 +1,27 @@
 """Synapses between the units of a system of equations: what an event of a unit adds, after a delay, to a state of others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from adjsnn.equations.model import Event
 from adjsnn.equations.nodes import Layout
 from adjsnn.errors import ConfigurationError
+from adjsnn.lif.synapses import Synapses
 
 EXAMPLE = 'synapses={"g": {"weight": "W", "delay": "d"}}'
+KEYS = {"weight", "delay", "source", "edges"}
 
 
 class Synapse(NamedTuple):
     """One kind of synapse.
 
     Fields: state to which is added; first of the guards of the events that are sent, and how many they are; names of the
-    weights, (N_target, N_source), and of the delays, and how many numbers these are: 1, (N_source,) or those of the weights.
+    weights, (N_target, N_source) or (W,), and of the delays; what has a delay of its own, "all", "source" or "synapse"; which
+    unit projects to which, or None: each to each.
     """
 
     state: str
@@ -22,12 +29,25 @@ class Synapse(NamedTuple):
     sources: int
     weight: str
     delay: str
-    delays: tuple[int, int]
+    each: str
+    edges: Synapses | None = None
 
 
-def matrices_of(given: Mapping[str, Any]) -> set[str]:
-    """Names of parameters that are matrices if they have two dimensions."""
-    return {name for entry in given.values() if isinstance(entry, Mapping) for name in entry.values() if isinstance(name, str)}
+def entries_of(given: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """The state, what an error calls it, and each kind of synapse on it, of which there may be several in a list."""
+    for state, entries in given.items():
+        if not isinstance(entries, list | tuple):
+            yield state, f"synapses[{state!r}]", entries
+        elif not entries:
+            raise ConfigurationError(f"synapses[{state!r}] without an entry", "at least one", "leaving the state out")
+        else:
+            yield from ((state, f"synapses[{state!r}][{k}]", entry) for k, entry in enumerate(entries))
+
+
+def parameters_of(given: Mapping[str, Any]) -> set[str]:
+    """Names of weights and delays: shared by all samples, and matrices if they have two dimensions."""
+    entries = [entry for _, _, entry in entries_of(given) if isinstance(entry, Mapping)]
+    return {name for entry in entries for key in ("weight", "delay") if isinstance(name := entry.get(key), str)}
 
 
 def read_synapses(
@@ -40,69 +60,174 @@ def read_synapses(
     """Synapses as a caller gave them, by the state to which they add.
 
     Raises:
-        ConfigurationError: names or sizes that cannot be right.
+        ConfigurationError: names, sizes or lists of synapses that cannot be right.
     """
     found = []
-    for state, entry in given.items():
+    for state, where, entry in entries_of(given):
         if state not in states:
             raise ConfigurationError(f"synapses of {state!r}", f"names of states: {', '.join(states)}", EXAMPLE)
-        if not isinstance(entry, Mapping) or not {"weight", "delay"} <= entry.keys() <= {"weight", "delay", "source"}:
-            raise ConfigurationError(f"synapses[{state!r}]={entry!r}", "weight, delay and, of several events, source", EXAMPLE)
-        first, event = _source(state, entry, events)
+        if not isinstance(entry, Mapping) or not {"weight", "delay"} <= entry.keys() <= KEYS:
+            raise ConfigurationError(
+                f"{where}={entry!r}", "weight, delay and, of several events, source; edges where they are few", EXAMPLE
+            )
+        first, event = _source(where, entry, events)
         weight, delay = entry["weight"], entry["delay"]
         for name in (weight, delay):
-            if name not in shapes or name in own:
-                raise ConfigurationError(f"{name!r} of synapses[{state!r}]", f"a parameter: {', '.join(shapes)}", EXAMPLE)
-        wanted = states[state], event.size
+            if not isinstance(name, str) or name not in shapes or name in own:
+                raise ConfigurationError(f"{name!r} of {where}", f"a parameter: {', '.join(shapes)}", EXAMPLE)
+        edges = _edges(where, entry, event.size, states[state])
+        wanted = (states[state], event.size) if edges is None else (edges.weights, 0)
         if shapes[weight] != wanted:
-            raise ConfigurationError(f"{weight} of {shapes[weight]}", f"{wanted}: targets, sources", EXAMPLE)
-        rows, columns = shapes[delay]
-        if (rows, columns) not in ((1, 0), (event.size, 0), wanted):
-            raise ConfigurationError(f"{delay} of {(rows, columns)}", f"(), ({event.size},) or {wanted}", "one delay for all")
-        found.append(Synapse(state, first, event.size, weight, delay, (rows, columns)))
+            what = "targets, sources" if edges is None else "of the list of synapses"
+            raise ConfigurationError(f"{weight} of {_shown(shapes[weight])}", f"{_shown(wanted)}: {what}", EXAMPLE)
+        found.append(Synapse(state, first, event.size, weight, delay, _each(delay, shapes[delay], wanted, event, edges), edges))
     return tuple(found)
 
 
-def _source(state: str, entry: Mapping[str, Any], events: Sequence[Event]) -> tuple[int, Event]:
+def _shown(shape: tuple[int, int]) -> tuple[int, ...]:
+    return shape if shape[1] else shape[:1]
+
+
+def _source(where: str, entry: Mapping[str, Any], events: Sequence[Event]) -> tuple[int, Event]:
     """The event that is sent, and its first guard."""
     names = [event.name for event in events]
     name = entry.get("source", names[0] if len(names) == 1 else None)
     if name not in names:
-        seen = f"source={name!r} of synapses[{state!r}]"
+        seen = f"source={name!r} of {where}"
         raise ConfigurationError(seen, f"an event: {', '.join(names) or 'there is none'}", 'source="spike"')
     place = names.index(name)
     return sum(event.size for event in events[:place]), events[place]
 
 
+def _edges(where: str, entry: Mapping[str, Any], sources: int, targets: int) -> Synapses | None:
+    """The list of synapses, checked."""
+    edges = entry.get("edges")
+    if edges is None:
+        return None
+    if not isinstance(edges, Synapses) or not len(edges):
+        seen = "no synapse" if isinstance(edges, Synapses) else f"type {type(edges).__name__}"
+        raise ConfigurationError(f"edges of {where} of {seen}", "adjsnn.Synapses", '"edges": adjsnn.Synapses(pre, post)')
+    edges.check(f"edges of {where}", sources, targets, 1)
+    return edges
+
+
+def _each(name: str, shape: tuple[int, int], weights: tuple[int, int], event: Event, edges: Synapses | None) -> str:
+    """What has a delay of its own."""
+    synapses = weights if edges is None else (len(edges), 0)
+    if shape == (1, 0):
+        return "all"
+    if shape not in ((event.size, 0), synapses):
+        expected = f"(), ({event.size},) or {_shown(synapses)}"
+        raise ConfigurationError(f"{name} of {_shown(shape)}", expected, "one delay for all")
+    if edges is None or shape != (event.size, 0) or shape != synapses:
+        return "synapse" if shape == synapses else "source"
+    if edges.pre.tolist() == list(range(len(edges))):  # of either it is the same
+        return "synapse"
+    raise ConfigurationError(
+        f"{name} of {_shown(shape)}, with as many sources as synapses", "one meaning", "two lists of synapses on the state"
+    )
+
+
+def keep_wiring(system: nn.Module) -> None:
+    """Let the state_dict of a system hold its lists of synapses, `wiring.<kind>`, and hold them against those that are loaded.
+
+    `Synapses(*state["wiring.0"])` is the list again. A state that has none is loaded as it is.
+    """
+    system.register_state_dict_post_hook(_save)
+    system.register_load_state_dict_pre_hook(_compare)
+
+
+def _save(system: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    kinds = enumerate(system.synapses)
+    state |= {f"{prefix}wiring.{k}": synapse.edges.rows for k, synapse in kinds if synapse.edges is not None}
+
+
+def _compare(system: Any, state: dict[str, Any], prefix: str, *_others: Any) -> None:
+    """Take the lists out of the state, which torch would not expect there.
+
+    Raises:
+        ConfigurationError: lists that are not the system's.
+    """
+    own = {f"{prefix}wiring.{k}": x.edges for k, x in enumerate(system.synapses)}
+    for key in [key for key in state if key.startswith(f"{prefix}wiring.")]:
+        saved, edges = state.pop(key), own.get(key)
+        if edges is None or not isinstance(saved, Tensor) or not torch.equal(saved.to("cpu", torch.int64), edges.rows.long()):
+            seen = f'a state with "{key}" for equations with {"other" if edges else "no such"} synapses'
+            remedy = f'"edges": adjsnn.Synapses(*state["{key}"])'
+            raise ConfigurationError(seen, "the list that its weights were saved with", remedy)
+
+
+class Places(NamedTuple):
+    """Where the columns of a list of synapses stand in the wiring, in the order of their sources: where those of each source
+    begin, and all end; targets; numbers of weights; numbers in the list."""
+
+    begins: int
+    targets: int
+    weights: int
+    numbers: int
+
+
+def wiring_of(synapses: Sequence[Synapse]) -> tuple[np.ndarray, list[Places | None]]:
+    """Lists of synapses in one array of integers, and where each stands in it; None for those of each to each."""
+    parts, places, first = [], [], 0
+    for synapse in synapses:
+        edges = synapse.edges
+        if edges is None:
+            places.append(None)
+            continue
+        pre, post, _ = edges.in_order
+        order = edges.by_pre
+        begins = np.searchsorted(pre.numpy(), np.arange(synapse.sources + 1))
+        columns = begins, post.numpy(), (order if edges.shared is None else edges.shared[order]).numpy(), order.numpy()
+        places.append(Places(*(first + int(n) for n in np.cumsum([0, *map(len, columns[:3])]))))
+        parts += columns
+        first += sum(map(len, columns))
+    return np.concatenate([*parts, np.zeros(0, dtype=np.int64)]).astype(np.int64), places
+
+
 def synapse_source(synapses: Sequence[Synapse], layout: Layout) -> str:
     """Source of what `adjsnn.equations.cpu.names` says of synapses."""
-    packets, places, deliver, pull = [], [], [], []
-    for s, synapse in enumerate(synapses):
-        slot, (weight, rows, _) = layout.slots[synapse.state], layout.matrices[synapse.weight]
-        each = synapse.delays[1] > 0
-        sent = f"{rows if each else 1}"
-        packets.append(f"    if s == {s} and {synapse.first} <= g < {synapse.first + synapse.sources}:\n        return {sent}")
-        delay = layout.matrices[synapse.delay][0] if each else layout.slots[synapse.delay].first
-        at = f"{delay} + j * {rows} + i" if each else (f"{delay} + j" if synapse.delays[0] > 1 else f"{delay}")
-        places.append(f"    if s == {s}:\n        return {at}")
-        target, element = slot.first, f"{weight} + j * {rows}"
-        if each:
-            deliver.append(f"    if s == {s}:\n        y[{target} + i] += p[{element} + i]")
-            pull.append(f"    if s == {s}:\n        pb[{element} + i] += bar[{target} + i]")
-        else:
-            loop = f"    if s == {s}:\n        for k in range({rows}):\n"
-            deliver.append(f"{loop}            y[{target} + k] += p[{element} + k]")
-            pull.append(f"{loop}            pb[{element} + k] += bar[{target} + k]")
+    wiring, places = wiring_of(synapses)
+    cases: list[list[str]] = [[], [], [], []]
+    most = 0
+    for s, (synapse, at) in enumerate(zip(synapses, places, strict=True)):
+        sends = f"    if s == {s} and {synapse.first} <= g < {synapse.first + synapse.sources}:"
+        (count, packets), *rest = _one(synapse, layout, at, wiring)
+        cases[0].append(f"{sends}\n        j = g - {synapse.first}\n        return {count}")
+        most += packets
+        for case, line in zip(cases[1:], rest, strict=True):
+            case.append(f"    if s == {s}:\n        {line}")
     firsts = tuple(x.first for x in synapses) or (0,)
-    most = sum(layout.matrices[x.weight][1] if x.delays[1] else 1 for x in synapses)
     parts = [
         f"KINDS = {len(synapses)}\nFIRSTS = {firsts!r}\nMOST = {most}",
-        _function("packets_of(s, g)", packets, "return 0"),
-        _function("delay_place(s, j, i)", places, "return 0"),
-        _function("deliver(s, j, i, p, y)", deliver, "return"),
-        _function("pull_delivery(s, j, i, bar, pb)", pull, "return"),
+        _function("packets_of(s, g, wiring)", cases[0], "return 0"),
+        _function("delay_place(s, j, i, wiring)", cases[1], "return 0"),
+        _function("deliver(s, j, i, wiring, p, y)", cases[2], "return"),
+        _function("pull_delivery(s, j, i, wiring, bar, pb)", cases[3], "return"),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _one(synapse: Synapse, layout: Layout, at: Places | None, wiring: np.ndarray) -> tuple[Any, str, str, str]:
+    """Of one kind: packets of unit j, and most of any; where the delay stands; what a packet adds, and the way back."""
+    target, each = layout.slots[synapse.state].first, synapse.each == "synapse"
+    if at is None:
+        weight, rows, _ = layout.matrices[synapse.weight]
+        begin, end = "0", f"{rows}"
+        count, most = (f"{rows}", rows) if each else ("1", 1)
+        to, own, number = f"{target} + e", f"{weight} + j * {rows} + e", f"j * {rows} + i"
+    else:
+        begin, end = f"wiring[{at.begins} + j]", f"wiring[{at.begins + 1} + j]"
+        most = int(np.diff(wiring[at.begins : at.targets]).max()) if each else 1
+        count = f"{end} - {begin}" if each else f"min({end} - {begin}, 1)"  # a unit without a target sends nothing
+        to = f"{target} + wiring[{at.targets} + e]"
+        own = f"{layout.slots[synapse.weight].first} + wiring[{at.weights} + e]"
+        number = f"wiring[{at.numbers} + {begin} + i]"
+    delay = layout.matrices[synapse.delay][0] if synapse.delay in layout.matrices else layout.slots[synapse.delay].first
+    place = {"all": f"{delay}", "source": f"{delay} + j", "synapse": f"{delay} + {number}"}[synapse.each]
+    over = f"for e in range({begin} + i, {begin} + i + 1):" if each else f"for e in range({begin}, {end}):"
+    deliver = f"{over}\n            y[{to}] += p[{own}]"
+    return (count, most), f"return {place}", deliver, f"{over}\n            pb[{own}] += bar[{to}]"
 
 
 def _function(head: str, cases: Sequence[str], end: str) -> str:

@@ -20,13 +20,14 @@ from adjsnn.equations.arguments import (
     names_of,
     other_samples,
 )
+from adjsnn.equations.delivery import Delivers
 from adjsnn.equations.dimensions import check_synapses, check_units, checked, in_use, number
 from adjsnn.equations.generate import source_of
 from adjsnn.equations.lines import plain_name
 from adjsnn.equations.model import Model, read_model
 from adjsnn.equations.nodes import Layout, layout_of
 from adjsnn.equations.start import refuse_infinite
-from adjsnn.equations.synapses import matrices_of, read_synapses, synapse_source
+from adjsnn.equations.synapses import keep_wiring, parameters_of, read_synapses, synapse_source, wiring_of
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
 from adjsnn.equations.units import Dimension
 from adjsnn.equations.writer import Program
@@ -35,10 +36,10 @@ from adjsnn.hybrid.system import HybridSystem
 
 Names = str | Sequence[str]
 Texts = str | Mapping[str, str]
-MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source")  # from what the text says
+MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source", "wiring")  # from what the text says
 
 
-class Equations(HybridSystem):
+class Equations(Delivers, HybridSystem):
     """A system ẏ = f(t, y, u; θ) with jumps, written as text, differentiated by its symbols and compiled.
 
         neuron = adjsnn.Equations(
@@ -79,7 +80,9 @@ class Equations(HybridSystem):
         initial: the state at the start, by name: numbers, tensors (N,), or expressions of parameters, "b*c".
         synapses: what an event of a unit adds to a state of others, by the state: {"g": {"weight": "W", "delay": "d"}}, names
             of parameters: weights (N_target, N_source), and delays in ms, one (), one for each source (N_source,), or one for
-            each weight; of several events "source": its name. Guards must not be raised by what arrives.
+            each weight; of several events "source": its name. With "edges": `adjsnn.Synapses(pre, post)`, a list of E synapses,
+            weights are (E,), or those that are `shared`, and delays may be (E,). Several kinds on a state stand in a list.
+            Guards must not be raised by what arrives.
         dtype: of parameters that are given as numbers, and of states where there are no other parameters; default torch's.
 
     Raises:
@@ -117,7 +120,7 @@ class Equations(HybridSystem):
         texts = {"equations": (text,), "threshold": thresholds.values(), "reset": resets.values(), "readout": read or ()}
         before_at = matrices_in(texts)
         sent = mapping_of("synapses", synapses)
-        of_synapses = matrices_of(sent)
+        of_synapses = parameters_of(sent)
         all_given = {self._named(name): value for name, value in mapping_of("parameters", parameters).items()}
         measured = in_use(text, all_given)
         dimensions: dict[str, Dimension] = {}
@@ -126,16 +129,17 @@ class Equations(HybridSystem):
                 value, dimensions[name] = number(name, value)
             kept = self._take(name, value, learnt=name in learnt, dtype=dtype)
             matrix = name in before_at or (name in of_synapses and len(kept) == 2)
-            shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors)
+            shapes[name] = self._shape(name, kept, matrix=matrix, vectors=vectors or name in of_synapses)
         self._said = text, thresholds, resets, shapes, input_sizes(inputs), sizes, read, initial, measured
         self.model: Model = read_model(*self._said)
         self.dimensions: dict[str, Dimension] = {}
         if measured:
             events = (list(thresholds.values()), list(resets.values()))
             self.dimensions = check_units(text, *events, read or (), initial, dimensions)
-        check_learnt(learnt, shapes, self.model.used | of_synapses)
         self.synapses = read_synapses(sent, self.model.states, self.model.events, shapes, self._own)
         check_synapses(self.synapses, self.dimensions)
+        check_learnt(learnt, shapes, self.model.used | of_synapses)
+        keep_wiring(self)
         self._read_programs()
 
     def _read_programs(self) -> None:
@@ -379,10 +383,15 @@ class Equations(HybridSystem):
         """The functions that are compiled, as Python source."""
         return source_of(self.model, self.layout) + "\n\n" + synapse_source(self.synapses, self.layout)
 
+    @cached_property
+    def wiring(self) -> Any:
+        """Lists of synapses as the compiled loops take them."""
+        return wiring_of(self.synapses)[0]
+
     @property
     def needs_loops(self) -> str | None:
         """Why compiled loops alone can solve the system; None where torch's operations can, too."""
-        return "of synapses with delays there are compiled loops alone" if self.synapses else None
+        return "the steps of synapses with delays are found by compiled loops alone" if self.synapses else None
 
     def compiled_body(self) -> Any:
         """What runs this system in compiled loops."""

@@ -1,6 +1,7 @@
 """The programs of a model on tensors, batches of rows: the readable truth beside the compiled loops."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from adjsnn.equations.model import Event, Model
 from adjsnn.equations.printing import TensorPrinter
-from adjsnn.equations.writer import Program
+from adjsnn.equations.writer import Node, Program, doubtful
 
 Value = Tensor | float
 
@@ -51,6 +52,7 @@ def _where(condition: Any, yes: Value, no: Value) -> Value:
 
 
 def _choose(
+    open_nodes: Mapping[str, tuple[Node, Any]],
     condition: Any,
     yes: Callable[[Mapping[str, Value]], Value],
     no: Callable[[Mapping[str, Value]], Value],
@@ -60,13 +62,30 @@ def _choose(
     """A branch where it is chosen. Where it is not, no gradient passes, also one that is not a number there."""
     if not isinstance(condition, Tensor):
         return yes(v) if condition else no(v)
-    tensors = {name: x for name in names if isinstance(x := v[name], Tensor)}
-    chosen = {**v, **{name: torch.where(condition, x, x.detach()) for name, x in tensors.items()}}
-    other = {**v, **{name: torch.where(condition, x.detach(), x) for name, x in tensors.items()}}
-    one, two = yes(chosen), no(other)
+    one, two = (branch(_through(open_nodes, side, v, names)) for branch, side in ((yes, condition), (no, ~condition)))
     if not isinstance(one, Tensor) and not isinstance(two, Tensor):  # of two numbers torch would make its default dtype
-        one = torch.tensor(one, dtype=next(iter(tensors.values())).dtype, device=condition.device)
+        one = torch.tensor(
+            one, dtype=next(x.dtype for name in names if isinstance(x := v[name], Tensor)), device=condition.device
+        )
     return torch.where(condition, one, two)
+
+
+def _through(
+    open_nodes: Mapping[str, tuple[Node, Any]], side: Tensor, v: Mapping[str, Value], names: tuple[str, ...]
+) -> Mapping[str, Value]:
+    """Values through which a gradient passes where `side` is true alone: open nodes anew, from what they are computed from."""
+    needed, found = set(names), dict(v)
+    nodes = []
+    for name, (node, code) in reversed(list(open_nodes.items())):
+        if name in needed:
+            needed |= {x.name for x in node.expression.free_symbols}
+            nodes.append((name, code))
+    for name in needed - {name for name, _ in nodes}:
+        if isinstance(x := v[name], Tensor):
+            found[name] = torch.where(side, x, x.detach())
+    for name, code in reversed(nodes):
+        found[name] = _value(code, found, open_nodes)
+    return found
 
 
 def _whole_power(x: Value, n: float) -> Value:
@@ -92,7 +111,7 @@ NAMES: Mapping[str, Any] = MappingProxyType(
     | {"exprel": _each(_Exprel.apply)}
     | {"absolute": lambda x: _where(x < 0.0, -x, x), "clip": _clip}
     | {"minimum": lambda x, y: _where(x < y, x, y), "maximum": lambda x, y: _where(x > y, x, y)}
-    | {"choose": _choose, "whole_power": _whole_power, "power": _power, "__builtins__": {}}
+    | {"whole_power": _whole_power, "power": _power, "__builtins__": {}}
 )
 
 Evaluate = Callable[[Mapping[str, Value]], list[Value]]
@@ -110,13 +129,15 @@ def evaluator(program: Program, wanted: tuple[str, ...] | None = None) -> Evalua
     for node in program.nodes:
         text = str(printer.doprint(node.expression)) if node.kind == "map" else ""
         codes.append((node, compile(text, f"<{node.place.line}>", "eval") if text else None))
+    within = doubtful(program)
+    open_nodes = {node.name: (node, code) for node, code in codes if node.name in within}
     results = program.results if wanted is None else wanted
 
     def evaluate(values: Mapping[str, Value]) -> list[Value]:
         v = dict(values)
         for node, code in codes:
             if code is not None:
-                v[node.name] = _value(code, v)
+                v[node.name] = _value(code, v, open_nodes)
                 continue
             argument = v[node.argument or ""]
             if node.matrix is None:
@@ -132,14 +153,15 @@ def evaluator(program: Program, wanted: tuple[str, ...] | None = None) -> Evalua
     return evaluate
 
 
-def _value(code: Any, v: Mapping[str, Value]) -> Value:
+def _value(code: Any, v: Mapping[str, Value], open_nodes: Mapping[str, tuple[Node, Any]]) -> Value:
     """What sympy printed, with these names alone. x/0 is that of tensors, also where all are Python's numbers."""
+    names = {**NAMES, "choose": partial(_choose, open_nodes)}
     try:
-        return eval(code, {**NAMES, "v": v})
+        return eval(code, {**names, "v": v})
     except ZeroDivisionError:
         dtype = next((x.dtype for x in v.values() if isinstance(x, Tensor)), torch.float64)
         tensors = {name: x if isinstance(x, Tensor) else torch.tensor(x, dtype=dtype) for name, x in v.items()}
-        value = torch.as_tensor(eval(code, {**NAMES, "v": tensors}))
+        value = torch.as_tensor(eval(code, {**names, "v": tensors}))
         return value if value.dim() or value.requires_grad else float(value)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import sympy
 
-from adjsnn.equations.functions import Choose
+from adjsnn.equations.functions import Choose, is_steep
 from adjsnn.equations.grammar import BRIAN, Reader, tree
 from adjsnn.equations.lines import Place, Statement, nearest
 from adjsnn.equations.units import value_of
@@ -212,6 +212,24 @@ class Writer:
         name = f"_{len(self.nodes)}"
         self._write(Node(name, size, kind, None, matrix, argument, place))
         return symbol(name)
+
+
+def doubtful(program: Program) -> set[str]:
+    """Nodes that a branch of `where` hangs on, and whose slope may be no number where that branch is not chosen.
+
+    A slope that is infinite would else be multiplied with the zero that comes back from there. Not behind a sum or a product.
+    """
+    hang: set[str] = set()
+    for node in reversed(program.nodes):
+        if node.kind == "map":
+            branches = [x for choice in node.expression.atoms(Choose) for x in choice.args[1:]]
+            whole = [node.expression] if node.name in hang else []
+            hang |= {x.name for part in (*branches, *whole) for x in part.free_symbols}
+    steep: set[str] = set()
+    for node in program.nodes:
+        if node.kind == "map" and (is_steep(node.expression) or any(x.name in steep for x in node.expression.free_symbols)):
+            steep.add(node.name)
+    return hang & steep
 
 
 def used_by(program: Program) -> set[str]:

@@ -15,7 +15,7 @@ from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
 from adjsnn.gated.segmented import Record
 from adjsnn.kept import Seal, computed_once
-from adjsnn.solutions import summed_errors
+from adjsnn.solutions import described, summed_errors
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced
 
@@ -114,6 +114,8 @@ class GatedSolution:
     _u: Tensor = field(repr=False)
     _unread: Unread | None = field(repr=False)
     _seal: Seal = field(init=False, repr=False)
+
+    __repr__ = described
 
     def __post_init__(self) -> None:
         t, inputs = self._trajectory, {"inputs": self._u} if self._program.reads_input_again else {}
@@ -294,6 +296,8 @@ class CheckpointedSolution:
     t_end: float
     _record: Record = field(repr=False)
     _ran: Ran = field(repr=False)
+
+    __repr__ = described
 
     @property
     @untraced

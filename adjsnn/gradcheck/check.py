@@ -47,9 +47,10 @@ def gradcheck(
     skipped. In the place of BPTT there is the other of their two engines, fused loops or plain code.
 
     Adaptive steps depend on the parameters, while a gradient takes where they end as constants, events excepted. So there a
-    perturbed solution takes the steps of the one that is checked, and locates each of its events anew. Methods of torchdiffeq,
-    whose steps are not known, cannot be judged by differences. The judges know the gradient of the computed loss; for
-    ContinuousAdjoint and Backsolve, which compute another, see `convergence`.
+    perturbed solution takes the steps of the one that is checked, and locates each of its events anew. Of `Equations` with
+    synapses, whose steps torch cannot find, BPTT takes these steps, too. Methods of torchdiffeq, whose steps are not known,
+    cannot be judged by differences. The judges know the gradient of the computed loss; for ContinuousAdjoint and Backsolve,
+    which compute another, see `convergence`.
 
     Args:
         system: a gated network, a LIF network or a HybridSystem; a float64 copy is checked.
@@ -105,10 +106,6 @@ def gradcheck(
 def _judges(system: object, against: Sequence[str] | None, method: object) -> Sequence[str]:
     """The judges to ask, checked."""
     smooth, lif = isinstance(system, HybridSystem), isinstance(system, LIFNetwork)
-    if smooth:
-        from adjsnn.hybrid.engine import refuse_plain  # noqa: PLC0415  what one kind of system needs
-
-        refuse_plain(system, "the judges run torch's operations", "differences of whole solves, at rtol=1e-10")
     # What is in no tableau is torchdiffeq's, or refused by solve.
     foreign = smooth and method is not None and method not in TABLEAUS
     if against is None:

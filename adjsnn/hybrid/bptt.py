@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adjsnn.adjoints import BPTT
 from adjsnn.errors import ConfigurationError
+from adjsnn.hybrid.engine import needs_loops
 from adjsnn.hybrid.event_steps import event_rows, events_of, unroll_events
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import HybridStats, run_forward
@@ -42,6 +43,12 @@ def _unrolled(
             raise ConfigurationError(
                 f"BPTT(steps) of {known.times.shape[1]} samples and {len(known.rows)} output times",
                 f"the steps of a solution with {len(y0)} samples and {len(program.ts)} output times",
+                "adjoint=BPTT()",
+            )
+        if known.packets is not None and needs_loops(program.system) is None:
+            raise ConfigurationError(
+                "BPTT(steps) in which packets of synapses arrive, for a system without",
+                "steps of a solution of the same system",
                 "adjoint=BPTT()",
             )
         steps = known

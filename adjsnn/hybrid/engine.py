@@ -53,10 +53,15 @@ def refuse_fused(kernels: str, why: str) -> None:
         raise ConfigurationError(f'kernels="{kernels}", but {why}', "a solve that compiled loops cover", 'kernels="auto"')
 
 
+def needs_loops(system: object) -> str | None:
+    """Why nothing but compiled loops can solve a system; None where torch's operations can, too."""
+    return system.needs_loops if isinstance(system, Compiled) else None
+
+
 def refuse_plain(system: object, why: str, remedy: str = 'adjoint=None and kernels="auto"') -> None:
     """Raise ConfigurationError where a system needs compiled loops and they do not run."""
-    if isinstance(system, Compiled) and system.needs_loops is not None:
-        raise ConfigurationError(f"{system.needs_loops}, and {why}", "what they cover", remedy)
+    if (needed := needs_loops(system)) is not None:
+        raise ConfigurationError(f"{needed}, and {why}", "what they cover", remedy)
 
 
 def choose(problem: HybridProblem, adjoint: DiscreteAdjoint) -> tuple[Body | None, Ran]:

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.hybrid.guards import level
+from adjsnn.hybrid.packets import Sender, arrivals, deliver
 from adjsnn.hybrid.steps import HybridProgram, Steps, at_outputs, combine, derivatives, jump, step_times
 
 POLISHES = 12  # Newton steps on the step itself; three or four are usual
@@ -45,11 +46,14 @@ def unroll_events(
     """
     assert steps.event is not None
     states, ends = [y0], []
+    sender = program.system if isinstance(program.system, Sender) else None
     begin = step_times(steps, 0, y0.dtype)[0]
     for k in range(len(steps)):
         times, guard = step_times(steps, k, y0.dtype), steps.event[k]
         held = program.held(u, steps, k)
         end = times[1]
+        if sender is not None and steps.packets is not None:
+            end = arrivals(sender, steps.packets, k, ends, end, anew=anew)
         minus = taped_step(program, times, states[-1], held, begin, end)
         fires = (guard >= 0)[:, None]
         if bool(fires.any()):
@@ -64,7 +68,8 @@ def unroll_events(
                 value = level(program.system, end, minus, guard)[:, None]
                 end = end - torch.where(fires, (value - value.detach()) / speed, 0.0)
                 minus = taped_step(program, times, states[-1], held, begin, end)
-        states.append(jump(program.system, end, minus, guard, program.guards))
+        after = jump(program.system, end, minus, guard, program.guards)
+        states.append(after if sender is None or steps.packets is None else deliver(sender, steps.packets, k, after))
         ends.append(end)
         begin = end
     return at_outputs(torch.stack(states), steps), torch.cat(ends, 1).T

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.hybrid.run import HybridStats
-from adjsnn.solutions import summed_errors
+from adjsnn.solutions import described, summed_errors
 from adjsnn.untraced import untraced
 
 
@@ -29,6 +29,8 @@ class HybridSolution:
     event_times: Float[Tensor, "B E"]
     event_index: Int[Tensor, "B E"]
     stats: HybridStats | None
+
+    __repr__ = described
 
     @property
     def t_end(self) -> float:

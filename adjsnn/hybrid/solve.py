@@ -79,7 +79,8 @@ def solve_hybrid(
     check_kernels(kernels)
     if by_torchdiffeq or not (adjoint is None or isinstance(adjoint, DiscreteAdjoint)):
         refuse_fused(kernels, f"of adjoint={adjoint!r} with method={method!r} there are none")
-        refuse_plain(system, f"adjoint={adjoint!r} with method={method!r} has none")
+        if by_torchdiffeq or not (isinstance(adjoint, BPTT) and getattr(adjoint.steps, "packets", None) is not None):
+            refuse_plain(system, f"adjoint={type(adjoint).__name__} with method={method!r} has none")
     run = _run_of(adjoint, method.removeprefix(PREFIX) if by_torchdiffeq else None)
     with _outside_inference_mode(system, inputs, y0) as (signal, start):
         u = check_inputs(signal)

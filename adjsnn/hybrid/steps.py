@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adjsnn.errors import IntegrationError
 from adjsnn.hybrid.arrays import stage_time
+from adjsnn.hybrid.packets import Packets
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
 
@@ -29,6 +30,7 @@ class Steps:
         output: which output time row k of the states is at, -1 for none, (K+1, B), integers.
         rows: the row of the states at each output time, (T+1, B), integers.
         event: the guard that fired at the end of step k, -1 where none, (K, B), integers; None for systems without guards.
+        packets: those that events sent and that end steps, of systems with synapses.
     """
 
     times: Float[Tensor, "K1 B"]
@@ -37,6 +39,7 @@ class Steps:
     output: Int[Tensor, "K1 B"]
     rows: Int[Tensor, "T1 B"]
     event: Int[Tensor, "K B"] | None = None
+    packets: Packets | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -111,7 +114,8 @@ class HybridProgram:
         output[::m] = torch.arange(intervals + 1, device=self.ts.device)
         interval = torch.arange(intervals, device=self.ts.device).repeat_interleave(m)
         columns = (times, self.lengths.repeat_interleave(m), interval, output, rows)
-        return Steps(*(x[:, None].expand(-1, batch) for x in columns))
+        times, lengths, interval, output, rows = (x[:, None].expand(-1, batch) for x in columns)
+        return Steps(times, lengths, interval, output, rows)
 
 
 def stage_derivatives(tableau: Tableau, field: Field, steps: Steps, k: int, y: Tensor, u: Tensor | None) -> list[Tensor]:

@@ -75,14 +75,14 @@ def borders(name: str, value: Any, batch: int, unit: Unit) -> Tensor:
     return torch.tensor(entries, dtype=torch.float64)
 
 
-def ordered_window(start: Tensor, stop: Tensor, unit: Unit) -> None:
-    """Refuse windows that end before they begin."""
+def ordered_window(start: Tensor, stop: Tensor, unit: Unit, meant: Unit | None = None) -> None:
+    """Refuse windows that end before they begin; `meant` is the unit of plain numbers, where it is another."""
     if bool((stop < start).any()):
         k = int((stop < start).nonzero()[0])
         raise ConfigurationError(
             f"sample {k} from {float(start[k]):g} to {float(stop[k]):g} {unit.name}",
             "a start that is not after the stop",
-            "t_start and t_stop in the unit of the times",
+            f"t_start and t_stop in {(meant or unit).name}, which plain numbers are in, or as quantities",
         )
 
 

@@ -147,13 +147,14 @@ def _window(k: int, held: list[Any], segment: Any, given: tuple[Any, Any], unit:
         elif parts:
             ends.append(first(border(name, getattr(x, name), unit) for x in parts))
         else:
+            why = "neo rounds those of trains of integers down" if held else "it has no trains"
             raise ConfigurationError(
-                f"sample {k}, in which no {name} is told: neo rounds those of trains of integers down",
+                f"sample {k}, in which no {name} is told: {why}",
                 "what says where the recording begins and ends",
                 "t_start=0.0, t_stop=1000.0, in ms",
             )
     start, stop = (torch.tensor([x], dtype=torch.float64) for x in ends)
-    ordered_window(start, stop, unit)
+    ordered_window(start, stop, unit, MS)
     return ends[0], ends[1]
 
 

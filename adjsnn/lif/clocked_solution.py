@@ -15,6 +15,7 @@ from adjsnn.lif.clocked import ClockedRun, spiking
 from adjsnn.lif.clocked_readout import error_integral, filtered, integral, square_integral
 from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.lif.readout import Readout, target_at, target_square, windows
+from adjsnn.solutions import described
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 
@@ -75,6 +76,8 @@ class ClockedSolution:
     _ran: Ran = field(repr=False)
     _local: Sequence[Tensor] = field(default=(), repr=False)  # G of each layer, by a rule of local errors
     _seal: Seal = field(init=False, repr=False)
+
+    __repr__ = described
 
     def __post_init__(self) -> None:
         parts = {}

@@ -389,6 +389,8 @@ class LIFNetwork(nn.Module):
         parameters: Mapping[str, Any] | tuple[Mapping[str, Any], ...],
         n_in: Count,
         layers: Count | Sequence[int] = 1,
+        *,
+        weights: Any,
         **given: Any,
     ) -> "LIFNetwork":
         """NEST's iaf_psc_exp or iaf_psc_exp_ps: C_m, tau_m, tau_syn_ex, tau_syn_in, E_L, V_th, V_reset, t_ref, I_e.
@@ -400,7 +402,8 @@ class LIFNetwork(nn.Module):
                 is left out has NEST's default. A dict for all layers, or a tuple with one for each.
             n_in: number of input neurons.
             layers: number of neurons in each layer.
-            given: weights in pA and delays in ms, those of `syn_spec`, and the rest as of `from_physical`.
+            weights: pA, those of `syn_spec`, as of `from_physical`.
+            given: delays in ms, likewise, and the rest as of `from_physical`.
 
         Raises:
             ConfigurationError: another model's parameters, or what these neurons have not: escape noise (`delta`), a lower
@@ -410,7 +413,8 @@ class LIFNetwork(nn.Module):
 
         several = parameters if isinstance(parameters, tuple) else (parameters,)
         own = tuple(physical(x, k) for k, x in enumerate(several))
-        return LIFNetwork.from_physical(own if isinstance(parameters, tuple) else own[0], n_in, layers, **given)
+        constants = own if isinstance(parameters, tuple) else own[0]
+        return LIFNetwork.from_physical(constants, n_in, layers, weights=weights, **given)
 
     def to_nest(self, model: str = "iaf_psc_exp_ps", *, E_L: Number = -70.0, C_m: Number = 250.0) -> list[dict[str, Any]]:
         """What NEST takes for each layer, v in mV above E_L: `n` and `params` of Create, and lists of `syn_spec`.
@@ -525,7 +529,12 @@ class LIFNetwork(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        return f"n_in={self.n_in}, layers={self.layers}, recurrent={self.recurrent}, n_out={self.n_out}"
+        return f"n_in={self.n_in}, layers={self.layers}, recurrent={self.recurrent}, n_out={self.n_out}, learn={self.learn}"
+
+    def __repr__(self) -> str:
+        """In one line: of the lists of parameters most are of what this network has not."""
+        lists = all(isinstance(part, nn.ParameterList) for part in self.children())
+        return f"{self._get_name()}({self.extra_repr()})" if lists else super().__repr__()
 
 
 def _sizes(layers: object) -> tuple[int, ...]:

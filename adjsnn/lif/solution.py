@@ -27,6 +27,7 @@ from adjsnn.lif.readout import (
 from adjsnn.lif.run import LayerResult
 from adjsnn.lif.structure import Structure
 from adjsnn.lif.voltage import voltage_integral, voltage_max
+from adjsnn.solutions import described
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced
 
@@ -100,6 +101,8 @@ class LIFSolution:
     _structures: Sequence[Structure | None] = field(repr=False, default=())
     _voltages_read: list[int] = field(repr=False, default_factory=list)
     _seal: Seal = field(init=False, repr=False)
+
+    __repr__ = described
 
     def __post_init__(self) -> None:
         times = {f"sol.spike_times({k})": result.time for k, result in enumerate(self._results)}

@@ -154,10 +154,6 @@ def _compare(net: Any, state: dict[str, Any], prefix: str, *_others: Any) -> Non
 
 
 def _rows(own: Structure, name: str) -> Tensor | None:
-    """The columns of a list, (3 or 4, E), in the fewest bytes; None of a layer without one."""
+    """The columns of a list; None of a layer without one."""
     listed: Synapses | None = getattr(own, name)
-    if listed is None:
-        return None
-    columns = [x for x in (listed.pre, listed.post, listed.receptor, listed.shared) if isinstance(x, Tensor)]
-    rows = torch.stack(columns)
-    return rows.int() if not rows.numel() or int(rows.max()) < 2**31 else rows
+    return None if listed is None else listed.rows

@@ -92,6 +92,12 @@ class Synapses:
             return len(self)
         return int(self.shared.max()) + 1 if len(self) else 0
 
+    @property
+    def rows(self) -> Tensor:
+        """The columns pre, post, receptor and, of shared weights, their numbers, (3 or 4, E), in the fewest bytes."""
+        rows = torch.stack([x for x in (self.pre, self.post, self.receptor, self.shared) if isinstance(x, Tensor)])
+        return rows.int() if not rows.numel() or int(rows.max()) < 2**31 else rows
+
     @cached_property
     def by_pre(self) -> Tensor:
         """The order of the synapses by their sources, (E,)."""

@@ -260,7 +260,7 @@ def _unscored_back(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     return None, cotangent, *(None for _ in range(ctx.drawn))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DrawnSolution(ClockedSolution):
     """What `EscapeNoise` returns: a ClockedSolution that knows how probable its spikes were.
 

@@ -104,7 +104,8 @@ def rates(batch: int = 2) -> Case:
 
 
 def synapses(batch: int = 2) -> Case:
-    """Three neurons that fire, and what each tells the others later."""
+    """Three neurons that fire, and what each tells the others later, by a matrix and by a list of synapses."""
+    few = adjsnn.Synapses(torch.tensor([1, 0]), torch.tensor([0, 2]))
     system = adjsnn.Equations(
         "dv/dt = (b - v + c)/10\ndc/dt = -c/4",
         threshold="v > 1",
@@ -114,9 +115,11 @@ def synapses(batch: int = 2) -> Case:
             "b": torch.tensor([1.5, 1.2, 0.5]),
             "W": torch.tensor([[0.0, 0.4, 0.2], [0.3, 0.0, -0.2], [2.0, 2.5, 0.0]]),
             "d": torch.tensor([[1.0, 1.5, 2.0], [1.2, 1.0, 0.7], [3.0, 2.5, 1.0]]),
+            "J": torch.tensor([0.1, -0.2]),
+            "h": torch.tensor([0.3, 0.6]),
         },
-        learn=("b", "W", "d"),
-        synapses={"c": {"weight": "W", "delay": "d"}},
+        learn=("b", "W", "d", "J", "h"),
+        synapses={"c": [{"weight": "W", "delay": "d"}, {"weight": "J", "delay": "h", "edges": few}]},
         dtype=torch.float64,
     )
     y0 = torch.linspace(0.0, 0.3, 6 * batch, dtype=torch.float64).reshape(batch, 6)

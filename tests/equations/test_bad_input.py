@@ -295,6 +295,35 @@ def test_a_branch_that_is_not_chosen_needs_no_value():
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+HIDDEN = {
+    "root": ("r = sqrt(v)\ndv/dt = where(v > 0, a*r, -a*v)", {}),
+    "chain": ("q = 2*r - r**2\nr = log(v)\ndv/dt = where(v > 0, a*q + r, -a*v)", {}),
+    "nested": ("r = where(v > -3, a/v**0.5, v)\ndv/dt = where(v > 0, r, -a*v) + where(v > 0, 0.1*r, 0)", {}),
+    "overflow": ("r = exp(-2000*v)\ndv/dt = where(v > 0, a*r, -a*v)", {}),
+    "vector": ("r = sqrt(v)\ndv/dt = where(v > 0, a*r, -a*mean(v))", {"size": 5}),
+    "reset": ("dv/dt = -a*v\ndw/dt = 20*a", {"threshold": "w > 1", "reset": "w = sqrt(v); w = where(v > 0, w, 0); v -= 0.1"}),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("loops", ["python", pytest.param("compiled", marks=[pytest.mark.compiled, pytest.mark.slow])])
+def test_a_name_in_a_branch_that_is_not_chosen_has_no_gradient(name: str, loops: str):
+    """Its slope is infinite there, or no number, and is not multiplied with the zero that comes back from the branch."""
+    del loops
+    text, given = HIDDEN[name]
+    system: Any = adjsnn.Equations(text, parameters={"a": 0.5}, learn=("a",), dtype=F64, **given)
+    start = system.start(2, v=-1.0, w=0.0) if name == "reset" else system.start(2, v=torch.tensor([[-1.0], [0.5]]))
+    found = []
+    for kernels in ("plain", "fused"):
+        y0 = start.clone().requires_grad_()
+        sol: Any = adjsnn.solve(system, None, ts=[0.0, 0.2], y0=y0, method="dopri5", kernels=kernels)
+        found.append((sol.y, *torch.autograd.grad(sol.y[-1].square().sum(), [y0, system.a])))
+    for one, other in zip(*found, strict=True):
+        assert bool(one.isfinite().all())
+        assert bool(one.any())
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 NAMES = [
     "forward", "train", "to", "n0", "b0", "c0", "y", "u", "p", "q", "w", "j", "tb", "D", "C", "G", "P", "S", "E", "field",
     "total", "plus", "bar", "levels", "scale", "range", "len", "beta", "zeta", "Float", "v_", "v__w", "μ", "τ", "print",

@@ -110,16 +110,18 @@ def test_another_shape_than_was_given(name: str, shape: tuple[int, ...]):
 
 
 def test_a_packet_is_no_guard():
-    """In the steps that a solution shows: -1 is written where no guard fired, and a system without synapses may take them."""
+    """In the steps that a solution shows: -1 is written where no guard fired. A system without synapses cannot take them."""
     sol: Any = adjsnn.solve(delayed(), None, **OPTIONS, y0=torch.zeros(1, 4, dtype=F64))
     assert int(sol.stats.taken.event.min()) == -1
+    other: Any = adjsnn.Equations("dv/dt = 1 - v\ndg/dt = -g", threshold="v > 2", size=2, dtype=F64)
+    with pytest.raises(adjsnn.ConfigurationError, match="packets of synapses arrive, for a system without"):
+        adjsnn.solve(other, None, **OPTIONS, y0=torch.zeros(1, 4, dtype=F64), adjoint=adjsnn.BPTT(sol.stats.taken))
 
 
 def test_asked_of_elsewhere():
     system, y0 = delayed(), torch.zeros(1, 4, dtype=F64)
-    for against in (None, ("finite_difference",)):
-        with pytest.raises(adjsnn.ConfigurationError, match="compiled loops alone, and the judges"):
-            adjsnn.gradcheck(system, None, lambda sol: sol.y.sum(), against, **OPTIONS, y0=y0)
+    with pytest.raises(adjsnn.ConfigurationError, match="compiled loops alone, and adjoint=ForwardSensitivity"):
+        adjsnn.gradcheck(system, None, lambda sol: sol.y.sum(), ("forward",), **OPTIONS, y0=y0)
     sol = adjsnn.solve(system, None, **OPTIONS, y0=y0)
     draws: list[Any] = [plotting.raster, plotting.voltages, plotting.event_diagnostics]
     for draw in draws:

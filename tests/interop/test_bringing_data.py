@@ -10,7 +10,7 @@ PAGE = Path(adjsnn.__file__).parents[1] / "docs" / "bringing_data.md"
 
 def test_the_blocks_of_the_page_run_and_print_what_they_say(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    blocks = re.findall(r"```{code-cell}\n(.*?)```", PAGE.read_text(), re.S)
     assert len(blocks) == 6
     names: dict[str, object] = {}
     for block in blocks:

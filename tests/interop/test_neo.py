@@ -1,6 +1,7 @@
 """Spike trains of neo, and files that neo writes."""
 
 import sys
+from datetime import UTC, datetime
 
 import neo
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from written_trains import assert_same, random_trains
 
 from adjsnn import ConfigurationError, MissingPackageError, SpikeTrains
-from adjsnn.interop import from_neo, to_neo
+from adjsnn.interop import from_neo, from_nwb, to_neo
 
 
 def train(times, unit="ms", **window):
@@ -86,9 +87,10 @@ def test_trains_side_by_side_are_neurons():
         assert (x.batch, x.n_neurons, x.to_list()) == (1, 2, [[(1.0, 0), (2.0, 0), (3.0, 1)]])
 
 
-def test_one_spike_and_one_at_the_very_end_and_ties():
-    x = from_neo([train([10.0]), train([10.0]), train([0.0])])
-    assert x.to_list() == [[(0.0, 2), (10.0, 0), (10.0, 1)]]
+def test_one_spike_and_one_at_the_very_end_and_ties(tmp_path):
+    made = [train([10.0]), train([10.0]), train([0.0])]
+    for data in (made, written(neo_block(segment(*made)), tmp_path / "x.pkl")):
+        assert from_neo(data).to_list() == [[(0.0, 2), (10.0, 0), (10.0, 1)]]
 
 
 def test_trains_of_float32_are_widened_before_they_are_scaled():
@@ -97,7 +99,7 @@ def test_trains_of_float32_are_widened_before_they_are_scaled():
     assert x.time.tolist() == [[float(t) * 1000.0 for t in times]]
 
 
-def test_trains_of_integers_do_not_say_where_the_recording_ends():
+def test_trains_of_integers_do_not_say_where_the_recording_ends(tmp_path):
     made = train(np.array([3, 1]), "s", t_start=0.5, t_stop=3.9)
     assert (float(made.t_start), float(made.t_stop)) == (0.0, 3.0)  # neo's
     with pytest.raises(ConfigurationError, match=r"no t_start is told: neo rounds those of trains of integers down"):
@@ -105,7 +107,8 @@ def test_trains_of_integers_do_not_say_where_the_recording_ends():
     for window in ({"t_start": 500.0, "t_stop": 3900}, {"t_start": 0.5 * pq.s, "t_stop": 3.9 * pq.s}):
         x = from_neo(made, **window)
         assert (x.time.tolist(), x.t_max) == ([[500.0, 2500.0]], 3400.0)
-    x = from_neo(segment(made, train([], "s", t_start=0.5, t_stop=3.9)))  # of which another train says it
+    file = written(neo_block(segment(made, train([], "s", t_start=0.5, t_stop=3.9))), tmp_path / "x.pkl")
+    x = from_neo(file)  # of which another train says it
     assert (x.time.tolist(), x.t_max) == ([[500.0, 2500.0]], 3400.0)
 
 
@@ -139,11 +142,33 @@ def test_a_matlab_file_of_neo(tmp_path):
     assert (x.n_neurons, x.t_max) == (3, 10_000.0)
 
 
+@pytest.mark.filterwarnings("ignore:validate:FutureWarning")  # how neo calls pynwb
+def test_an_nwb_file_of_neo(tmp_path):
+    """Unsorted trains, one spike at the end, none: they come back by neo's reader, and by pynwb's, one sample to that."""
+    path = str(tmp_path / "x.nwb")
+    rows = [[2.5, 2.25], [4.0]], [[2.0, 2.0], []]
+    made = neo_block(*(segment(*(train(t, "s", t_start=2.0, t_stop=4.0) for t in row)) for row in rows))
+    made.annotations["session_start_time"] = datetime(2026, 1, 1, tzinfo=UTC)
+    neo.io.NWBIO(path, "w").write_all_blocks([made])
+    (block,) = neo.io.NWBIO(path, "r").read_all_blocks()
+    assert from_neo(block).to_list() == [[(250.0, 0), (500.0, 0), (2000.0, 1)], [(0.0, 0), (0.0, 0)]]
+    x = from_nwb(path)
+    assert x.to_list() == [[(0.0, 2), (0.0, 2), (250.0, 0), (500.0, 0), (2000.0, 1)]]
+    assert (x.n_neurons, x.t_max) == (4, 2000.0)
+
+
 def test_spikes_outside_are_counted_or_dropped():
     data = [train([1.0, 9.0]), train([2.0, 8.0])]
     with pytest.raises(ConfigurationError, match="2 of 4 spikes outside 1.5 … 8 ms, the first of train 0 of sample 0 at 1 ms"):
         from_neo(data, t_start=1.5, t_stop=8.0)
     assert from_neo(data, t_start=1.5, t_stop=8.0, outside="drop").to_list() == [[(0.5, 1), (6.5, 1)]]
+
+
+def test_a_stop_that_was_meant_in_the_unit_of_the_trains():
+    data = [train([12.5, 13.0], "s", t_start=12.3, t_stop=14.3)]
+    with pytest.raises(ConfigurationError, match=r"from 12.3 to 0.014 s; .* in ms, which plain numbers are in"):
+        from_neo(data, t_stop=14.0)
+    assert from_neo(data, t_stop=14.0 * pq.s).t_max == pytest.approx(1700.0)
 
 
 REFUSED = {
@@ -153,7 +178,7 @@ REFUSED = {
     "nothing": (list, "not empty"),
     "trains among segments": (lambda: [train([1.0]), segment()], "not mixed"),
     "NaN": (lambda: [train([1.0]), _nan()], "1 of 2 in a SpikeTrain that are NaN"),
-    "no trains": (segment, "no t_start is told"),
+    "no trains": (segment, "no t_start is told: it has no trains"),
     "signs": (lambda: train([1.0, 2.0], array_annotations={"adjsnn_sign": np.array([1, 0])}), "sign"),
 }
 

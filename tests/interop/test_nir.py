@@ -354,6 +354,6 @@ def test_the_example_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "nir.md").read_text()
     names = {}
-    exec(page.split("```python\n")[1].split("```")[0], names)
+    exec(page.split("```{code-cell}\n")[1].split("```")[0], names)
     same_networks(names["lif"], names["again"])
     assert nir.read("for_norse.nir").metadata["adjsnn"]["target"] == "norse"

@@ -103,6 +103,17 @@ def test_elementary_functions_are_as_exact_as_they_say(name):
     assert worst <= units * 2.0**-53
 
 
+def test_what_fades_and_what_is_gone_are_both_as_exact_as_they_say():
+    from adjsnn.lif.cpu.elementary import fades  # noqa: PLC0415  loads the compiler
+
+    random, mp.mp.dps = np.random.default_rng(0), 40
+    values = np.concatenate([10.0 ** random.uniform(-300, 2.85, 3000), random.uniform(0.3, 0.4, 1000), [0.0]])
+    for x in values:
+        left, gone = fades(x)
+        assert abs(float(mp.mpf(left) / mp.exp(-mp.mpf(x)) - 1)) <= 2.0**-52
+        assert abs(float(mp.mpf(gone) + mp.expm1(-mp.mpf(x)))) <= 2.0**-51 * gone
+
+
 def test_tiles_of_long_samples_are_small_and_change_nothing(monkeypatch):
     """As few samples are solved together as their stops leave room for, and states at stops are kept where there is room."""
     generator = torch.Generator().manual_seed(0)

@@ -359,10 +359,15 @@ def test_no_such_grid(dt, rule, match):
         x.to_grid(dt, rule)
 
 
+def test_weights_that_are_missing_are_those_of_the_call():
+    with pytest.raises(TypeError, match=r"from_nest.* 'weights'"):
+        LIFNetwork.from_nest({"C_m": 250.0}, 3)  # pyright: ignore[reportCallIssue]
+
+
 def test_the_page_runs():
     page = (Path(__file__).parents[2] / "docs" / "simulators.md").read_text()
     names = {}
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    for code in re.findall(r"```{code-cell}\n(.*?)```", page, re.DOTALL):
         exec(compile(code, "simulators.md", "exec"), names)
     lif = names["lif"]
     assert lif.rounded("nest").refractory[0].tolist() == [2.0] * 4

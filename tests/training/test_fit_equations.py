@@ -25,7 +25,7 @@ initial = {v = "rest"}
 """
 
 
-@pytest.mark.parametrize("model", [pytest.param("adex", marks=pytest.mark.slow), "file"])
+@pytest.mark.parametrize("model", [pytest.param(x, marks=pytest.mark.slow) for x in ("adex", "adex_refractory")] + ["file"])
 def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str):
     monkeypatch.setattr(link, "INTERPRETED", True)
     monkeypatch.setattr(fit_equations, "record", lambda neuron, u, dt: (u, np.arange(12.0, len(u) * dt, 15.0)))
@@ -33,7 +33,8 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
         model = str(tmp_path / "lif.toml")
         Path(model).write_text(FILE)
     argv = ["--task", "equations", "--model", model, "--trials", "2", "--batch", "2", "--duration", "40", "--dt", "2.0"]
-    argv += ["--mean", "3", "--iterations", "3", "--rtol", "1e-3", "--scan", "" if "toml" in model else "v_t", "--threads", "1"]
+    argv += ["--mean", "3", "--iterations", "3", "--rtol", "1e-3", "--threads", "1"]
+    argv += [] if "toml" in model else ["--scan", "v_t"]
     assert main(*KINDS, argv=[*argv, "--runs", str(tmp_path)]) == 0
     (run,) = (tmp_path / "fit_neuron").iterdir()
     held_out = json.loads((run / "summary.json").read_text())["held_out"]
@@ -47,5 +48,12 @@ def test_a_text_that_is_none(tmp_path: Path):
         path.write_text(content)
         with pytest.raises(adjsnn.ConfigurationError, match=message):
             fit_equations.equations(str(path))
-    with pytest.raises(adjsnn.ConfigurationError, match="one of adex, exponential_if, or a"):
+    with pytest.raises(adjsnn.ConfigurationError, match="one of adex, adex_refractory, exponential_if, or a"):
         fit_equations.equations("izhikevich")
+
+
+def test_a_scan_of_what_is_not_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fit_equations, "record", lambda neuron, u, dt: (u, np.arange(12.0, len(u) * dt, 15.0)))
+    config = fit_equations.EquationsFit(trials=1, batch=1, duration=40.0, scan=("v_th",))
+    with pytest.raises(adjsnn.ConfigurationError, match="scan=v_th of adex_refractory"):
+        fit_equations.FitEquations(config).network()

@@ -27,7 +27,7 @@ from adjsnn.training.batches import samples_of, share_of
 from adjsnn.training.files import checkpoints, read_about, sealed
 
 ROOT = Path(__file__).parents[2]
-PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "experiments.md").read_text(), re.DOTALL)
+PAGE = re.findall(r"^%%writefile echo.py\n(.*?)^```", (ROOT / "docs" / "experiments.md").read_text(), re.DOTALL | re.MULTILINE)
 SMALL = ["--duration", "40", "--batch", "4", "--neurons", "8"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -11,7 +11,7 @@ from adjsnn.equations.cpu.steps import Sums, pull_step, taken
 
 
 class Cotangents(NamedTuple):
-    """Of outputs, (B, T+1, D), and of the times of the events that end steps, (B, K); to these is added."""
+    """Of outputs, (T+1, B, D), and of the times of the events that end steps, (B, K); to these is added."""
 
     outputs: np.ndarray
     times: np.ndarray
@@ -74,7 +74,7 @@ def stretch(trial, record, s, start, stop, work, back):
                 after[d] = minus[d]
         if guard <= -2:
             packet = record.sent[s, -2 - guard]
-            deliver(packet[0], packet[1], packet[2], values.p, after)
+            deliver(packet[0], packet[1], packet[2], values.wiring, values.p, after)
 
 
 def one_back(trial, record, cotangents, bars, s, row, y, work, back, sums, of_end):
@@ -92,38 +92,44 @@ def one_back(trial, record, cotangents, bars, s, row, y, work, back, sums, of_en
             bars.failed[s, 0], bars.failed[s, 1] = row + 1, speed
     packet = record.sent[s, max(-2 - guard, 0)]
     if guard <= -2:
-        pull_delivery(packet[0], packet[1], packet[2], bar, into.p)
+        pull_delivery(packet[0], packet[1], packet[2], values.wiring, bar, into.p)
     timed = guard != -1 or (row > 0 and record.event[s, row - 1] != -1)
     of_begin, of_t_end = pull_step(t, t_end, h, values, work.step, bar, before, into, timed)
     if guard <= -2:  # when a packet is due is when its event was, and its delay
         of_due = of_end + of_t_end
         cotangents.times[s, packet[3]] += of_due
-        into.p[delay_place(packet[0], packet[1], packet[2])] += of_due
+        into.p[delay_place(packet[0], packet[1], packet[2], values.wiring)] += of_due
     for d in range(D):
         bar[d] = before[d]
     return of_begin
 
 
-def backward(trial, record, samples, cotangents, bars, work, back, group, first, last):
-    """Costates of samples first … last-1 from their last steps to their first."""
+def sample_back(trial, record, samples, cotangents, bars, work, back, group, s):
+    """Costates of a sample from its last step to its first; what all samples share goes to row `group`."""
     bar = back.rows[0]
-    for s in range(first, last):
-        n, stride, output, of_end = samples.whole[s, TAKEN], samples.whole[s, STRIDE], len(trial.ts) - 1, 0.0
-        sums = Sums(bars.p[group], bars.q[s], bars.u[0, s])
+    n, stride, output, of_end = samples.whole[s, TAKEN], samples.whole[s, STRIDE], len(trial.ts) - 1, 0.0
+    sums = Sums(bars.p[group], bars.q[s], bars.u[0, s])
+    for d in range(D):
+        bar[d] = 0.0
+    for slot in range((n - 1) // stride, -1, -1):
+        start, stop = slot * stride, min((slot + 1) * stride, n)
         for d in range(D):
-            bar[d] = 0.0
-        for slot in range((n - 1) // stride, -1, -1):
-            start, stop = slot * stride, min((slot + 1) * stride, n)
-            for d in range(D):
-                back.stretch[0, d] = record.states[s, slot, d]
-            stretch(trial, record, s, start, stop, work, back)
-            for row in range(stop - 1, start - 1, -1):
-                if record.rows[s, output] == row + 1:
-                    for d in range(D):
-                        bar[d] += cotangents.outputs[s, output, d]
-                    output -= 1
-                of_end = one_back(trial, record, cotangents, bars, s, row, back.stretch[row - start], work, back, sums, of_end)
-                if bars.failed[s, 0] > 0.0:
-                    return
-        for d in range(D):
-            bars.y0[s, d] = bar[d] + cotangents.outputs[s, 0, d]
+            back.stretch[0, d] = record.states[s, slot, d]
+        stretch(trial, record, s, start, stop, work, back)
+        for row in range(stop - 1, start - 1, -1):
+            if record.rows[s, output] == row + 1:
+                for d in range(D):
+                    bar[d] += cotangents.outputs[output, s, d]
+                output -= 1
+            of_end = one_back(trial, record, cotangents, bars, s, row, back.stretch[row - start], work, back, sums, of_end)
+            if bars.failed[s, 0] > 0.0:
+                return
+    for d in range(D):
+        bars.y0[s, d] = bar[d] + cotangents.outputs[0, s, d]
+
+
+def backward(trial, record, samples, cotangents, bars, work, back, edges, first, last):
+    """Costates of all samples of groups first … last-1; group k is samples edges[k] … edges[k+1]-1."""
+    for k in range(first, last):
+        for s in range(edges[k], edges[k + 1]):
+            sample_back(trial, record, samples, cotangents, bars, work, back, k, s)

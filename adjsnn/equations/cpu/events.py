@@ -5,7 +5,7 @@ The same search as that of `adjsnn.hybrid.events` and `adjsnn.hybrid.crossings`,
 
 import math
 
-from adjsnn.equations.cpu.names import DENSE, STAGES, WATCHED, D, G, field, jump, level_of, levels_of, pull_level
+from adjsnn.equations.cpu.names import DENSE, WATCHED, D, G, extend, field, jump, level_of, levels_of, pull_level
 from adjsnn.equations.cpu.steps import taken
 from adjsnn.hybrid.crossings import FINER, PIECES
 from adjsnn.hybrid.event_steps import POLISHES
@@ -16,16 +16,6 @@ TINY = 2.0**-1022
 ROUNDINGS = 64.0 * EPS
 FINEST = PIECES ** (FINER + 1)  # parts of a step, most
 NOTHING, TOUCH, NO_NUMBER, NO_NUMBER_AFTER, OWN, OTHER, PILED, RAISED_BY_PACKET = range(8)  # what an event may turn out to be
-
-
-def extend(h, values, room, powers):
-    """powers ← coefficients of the powers of σ in y(t + σh) - y of the watched entries, the lowest first, (Q, W)."""
-    for k in range(len(WATCHED)):
-        for n in range(DENSE.shape[1]):
-            total = 0.0
-            for i in range(STAGES):
-                total += DENSE[i, n] * room.slopes[i, WATCHED[k]]
-            powers[n, k] = h * total
 
 
 def levels_at(sigma, t, h, y, values, powers, begins, state, levels):
@@ -172,7 +162,7 @@ def brief(h, t_end):
 def find(t, span_end, h, y, values, room, powers, begins, spent, state, levels):
     """The first event of a step that may be taken: its guard, -1 where there is none, and a guess of its fraction; -1 for one
     that waits since the step began, in the same instant as one before."""
-    extend(h, values, room, powers)
+    extend(h, room.slopes, powers)
     low, high, found = 0.0, 1.0, False
     if not brief(h, span_end):
         low, high, found = search(t, h, y, values, powers, begins, state, levels)

@@ -14,6 +14,7 @@ from adjsnn.equations.cpu.events import (
     PILED,
     RAISED_BY_PACKET,
     TIE,
+    TINY,
     after_event,
     arrive,
     brief,
@@ -22,19 +23,19 @@ from adjsnn.equations.cpu.events import (
     polish,
     speed_at,
 )
-from adjsnn.equations.cpu.names import ERROR, KINDS, MOST, SAME, STAGES, D, G, deliver, field, levels_of
+from adjsnn.equations.cpu.names import KINDS, MOST, SAME, STAGES, D, G, deliver, error_of, field, levels_of
 from adjsnn.equations.cpu.packets import next_due, pop, send
 from adjsnn.equations.cpu.steps import Room, Sums, Values, taken, tried
 from adjsnn.hybrid.adaptive import GROW, KEPT_BITS, SAFETY, SHRINK, STRETCH
 
-DONE, RUNNING, FULL, STUCK, TOO_MANY, EVENT = range(6)
+DONE, RUNNING, FULL, STUCK, TOO_MANY, EVENT, START = range(7)
 SHIFT = 2.0 ** (53 - KEPT_BITS) + 1.0
 SMALLEST = 16.0 * 2.0**-52
 
 
 class Trial(NamedTuple):
     """What is solved. Fields: ts (T+1,); y0 (B, D); u (T, B, C); p (P,); q (B, Q); tolerances; most attempts; for fixed steps
-    their number between output times and their lengths there, (T,), else 0 and (0,)."""
+    their number between output times and their lengths there, (T,), else 0 and (0,); lists of synapses."""
 
     ts: np.ndarray
     y0: np.ndarray
@@ -46,11 +47,12 @@ class Trial(NamedTuple):
     max_steps: int
     substeps: int
     lengths: np.ndarray
+    wiring: np.ndarray
 
 
 class Record(NamedTuple):
     """The steps of each sample. Fields: times (B, K+1); lengths (B, K); states (B, S, D) before every `stride`-th step;
-    interval (B, K); event (B, K), -1 where none; rows (B, T+1) of the states at output times; outputs (B, T+1, D);
+    interval (B, K); event (B, K), -1 where none; rows (B, T+1) of the states at output times; outputs (T+1, B, D);
     packets that were sent, (B, M, 4): kind, unit, target and row of the event; when they are due, (B, M). A step that ends with
     packet k has -2 - k for its event."""
 
@@ -66,7 +68,7 @@ class Record(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Where each sample stands. Fields: integers (B, 13), by the names STATUS … ON_WAY; numbers (B, 6), TIME … TWO; y (B, D);
+    """Where each sample stands. Fields: integers (B, 14), by the names STATUS … JUDGED; numbers (B, 6), TIME … TWO; y (B, D);
     guards (B, G) and whether each has fired and not been below zero since; the first stage of the next step, (B, D); numbers of
     the packets on their way, a heap, (B, M)."""
 
@@ -80,8 +82,9 @@ class Samples(NamedTuple):
 
 
 # The number of steps taken, that of the interval, the distance of the states that are kept, whether the first stage is known;
-# of a failure the guard, the kind and two numbers.
+# of a failure the guard, the kind and two numbers; whether a start with guards on zero was found to be right.
 STATUS, TAKEN, REJECTED, ATTEMPTS, INTERVAL, STRIDE, FAILED, AFTER_REJECTION, KNOWN, WRONG, SAMPLE, SENT, ON_WAY = range(13)
+JUDGED = 13
 TIME, NEXT, SLOWEST, AT_ONCE, ONE, TWO = range(6)
 
 
@@ -115,10 +118,9 @@ def rounded(x):
 
 
 def first_length(trial, values, t, y, work):
-    """First step to try, from the size of f and of its change (Hairer, Nørsett & Wanner, II.4)."""
+    """First step to try, from the size of f, which stands in states[0], and of its change (Hairer, Nørsett & Wanner, II.4)."""
     first, ahead, state = work.states[0], work.states[1], work.states[2]
     atol, rtol = trial.atol, trial.rtol
-    field(t, y, values.u, values.p, values.q, values.w, first)
     d0, d1 = norm(y, atol, rtol, y, y), norm(first, atol, rtol, y, y)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = min(rounded(h0), trial.ts[1] - trial.ts[0])
@@ -239,7 +241,7 @@ def attempt(trial, record, values, samples, limit, s, work):
         arrive(guard, t_end, work.states[3], new, values, work.step, levels, spent, work.levels[2], work.sums)
     if KINDS > 0 and guard >= 0:
         whole[SENT], whole[ON_WAY] = send(
-            guard, whole[TAKEN], t_end, values.p, record.sent[s], record.due[s], samples.heap[s], whole[SENT], whole[ON_WAY]
+            guard, whole[TAKEN], t_end, values, record.sent[s], record.due[s], samples.heap[s], whole[SENT], whole[ON_WAY]
         )
     whole[KNOWN] = SAME and guard < 0 and not (reaches and trial.u.shape[2] > 0)
     for d in range(D):
@@ -249,7 +251,7 @@ def attempt(trial, record, values, samples, limit, s, work):
         whole[INTERVAL] = last
         record.rows[s, last] = whole[TAKEN]
         for d in range(D):
-            record.outputs[s, last, d] = y[d]
+            record.outputs[last, s, d] = y[d]
 
 
 def error_of_trial(trial, values, whole, t, t_end, h, y, first, new, work):
@@ -260,12 +262,9 @@ def error_of_trial(trial, values, whole, t, t_end, h, y, first, new, work):
             work.step.slopes[0, d] = first[d]
             work.step.states[0, d] = y[d]
     tried(whole[KNOWN], t, t_end, h, y, values, work.step, new)
+    error_of(h, work.step.slopes, error)
     fine = True
     for d in range(D):
-        total = 0.0
-        for i in range(STAGES):
-            total += ERROR[i] * work.step.slopes[i, d]
-        error[d] = h * total
         fine = fine and math.isfinite(new[d])
     return norm(error, trial.atol, trial.rtol, y, new) if fine else math.nan
 
@@ -301,7 +300,7 @@ def land(record, values, samples, t, h, new, limit, s, work):
     after = work.states[2]
     for d in range(D):
         after[d] = new[d]
-    deliver(record.sent[s, k, 0], record.sent[s, k, 1], record.sent[s, k, 2], values.p, after)
+    deliver(record.sent[s, k, 0], record.sent[s, k, 1], record.sent[s, k, 2], values.wiring, values.p, after)
     before = work.levels[0]
     levels_of(t, new, values.p, values.q, values.w, before)
     now, levels, spent = work.levels[1], samples.levels[s], samples.spent[s]
@@ -319,18 +318,36 @@ def land(record, values, samples, t, h, new, limit, s, work):
 
 
 def values_of(trial, s, interval, work):
-    return Values(trial.p, trial.q[s], trial.u[interval, s], work.w, work.wb)
+    return Values(trial.p, trial.q[s], trial.u[interval, s], work.w, work.wb, trial.wiring)
+
+
+def sound(trial, samples, s, values, work):
+    """Note the guards at the start, and f in states[0]; whether they are below zero and f is a number."""
+    y, levels, fine = samples.y[s], samples.levels[s], True
+    levels_of(trial.ts[0], y, values.p, values.q, values.w, levels)
+    for g in range(G):
+        fine = fine and levels[g] < 0.0 and math.isfinite(levels[g])
+        if levels[g] >= 0.0:  # what is on zero at the start is leaving it, or is refused
+            levels[g] = -TINY
+    field(trial.ts[0], y, values.u, values.p, values.q, values.w, work.states[0])
+    for d in range(D):
+        fine = fine and math.isfinite(work.states[0, d])
+    return fine
 
 
 def begin(trial, record, samples, s, values, work):
-    """The first row of a sample's record."""
+    """The first row of a sample's record. One whose start has to be judged first waits with START."""
     whole, real, y = samples.whole[s], samples.real[s], samples.y[s]
+    for d in range(D):
+        y[d] = trial.y0[s, d]
+    if not sound(trial, samples, s, values, work) and not whole[JUDGED]:
+        whole[STATUS] = START
+        return
     real[TIME], record.times[s, 0], record.rows[s, 0] = trial.ts[0], trial.ts[0], 0
     whole[STATUS], whole[STRIDE], whole[SAMPLE] = RUNNING, 1, s
     real[SLOWEST] = math.inf
     for d in range(D):
-        y[d] = trial.y0[s, d]
-        record.outputs[s, 0, d] = y[d]
+        record.outputs[0, s, d] = y[d]
         record.states[s, 0, d] = y[d]
     if trial.substeps == 0:
         real[NEXT] = first_length(trial, values, real[TIME], y, work)
@@ -372,7 +389,7 @@ def fixed(trial, record, samples, limit, work, s):
             keep(record, whole, limit, y)
         record.rows[s, n + 1] = whole[TAKEN]
         for d in range(D):
-            record.outputs[s, n + 1, d] = y[d]
+            record.outputs[n + 1, s, d] = y[d]
     real[TIME], whole[STATUS] = trial.ts[-1], DONE
 
 
@@ -383,11 +400,12 @@ def forward(trial, record, samples, limit, work, first, last):
         limit: 1 to keep about 2√n states of n steps, 0 to keep all.
     """
     for s in range(first, last):
-        status = samples.whole[s, STATUS]
-        if status == FULL:
-            samples.whole[s, STATUS] = RUNNING
-        if samples.whole[s, ATTEMPTS] == 0 and samples.whole[s, STRIDE] == 0:
+        if samples.whole[s, STRIDE] == 0:
             begin(trial, record, samples, s, values_of(trial, s, 0, work), work)
+        elif samples.whole[s, STATUS] == FULL:
+            samples.whole[s, STATUS] = RUNNING
+        if samples.whole[s, STATUS] != RUNNING:
+            continue
         if trial.substeps > 0:
             fixed(trial, record, samples, limit, work, s)
         else:

@@ -20,27 +20,53 @@ ERROR = np.zeros(1)
 DENSE = np.zeros((1, 1))
 
 
+def stage_state(i, h, y, slopes, state):
+    """state ← y + h Σ_{j<i} a_ij k_j."""
+    raise NotImplementedError
+
+
+def end_state(h, y, slopes, new):
+    """new ← y + h Σ b_i k_i."""
+    raise NotImplementedError
+
+
+def error_of(h, slopes, error):
+    """error ← h Σ (b_i - b̂_i) k_i."""
+    raise NotImplementedError
+
+
+def slope_cotangent(i, h, bar, bars, out):
+    """out ← h (b_i bar + Σ_{j>i} a_ji bars_j)."""
+    raise NotImplementedError
+
+
+def extend(h, slopes, powers):
+    """powers ← coefficients of the powers of σ in y(t + σh) - y of the watched entries, the lowest first, (Q, W)."""
+    raise NotImplementedError
+
+
 # Of synapses: kinds of them, the first guard of each that is sent, packets that one event sends at most.
 KINDS = MOST = 0
 FIRSTS: tuple[int, ...] = (0,)
 
 
-def packets_of(s, g):
-    """Number of packets that guard g sends by synapses s: with one delay for all targets one, else one for each target."""
+def packets_of(s, g, wiring):
+    """Number of packets that guard g sends by synapses s: with one delay for all targets one, else one for each target; those
+    of a list of synapses stand in `wiring`."""
     raise NotImplementedError
 
 
-def delay_place(s, j, i):
-    """Where in p the delay of a packet from unit j, to target i, stands."""
+def delay_place(s, j, i, wiring):
+    """Where in p the delay of a packet from unit j, the i-th of its event, stands."""
     raise NotImplementedError
 
 
-def deliver(s, j, i, p, y):
+def deliver(s, j, i, wiring, p, y):
     """Add to y what a packet brings."""
     raise NotImplementedError
 
 
-def pull_delivery(s, j, i, bar, pb):
+def pull_delivery(s, j, i, wiring, bar, pb):
     """Add to pb what the weights of a packet are owed."""
     raise NotImplementedError
 

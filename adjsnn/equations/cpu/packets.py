@@ -44,13 +44,13 @@ def next_due(heap, size, due):
     return due[heap[0]] if size > 0 else math.inf
 
 
-def send(guard, row, t, p, sent, due, heap, number, size):
+def send(guard, row, t, values, sent, due, heap, number, size):
     """Send what the event of a guard sends; returns the numbers of packets sent in all and on their way."""
     for s in range(KINDS):
-        for i in range(packets_of(s, guard)):
+        for i in range(packets_of(s, guard, values.wiring)):
             j = guard - FIRSTS[s]
             sent[number, 0], sent[number, 1], sent[number, 2], sent[number, 3] = s, j, i, row
-            due[number] = t + p[delay_place(s, j, i)]
+            due[number] = t + values.p[delay_place(s, j, i, values.wiring)]
             push(heap, size, due, number)
             number += 1
             size += 1

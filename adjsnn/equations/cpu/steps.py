@@ -4,17 +4,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.equations.cpu.names import COUNT, NODES, SAME, STAGES, A, B, D, field, pull_field
+from adjsnn.equations.cpu.names import (
+    COUNT,
+    NODES,
+    SAME,
+    STAGES,
+    A,
+    B,
+    D,
+    end_state,
+    field,
+    pull_field,
+    slope_cotangent,
+    stage_state,
+)
 
 
 class Values(NamedTuple):
-    """What a sample is computed from: p, q, the room w and wb, and the held input u of the interval."""
+    """What a sample is computed from: p, q, the room w and wb, the held input u of the interval, and lists of synapses."""
 
     p: np.ndarray
     q: np.ndarray
     u: np.ndarray
     w: np.ndarray
     wb: np.ndarray
+    wiring: np.ndarray
 
 
 class Room(NamedTuple):
@@ -64,31 +78,24 @@ def stages(count, known, t, t_end, h, y, values, room):
     """The first `count` stage derivatives and states, from number `known` on."""
     for i in range(known, count):
         state = room.states[i]
-        weighted(A[i], i, room.slopes, state)
-        for d in range(D):
-            state[d] = y[d] + h * state[d]
+        stage_state(i, h, y, room.slopes, state)
         field(stage_time(i, t, t_end, h), state, values.u, values.p, values.q, room.w[i], room.slopes[i])
 
 
 def taken(t, t_end, h, y, values, room, new):
     """new ← the state after a step."""
     stages(COUNT, 0, t, t_end, h, y, values, room)
-    weighted(B, COUNT, room.slopes, new)
-    for d in range(D):
-        new[d] = y[d] + h * new[d]
+    end_state(h, y, room.slopes, new)
 
 
 def tried(known, t, t_end, h, y, values, room, new):
     """The same with all stages, the first of which may be known."""
     stages(STAGES, known, t, t_end, h, y, values, room)
-    for d in range(D):
-        if SAME:
+    if SAME:
+        for d in range(D):
             new[d] = room.states[STAGES - 1, d]
-        else:
-            change = 0.0
-            for i in range(STAGES):
-                change += B[i] * room.slopes[i, d]
-            new[d] = y[d] + h * change
+    else:
+        end_state(h, y, room.slopes, new)
 
 
 def pull_step(t, t_end, h, values, room, bar, before, sums, timed):
@@ -111,15 +118,9 @@ def pull_step(t, t_end, h, values, room, bar, before, sums, timed):
         of_h = along(slope, bar)
     for i in range(COUNT - 1, -1, -1):
         state_bar = room.bars[i]
+        slope_cotangent(i, h, bar, room.bars, slope_bar)
         for d in range(D):
-            slope_bar[d] = B[i] * bar[d]
             state_bar[d] = 0.0
-        for j in range(i + 1, COUNT):
-            if A[j, i] != 0.0:
-                for d in range(D):
-                    slope_bar[d] += A[j, i] * room.bars[j, d]
-        for d in range(D):
-            slope_bar[d] *= h
         time = stage_time(i, t, t_end, h)
         state, w, wb = room.states[i], room.w[i], values.wb
         of_time = pull_field(time, state, values.u, values.p, values.q, w, wb, slope_bar, state_bar, sums.u, sums.p, sums.q)

@@ -3,7 +3,7 @@
 Plain functions, as those loops are: `adjsnn.equations.link` binds them to each system.
 """
 
-from adjsnn.equations.cpu.adjoint import Back, backward
+from adjsnn.equations.cpu.adjoint import Back, sample_back
 from adjsnn.equations.cpu.march import Work, forward
 from adjsnn.equations.cpu.steps import Room, Sums
 from adjsnn.numerics.device import cuda
@@ -32,8 +32,8 @@ def forward_kernel(trial, record, samples, limit, works, begin, count):
 
 
 def backward_kernel(trial, record, samples, cotangents, bars, works, backs, begin, count):
-    """Thread k takes sample begin + k back; as `adjsnn.equations.cpu.adjoint.backward`, with row k of bars.p for its own."""
+    """Thread k takes sample begin + k back; as `adjsnn.equations.cpu.adjoint.sample_back`, with row k of bars.p for its own."""
     k = cuda.grid(1)
     if k < count:
         back = Back(backs.stretch[:, :, k], backs.rows[:, :, k])
-        backward(trial, record, samples, cotangents, bars, work_of(works, k), back, k, begin + k, begin + k + 1)
+        sample_back(trial, record, samples, cotangents, bars, work_of(works, k), back, k, begin + k)

@@ -72,7 +72,7 @@ class Columns(NamedTuple):
         list: (N,), neurons to look at, or those of the book.
         marks: (N,), which to look at.
         v_th: (N,), threshold.
-        limits: (6, N), room for what a bound sums.
+        limits: (4, N), room for what a bound sums; of the thresholds 0 where none moves.
         soonest: (N,), how long the first arrival of a spike takes, ms.
         clock: (3,), the present time, about how long the next arrival is waited for, when a neuron is above its threshold, ms.
         size: (3,), how many are held, how many entries the book has, the neuron that is above its threshold.
@@ -106,7 +106,7 @@ def columns_of(kinds, n, rows):
     terms = kinds.slot.shape[1]
     return Columns(
         np.empty((rows, n)), np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64),
-        np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty((6, n)), np.empty(n),
+        np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.zeros((4, n)), np.empty(n),
         np.empty(3), np.empty(3, np.int64), np.empty(SHARED + 2 * terms), np.empty(CURRENTS + terms - 1),
         np.empty((terms + 1, 3, terms + 2)),
     )  # fmt: skip
@@ -125,13 +125,19 @@ def book_of(n, rows):
 def feed(kinds, shared, x, bias, fed):
     """What drives v of all neurons over the span that the shared numbers are of, and their currents and thresholds after it."""
     neurons, n_c, e_bias = len(bias), kinds.rate.shape[1], shared[E_BIAS]
-    for n in range(neurons):
-        fed[n] = bias[n] * e_bias
+    if n_c == 0:
+        for n in range(neurons):
+            fed[n] = bias[n] * e_bias
     for p in range(n_c):
         c, e, k = x[1 + p], shared[SHARED + 2 * p], shared[SHARED + 2 * p + 1]
-        for n in range(neurons):
-            fed[n] += c[n] * k
-            c[n] *= e
+        if p == 0:
+            for n in range(neurons):
+                fed[n] = bias[n] * e_bias + c[n] * k
+                c[n] *= e
+        else:
+            for n in range(neurons):
+                fed[n] += c[n] * k
+                c[n] *= e
     for m in range(kinds.th_rate.shape[1]):
         h, e = x[1 + n_c + m], shared[SHARED + 2 * n_c + m]
         for n in range(neurons):
@@ -173,31 +179,56 @@ def alone(neurons, kinds, columns, lanes, book, stop, limit):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _candidates(kinds, columns, lanes, reach):
-    """Put those neurons in lanes that the bound of `glif_cell.bound` cannot rule out; returns their number."""
-    n_c, gain, mu, neurons = kinds.rate.shape[1], kinds.gain[0], kinds.leak_rate[0], len(columns.bias)
-    span, some, x, bias = reach - columns.clock[NOW], np.int64(0), columns.x, columns.bias
-    v, v_th, marks, free, limits = x[0], columns.v_th, columns.marks, columns.free, columns.limits
-    current, size, bend, gap, falls, near = limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]
-    for n in range(neurons):
-        current[n], size[n], bend[n] = bias[n], abs(bias[n]), 0.0
-        gap[n], falls[n], near[n] = v_th[n] - v[n], 0.0, abs(v[n]) + abs(v_th[n])
+def _sums(kinds, columns):
+    """What the bound sums of all neurons, in `limits`: b + Σ c, Σ (-c r where c < 0), Σ h, Σ (s h where h > 0); returns the
+    slowest r and s."""
+    n_c, neurons, x, bias, limits = kinds.rate.shape[1], len(columns.bias), columns.x, columns.bias, columns.limits
+    current, bend, raised, falls = limits[0], limits[1], limits[2], limits[3]
+    slowest, slow_th = inf, inf
     for p in range(n_c):
         c, r = x[1 + p], kinds.rate[0, p]
+        slowest = min(slowest, r)
+        if p == 0:
+            for n in range(neurons):
+                current[n] = bias[n] + c[n]
+                bend[n] = -(c[n] if c[n] < 0.0 else 0.0) * r
+        else:
+            for n in range(neurons):
+                current[n] += c[n]
+                bend[n] -= (c[n] if c[n] < 0.0 else 0.0) * r
+    if n_c == 0:
         for n in range(neurons):
-            current[n] += c[n]
-            size[n] += abs(c[n])
-            bend[n] -= (c[n] if c[n] < 0.0 else 0.0) * r
+            current[n], bend[n] = bias[n], 0.0
     for m in range(kinds.th_rate.shape[1]):
         h, s = x[1 + n_c + m], kinds.th_rate[0, m]
-        for n in range(neurons):
-            gap[n] += h[n]
-            near[n] += abs(h[n])
-            falls[n] += (h[n] if h[n] > 0.0 else 0.0) * s
+        slow_th = min(slow_th, s)
+        if m == 0:
+            for n in range(neurons):
+                raised[n] = h[n]
+                falls[n] = (h[n] if h[n] > 0.0 else 0.0) * s
+        else:
+            for n in range(neurons):
+                raised[n] += h[n]
+                falls[n] += (h[n] if h[n] > 0.0 else 0.0) * s
+    return slowest, slow_th
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _candidates(kinds, columns, lanes, reach):
+    """Put those neurons in lanes that the bound of `glif_cell.bound` cannot rule out; returns their number."""
+    gain, mu, neurons = kinds.gain[0], kinds.leak_rate[0], len(columns.bias)
+    span, some, x, bias = reach - columns.clock[NOW], np.int64(0), columns.x, columns.bias
+    v, v_th, marks, free, limits = x[0], columns.v_th, columns.marks, columns.free, columns.limits
+    current, bend, raised, falls = limits[0], limits[1], limits[2], limits[3]
+    slowest, slow_th = _sums(kinds, columns)
+    # Sums of sizes leave room for rounding. Σ|c| = Σ c + 2 Σ (-c where c < 0), and that is no more than `bend` by the slowest.
+    negative, positive = 2.0 / slowest, 2.0 / slow_th
     for n in range(neurons):
-        climb = gain * current[n] - mu * v[n] + 2.0**-40 * (gain * size[n] + mu * abs(v[n]))
+        size = current[n] + negative * bend[n] + 2.0 * abs(bias[n])
+        climb = gain * current[n] - mu * v[n] + 2.0**-40 * (gain * size + mu * abs(v[n]))
         slope = (climb if climb > 0.0 else 0.0) + falls[n]
-        way = (1.0 - 2.0**-20) * gap[n] - 2.0**-36 * near[n]
+        near = abs(v[n]) + abs(v_th[n]) + (positive * falls[n] - raised[n])
+        way = (1.0 - 2.0**-20) * (v_th[n] - v[n] + raised[n]) - 2.0**-36 * near
         mark = (free[n] > 0.0) & (not way > span * (slope + span * (0.5 * gain * bend[n])))
         marks[n] = mark
         some |= mark

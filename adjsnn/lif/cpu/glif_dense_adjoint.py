@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.elementary import exponential
+from adjsnn.lif.cpu.elementary import exponential, fades
 from adjsnn.lif.cpu.glif_adjoint import (
     AT,
     COSTATES,
@@ -26,7 +26,6 @@ from adjsnn.lif.cpu.glif_adjoint import (
 from adjsnn.lif.cpu.glif_cell import share
 from adjsnn.lif.cpu.glif_dense_states import of_all_rates, replay, states_of
 from adjsnn.lif.cpu.glif_kernels import E_BIAS, E_MU, SHARED
-from adjsnn.lif.cpu.glif_lanes import fades
 from adjsnn.lif.layer import ARRIVAL, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, EXACT_WITHIN, REORDERED, compiled
 
@@ -277,10 +276,12 @@ def _all_back(kinds, costates, y, way, t, states, every, d):
     if span > 0.0:
         share(kinds, shared, 0, span)
         lam, pushed, fed, e_mu, e_bias = y[LAM_V], y[PUSHED], y[AT], shared[E_MU], shared[E_BIAS]
+        for n in range(neurons):  # factors, so that vectors take it
+            free = 0.0 if held[n] else 1.0
+            fed[n] = free * gain * lam[n]
+            lam[n] *= 1.0 - free + free * e_mu
         for n in range(neurons):
-            fed[n] = 0.0 if held[n] else gain * lam[n]
             pushed[n] += fed[n] * e_bias
-            lam[n] = lam[n] if held[n] else lam[n] * e_mu
         for p in range(n_c):
             c, e, k = y[COSTATES + p], shared[SHARED + 2 * p], shared[SHARED + 2 * p + 1]
             for n in range(neurons):

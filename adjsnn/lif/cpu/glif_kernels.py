@@ -1,7 +1,8 @@
 """Exponentials e_a = e^{-at} and their convolutions for compiled generalised LIF neurons, and the places in their rows."""
 
-from math import exp, expm1
+from math import exp
 
+from adjsnn.lif.cpu.elementary import exponential, fades
 from adjsnn.lif.flow import SERIES_BELOW, TERMS
 from adjsnn.numerics.compiled import EXACT_BARE_INLINE, EXACT_INLINE, compiled
 
@@ -11,13 +12,9 @@ KIND, SPAN, E_MU, E_BIAS, SHARED = range(5)  # places in the exponentials that n
 
 @compiled(**EXACT_BARE_INLINE)
 def fading(mu, t):
-    """e^{-μt} and E(μ, t) = ∫ e^{-μt}, of which the smaller share is computed."""
-    x = mu * t
-    if x > 0.5:
-        left = exp(-x)
-        return left, (1.0 - left) / mu
-    gone = -expm1(-x)
-    return 1.0 - gone, gone / mu if mu > 0.0 else t
+    """e^{-μt} and E(μ, t) = ∫ e^{-μt}."""
+    left, gone = fades(mu * t)
+    return left, gone / mu if mu > 0.0 else t
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -26,16 +23,10 @@ def kernel(mu, e_mu, r, t):
     apart = r - mu
     if apart == 0.0:
         return e_mu, t * e_mu
-    x = abs(apart) * t
-    if x > 0.5:
-        left = exp(-x)
-        gone = 1.0 - left
-    else:
-        gone = -expm1(-x)
-        left = 1.0 - gone
+    left, gone = fades(abs(apart) * t)
     if apart > 0.0:
         return e_mu * left, e_mu * gone / apart
-    slow = exp(-r * t)
+    slow = exponential(-r * t)
     return slow, slow * gone / -apart
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.elementary import exponential, gone, logarithm
+from adjsnn.lif.cpu.elementary import exponential, fades, logarithm
 from adjsnn.lif.cpu.glif_cell import first_crossing
 from adjsnn.lif.cpu.glif_kernels import BIAS, CURRENTS, V_TH, V
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
@@ -61,13 +61,6 @@ def lanes_of(count, rows):
         np.zeros((rows, count)),
         np.zeros((rows, count)),
     )
-
-
-@compiled(**EXACT_BARE_INLINE)
-def fades(x):
-    """e^{-x} and 1 - e^{-x} for x ≥ 0, of which the smaller one is computed."""
-    far, near = exponential(-x), gone(x if x < 0.5 else 0.5)
-    return (1.0 - near, near) if x < 0.5 else (far, 1.0 - far)
 
 
 @compiled(**EXACT_BARE)
