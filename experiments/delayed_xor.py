@@ -3,7 +3,7 @@
     python experiments/delayed_xor.py                                80 QIF neurons with gated synapses
     python experiments/delayed_xor.py --network lif                  60 LIF neurons that jump, half of them with slow synapses
     python experiments/delayed_xor.py --network lif --slow-share 0   none with slow synapses
-    python experiments/delayed_xor.py --network lif --adaptation     80 LIF neurons, none with slow synapses; half of them adapt
+    python experiments/delayed_xor.py --network lif --adaptation     120 LIF neurons, none with slow synapses; half adapt
 
 Channel 1 carries two pulses of either sign with a variable delay between them, channel 2 a go cue some time later. After the
 cue the readout makes a positive pulse if the signs differed, a negative one if they were equal, and stays at zero if only one
@@ -31,7 +31,6 @@ from xor_trials import THRESHOLD, DelayedXor, TaskConfig, Trials, decide, draw_t
 
 import adjsnn
 from adjsnn.training import Cost, main
-from adjsnn.training.optimiser import SizedAdam
 from adjsnn.training.processes import mean_over_processes
 from adjsnn.training.ranges import Count, NotNegative, Positive, Share
 
@@ -92,13 +91,13 @@ class LIF(TaskConfig):
     adaptation: bool = False
     """spikes hold their own neuron back, by a current or a higher threshold that lasts for some hundred ms; settings that are
     not given take those of ADAPTIVE then"""
-    tau_adapt: tuple[Positive, Positive] = (600.0, 600.0)
+    tau_adapt: tuple[Positive, Positive] = (300.0, 300.0)
     """shortest and longest time constant of that, spread evenly in logarithm over the neurons; alike they are solved faster"""
     adaptive_share: Share = 0.5
     """share of the neurons that adapt"""
     jump_adapt: float = 0.0
     """what a spike adds to the current; 0: no such current"""
-    jump_th: NotNegative = 0.3
+    jump_th: NotNegative = 0.05
     """what a spike adds to the threshold; 0: one that stays"""
     learn_adaptation: bool = False
     """learn these jumps and time constants too; thresholds are not lowered by spikes"""
@@ -106,8 +105,6 @@ class LIF(TaskConfig):
     """step of the input; spikes are located inside"""
     learning_rate: Positive = 0.01
     """in units of the standard deviations of the random start"""
-    out_rate: Positive = 1.0
-    """learning rate of w_out over that"""
     sharpness: Positive = 10.0
     """of the softmax over classes, one over the readout"""
     error_weight: NotNegative = 1.0
@@ -137,23 +134,21 @@ class LIF(TaskConfig):
 
 
 ADAPTIVE: dict[str, Any] = {
-    "neurons": 80,
-    "iterations": 800,
-    "averaging": 0.97,
-    "steep": 0.7,
-    "mastered": 0.85,
-    "slipped": 0.75,
-    "out_rate": 4.0,
-    "error_weight": 0.3,
-    "activity_cost": 0.06,
-    "bias_start": 0.0,
-    "w_in_start": 12.0,
-    "w_out_start": 0.2,
+    "neurons": 120,
+    "iterations": 500,
+    "averaging": 0.95,
+    "learning_rate": 0.006,
+    "mastered": 0.9,
+    "slipped": 0.8,
+    "longer": 0.01,
+    "activity_cost": 0.03,
+    "bias_start": 1.3,
+    "w_in_start": 3.0,
+    "charge_start": 30.0,
+    "steep": 0.6,
 }
-"""Other defaults with adaptation: a network that is quiet without input, or spikes of its own would use up what adapts.
-
-Pulses come strong, the readout starts small and learns fast, and delays get shorter again where the network cannot follow.
-"""
+"""Other defaults with adaptation, which holds a network back: it is larger and starts stronger, and its delays get
+longer more slowly."""
 
 
 SHORTEST = 1.0  # ms, of learnt time constants
@@ -244,7 +239,7 @@ class LIFXor(DelayedXor[LIF]):
         super().__init__(config)
         self.part, self.right = 0.0, 0.0  # of the range of delays, and running mean of right answers
         if config.adaptation and not (config.jump_adapt or config.jump_th):
-            raise adjsnn.ConfigurationError("jump_adapt=0 and jump_th=0 with adaptation", "one of them", "--jump-th 0.3")
+            raise adjsnn.ConfigurationError("jump_adapt=0 and jump_th=0 with adaptation", "one of them", "--jump-th 0.05")
         if config.learn_adaptation and not config.adaptation:
             raise adjsnn.ConfigurationError("learn_adaptation without adaptation", "both", "--adaptation --learn-adaptation")
         if config.tau_adapt[0] > config.tau_adapt[1]:
@@ -320,7 +315,7 @@ class LIFXor(DelayedXor[LIF]):
         low, high = (math.log(tau) for tau in config.tau_adapt)
         n = config.neurons
         drawn = torch.exp(low + (high - low) * torch.rand(n, generator=self.generator(4_000_000)))
-        tau = drawn.clamp(*config.tau_adapt)
+        tau = drawn.clamp(*config.tau_adapt)  # but for rounding they lie there
         adapts = torch.arange(n) < round(config.adaptive_share * n)
         given = dict[str, Any]()
         for kind, jump in (("adapt", config.jump_adapt), ("th", config.jump_th)):
@@ -347,11 +342,6 @@ class LIFXor(DelayedXor[LIF]):
             "bias.0": config.bias_spread,
             **{f"{name}.0": value.abs().mean().item() for name, value in self.adapting.items()},
         }
-
-    def optimiser(self, net: adjsnn.LIFNetwork) -> torch.optim.Optimizer:
-        sized = self._sized(net)
-        sized[net.w_out] = sized[net.w_out] * self.config.out_rate
-        return SizedAdam(sized, lr=self.config.learning_rate, betas=(0.9, 0.99))
 
     def solve(self, net: adjsnn.LIFNetwork, trials: Trials) -> adjsnn.LIFSolution:
         u, dt, finer = trials.u, self.config.dt, self.finer()

@@ -210,21 +210,6 @@ def test_delays_get_shorter_where_few_answers_are_right(slipped):
     assert experiment.part == (0.0 if slipped else 0.03)
 
 
-def test_the_readout_has_a_learning_rate_of_its_own():
-    """Adam's first step is the learning rate in units of the random start, whatever the gradient."""
-    experiment = LIFXor(LIF(neurons=10, batch=4, out_rate=4.0))
-    net = experiment.network()
-    before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimiser = experiment.optimiser(net)
-    for p in net.parameters():
-        p.grad = torch.ones_like(p)
-    optimiser.step()
-    sizes = experiment.sizes(net)
-    for name, factor in (("w_out", 4.0), ("w_in.0", 1.0)):
-        step = before[name] - net.get_parameter(name).detach()
-        torch.testing.assert_close(step, torch.full_like(step, factor * 0.01 * sizes[name]), rtol=1e-3, atol=0)  # in float32
-
-
 def test_adaptation_has_defaults_of_its_own():
     assert LIF().settled() == LIF()
     assert parsed(LIF, ["--adaptation"]) == replace(LIF(adaptation=True), **ADAPTIVE)
