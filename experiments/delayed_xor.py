@@ -3,7 +3,7 @@
     python experiments/delayed_xor.py                                80 QIF neurons with gated synapses
     python experiments/delayed_xor.py --network lif                  60 LIF neurons that jump, half of them with slow synapses
     python experiments/delayed_xor.py --network lif --slow-share 0   none with slow synapses
-    python experiments/delayed_xor.py --network lif --adaptation     none either; half of the neurons adapt
+    python experiments/delayed_xor.py --network lif --adaptation     120 LIF neurons, none with slow synapses; half adapt
 
 Channel 1 carries two pulses of either sign with a variable delay between them, channel 2 a go cue some time later. After the
 cue the readout makes a positive pulse if the signs differed, a negative one if they were equal, and stays at zero if only one
@@ -91,8 +91,8 @@ class LIF(TaskConfig):
     adaptation: bool = False
     """spikes hold their own neuron back, by a current or a higher threshold that lasts for some hundred ms; settings that are
     not given take those of ADAPTIVE then"""
-    tau_adapt: tuple[Positive, Positive] = (150.0, 600.0)
-    """shortest and longest time constant of that, spread evenly in logarithm over the neurons"""
+    tau_adapt: tuple[Positive, Positive] = (300.0, 300.0)
+    """shortest and longest time constant of that, spread evenly in logarithm over the neurons; alike they are solved faster"""
     adaptive_share: Share = 0.5
     """share of the neurons that adapt"""
     jump_adapt: float = 0.0
@@ -134,7 +134,9 @@ class LIF(TaskConfig):
 
 
 ADAPTIVE: dict[str, Any] = {
-    "iterations": 800,
+    "neurons": 120,
+    "iterations": 500,
+    "averaging": 0.95,
     "learning_rate": 0.006,
     "mastered": 0.9,
     "slipped": 0.8,
@@ -145,7 +147,8 @@ ADAPTIVE: dict[str, Any] = {
     "charge_start": 30.0,
     "steep": 0.6,
 }
-"""Other defaults with adaptation, which holds a network back: it starts stronger, and its delays get longer more slowly."""
+"""Other defaults with adaptation, which holds a network back: it is larger and starts stronger, and its delays get
+longer more slowly."""
 
 
 SHORTEST = 1.0  # ms, of learnt time constants
@@ -311,7 +314,8 @@ class LIFXor(DelayedXor[LIF]):
             return {}
         low, high = (math.log(tau) for tau in config.tau_adapt)
         n = config.neurons
-        tau = torch.exp(low + (high - low) * torch.rand(n, generator=self.generator(4_000_000)))
+        drawn = torch.exp(low + (high - low) * torch.rand(n, generator=self.generator(4_000_000)))
+        tau = drawn.clamp(*config.tau_adapt)  # but for rounding they lie there
         adapts = torch.arange(n) < round(config.adaptive_share * n)
         given = dict[str, Any]()
         for kind, jump in (("adapt", config.jump_adapt), ("th", config.jump_th)):

@@ -1,7 +1,7 @@
 """Digits: pictures told by when each pixel spikes, answered by the output neuron that spikes first; convolutional.
 
     python experiments/digits.py                    train, four minutes
-    python experiments/digits.py --quick            a third of that
+    python experiments/digits.py --quick            a quarter of that
 
 Each pixel of scikit-learn's 8 x 8 pictures is two input neurons: one spikes the earlier the brighter it is, the other the
 earlier the darker. A convolution of LIF neurons and a dense layer of ten follow. Spikes are located and gradients computed
@@ -51,18 +51,22 @@ class Config(TrainingConfig):
     span: Positive = 20.0
     """time over which the brightness of a pixel is spread"""
     t_end: Positive = 40.0
-    iterations: Count = 1500
+    iterations: Count = 2000
     batch: Count = 32
     learning_rate: Positive = 0.05
     """in units of the standard deviations of the random start"""
     rising: Share = 0.05
     """share of the training in which the learning rate rises to this; then it falls by a half cosine"""
     clip: NotNegative = 0.0
-    averaging: Annotated[float, Range(0.0, 1.0, below=True)] = 0.98
+    averaging: Annotated[float, Range(0.0, 1.0, below=True)] = 0.99
     log_every: Count = 100
     save_every: Count = 100
     shift: NotNegative = 0.6
-    """pictures in training are moved by up to so many pixels, drawn anew each time"""
+    """pictures in training are moved by up to so many pixels, all drawn anew each time"""
+    turn: NotNegative = 12.0
+    """turned by up to so many degrees"""
+    stretch: Annotated[float, Range(0.0, 1.0, below=True)] = 0.1
+    """and stretched by up to this share, or shrunk"""
     tau0: Positive = 0.5
     alpha: NotNegative = 0.001
     tau1: Positive = 6.4
@@ -90,11 +94,20 @@ def encode(pictures: Tensor, span: float) -> adjsnn.SpikeTrains:
     return adjsnn.SpikeTrains.latency(both.to(torch.get_default_dtype()), span)
 
 
-def moved(pictures: Tensor, shifts: Tensor) -> Tensor:
-    """Pictures (S, 8, 8) moved by shifts (S, 2) in pixels, right and down; between pixels linearly, dark beyond the edge."""
+def moved(pictures: Tensor, shifts: Tensor, turns: Tensor | None = None, sizes: Tensor | None = None) -> Tensor:
+    """Pictures (S, 8, 8) moved by shifts (S, 2) in pixels, right and down; between pixels linearly, dark beyond the edge.
+
+    Before that turned clockwise about their middle by `turns` (S,) in degrees, and stretched `sizes` (S,) times.
+    """
     places = 2.0 * (torch.arange(SIDE, dtype=pictures.dtype) + 0.5) / SIDE - 1.0
     y, x = torch.meshgrid(places, places, indexing="ij")
     grid = torch.stack([x, y], -1) - 2.0 / SIDE * shifts.to(pictures)[:, None, None]
+    if turns is not None:
+        angle = torch.deg2rad(turns.to(pictures))
+        cos, sin = angle.cos(), angle.sin()
+        grid = grid @ torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)[:, None]
+    if sizes is not None:
+        grid = grid / sizes.to(pictures)[:, None, None, None]
     return grid_sample(pictures[:, None], grid, align_corners=False)[:, 0].clamp(0.0, 1.0)
 
 
@@ -141,9 +154,12 @@ class Digits(Experiment[Config]):
         return 0.5 * (1.0 + math.cos(math.pi * (progress - rising) / (1.0 - rising)))
 
     def batch(self, generator: torch.Generator, step: int) -> Pictures:
-        chosen = torch.randint(len(self.labels), (self.config.batch,), generator=generator)
-        shifts = self.config.shift * (2.0 * torch.rand(self.config.batch, 2, generator=generator) - 1.0)
-        return Pictures(encode(moved(self.pictures[chosen], shifts), self.config.span), self.labels[chosen])
+        config = self.config
+        chosen = torch.randint(len(self.labels), (config.batch,), generator=generator)
+        most = torch.tensor([config.shift, config.shift, config.turn, config.stretch])
+        drawn = most * (2.0 * torch.rand(config.batch, 4, generator=generator) - 1.0)
+        pictures = moved(self.pictures[chosen], drawn[:, :2], drawn[:, 2], 1.0 + drawn[:, 3])
+        return Pictures(encode(pictures, config.span), self.labels[chosen])
 
     def loss(self, sol: adjsnn.LIFSolution, labels: Tensor) -> Tensor:
         config = self.config

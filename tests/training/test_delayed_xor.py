@@ -173,7 +173,8 @@ def test_a_delay_that_cannot_be(tmp_path, capsys):
 @pytest.mark.parametrize("learnt", [False, True])
 def test_adaptive_neurons_in_place_of_slow_synapses(learnt):
     """Half of the neurons adapt, time constants lie in their range, no synapse is slow; a step learns what it is told to."""
-    config = LIF(neurons=20, batch=4, adaptation=True, jump_adapt=-0.02, learn_adaptation=learnt).settled()
+    small = {"neurons": 20, "batch": 4, "tau_adapt": (150.0, 600.0)}
+    config = replace(LIF(adaptation=True).settled(), **small, jump_adapt=-0.02, learn_adaptation=learnt)
     experiment = LIFXor(config)
     net = experiment.network()
     assert (net.tau_syn[0] == config.tau_syn).all()

@@ -46,6 +46,19 @@ def test_pictures_are_moved_right_and_down():
     assert float(moved(torch.ones(1, 8, 8), torch.tensor([[1.0, 0.0]]))[0, :, 0].max()) < 1e-6
 
 
+def test_pictures_are_turned_clockwise_and_stretched_about_their_middle():
+    top = torch.zeros(2, 8, 8, dtype=torch.float64)
+    top[:, 1, 2:5] = 1.0
+    turned = moved(top, torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.tensor([90.0, 90.0]))
+    expected = top[0].rot90(-1)
+    torch.testing.assert_close(turned, torch.stack([expected, expected.roll(1, 0)]), rtol=0, atol=1e-6)  # cos 90° in float32
+    block = torch.zeros(1, 8, 8, dtype=torch.float64)
+    block[0, 3:5, 3:5] = 1.0
+    larger = moved(block, torch.zeros(1, 2), sizes=torch.tensor([2.0]))
+    assert float(larger.sum()) == pytest.approx(16.0)  # four times the area
+    torch.testing.assert_close(larger, larger.flip(1), rtol=0, atol=1e-12)
+
+
 def test_hidden_neurons_spike_at_the_start_whatever_the_picture():
     task = Digits(Config())
     with torch.no_grad():
