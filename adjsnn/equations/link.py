@@ -74,7 +74,14 @@ def _linked(source: str, method: str, interpreted: bool) -> Loops:
     return Loops(named["forward"], named["backward"], {x: named[x] for x in named if x.isupper()})
 
 
-def bound(source: str, method: str, functions: dict[str, Any], made: Made, modules: Sequence[Any] = ()) -> dict[str, Any]:
+def bound(
+    source: str,
+    method: str,
+    functions: dict[str, Any],
+    made: Made,
+    modules: Sequence[Any] = (),
+    instead: Sequence[Any] = (),
+) -> dict[str, Any]:
     """Functions by name: those of the system, the loops, and those of further modules, in which ENTRIES are called.
 
     Args:
@@ -83,6 +90,7 @@ def bound(source: str, method: str, functions: dict[str, Any], made: Made, modul
         functions: that equations call.
         made: what functions become.
         modules: that call the entries.
+        instead: modules with functions in the place of those of `method_source`.
     """
     numbers = method_numbers(TABLEAUS[method])
     known = {name: np.asarray(x).tolist() for name, x in numbers.items()}  # they stand in the machine code
@@ -95,7 +103,7 @@ def bound(source: str, method: str, functions: dict[str, Any], made: Made, modul
     named = {x: kind(_renamed(own[x], digest, own)) for x, kind in kinds.items()}
     own |= named
     named |= {x: own[x] for x in vars(names) if x.isupper()}
-    for module in (*MODULES, *modules):
+    for module in (*instead, *MODULES, *modules):
         scope = vars(module) | named
         for name, function in vars(module).items():
             if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:

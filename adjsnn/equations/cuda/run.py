@@ -17,7 +17,7 @@ from adjsnn.equations.body import Solve
 from adjsnn.equations.cpu import march, mathematics
 from adjsnn.equations.cpu.adjoint import Back, Bars, Cotangents
 from adjsnn.equations.cpu.march import Record, Samples, Trial, Work
-from adjsnn.equations.cuda import kernels
+from adjsnn.equations.cuda import kernels, sums
 from adjsnn.numerics.device import SIMULATED, cuda, launch
 
 PART = 1 << 30  # bytes of room that the samples of one launch share; does not depend on the machine, nor do sums then
@@ -36,7 +36,7 @@ def loops_of(source: str, method: str) -> link.Loops:
     def entry(name: str, function: Any) -> Any:
         return cuda.jit(function) if "_kernel" in name else inner(function)
 
-    named = link.bound(source, method, functions, link.Made(within, inline, within, entry), (kernels,))
+    named = link.bound(source, method, functions, link.Made(within, inline, within, entry), (kernels,), (sums,))
     return link.Loops(named["forward_kernel"], named["backward_kernel"], {x: named[x] for x in named if x.isupper()})
 
 
