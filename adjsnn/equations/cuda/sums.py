@@ -1,4 +1,4 @@
-"""The sums of a Runge–Kutta method in loops: written out, as `adjsnn.equations.method` does, they crowd a thread's registers."""
+"""Sums of a Runge–Kutta method in loops: written out, as `adjsnn.equations.method` does, they crowd a thread's registers."""
 
 from adjsnn.equations.cpu.names import COUNT, DENSE, ERROR, STAGES, WATCHED, A, B, D
 
