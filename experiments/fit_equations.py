@@ -9,6 +9,7 @@ file in TOML with what `adjsnn.Equations` takes of text: `text`, `threshold`, `r
 `inputs`, one, and `learn`. Without a refractory time AdEx fires a second spike after most strong ones, and Γ stays near 0.64.
 """
 
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from adjsnn import models, plotting
 from adjsnn.coincidence import coincidence_factor
 from adjsnn.losses import van_rossum
 from adjsnn.plotting import Figure
-from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig
+from adjsnn.training import Column, Cost, Experiment, Split, TrainingConfig, main
 from adjsnn.training.ranges import Count, NotNegative, Positive, Range
 
 # Starts in µA/cm², mS/cm² and mV, of neurons whose leak and threshold are about those of a cortical cell.
@@ -246,3 +247,7 @@ class FitEquations(Experiment[EquationsFit]):
         gamma = self.gamma(spikes, trials.spikes)
         axes.set(xlabel="time (ms)", ylabel="trial", title=f"held out, Γ = {gamma:.3f} at ±{self.config.delta:g} ms")
         return {"held_out": figure}
+
+
+if __name__ == "__main__":
+    sys.exit(main(FitEquations))
