@@ -49,6 +49,11 @@ LABELS = {
     "tape": "torchdiffeq.odeint on the tape",
     "torchdiffeq": "torchdiffeq.odeint_adjoint",
 }
+ADEX = """
+dv/dt = (g_l*(E_l - v) + g_l*slope*exp((v - V_t)/slope) - w + I - g*v)/C
+dw/dt = (a*(v - E_l) - w)/tau_w
+dg/dt = -g/5
+"""
 WRITTEN: dict[str, adjsnn.Equations] = {}
 RESULTS = Path(__file__).parent / "results"
 
@@ -167,11 +172,7 @@ def adex() -> adjsnn.Equations:
     }
     numbers = {"g_l": 30.0, "E_l": -70.6, "slope": 2.0, "V_t": -50.4, "C": 281.0, "a": 4.0, "tau_w": 144.0, "b": 80.5}
     return adjsnn.Equations(
-        """
-        dv/dt = (g_l*(E_l - v) + g_l*slope*exp((v - V_t)/slope) - w + I - g*v)/C
-        dw/dt = (a*(v - E_l) - w)/tau_w
-        dg/dt = -g/5
-        """,
+        ADEX,
         threshold="v > -40",
         reset="v = E_l; w += b",
         size=n,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hybrid_gradient import F64
+from hybrid_gradient import ADEX, F64
 from torch import Tensor
 
 import adjsnn
@@ -58,11 +58,7 @@ def network(n: int, sources: int) -> adjsnn.Equations:
     pre = torch.stack([torch.randperm(n, generator=random)[:sources] for _ in range(n)]).flatten()
     edges = adjsnn.Synapses(pre, torch.arange(n).repeat_interleave(sources))
     return adjsnn.Equations(
-        """
-        dv/dt = (g_l*(E_l - v) + g_l*slope*exp((v - V_t)/slope) - w + I - g*v)/C
-        dw/dt = (a*(v - E_l) - w)/tau_w
-        dg/dt = -g/5
-        """,
+        ADEX,
         threshold="v > -40",
         reset="v = E_l; w += b",
         size=n,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import config
 
-from adjsnn.equations.cpu import adjoint, events, lanes, march, mathematics, matrices, names, packets, steps
+from adjsnn.equations.cpu import adjoint, events, lanes, lengths, march, mathematics, matrices, names, packets, steps
 from adjsnn.equations.method import SUMS, method_numbers, method_source
 from adjsnn.numerics.compiled import AS_WRITTEN, AS_WRITTEN_INLINE, AS_WRITTEN_WITHIN, REORDERED_BARE, compiled, compiled_as
 from adjsnn.numerics.tableaus import TABLEAUS
@@ -26,7 +26,7 @@ GENERATED = (
     "packets_of", "delay_place", "deliver", "pull_delivery",
 )  # fmt: skip
 REORDERED = ("pull_field", "pull_level", "pull_jump")
-MODULES = (steps, events, packets, march, adjoint)
+MODULES = (steps, events, packets, lengths, march, adjoint)
 ENTRIES = ("forward", "backward", "forward_kernel", "backward_kernel")
 ARC = {"atan": "arctan"}  # in numpy
 LONG = ("tried", "pull_step", "taken", "find", "polish", "judge", "arrive", "attempt", "event_of", "stages", "search")
