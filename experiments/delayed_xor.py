@@ -135,7 +135,7 @@ class LIF(TaskConfig):
 
 ADAPTIVE: dict[str, Any] = {
     "neurons": 120,
-    "iterations": 500,
+    "iterations": 1000,
     "averaging": 0.95,
     "learning_rate": 0.006,
     "mastered": 0.9,
