@@ -63,7 +63,7 @@ class Gated(TaskConfig):
     """norm beyond which a gradient is cut further than to `clip`, to clip · outlier / norm; 0: never"""
     steep: NotNegative = 8.0
     retreat: NotNegative = 30.0
-    """norm of the gradient, as of `steep` and over it, from which on the network goes back to one of KEPT_EVERY steps before or
+    """norm of the gradient, as of `steep` and over it, from which on the network goes back to what it was 50 steps before or
     more, and takes half as long steps from there; 0: never"""
     rest_weight: NotNegative = 0.5
     """weight of the readout's mean square outside the answer, beside that of its error in the answer"""
