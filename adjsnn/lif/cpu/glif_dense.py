@@ -80,7 +80,7 @@ def forward(layer, kinds, tables, inputs, start, trial, first, last, states):
             )
             if outcome == FULL:
                 spikes = more_spikes(spikes, progress.total + room)
-                log = more_log(log, progress.logged + room + 3)
+                log = more_log(log, progress.logged + 2 * room + 3)
                 queue = roomier(queue, progress.queued + room + 3)
         if outcome != FINE:
             return counts, spikes, entries, log, (outcome, b, n), t
@@ -113,7 +113,8 @@ def _sample(layer, kinds, tables, inputs, trial, memory, spikes, log, queue, pro
     room = len(book.time)
     while True:
         coming, queued, pushed = come(layer.incoming, inputs, queue, coming, queued, pushed, inputs.first[b + 1], trial.t_end)
-        if total + room > len(spikes.time) or logged + room + 2 > len(log.time) or queued + room + 2 > len(queue.time):
+        full = logged + 2 * room + 2 > len(log.time)  # a spike and its release at once are two entries there, one in the book
+        if full or total + room > len(spikes.time) or queued + room + 2 > len(queue.time):
             return Progress(step, probe, coming, queued, pushed, first, total, logged), FULL, step, 0.0
         arriving = queue.time[0] if queued > 0 else inf
         ends = trial.edges[step] if step < len(trial.edges) else inf

@@ -1,5 +1,9 @@
 """The dense loops of generalised layers, of neurons of one kind that nearly all hear every spike, against the plain code."""
 
+import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -134,3 +138,25 @@ def test_many_layers(first: int):
         options |= {name: bool(rng.integers(2)) for name in ("leak", "recurrent", "driven", "scaled")}
         options |= {"reset": str(rng.choice(["to", "by", "mixed"])), "delays": str(rng.choice(["none", "axon"]))}
         compare(dense_layer(rng, refractory=float(rng.choice([0.0, 2.0])), **options), seed, AMONG_MANY)
+
+
+def test_many_spikes_between_two_arrivals():
+    """A spike and its release at once are one entry of the book, and two of the log. Spike k is at k τ ln(b/(b - 1))."""
+    b = 100.0 + torch.arange(8, dtype=torch.float64)
+    lif = adjsnn.LIFNetwork(1, 8, reset="by", bias=b.tolist(), learn=("bias",), dtype=torch.float64)
+    sol = adjsnn.solve(lif, adjsnn.SpikeTrains.from_list([[]], n_neurons=1, t_max=20.0, dtype=torch.float64))
+    period, slope = 20.0 * torch.log(b / (b - 1.0)), 20.0 * (1.0 / b - 1.0 / (b - 1.0))
+    counts = (20.0 / period).floor()
+    expected = torch.cat([period[n] * torch.arange(1, int(counts[n]) + 1) for n in range(8)]).sort().values
+    torch.testing.assert_close(sol.spike_times().detach(), expected, rtol=1e-12, atol=0.0)
+    sol.spike_times().sum().backward()
+    torch.testing.assert_close(lif.bias[0].grad, slope * counts * (counts + 1.0) / 2.0, rtol=1e-9, atol=0.0)
+
+
+@pytest.mark.slow
+def test_loops_stay_within_their_arrays():
+    """Without the compiler the loops are Python, and an index out of bounds raises instead of writing over what lies there."""
+    code = "import sys; sys.path[:0] = ['tests', 'tests/lif/glif']; import test_glif_dense as x; x.test_many_spikes_between_two_arrivals()"
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
