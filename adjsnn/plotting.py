@@ -121,8 +121,8 @@ def raster(
         chosen = sign == value
         axes.scatter(_numpy(times[chosen]), _numpy(rows[chosen]), marker="|", s=14, lw=0.8, color=colour, label=name)
     duration = spikes.t_max / 1000.0
-    rate = len(times) / (spikes.n_neurons * duration)
-    axes.set(xlabel="time (ms)", ylabel="neuron", xlim=(0, spikes.t_max), ylim=(-0.8, spikes.n_neurons - 0.2))
+    rate = len(times) / (spikes.n_neurons * duration) if duration > 0.0 else 0.0
+    axes.set(xlabel="time (ms)", ylabel="neuron", xlim=(0, spikes.t_max or 1.0), ylim=(-0.8, spikes.n_neurons - 0.2))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"spikes, {rate:.0f} per second and neuron", loc="left")
     if two_sided:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, ove
 import torch
 from torch import Tensor, nn
 
+from adjsnn.adjoints import BPTT
 from adjsnn.checks import Count, Number, Times
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
@@ -154,7 +155,8 @@ def _check_transforms(system: object, inputs: object, options: dict[str, Any]) -
     tensors = [*system.parameters(), *system.buffers()] if isinstance(system, nn.Module) else []
     seen = [x for x in (*tensors, inputs, time, options.get("currents"), *states) if isinstance(x, Tensor)]
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(system, HybridSystem) or any(wrapped(x) for x in seen):
+    taped = isinstance(options.get("adjoint"), BPTT) and not isinstance(system, HybridSystem)
+    if not taped or any(wrapped(x) for x in seen):  # functions with a backward of their own run inside no transform at all
         raise ConfigurationError(
             "a solve inside a transform of torch.func, such as grad, vjp, jacrev, jvp or vmap",
             "plain tensors",

@@ -196,6 +196,20 @@ def test_transforms_of_torch_func_are_refused_with_what_works(name, transform):
         TRANSFORMS[transform](cost)(x)
 
 
+@pytest.mark.parametrize("name", ["gated", "gated, checkpoints", "lif"])
+def test_a_solve_of_plain_tensors_inside_a_transform_is_refused(name):
+    case = CASES[name]()
+    with pytest.raises(adjsnn.ConfigurationError, match=r"inside a transform of torch\.func"):
+        torch.vmap(lambda k: k * case.value().sum())(torch.ones(2))
+
+
+def test_a_solve_on_the_tape_may_be_a_constant_inside_a_transform():
+    case = TAPED["gated, BPTT"]()
+    expected = case.value().sum().detach()
+    found = torch.vmap(lambda k: k * case.value().sum())(torch.arange(3.0, dtype=F64))
+    torch.testing.assert_close(found.detach(), expected * torch.arange(3.0, dtype=F64), rtol=1e-12, atol=0.0)
+
+
 @pytest.mark.parametrize("name", [*FAST, "torchdiffeq"])
 def test_forward_differentiation_is_refused(name):
     x, cost = _parameter_of({**CASES, **TAPED}[name]())

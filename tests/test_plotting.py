@@ -90,3 +90,9 @@ def test_panels_of_a_history_stand_in_rows_and_have_plain_numbers():
     labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert {"1", "2"} <= set(labels)
     assert not any("mathdefault" in label for label in labels)
+
+
+def test_a_raster_of_a_trial_of_no_length_is_empty():
+    lif = adjsnn.LIFNetwork(5, 3)
+    axes = plotting.raster(adjsnn.solve(lif, SpikeTrains.latency(torch.zeros(1, 5), 0.0), kernels="plain"))
+    assert axes.get_title("left") == "spikes, 0 per second and neuron"

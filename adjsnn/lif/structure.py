@@ -130,7 +130,7 @@ def keep_structure(net: nn.Module) -> None:
 def _save(net: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
     for layer, own in enumerate(net.structure):
         if _kind(own) != USUAL:
-            state[f"{prefix}neuron.{layer}"] = torch.tensor(_kind(own), dtype=torch.float64)
+            state[f"{prefix}neuron.{layer}"] = _saved(own, torch.float64)
         for name in LISTS:
             rows = _rows(own, name)
             if rows is not None:
@@ -165,9 +165,10 @@ def _compare_kinds(net: Any, state: dict[str, Any], begin: str, complete: bool) 
     if not (saved or complete):
         return
     for layer, own in enumerate(net.structure):
-        found = saved.pop(str(layer), torch.tensor(USUAL))
-        kind = tuple(found.tolist()) if isinstance(found, Tensor) and found.shape == (2,) else ()
-        if kind != _kind(own):
+        found = saved.pop(str(layer), torch.tensor(USUAL, device="cpu"))
+        readable = isinstance(found, Tensor) and found.shape == (2,) and not found.is_meta
+        kind = tuple(found.tolist()) if readable else ()
+        if not readable or kind != tuple(_saved(own, found.dtype).tolist()):  # a state may have been cast
             told = f"leak={bool(kind[0])}, reset={kind[1]:g}" if kind else "neurons that cannot be read"
             raise ConfigurationError(
                 f"a state of {told} for layer {layer} with leak={own.leak}, reset={own.reset:g}",
@@ -178,6 +179,11 @@ def _compare_kinds(net: Any, state: dict[str, Any], begin: str, complete: bool) 
         raise ConfigurationError(
             f"a state with neurons of layer {', '.join(saved)}", f"one of {len(net.structure)} layers", "the same network"
         )
+
+
+def _saved(own: Structure, dtype: torch.dtype) -> Tensor:
+    """On the host, whatever the default device is."""
+    return torch.tensor(_kind(own), dtype=dtype, device="cpu")
 
 
 def _kind(own: Structure) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """The dense loops of generalised layers, of neurons of one kind that nearly all hear every spike, against the plain code."""
 
-import math
 import os
 import subprocess
 import sys
@@ -156,7 +155,8 @@ def test_many_spikes_between_two_arrivals():
 @pytest.mark.slow
 def test_loops_stay_within_their_arrays():
     """Without the compiler the loops are Python, and an index out of bounds raises instead of writing over what lies there."""
-    code = "import sys; sys.path[:0] = ['tests', 'tests/lif/glif']; import test_glif_dense as x; x.test_many_spikes_between_two_arrivals()"
+    code = "import sys; sys.path[:0] = ['tests', 'tests/lif/glif']; import test_glif_dense as x"
+    code += "; x.test_many_spikes_between_two_arrivals()"
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

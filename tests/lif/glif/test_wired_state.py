@@ -165,3 +165,22 @@ def test_usual_neurons_have_no_entry():
     outer.load_state_dict(outer.state_dict())
     with pytest.raises(ConfigurationError, match="layer 0"):
         outer.load_state_dict(nn.Sequential(LIFNetwork(3, (4, 2))).state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_state_that_was_cast_is_that_of_the_same_neurons(dtype: torch.dtype):
+    """ρ = 0.3 is another number in each, as the weights are."""
+    lif, other = LIFNetwork(3, (4, 2), reset=(0.3, "by")), LIFNetwork(3, (4, 2), reset=(0.3, "by"))
+    other.load_state_dict({key: x.to(dtype) for key, x in lif.state_dict().items()})
+    assert torch.equal(other.w_in[0], lif.w_in[0].to(dtype).float())
+    with pytest.raises(ConfigurationError, match="for layer 0 with leak=True, reset=0.4"):
+        LIFNetwork(3, (4, 2), reset=(0.4, "by")).load_state_dict({key: x.to(dtype) for key, x in lif.state_dict().items()})
+
+
+def test_a_state_without_numbers_is_refused():
+    lif = LIFNetwork(3, (4, 2), reset="by")
+    with torch.device("meta"):
+        state = lif.state_dict()
+    assert state["neuron.0"].tolist() == [1.0, 1.0]
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        lif.load_state_dict({key: x.to("meta") for key, x in state.items()})
