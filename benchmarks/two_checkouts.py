@@ -178,7 +178,7 @@ def main() -> int:
                 ours, theirs = here.run(name), other.run(name)
             pairs.append((ours, theirs))
         ratios = [a / b for a, b in pairs]
-        low, ratio, high = statistics.quantiles(ratios, n=4)
+        low, ratio, high = statistics.quantiles(ratios * 2 if len(ratios) == 1 else ratios, n=4)
         ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
         print(f"| {name} | {ours:.2f} | {theirs:.2f} | {ratio:.3f} | {low:.3f} … {high:.3f} |", flush=True)
         slower += [name] if ratio > options.limit else []
