@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.flow import bounding, decay, first_crossing, may_reach, moved, nearness, quick_bound, voltage
+from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, rates_at
+from adjsnn.lif.cpu.flow import first_crossing, may_reach, nearness, quick_bound
+from adjsnn.lif.cpu.lanes import approach
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 ACTIVE, AHEAD = range(2)  # places in Cells.size
 NOW, WAIT = range(2)  # places in Cells.clock
 SHORTEST = 2.0**-6  # of the time to the horizon, an interval that is looked at
+TURNS = 8  # towards a crossing, each with three times as many digits
 
 
 class Cells(NamedTuple):
@@ -71,6 +74,7 @@ class Kind(NamedTuple):
             at every array whether they count from the end, and no vector instructions remain.
         broadcast: whether every spike arrives at all neurons at once.
         instant: whether the layer's own spikes do so without delay.
+        rates: Rates.
         w_in_t: (M, N), a row per source.
         w_rec_t: (N, N), a row per source.
     """
@@ -78,6 +82,7 @@ class Kind(NamedTuple):
     groups: np.ndarray
     broadcast: bool
     instant: bool
+    rates: Rates
     w_in_t: np.ndarray
     w_rec_t: np.ndarray
 
@@ -98,6 +103,7 @@ def kind_of(layer):
         groups[:count],
         broadcast,
         instant,
+        all_rates(tau_mem, tau_syn),
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
     )
@@ -146,15 +152,15 @@ def set_bias(bias, drive, step, b, c):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def advance(layer, cells, n, t):
+def advance(layer, kind, cells, n, t):
     """Carry neuron n alone to time t; one that is held keeps its voltage."""
     span = t - (cells.at[n] if cells.place[n] >= 0 else cells.clock[NOW])
     if cells.held[n]:
         cells.i[n] *= exp(-span / layer.tau_syn[n])
     elif span > 0.0:
-        tau_mem = layer.tau_mem[n]
-        e_mem, e_syn, conv = decay(span, tau_mem, layer.tau_syn[n])
-        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem, e_mem, e_syn, conv)
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, n))
+        cells.v[n] = cells.bias[n] + (cells.v[n] - cells.bias[n]) * e_mem + cells.i[n] * gain
+        cells.i[n] *= e_syn
     cells.at[n] = t
     if cells.place[n] < 0 and t > cells.clock[NOW]:
         cells.place[n] = cells.size[AHEAD]
@@ -170,11 +176,11 @@ def advance_all(layer, kind, cells, t):
         return
     for k in range(ahead):
         n = cells.ahead[k]
-        advance(layer, cells, n, t)
+        advance(layer, kind, cells, n, t)
         cells.saved[0, k], cells.saved[1, k] = cells.v[n], cells.i[n]
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, e_syn, gain, _ = bounding(span, layer.tau_mem[first], layer.tau_syn[first])
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
         v, i, bias = cells.v, cells.i, cells.bias
         for n in range(first, last):
             v[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
@@ -204,12 +210,35 @@ def earliest(cells):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def predict(layer, cells, n, t, horizon):
+def predict(layer, kind, cells, n, t, horizon):
     """When neuron n, which is at time t, spikes next, if it does by the horizon."""
-    v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
-    end = voltage(horizon - t, v, i, c, tau_mem, tau_syn)[0]
-    wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], horizon - t, end)
+    v, i, c, rates = cells.v[n], cells.i[n], cells.bias[n], rates_at(kind.rates, n)
+    e_mem, _, gain = decay_soon(horizon - t, rates)
+    end = c + (v - c) * e_mem + i * gain
+    wait = _crossing(v, i, c, layer.tau_mem[n], layer.tau_syn[n], rates, layer.v_th[n], horizon - t, end)
     return min(t + wait, horizon) if wait < inf else inf
+
+
+@compiled(**EXACT_BARE)
+def _crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
+    """`flow.first_crossing`; where v climbs through its threshold once, as it nearly always does, by fewer exponentials."""
+    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn / tau_mem))
+    rate_mem, rate_syn, aim = rates[-1], 1.0 / tau_syn, v_th + 0.5 * rounding
+    if i > 0.0 and v < v_th < end:
+        t = approach(v_th - v, i + bias - v, i, rate_mem, rate_syn)
+        t = t if 0.0 < t < horizon else horizon
+        for _ in range(TURNS):
+            e_mem, e_syn, gain = decay_soon(t, rates)
+            at, current = bias + (v - bias) * e_mem + i * gain, i * e_syn
+            if 0.0 <= at - v_th <= rounding:
+                return t
+            gap, speed = at - aim, (current + bias - at) * rate_mem
+            bend = (current * rate_syn + speed) * rate_mem  # -v̈
+            new = t - 2.0 * gap * speed / (2.0 * speed * speed + gap * bend)
+            if not (speed > 0.0 and 0.0 < new < horizon):
+                break
+            t = new
+    return first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end)
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -255,21 +284,22 @@ def _candidates(layer, kind, cells, span):
     some, v, i, bias, v_th, marks, end = np.int64(0), cells.v, cells.i, cells.bias, layer.v_th, cells.marks, cells.end
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, _, gain, share = bounding(span, layer.tau_mem[first], layer.tau_syn[first])
+        e_mem, _, gain = decay_soon(span, rates_at(kind.rates, first))
+        share = span * kind.rates.mem[first]
         for n in range(first, last):
             near = nearness(v[n], i[n], bias[n], v_th[n])
             v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
             mark = quick_bound(v[n], i[n], v_after, bias[n], v_th[n] - near, share, near)
             marks[n], end[n] = mark, v_after
             some |= mark
-    count = np.int64(0)
+    count = np.uint64(0)
     if some:
         for k in range(cells.size[ACTIVE]):
             cells.marks[cells.active[k]] = 0  # they are held, or foreseen already
         for n in range(len(cells.marks)):
             cells.look[count] = n
-            count += cells.marks[n]
-    return count
+            count += np.uint64(cells.marks[np.uint64(n)])
+    return np.int64(count)
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -293,17 +323,18 @@ def _search(layer, kind, cells, count, span, horizon):
     """
     if kind.instant:
         _put_first(layer, cells, count)
-    now, until, asked, of = cells.clock[NOW], span, -1.0, np.int64(-1)
+    now, until, asked, of = cells.clock[NOW], span, -1.0, np.uint64(0)
     e_mem, e_syn, gain, share = 1.0, 1.0, 0.0, 0.0
-    for k in range(count):
-        n = cells.look[k]
+    for k in range(np.uint64(count)):
+        n = np.uint64(cells.look[k])
         v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
         if until != asked or tau_mem != layer.tau_mem[of] or tau_syn != layer.tau_syn[of]:
-            e_mem, e_syn, gain, share = bounding(until, tau_mem, tau_syn)
-            asked, of = until, n
+            e_mem, e_syn, gain = decay_soon(until, rates_at(kind.rates, n))
+            share, asked, of = until * kind.rates.mem[n], until, n
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
         if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
-            wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], span, cells.end[n])
+            rates = rates_at(kind.rates, n)
+            wait = _crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
             if wait < inf:
                 schedule(cells, n, min(now + wait, horizon))
                 if kind.instant:

@@ -156,10 +156,10 @@ def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, pro
             queued, pushed = _send(layer, queue, queued, pushed, total - first, n, t, trial.t_end)
             total += 1
         elif soonest == t:
-            _release(layer, cells, spikes, n, t)
+            _release(layer, kind, cells, spikes, n, t)
             logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - first, n)
             horizon = min(arriving, ends) if kind.broadcast else ends
-            schedule(cells, n, predict(layer, cells, n, t, horizon) if horizon > t else inf)
+            schedule(cells, n, predict(layer, kind, cells, n, t, horizon) if horizon > t else inf)
         elif arriving > t:
             step += 1
             advance_all(layer, kind, cells, t)
@@ -239,7 +239,7 @@ def _spike(layer, kind, cells, spikes, total, n, t):
     if kind.instant:
         advance_all(layer, kind, cells, t)  # as the arrival at once will ask
     else:
-        advance(layer, cells, n, t)
+        advance(layer, kind, cells, n, t)
     spikes.time[total], spikes.neuron[total] = t, n
     spikes.current[total], spikes.released[total] = cells.i[n] + (cells.bias[n] - layer.bias[n]), np.nan
     cells.v[n], cells.held[n], cells.own[n] = layer.v_reset[n], 1, t + layer.refractory[n]
@@ -264,9 +264,9 @@ def _send(layer, queue, queued, pushed, spike, n, t, t_end):
 
 
 @compiled(**EXACT_PIECE)
-def _release(layer, cells, spikes, n, t):
+def _release(layer, kind, cells, spikes, n, t):
     """Neuron n moves again, from its reset."""
-    advance(layer, cells, n, t)
+    advance(layer, kind, cells, n, t)
     spikes.released[cells.spike_of[n]], cells.held[n] = cells.i[n] + (cells.bias[n] - layer.bias[n]), 0
 
 
@@ -279,7 +279,7 @@ def _arrive(layer, kind, cells, weights, target, t, horizon):
             cells.i[n] += weights[n]
         foresee(layer, kind, cells, horizon)
     else:
-        advance(layer, cells, target, t)
+        advance(layer, kind, cells, target, t)
         cells.i[target] += weights[target]
         if not cells.held[target] and horizon >= t:
-            schedule(cells, target, predict(layer, cells, target, t, horizon))
+            schedule(cells, target, predict(layer, kind, cells, target, t, horizon))

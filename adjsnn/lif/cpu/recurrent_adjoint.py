@@ -180,7 +180,7 @@ def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
         if n == ALL:
             advance_all(layer, kind, cells, log.time[e])
         else:
-            advance(layer, cells, n, log.time[e])
+            advance(layer, kind, cells, n, log.time[e])
         if what == ARRIVAL:
             weights = kind.w_in_t[inputs.neuron[ref]]
             for m in range(low, high):
