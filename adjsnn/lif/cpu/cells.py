@@ -39,8 +39,10 @@ class Cells(NamedTuple):
         ahead: the neurons that are later than the others, in any order.
         place: where in `ahead` a neuron stands, or -1.
         saved: v and i of those that are ahead, (2, N), while the others move.
-        look: the neurons to look at in detail.
-        marks: 1 where a bound says that a neuron must be looked at.
+        look: the neurons to look at in detail; some room more.
+        marks: 1 where a bound says that a neuron must be looked at, (8⌈N/8⌉,) bytes.
+        eights: the same bytes, eight in a number.
+        block: which of these are not 0.
         end: v at the end of the interval that is looked at.
         size: (2,), how many are active and ahead.
         clock: (2,), the time of the neurons that are not ahead; and about how long the next spike is waited for, ms.
@@ -61,6 +63,8 @@ class Cells(NamedTuple):
     saved: np.ndarray
     look: np.ndarray
     marks: np.ndarray
+    eights: np.ndarray
+    block: np.ndarray
     end: np.ndarray
     size: np.ndarray
     clock: np.ndarray
@@ -112,6 +116,7 @@ def kind_of(layer):
 @compiled(**EXACT_PIECE)
 def memory_of(n):
     """Memory for n neurons."""
+    marks = np.zeros((n + 7) // 8 * 8, np.int8)
     return Cells(
         np.empty(n),
         np.empty(n),
@@ -126,7 +131,9 @@ def memory_of(n):
         np.empty(n, np.int64),
         np.empty(n, np.int64),
         np.empty((2, n)),
-        np.empty(n, np.int64),
+        np.empty(n + 8, np.int64),
+        marks,
+        marks.view(np.int64),
         np.empty(n, np.int64),
         np.empty(n),
         np.empty(2, np.int64),
@@ -270,9 +277,9 @@ def foresee(layer, kind, cells, horizon):
     whole = horizon - now
     span = min(whole, max(2.0 * cells.clock[WAIT], SHORTEST * whole)) if kind.instant else whole
     while True:
-        count = _candidates(layer, kind, cells, span)
+        count, shared = _candidates(layer, kind, cells, span)
         if count > 0:
-            _search(layer, kind, cells, count, span, horizon)
+            _search(layer, kind, cells, count, span, shared, horizon)
         if cells.size[ACTIVE] > size or not span < whole:
             return
         span = min(whole, 4.0 * span)
@@ -280,64 +287,109 @@ def foresee(layer, kind, cells, horizon):
 
 @compiled(**EXACT_BARE_INLINE)
 def _candidates(layer, kind, cells, span):
-    """Put the neurons in `cells.look` that a bound cannot rule out over the next `span`; returns their number."""
-    some, v, i, bias, v_th, marks, end = np.int64(0), cells.v, cells.i, cells.bias, layer.v_th, cells.marks, cells.end
+    """Put the neurons in `cells.look` that a bound cannot rule out over the next `span`.
+
+    Returns:
+        their number; what the flow over this time is of neurons of the last group, as `decays` says.
+    """
+    e_mem, e_syn, gain = 1.0, 1.0, 0.0
+    v, i, bias, v_th, marks, end = cells.v, cells.i, cells.bias, layer.v_th, cells.marks, cells.end
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, _, gain = decay_soon(span, rates_at(kind.rates, first))
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
         share = span * kind.rates.mem[first]
         for n in range(first, last):
             near = nearness(v[n], i[n], bias[n], v_th[n])
             v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
-            mark = quick_bound(v[n], i[n], v_after, bias[n], v_th[n] - near, share, near)
-            marks[n], end[n] = mark, v_after
-            some |= mark
-    count = np.uint64(0)
-    if some:
-        for k in range(cells.size[ACTIVE]):
-            cells.marks[cells.active[k]] = 0  # they are held, or foreseen already
-        for n in range(len(cells.marks)):
-            cells.look[count] = n
-            count += np.uint64(cells.marks[np.uint64(n)])
-    return np.int64(count)
+            marks[n], end[n] = quick_bound(v[n], i[n], v_after, bias[n], v_th[n] - near, share, near), v_after
+    for k in range(cells.size[ACTIVE]):
+        marks[cells.active[k]] = 0  # they are held, or foreseen already
+    return _listed(cells), (e_mem, e_syn, gain)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _listed(cells):
+    """Put the neurons that are marked in `cells.look`, without a branch, eight at a time; returns their number."""
+    marks, eights, block, look, some, count = cells.marks, cells.eights, cells.block, cells.look, np.uint64(0), np.uint64(0)
+    for k in range(np.uint64(len(eights))):
+        block[some] = k
+        some += np.uint64(eights[k] != 0)
+    for j in range(some):
+        first = np.uint64(8) * np.uint64(block[j])
+        for n in range(first, first + np.uint64(8)):
+            look[count] = n
+            count += np.uint64(marks[n])
+    return count
 
 
 @compiled(**EXACT_BARE_INLINE)
 def _put_first(layer, cells, count):
     """Put the neuron in front that would be the first if all went on as they do now: few others are then left to search."""
-    first, least = np.int64(0), inf
+    first, most = np.uint64(0), np.int64(0)
     for k in range(count):
-        n = cells.look[k]
-        rise = cells.i[n] + cells.bias[n] - cells.v[n]
-        if rise * least > (layer.v_th[n] - cells.v[n]) * layer.tau_mem[n]:
-            first, least = k, (layer.v_th[n] - cells.v[n]) * layer.tau_mem[n] / rise
+        n = np.uint64(cells.look[k])
+        rate = (cells.i[n] + cells.bias[n] - cells.v[n]) / ((layer.v_th[n] - cells.v[n]) * layer.tau_mem[n])
+        bits = np.float64(rate).view(np.int64)  # of positive numbers these are in the same order, and sooner compared
+        first, most = k if bits > most else first, max(bits, most)
     cells.look[0], cells.look[first] = cells.look[first], cells.look[0]
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _search(layer, kind, cells, count, span, horizon):
+def _search(layer, kind, cells, count, span, shared, horizon):
     """Look at the first `count` of `cells.look` in detail over the next `span`.
 
     Crossings are located over the whole interval, since one is rounded differently with another end, and neurons that are
     alike must cross in the same instant; for the same reason the bound has room for the rounding of v.
     """
+    now, until, asked, of, k = cells.clock[NOW], span, span, kind.groups[len(kind.groups) - 2], np.uint64(0)
+    e_mem, e_syn, gain = shared
+    share = span * kind.rates.mem[of]
     if kind.instant:
         _put_first(layer, cells, count)
-    now, until, asked, of = cells.clock[NOW], span, -1.0, np.uint64(0)
-    e_mem, e_syn, gain, share = 1.0, 1.0, 0.0, 0.0
-    for k in range(np.uint64(count)):
+    while k < count:
         n = np.uint64(cells.look[k])
         v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
         if until != asked or tau_mem != layer.tau_mem[of] or tau_syn != layer.tau_syn[of]:
             e_mem, e_syn, gain = decay_soon(until, rates_at(kind.rates, n))
             share, asked, of = until * kind.rates.mem[n], until, n
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
-        if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
+        reach = layer.v_th[n] - near
+        if not may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, reach, share, near):
+            pass
+        elif not _turns_below(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, reach - near):
             rates = rates_at(kind.rates, n)
             wait = _crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
             if wait < inf:
                 schedule(cells, n, min(now + wait, horizon))
                 if kind.instant:
                     until = min(until, wait)
+                    if k == 0 and len(kind.groups) == 2:
+                        count = _sift(layer, kind, cells, count, until)
+        k += np.uint64(1)
     if until < span:
         cells.clock[WAIT] = until if cells.clock[WAIT] == inf else 0.75 * cells.clock[WAIT] + 0.25 * until
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _turns_below(v, i, v_after, i_after, bias, tau_mem, tau_syn, reach):
+    """Whether v climbs, if at all, to a maximum below `reach`: up to there -v̈ ≥ i_after/(τ_m τ_s), if i > 0."""
+    rise = i + bias - v
+    regular = (i > 0.0) & (rise > 0.0) & (v_after < reach)
+    return regular & (0.5 * rise * rise * tau_syn < (reach - v) * tau_mem * i_after) & (v < reach)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _sift(layer, kind, cells, count, until):
+    """Drop those behind the first of `cells.look` that a bound rules out over a shorter interval; returns how many are left.
+
+    All of them have equal time constants.
+    """
+    left, e_mem_, share = np.uint64(1), decay_soon(until, rates_at(kind.rates, 0)), until * kind.rates.mem[0]
+    e_mem, _, gain = e_mem_
+    for k in range(np.uint64(1), count):
+        n = np.uint64(cells.look[k])
+        v, i, c, v_th = cells.v[n], cells.i[n], cells.bias[n], layer.v_th[n]
+        near = nearness(v, i, c, v_th)
+        cells.look[left] = n
+        left += np.uint64(quick_bound(v, i, c + (v - c) * e_mem + i * gain, c, v_th - near, share, near))
+    return left

@@ -5,12 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.cells import advance, advance_all, begin, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.elementary import decay_soon, rates_at
 from adjsnn.lif.cpu.flow import (
     add_transposed,
     arrival_shift,
     copy,
-    costate_back,
-    decay,
     release_shift,
     speed,
     tau_gradients,
@@ -107,7 +106,7 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
             if n == ALL:
                 _all_back(layer, kind, costates, until, states, rows, into, step, b)
             else:
-                _back(layer, costates, n, until, states, rows, into, step, b)
+                _back(layer, kind, costates, n, until, states, rows, into, step, b)
             if what == ARRIVAL:
                 source = inputs.neuron[ref]
                 into.time[ref] += _arrival(layer, kind, costates, n, source, kind.w_in_t, sums.w_in_t, into.layer.delays)
@@ -202,19 +201,20 @@ def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _back(layer, costates, n, t, states, row, into, step, b):
+def _back(layer, kind, costates, n, t, states, row, into, step, b):
     """The costate of neuron n alone back to time t, where its state was that of `row`, if there are any."""
     span = (costates.at[n] if costates.place[n] >= 0 else costates.now[0]) - t
     if span == 0.0:
         return
     tau_mem, tau_syn, lam_v, lam_i = layer.tau_mem[n], layer.tau_syn[n], costates.lam_v[n], costates.lam_i[n]
-    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
+    e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, n))
     if states.shape[1] > 0:
+        conv = gain * tau_mem
         weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, conv)
         d_mem, d_syn = tau_gradients(states[0, row], states[1, row], lam_v, lam_i, costates.bias[n], weights)
         into.layer.tau_mem[n] += d_mem
         into.layer.tau_syn[n] += d_syn
-    costates.lam_v[n], costates.lam_i[n] = costate_back(lam_v, lam_i, tau_mem, e_mem, e_syn, conv)
+    costates.lam_v[n], costates.lam_i[n] = lam_v * e_mem, lam_i * e_syn + lam_v * gain
     into.layer.bias[n] += lam_v - costates.lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
     if len(into.drive) > 0:
         into.drive[step, b, n] += lam_v - costates.lam_v[n]
@@ -234,16 +234,15 @@ def _all_back(layer, kind, costates, t, states, row, into, step, b):
     d_mem, d_syn = into.layer.tau_mem, into.layer.tau_syn
     for k in range(ahead):  # what is ahead goes alone, and the loop over all finds nothing there
         n = costates.ahead[k]
-        _back(layer, costates, n, t, states, row + n, into, step, b)
+        _back(layer, kind, costates, n, t, states, row + n, into, step, b)
         costates.saved[0, k], costates.saved[1, k] = lam_v[n], lam_i[n]
         lam_v[n], lam_i[n] = 0.0, 0.0
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
-        e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
-        gain = conv / tau_mem
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
         if states.shape[1] > 0:
-            weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, conv)
+            tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
+            weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
             v, i, bias = states[0, row:], states[1, row:], costates.bias
             for n in range(first, last):
                 for_mem, for_syn = tau_gradients(v[n], i[n], lam_v[n], lam_i[n], bias[n], weights)
@@ -288,7 +287,7 @@ def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
         of_v, of_i = _products(w, lam_v, lam_i, first, last)
-        total += of_i / layer.tau_syn[first] - of_v / layer.tau_mem[first]
+        total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
     for n in range(len(w)):
         d_w[n] += lam_i[n]
     d_delays[0, source] += total
