@@ -95,8 +95,9 @@ def _decisions_in_lanes(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
         column.lane[0], column.v[0], column.i[0], column.bias[0], column.v_th[0] = n, v[n], i[n], bias[n], v_th[n]
         column.begin[0], column.until[0], column.span[0] = 0.0, t[n], t[n]
         column.v_end[0], column.i_end[0] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain, i[n] * e_syn
-        near = nearness(v[n], i[n], bias[n], v_th[n])
-        may[n] = quick_bound(v[n], i[n], column.v_end[0], bias[n], v_th[n], t[n] / tau_mem[n], near) > 0
+        share = t[n] / tau_mem[n]
+        room = nearness(v[n], i[n], bias[n], v_th[n]) * (1.0 + share)
+        may[n] = quick_bound(v[n], i[n], column.v_end[0], bias[n], v_th[n], share, room) > 0
         wait[n] = column.wait[0] if search(column, 1, tau_mem[n], tau_syn[n]) else np.inf
 
 

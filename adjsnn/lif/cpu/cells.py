@@ -10,15 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, rates_at
+from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
 from adjsnn.lif.cpu.flow import first_crossing, may_reach, nearness, quick_bound
-from adjsnn.lif.cpu.lanes import approach
+from adjsnn.lif.cpu.lanes import DISTINCT, approach
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 ACTIVE, AHEAD = range(2)  # places in Cells.size
 NOW, WAIT = range(2)  # places in Cells.clock
 SHORTEST = 2.0**-6  # of the time to the horizon, an interval that is looked at
 TURNS = 8  # towards a crossing, each with three times as many digits
+NARROW = 2.0**-300  # of a logarithm
 
 
 class Cells(NamedTuple):
@@ -79,6 +80,7 @@ class Kind(NamedTuple):
         broadcast: whether every spike arrives at all neurons at once.
         instant: whether the layer's own spikes do so without delay.
         rates: Rates.
+        nothing: (N,), zeros.
         w_in_t: (M, N), a row per source.
         w_rec_t: (N, N), a row per source.
     """
@@ -87,6 +89,7 @@ class Kind(NamedTuple):
     broadcast: bool
     instant: bool
     rates: Rates
+    nothing: np.ndarray
     w_in_t: np.ndarray
     w_rec_t: np.ndarray
 
@@ -108,6 +111,7 @@ def kind_of(layer):
         broadcast,
         instant,
         all_rates(tau_mem, tau_syn),
+        np.zeros(neurons),
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
     )
@@ -245,7 +249,20 @@ def _crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
             if not (speed > 0.0 and 0.0 < new < horizon):
                 break
             t = new
+    elif i > 0.0 and v < v_th and _stays_below(v, i, bias, tau_mem, tau_syn, v_th):
+        return inf
     return first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _stays_below(v, i, bias, tau_mem, tau_syn, v_th):
+    """Whether v, with i > 0, climbs to a maximum that is for sure below v_th, (2.4)."""
+    rise, unlike = i + bias - v, 1.0 - tau_syn / tau_mem
+    left = 1.0 - unlike * rise / i
+    if not (rise > 0.0 and left > NARROW and abs(unlike) > DISTINCT):
+        return False
+    top = bias + i * exponential(logarithm(left) / unlike)
+    return top < v_th - nearness(v, i, bias, v_th)
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -258,8 +275,8 @@ def schedule(cells, n, t):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def foresee(layer, kind, cells, horizon):
-    """The next spikes of all neurons, all of them at the present time, by the horizon.
+def foresee(layer, kind, cells, horizon, weights):
+    """The next spikes of all neurons, all of them at the present time, by the horizon, after an arrival by these weights (N,).
 
     A bound from both ends of an interval first, then in detail the few that it leaves. With `kind.instant` the first spike
     reaches all neurons at once, and later ones need not be foreseen: the interval is about as long as the next spike is waited
@@ -277,7 +294,8 @@ def foresee(layer, kind, cells, horizon):
     whole = horizon - now
     span = min(whole, max(2.0 * cells.clock[WAIT], SHORTEST * whole)) if kind.instant else whole
     while True:
-        count, shared = _candidates(layer, kind, cells, span)
+        count, shared = _candidates(layer, kind, cells, span, weights)
+        weights = kind.nothing
         if count > 0:
             _search(layer, kind, cells, count, span, shared, horizon)
         if cells.size[ACTIVE] > size or not span < whole:
@@ -286,8 +304,8 @@ def foresee(layer, kind, cells, horizon):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _candidates(layer, kind, cells, span):
-    """Put the neurons in `cells.look` that a bound cannot rule out over the next `span`.
+def _candidates(layer, kind, cells, span, weights):
+    """Add the weights (N,) to the currents, and put in `cells.look` whom a bound cannot rule out over the next `span`.
 
     Returns:
         their number; what the flow over this time is of neurons of the last group, as `decays` says.
@@ -298,10 +316,12 @@ def _candidates(layer, kind, cells, span):
         first, last = kind.groups[g], kind.groups[g + 1]
         e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
         share = span * kind.rates.mem[first]
+        spare = 2.0 * (1.0 + share)
         for n in range(first, last):
-            near = nearness(v[n], i[n], bias[n], v_th[n])
-            v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
-            marks[n], end[n] = quick_bound(v[n], i[n], v_after, bias[n], v_th[n] - near, share, near), v_after
+            fed = i[n] + weights[n]
+            v_after = bias[n] + (v[n] - bias[n]) * e_mem + fed * gain
+            room = spare * nearness(v[n], fed, bias[n], v_th[n])
+            marks[n], end[n], i[n] = quick_bound(v[n], fed, v_after, bias[n], v_th[n], share, room), v_after, fed
     for k in range(cells.size[ACTIVE]):
         marks[cells.active[k]] = 0  # they are held, or foreseen already
     return _listed(cells), (e_mem, e_syn, gain)
@@ -353,17 +373,14 @@ def _search(layer, kind, cells, count, span, shared, horizon):
             e_mem, e_syn, gain = decay_soon(until, rates_at(kind.rates, n))
             share, asked, of = until * kind.rates.mem[n], until, n
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
-        reach = layer.v_th[n] - near
-        if not may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, reach, share, near):
-            pass
-        elif not _turns_below(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, reach - near):
+        if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
             rates = rates_at(kind.rates, n)
             wait = _crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
             if wait < inf:
                 schedule(cells, n, min(now + wait, horizon))
                 if kind.instant:
                     until = min(until, wait)
-                    if k == 0 and len(kind.groups) == 2:
+                    if k == 0:
                         count = _sift(layer, kind, cells, count, until)
         k += np.uint64(1)
     if until < span:
@@ -371,25 +388,16 @@ def _search(layer, kind, cells, count, span, shared, horizon):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _turns_below(v, i, v_after, i_after, bias, tau_mem, tau_syn, reach):
-    """Whether v climbs, if at all, to a maximum below `reach`: up to there -v̈ ≥ i_after/(τ_m τ_s), if i > 0."""
-    rise = i + bias - v
-    regular = (i > 0.0) & (rise > 0.0) & (v_after < reach)
-    return regular & (0.5 * rise * rise * tau_syn < (reach - v) * tau_mem * i_after) & (v < reach)
-
-
-@compiled(**EXACT_BARE_INLINE)
 def _sift(layer, kind, cells, count, until):
-    """Drop those behind the first of `cells.look` that a bound rules out over a shorter interval; returns how many are left.
+    """Drop those behind the first of `cells.look` that a tangent rules out over a shorter interval; returns how many are left.
 
-    All of them have equal time constants.
+    v is below it for good, where it climbs and i > 0.
     """
-    left, e_mem_, share = np.uint64(1), decay_soon(until, rates_at(kind.rates, 0)), until * kind.rates.mem[0]
-    e_mem, _, gain = e_mem_
+    left = np.uint64(1)
     for k in range(np.uint64(1), count):
         n = np.uint64(cells.look[k])
-        v, i, c, v_th = cells.v[n], cells.i[n], cells.bias[n], layer.v_th[n]
-        near = nearness(v, i, c, v_th)
+        v, i, c, v_th, share = cells.v[n], cells.i[n], cells.bias[n], layer.v_th[n], until * kind.rates.mem[n]
+        rise, room = i + c - v, 2.0 * (1.0 + share) * nearness(v, i, c, v_th)
         cells.look[left] = n
-        left += np.uint64(quick_bound(v, i, c + (v - c) * e_mem + i * gain, c, v_th - near, share, near))
+        left += np.uint64((v + rise * share + room >= v_th) | (rise <= 0.0) | (i <= 0.0))
     return left

@@ -209,7 +209,7 @@ def _look(tile, lanes):
     for q in range(lanes):
         near = nearness(v[q], i[q], bias[q], v_th[q])
         v_after = bias[q] + (v[q] - bias[q]) * e_mem[q] + i[q] * gain[q]
-        mark[q] = quick_bound(v[q], i[q], v_after, bias[q], v_th[q], share[q], near)
+        mark[q] = quick_bound(v[q], i[q], v_after, bias[q], v_th[q], share[q], near * (1.0 + share[q]))
         v_next[q] = v_after
 
 
@@ -259,7 +259,8 @@ def _sift(layer, tile, column, first, last):
         e_mem, e_syn, gain = decays(span[j], rates)
         v_end[j], i_end[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
         near = nearness(v[j], i[j], bias[j], v_th[j])
-        known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], span[j] * rate_mem, near)
+        share = span[j] * rate_mem
+        known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], share, near * (1.0 + share))
     count = first
     for j in range(first, last):
         q = column.lane[j]

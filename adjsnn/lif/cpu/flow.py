@@ -116,10 +116,10 @@ def bounding(span, tau_mem, tau_syn):
 
 
 @compiled(**EXACT_INLINE)
-def quick_bound(v, i, v_after, bias, v_th, span, near):
-    """What `may_reach` asks first, and nearly always last: 1 or 0, without a branch."""
+def quick_bound(v, i, v_after, bias, v_th, span, room):
+    """What `may_reach` asks first, and nearly always last: 1 or 0, without a branch; `room` is near (1 + span) or more."""
     tangent = v + max(i + bias - v, 0.0) * span
-    return (1 if tangent >= v_th - near * (1.0 + span) else 0) | (1 if v_after >= v_th else 0)
+    return 1 if max(tangent, v_after) + room >= v_th else 0
 
 
 @compiled(**EXACT_INLINE)

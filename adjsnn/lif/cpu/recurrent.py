@@ -166,7 +166,7 @@ def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, pro
             logged = _write(log, logged, t, DRIVE, step, ALL)
             set_bias(layer.bias, trial.drive, step, b, cells.bias)
             ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
-            foresee(layer, kind, cells, min(arriving, ends) if kind.broadcast else ends)
+            foresee(layer, kind, cells, min(arriving, ends) if kind.broadcast else ends, kind.nothing)
         else:
             what, ref, target, coming, queued = _take(external, coming, queue, queued, t)
             logged = _write(log, logged, t, what, ref, target)
@@ -182,7 +182,7 @@ def _begin(layer, kind, cells, start, trial, external, b):
     set_bias(layer.bias, trial.drive, np.int64(0), b, cells.bias)
     ends = min(trial.edges[0], trial.t_end) if len(trial.edges) > 0 else trial.t_end
     horizon = min(external.time[0], ends) if kind.broadcast and len(external.time) > 0 else ends
-    foresee(layer, kind, cells, horizon)
+    foresee(layer, kind, cells, horizon, kind.nothing)
 
 
 @compiled(**EXACT_PIECE)
@@ -275,9 +275,7 @@ def _arrive(layer, kind, cells, weights, target, t, horizon):
     """A spike arrives at its target or at all; their next spikes are foreseen again, up to the horizon."""
     if target == ALL:
         advance_all(layer, kind, cells, t)
-        for n in range(len(weights)):
-            cells.i[n] += weights[n]
-        foresee(layer, kind, cells, horizon)
+        foresee(layer, kind, cells, horizon, weights)
     else:
         advance(layer, kind, cells, target, t)
         cells.i[target] += weights[target]
