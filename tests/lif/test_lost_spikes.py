@@ -14,7 +14,7 @@ from numba import njit
 import adjsnn
 from adjsnn.lif import flow as lif_flow
 from adjsnn.lif.cpu.elementary import decays, rates_of
-from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross, nearness, quick_bound
+from adjsnn.lif.cpu.flow import BLUR, decay, first_crossing, may_cross, quick_bound
 from adjsnn.lif.cpu.lanes import Column, column_memory, search
 
 BODIES = ("fused", "plain")
@@ -96,8 +96,7 @@ def _decisions_in_lanes(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
         column.begin[0], column.until[0], column.span[0] = 0.0, t[n], t[n]
         column.v_end[0], column.i_end[0] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain, i[n] * e_syn
         share = t[n] / tau_mem[n]
-        room = nearness(v[n], i[n], bias[n], v_th[n]) * (1.0 + share)
-        may[n] = quick_bound(v[n], i[n], column.v_end[0], bias[n], v_th[n], share, room) > 0
+        may[n] = quick_bound(v[n], i[n], column.v_end[0], bias[n], v_th[n], share, BLUR * (1.0 + share)) > 0
         wait[n] = column.wait[0] if search(column, 1, tau_mem[n], tau_syn[n]) else np.inf
 
 

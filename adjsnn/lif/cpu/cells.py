@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
-from adjsnn.lif.cpu.flow import first_crossing, may_reach, nearness, quick_bound
+from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
 from adjsnn.lif.cpu.lanes import DISTINCT, approach
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
@@ -166,7 +166,7 @@ def set_bias(bias, drive, step, b, c):
 def advance(layer, kind, cells, n, t):
     """Carry neuron n alone to time t; one that is held keeps its voltage."""
     span = t - (cells.at[n] if cells.place[n] >= 0 else cells.clock[NOW])
-    if cells.held[n]:
+    if span > 0.0 and cells.held[n]:
         cells.i[n] *= exp(-span / layer.tau_syn[n])
     elif span > 0.0:
         e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, n))
@@ -233,8 +233,9 @@ def predict(layer, kind, cells, n, t, horizon):
 @compiled(**EXACT_BARE)
 def _crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
     """`flow.first_crossing`; where v climbs through its threshold once, as it nearly always does, by fewer exponentials."""
-    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn / tau_mem))
-    rate_mem, rate_syn, aim = rates[-1], 1.0 / tau_syn, v_th + 0.5 * rounding
+    rate_mem, rate_syn = rates[-1], 1.0 / tau_syn
+    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn * rate_mem))
+    aim = v_th + 0.5 * rounding
     if i > 0.0 and v < v_th < end:
         t = approach(v_th - v, i + bias - v, i, rate_mem, rate_syn)
         t = t if 0.0 < t < horizon else horizon
@@ -249,15 +250,15 @@ def _crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
             if not (speed > 0.0 and 0.0 < new < horizon):
                 break
             t = new
-    elif i > 0.0 and v < v_th and _stays_below(v, i, bias, tau_mem, tau_syn, v_th):
+    elif i > 0.0 and v < v_th and _stays_below(v, i, bias, rate_mem, tau_syn, v_th):
         return inf
     return first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _stays_below(v, i, bias, tau_mem, tau_syn, v_th):
+def _stays_below(v, i, bias, rate_mem, tau_syn, v_th):
     """Whether v, with i > 0, climbs to a maximum that is for sure below v_th, (2.4)."""
-    rise, unlike = i + bias - v, 1.0 - tau_syn / tau_mem
+    rise, unlike = i + bias - v, 1.0 - tau_syn * rate_mem
     left = 1.0 - unlike * rise / i
     if not (rise > 0.0 and left > NARROW and abs(unlike) > DISTINCT):
         return False
@@ -316,11 +317,10 @@ def _candidates(layer, kind, cells, span, weights):
         first, last = kind.groups[g], kind.groups[g + 1]
         e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
         share = span * kind.rates.mem[first]
-        spare = 2.0 * (1.0 + share)
+        room = 2.0 * BLUR * (1.0 + share)
         for n in range(first, last):
             fed = i[n] + weights[n]
             v_after = bias[n] + (v[n] - bias[n]) * e_mem + fed * gain
-            room = spare * nearness(v[n], fed, bias[n], v_th[n])
             marks[n], end[n], i[n] = quick_bound(v[n], fed, v_after, bias[n], v_th[n], share, room), v_after, fed
     for k in range(cells.size[ACTIVE]):
         marks[cells.active[k]] = 0  # they are held, or foreseen already

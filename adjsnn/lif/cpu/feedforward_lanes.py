@@ -11,7 +11,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.elementary import decays, rates_of
 from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, more_room, room, stops
-from adjsnn.lif.cpu.flow import nearness, quick_bound
+from adjsnn.lif.cpu.flow import BLUR, quick_bound
 from adjsnn.lif.cpu.lane_order import in_order, order_memory
 from adjsnn.lif.cpu.lanes import column_memory, put, search
 from adjsnn.lif.layer import FINE, RUNAWAY
@@ -207,9 +207,8 @@ def _look(tile, lanes):
     v, i, bias, v_th, mark, v_next = tile.v, tile.i, tile.bias, tile.v_th, tile.mark, tile.v_next
     e_mem, gain, share = tile.e_mem, tile.gain, tile.share
     for q in range(lanes):
-        near = nearness(v[q], i[q], bias[q], v_th[q])
         v_after = bias[q] + (v[q] - bias[q]) * e_mem[q] + i[q] * gain[q]
-        mark[q] = quick_bound(v[q], i[q], v_after, bias[q], v_th[q], share[q], near * (1.0 + share[q]))
+        mark[q] = quick_bound(v[q], i[q], v_after, bias[q], v_th[q], share[q], BLUR + BLUR * share[q])
         v_next[q] = v_after
 
 
@@ -258,9 +257,8 @@ def _sift(layer, tile, column, first, last):
     for j in range(last - first):
         e_mem, e_syn, gain = decays(span[j], rates)
         v_end[j], i_end[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
-        near = nearness(v[j], i[j], bias[j], v_th[j])
         share = span[j] * rate_mem
-        known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], share, near * (1.0 + share))
+        known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], share, BLUR + BLUR * share)
     count = first
     for j in range(first, last):
         q = column.lane[j]
