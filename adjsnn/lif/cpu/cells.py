@@ -5,7 +5,7 @@ of equal time constants, whose exponentials are computed once, by loops over arr
 event of their own since are ahead, each at its own time, and move alone.
 """
 
-from math import exp, inf
+from math import exp, inf, nan
 from typing import NamedTuple
 
 import numpy as np
@@ -232,38 +232,39 @@ def predict(layer, kind, cells, n, t, horizon):
 
 @compiled(**EXACT_BARE)
 def _crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
-    """`flow.first_crossing`; where v climbs through its threshold once, as it nearly always does, by fewer exponentials."""
-    rate_mem, rate_syn = rates[-1], 1.0 / tau_syn
-    rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn * rate_mem))
-    aim = v_th + 0.5 * rounding
-    if i > 0.0 and v < v_th < end:
+    """`flow.first_crossing`, where v climbs through its threshold once, as it nearly always does, by fewer exponentials."""
+    if i > 0.0 and v < v_th:
+        rate_mem, rate_syn = rates[-1], 1.0 / tau_syn
+        high = horizon if end > v_th else _peak(v, i, bias, rate_mem, tau_syn, v_th)
+        if high == 0.0:
+            return inf
+        rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn * rate_mem))
+        aim = v_th + 2.0**-53 * (abs(v_th) + abs(bias) + abs(v))  # above it by its rounding, as in lanes
         t = approach(v_th - v, i + bias - v, i, rate_mem, rate_syn)
-        t = t if 0.0 < t < horizon else horizon
+        t = t if 0.0 < t < high else high
         for _ in range(TURNS):
+            if not 0.0 < t <= min(high, horizon):
+                break
             e_mem, e_syn, gain = decay_soon(t, rates)
             at, current = bias + (v - bias) * e_mem + i * gain, i * e_syn
             if 0.0 <= at - v_th <= rounding:
                 return t
             gap, speed = at - aim, (current + bias - at) * rate_mem
             bend = (current * rate_syn + speed) * rate_mem  # -v̈
-            new = t - 2.0 * gap * speed / (2.0 * speed * speed + gap * bend)
-            if not (speed > 0.0 and 0.0 < new < horizon):
-                break
-            t = new
-    elif i > 0.0 and v < v_th and _stays_below(v, i, bias, rate_mem, tau_syn, v_th):
-        return inf
+            t -= 2.0 * gap * speed / (2.0 * speed * speed + gap * bend)
     return first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _stays_below(v, i, bias, rate_mem, tau_syn, v_th):
-    """Whether v, with i > 0, climbs to a maximum that is for sure below v_th, (2.4)."""
+def _peak(v, i, bias, rate_mem, tau_syn, v_th):
+    """When v, with i > 0, comes to a maximum above v_th, (2.4); 0 if that is below, NaN if it is not sure."""
     rise, unlike = i + bias - v, 1.0 - tau_syn * rate_mem
     left = 1.0 - unlike * rise / i
     if not (rise > 0.0 and left > NARROW and abs(unlike) > DISTINCT):
-        return False
-    top = bias + i * exponential(logarithm(left) / unlike)
-    return top < v_th - nearness(v, i, bias, v_th)
+        return nan
+    steps = logarithm(left) / unlike  # of τ_s, back
+    over, near = bias + i * exponential(steps) - v_th, nearness(v, i, bias, v_th)
+    return -steps * tau_syn if over > near else (0.0 if over < -near else nan)
 
 
 @compiled(**EXACT_BARE_INLINE)
