@@ -157,10 +157,11 @@ def merge_sort(time, ref, count, spare_time, spare_ref):
 @compiled(**EXACT_BARE)
 def permute(x, order, spare, begin, end):
     """Entries begin … end-1 of x are those at the places of `order`, which are among them."""
-    for s in range(end - begin):
-        spare[s] = x[order[s]]
-    for s in range(end - begin):
-        x[begin + s] = spare[s]
+    size, least = np.uint64(end - begin), np.uint64(begin)
+    for s in range(size):
+        spare[s] = x[np.uint64(order[s])]
+    for s in range(size):
+        x[least + s] = spare[s]
 
 
 @compiled(**EXACT)
