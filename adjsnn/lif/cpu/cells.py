@@ -12,7 +12,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
 from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
-from adjsnn.lif.cpu.lanes import DISTINCT, approach
+from adjsnn.lif.cpu.lanes import DISTINCT
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 ACTIVE, AHEAD = range(2)  # places in Cells.size
@@ -240,7 +240,9 @@ def _crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
             return inf
         rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn * rate_mem))
         aim = v_th + 2.0**-53 * (abs(v_th) + abs(bias) + abs(v))  # above it by its rounding, as in lanes
-        t = approach(v_th - v, i + bias - v, i, rate_mem, rate_syn)
+        way, speed = v_th - v, (i + bias - v) * rate_mem
+        left = speed * speed - 2.0 * (i * rate_syn + speed) * rate_mem * way
+        t = 2.0 * way / (speed + np.sqrt(left if left > 0.0 else 0.0))
         t = t if 0.0 < t < high else high
         for _ in range(TURNS):
             if not 0.0 < t <= min(high, horizon):
