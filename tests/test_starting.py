@@ -30,7 +30,8 @@ def shares(sol, layers):
     return [float((sol.layer_counts(k) > 0).double().mean()) for k in range(layers)]
 
 
-@pytest.mark.parametrize("scale", [0.02, 1.0, pytest.param(40.0, marks=pytest.mark.slow)])
+@pytest.mark.every(5)
+@pytest.mark.parametrize("scale", [0.02, 1.0, 40.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_are_scaled_until_the_share_spikes(scale, dtype, lif_kernels):
     lif, x = network(scale, dtype=dtype), inputs(dtype)
@@ -212,6 +213,7 @@ def _over(neuron, read, adjoint=None):
 READ = {"times": lambda sol: sol.event_times.sum(), "trace": lambda sol: sol.y[:, :, 1], "voltage": lambda sol: sol.y[:, :, 0]}
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("adjoint", [None, adjsnn.DiscreteAdjoint(checkpoints="sqrt"), adjsnn.ContinuousAdjoint()])
 def test_a_system_whose_guards_never_fire_is_told(adjoint):
     for read in ("times", "trace"):

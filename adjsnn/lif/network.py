@@ -12,7 +12,7 @@ from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement,
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.start import check_values, delay_times, following, per_layer, time_constants, triggered, weight
-from adjsnn.lif.structure import keep_wiring, structures
+from adjsnn.lif.structure import VERSION, keep_structure, structures
 from adjsnn.lif.synapses import Synapses
 from adjsnn.numerics.bounds import clip, separate, write
 from adjsnn.reparametrized import renew
@@ -169,7 +169,8 @@ class LIFNetwork(nn.Module):
         leak: False for neurons whose voltage does not decay, v̇ = Σ i + Σ a + b per ms, without a τ_m.
         reset: "to" v_reset, "by" v_th - v_reset, or what is left of v - v_th on top of v_reset, 0 to 1.
         synapses: of the inputs of a layer as a list, whose weights are then (W,) and its delays a number or (E,); a tuple with
-            one for each layer, None for a weight for each pair. A state_dict holds them, and is not loaded onto others.
+            one for each layer, None for a weight for each pair. A state_dict holds them, leak and reset, and is not loaded
+            onto others.
         rec_synapses: of a layer's own neurons, likewise; such a layer is recurrent.
         generator: source of the random initial weights; default torch's global one.
         dtype: of all parameters; default torch's.
@@ -197,6 +198,8 @@ class LIFNetwork(nn.Module):
     Raises:
         ConfigurationError: sizes, values or names in `learn` that cannot be right.
     """
+
+    _version = VERSION
 
     w_in: nn.ParameterList
     w_rec: nn.ParameterList
@@ -300,7 +303,7 @@ class LIFNetwork(nn.Module):
         if n_out is not None:
             w_out = torch.randn(n_out, layers[-1], generator=generator, dtype=dtype) / layers[-1] ** 0.5
             self.w_out = nn.Parameter(w_out.to(device), requires_grad="weights" in self.learn)
-        keep_wiring(self)
+        keep_structure(self)
 
     def _check_learnt(self, start: dict[str, list[Any]]) -> None:
         """Refuse to learn what is not there."""

@@ -1,4 +1,4 @@
-"""What a LIF layer is beside its parameters: receptors, leak, reset and wiring, of which a state_dict holds the lists."""
+"""What a LIF layer is beside its parameters: receptors, leak, reset and wiring, of which a state_dict holds the last three."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,6 +12,8 @@ from adjsnn.lif.synapses import Synapses
 
 RESETS = {"to": 0.0, "by": 1.0}
 LISTS = ("synapses", "rec_synapses")
+VERSION = 2  # of a state_dict, from which on it holds leak and reset
+USUAL = (1.0, 0.0)  # leak, and ρ of the reset
 
 
 class Structure(NamedTuple):
@@ -113,12 +115,13 @@ def _synapses(name: str, given: object) -> Synapses | None:
     return given
 
 
-def keep_wiring(net: nn.Module) -> None:
-    """Let the state_dict of a LIF network hold its lists of synapses, and hold them against those of a state that is loaded.
+def keep_structure(net: nn.Module) -> None:
+    """Let the state_dict of a LIF network hold what its layers are, and hold that against a state that is loaded.
 
     An entry wiring.<layer>.synapses or wiring.<layer>.rec_synapses has the rows pre, post, receptor and, of shared weights,
-    their numbers, (3 or 4, E): `Synapses(*state["wiring.0.synapses"])` is the list again. A state that has none, of an earlier
-    version, is loaded as it is.
+    their numbers, (3 or 4, E): `Synapses(*state["wiring.0.synapses"])` is the list again. An entry neuron.<layer>, (2,), has
+    whether v decays, and ρ of its reset, where they are not 1 and 0. A state that has none, of an earlier version or without
+    torch's metadata, is loaded as it is.
     """
     net.register_state_dict_post_hook(_save)
     net.register_load_state_dict_pre_hook(_compare)
@@ -126,18 +129,21 @@ def keep_wiring(net: nn.Module) -> None:
 
 def _save(net: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
     for layer, own in enumerate(net.structure):
+        if _kind(own) != USUAL:
+            state[f"{prefix}neuron.{layer}"] = torch.tensor(_kind(own), dtype=torch.float64)
         for name in LISTS:
             rows = _rows(own, name)
             if rows is not None:
                 state[f"{prefix}wiring.{layer}.{name}"] = rows
 
 
-def _compare(net: Any, state: dict[str, Any], prefix: str, *_others: Any) -> None:
-    """Take the lists out of the state, which torch would not expect there.
+def _compare(net: Any, state: dict[str, Any], prefix: str, metadata: dict[str, Any], *_others: Any) -> None:
+    """Take what layers are out of the state, where torch would not expect it.
 
     Raises:
-        ConfigurationError: lists that are not the network's.
+        ConfigurationError: not the network's.
     """
+    _compare_kinds(net, state, f"{prefix}neuron.", (metadata.get("version") or 0) >= VERSION)
     for key in [key for key in state if key.startswith(f"{prefix}wiring.")]:
         saved, place = state.pop(key), key.removeprefix(f"{prefix}wiring.")
         layer, _dot, name = place.partition(".")
@@ -151,6 +157,31 @@ def _compare(net: Any, state: dict[str, Any], prefix: str, *_others: Any) -> Non
             "the wiring that its weights were saved with",
             f'a network with {name}=Synapses(*state["{key}"]) in layer {layer}, or the same stack of a LIFConv2d',
         )
+
+
+def _compare_kinds(net: Any, state: dict[str, Any], begin: str, complete: bool) -> None:
+    """Of a state that is known to be complete, a layer without an entry has leak and the reset "to"."""
+    saved = {key.removeprefix(begin): state.pop(key) for key in [key for key in state if key.startswith(begin)]}
+    if not (saved or complete):
+        return
+    for layer, own in enumerate(net.structure):
+        found = saved.pop(str(layer), torch.tensor(USUAL))
+        kind = tuple(found.tolist()) if isinstance(found, Tensor) and found.shape == (2,) else ()
+        if kind != _kind(own):
+            told = f"leak={bool(kind[0])}, reset={kind[1]:g}" if kind else "neurons that cannot be read"
+            raise ConfigurationError(
+                f"a state of {told} for layer {layer} with leak={own.leak}, reset={own.reset:g}",
+                "what its weights were saved with",
+                f"LIFNetwork(…, {told})" if kind else "the state as it was saved",
+            )
+    if saved:
+        raise ConfigurationError(
+            f"a state with neurons of layer {', '.join(saved)}", f"one of {len(net.structure)} layers", "the same network"
+        )
+
+
+def _kind(own: Structure) -> tuple[float, float]:
+    return float(own.leak), own.reset
 
 
 def _rows(own: Structure, name: str) -> Tensor | None:

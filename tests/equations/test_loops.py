@@ -125,6 +125,7 @@ def test_nothing_changes_with_later_steps_of_an_optimiser():
         assert torch.equal(one, other)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
 def test_a_copy_is_a_system_of_its_own(copied: Callable[[Any], Any]):
     case = network()

@@ -45,6 +45,7 @@ def spikes(sol: Any) -> np.ndarray:
     return sol.event_times[0][sol.event_index[0] == 0].detach().numpy()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", CASES)
 def test_states_and_spikes_are_those_of_scipy(name: str):
     """To 1e-6 ms and mV: measured at most 2e-8 ms. A constant with a wrong last digit moves spikes by more than 1e-4 ms."""

@@ -49,7 +49,7 @@ def test_each_output_alone_carries_its_gradient(part, kernels):
         torch.testing.assert_close(found[name], value, rtol=SAME_PROGRAM, atol=1e-12, msg=name)
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("method", ["euler", "heun", "rk4"])

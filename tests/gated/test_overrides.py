@@ -167,7 +167,7 @@ def test_an_overridden_function_is_solved_and_differentiated(name, method):
         assert relative(g, tape[key]) < 1e-9
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "neuron", [FastLIF(20.0, -0.2), FastQIF(25.0), OtherStepLIF(20.0, -0.2), HigherResetLIF(20.0, -0.2), LeakyResetNIF()],
     ids=lambda x: type(x).__name__,

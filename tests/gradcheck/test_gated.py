@@ -16,7 +16,7 @@ from adjsnn.gradcheck.__main__ import main
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("neuron", MEMBRANES)
 @pytest.mark.parametrize("kernels", ["auto", pytest.param("plain", marks=pytest.mark.slow)])
@@ -79,6 +79,7 @@ def test_float32_networks_are_checked_in_float64(capsys):
     assert "vs BPTT" in printed
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("neuron", ["nif", "lif", "qif"])
 def test_the_command(neuron, capsys):
     assert main(["--neuron", neuron, "--steps", "100", "--hidden", "6"]) == 0

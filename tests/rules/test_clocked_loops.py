@@ -130,6 +130,7 @@ class Steeper(FastSigmoid):
         return super().shape(3.0 * x)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("shape", [FastSigmoid, Triangle, RectifiedLinear, Exponential, Boxcar, Arctangent, Steeper])
 def test_every_shape_is_the_same_in_the_loops(shape, normalised):

@@ -155,7 +155,7 @@ def cost_of(sol, net, name):
     return COSTS["spikes"](s, net) if name == "spikes" else (sol.readout - 0.02).square().sum((0, 2))
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("baseline", ["leave_one_out", "mean", None])
 @pytest.mark.parametrize("name", COSTS)
 @pytest.mark.parametrize("kind", ["recurrent", "hidden"])

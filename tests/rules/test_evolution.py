@@ -33,7 +33,8 @@ def quadratic(net: LIFNetwork) -> Tensor:
     return (STRETCH * (weights(net) - AIM).square()).sum()
 
 
-@pytest.mark.parametrize(("diagonal", "generations"), [(False, 250), (True, 250)])
+@pytest.mark.every(2)
+@pytest.mark.parametrize(("diagonal", "generations"), [(True, 250), (False, 250)])
 def test_it_reaches_the_optimum_of_a_quadratic(diagonal, generations):
     """At the optimum every weight is right to the root of what is left of the cost, a billionth of that at the start."""
     net = small()

@@ -42,6 +42,7 @@ def alone(net: LIFNetwork, layer: int, recurrent: bool) -> LIFNetwork:
     return one
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("kernels", ["fused", "plain"])
 @pytest.mark.parametrize("way", ["exact", "cut", "none"])
 @pytest.mark.parametrize("through", [False, True])

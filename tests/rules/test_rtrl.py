@@ -53,7 +53,7 @@ OPTIONS = (
 )
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("through", [False, True])
 @pytest.mark.parametrize("reset", ["to", "by"])

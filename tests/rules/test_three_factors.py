@@ -169,6 +169,7 @@ class OtherWayBack(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", ["heun", "rk4"])
 @pytest.mark.parametrize(("membrane", "recurrent"), list(zip(MEMBRANES, RECURRENT, strict=True)))
 def test_runge_kutta_steps_are_the_tape_with_other_ways_back_at_every_stage(membrane, recurrent, method, kernels):

@@ -37,7 +37,8 @@ def test_a_short_run(network, data, tmp_path, monkeypatch):
     assert json.loads((run / "summary.json").read_text())["title"] == f"Autoencoding, {data}"
 
 
-@pytest.mark.parametrize("receptors", [1, 2])
+@pytest.mark.every(2)
+@pytest.mark.parametrize("receptors", [2, 1])
 def test_predictive_coding_with_jumps(receptors, tmp_path):
     kinds = (predictive_coding.GatedPredictiveCoding, predictive_coding.LIFPredictiveCoding)
     assert main(*kinds, argv=[*SHORT, "--network", "lif", "--receptors", str(receptors), "--runs", str(tmp_path)]) == 0

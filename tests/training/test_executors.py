@@ -207,6 +207,7 @@ def _meanwhile(action):
     return thread
 
 
+@pytest.mark.slow  # workers start, and are waited for
 def test_the_run_of_a_lost_worker_begins_elsewhere_when_the_first_has_ended(tmp_path, capsys):
     script = tmp_path / "stay.py"
     script.write_text(STAY)

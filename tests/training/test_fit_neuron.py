@@ -214,6 +214,7 @@ def test_silence_and_what_has_no_factor():
             wrong()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("options", [[], ["--level", "lif", "--cost", "matched"], ["--optimiser", "cma", "--dtype", "float32"]])
 def test_a_short_run(tmp_path, options):
     argv = [*SHORT, "--iterations", "4", "--likelihood", "2", *options, "--runs", str(tmp_path)]

@@ -79,6 +79,7 @@ def test_the_clock_is_that_of_rules_on_one():
         XorByAnyRule(XorTask(adjoint="surrogate", clock=0.3)).finer()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("task", [YIN_YANG, XOR], ids=["yin_yang", "delayed_xor"])
 def test_a_training_by_a_rule_measures_its_angle(task, tmp_path):
     folder = run(

@@ -316,6 +316,7 @@ except adjsnn.MissingPackageError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_told_with_what_to_install():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "experiments")])}
     command = [sys.executable, "-c", WITHOUT]

@@ -93,7 +93,8 @@ def test_hidden_neurons_may_stay_as_they_start():
     assert not torch.equal(net.w_in[1], before[1])
 
 
-@pytest.mark.parametrize("task", ["one_spike", "one_train", "many", "picture"])
+@pytest.mark.every(2)
+@pytest.mark.parametrize("task", ["many", "one_spike", "picture", "one_train"])
 def test_a_short_run(task, tmp_path):
     short = ["--task", task, "--iterations", "2", "--inputs", "30", "--runs", str(tmp_path)]
     small = {"many": ["--outputs", "8", "--hidden", "6"], "picture": ["--outputs", "10", "--hidden", "6", "--t-end", "200"]}
@@ -107,6 +108,7 @@ def test_a_short_run(task, tmp_path):
     assert found["training"]["at_start"] > 0.0
 
 
+@pytest.mark.slow
 def test_superspike_learns_a_train(tmp_path):
     """In fewer steps than the default the distance falls to a third of that of silence."""
     argv = ["--iterations", "150", "--t-end", "200", "--spikes", "2", "--runs", str(tmp_path)]

@@ -115,6 +115,7 @@ def test_what_is_said_of_a_network():
     assert earlier > 0.0 > later  # more weight where the spike should come earlier, less where later
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_the_script_writes_a_page_a_picture_and_numbers(tmp_path, capsys):
     flags = ["--quick", "--neurons", "10", "--runs", str(tmp_path), "--page", str(tmp_path / "docs" / "page.md")]

@@ -112,6 +112,7 @@ def judge(case: Case) -> bool:
         return True
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("leak", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_first_crossing_is_that_of_many_digits(kind, leak):

@@ -66,7 +66,7 @@ def test_currents_that_hardly_decay_make_no_spike_late(tau_syn: float):
     torch.testing.assert_close(spikes.time[0], ideal, rtol=0.0, atol=1e-11)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 20),

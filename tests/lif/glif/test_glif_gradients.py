@@ -17,7 +17,10 @@ CASES = [
     {"receptors": 3, "adaptation": 0, "thresholds": 2, "reset": "mixed", "refractory": 5.0, "delays": "axon", "driven": True},
     {"receptors": 2, "adaptation": 2, "thresholds": 0, "leak": False, "reset": "mixed", "delays": "none"},
     {"receptors": 1, "adaptation": 0, "thresholds": 0, "recurrent": False, "reset": "by", "leak": False},
-    {"receptors": 2, "adaptation": 1, "thresholds": 1, "refractory": 4.0, "driven": True, "follows": True},
+    pytest.param(
+        {"receptors": 2, "adaptation": 1, "thresholds": 1, "refractory": 4.0, "driven": True, "follows": True},
+        marks=pytest.mark.slow,
+    ),
     pytest.param({"receptors": 1, "adaptation": 1, "thresholds": 0, "reset": "mixed", "follows": True}, marks=pytest.mark.slow),
     {"receptors": 2, "adaptation": 0, "thresholds": 1, "reset": "by", "leak": False, "refractory": 3.0, "follows": True},
 ]

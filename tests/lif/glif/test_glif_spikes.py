@@ -14,7 +14,7 @@ def slow(case):
 
 
 CASES = [
-    {"receptors": 1, "adaptation": 0, "thresholds": 1},
+    slow({"receptors": 1, "adaptation": 0, "thresholds": 1}),
     {"receptors": 2, "adaptation": 2, "thresholds": 0, "leak": False, "reset": "by", "refractory": 4.0},
     {"receptors": 3, "adaptation": 1, "thresholds": 2, "reset": "mixed", "driven": True, "delays": "axon"},
     slow({"receptors": 2, "adaptation": 0, "thresholds": 2, "leak": False, "reset": "mixed", "driven": True}),
@@ -22,7 +22,9 @@ CASES = [
     slow({"receptors": 3, "adaptation": 0, "thresholds": 0, "recurrent": False, "leak": False}),
     {"receptors": 2, "adaptation": 1, "thresholds": 1, "refractory": 5.0, "driven": True, "follows": True},
     slow({"receptors": 1, "adaptation": 0, "thresholds": 0, "reset": "by", "delays": "none", "follows": True}),
-    {"receptors": 2, "adaptation": 1, "thresholds": 2, "leak": False, "reset": "mixed", "refractory": 3.0, "follows": True},
+    slow(
+        {"receptors": 2, "adaptation": 1, "thresholds": 2, "leak": False, "reset": "mixed", "refractory": 3.0, "follows": True},
+    ),
 ]
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 

@@ -68,7 +68,8 @@ def test_its_gradient(kind):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("kind", ["receptors", "equal rates", "adaptive"])
+@pytest.mark.every(3)
+@pytest.mark.parametrize("kind", ["equal rates", "receptors", "adaptive"])
 def test_the_integral(kind):
     learn = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "tau_adapt", "jump_adapt")
     lif, x = network(kind, 1.5, learn=learn), random_spikes(3, batch=2, count=8, t_end=25.0)

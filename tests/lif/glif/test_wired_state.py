@@ -1,4 +1,4 @@
-"""What state_dicts know of lists of synapses."""
+"""What state_dicts know of lists of synapses, leak and reset."""
 
 import copy
 import io
@@ -123,3 +123,45 @@ def test_many_neurons_need_wide_numbers():
     lif = LIFNetwork(3_000_000_000, (2,), synapses=Synapses([2_999_999_999], [1]))
     assert lif.state_dict()["wiring.0.synapses"].flatten().tolist() == [2_999_999_999, 1, 0]
     assert network().state_dict()["wiring.0.synapses"].dtype == torch.int32
+
+
+KINDS = ({}, {"leak": False}, {"reset": "by"}, {"reset": (0.25, "to")}, {"leak": (True, False), "reset": "by"})
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["itself", "torch.save", "checkpoint"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_of_other_neurons_are_refused(way: Callable[[nn.Module], dict[str, Any]], strict: bool):
+    """All parameters have the same names and shapes. What has no metadata cannot tell a network of the usual neurons from one
+    of an earlier version, and is loaded."""
+    for k, of_saved in enumerate(KINDS):
+        saved = LIFNetwork(3, (4, 2), **of_saved)
+        for j, of_loaded in enumerate(KINDS):
+            loaded, state = LIFNetwork(3, (4, 2), **of_loaded), way(saved)
+            if k == j or (k == 0 and getattr(state, "_metadata", None) is None):
+                loaded.load_state_dict(state, strict=strict)
+                assert torch.equal(loaded.w_in[0], saved.w_in[0])
+                continue
+            with pytest.raises(ConfigurationError, match=r"a state of leak=(True|False), reset=\S+ for layer [01]"):
+                loaded.load_state_dict(state, strict=strict)
+            assert not torch.equal(loaded.w_in[0], saved.w_in[0])
+
+
+def test_entries_of_neurons_that_cannot_be_are_refused():
+    lif = LIFNetwork(3, (4, 2), reset="by")
+    state = lif.state_dict()
+    with pytest.raises(ConfigurationError, match="neurons of layer 5"):
+        lif.load_state_dict(state | {"neuron.5": torch.ones(2)})
+    for wrong in (torch.ones(3), torch.tensor(1.0), "by", None):
+        with pytest.raises(ConfigurationError, match="a state of "):
+            lif.load_state_dict(state | {"neuron.1": wrong})
+
+
+def test_usual_neurons_have_no_entry():
+    assert not any("neuron" in key for key in LIFNetwork(3, (4, 2), recurrent=True).state_dict())
+    lif = LIFNetwork(3, (4, 2), reset="by", leak=(True, False))
+    before = {key: x for key, x in lif.state_dict().items() if "neuron" not in key}  # of an earlier version
+    lif.load_state_dict(before)
+    outer = nn.Sequential(lif)
+    outer.load_state_dict(outer.state_dict())
+    with pytest.raises(ConfigurationError, match="layer 0"):
+        outer.load_state_dict(nn.Sequential(LIFNetwork(3, (4, 2))).state_dict())
