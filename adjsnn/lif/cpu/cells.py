@@ -226,12 +226,12 @@ def predict(layer, kind, cells, n, t, horizon):
     v, i, c, rates = cells.v[n], cells.i[n], cells.bias[n], rates_at(kind.rates, n)
     e_mem, _, gain = decay_soon(horizon - t, rates)
     end = c + (v - c) * e_mem + i * gain
-    wait = _crossing(v, i, c, layer.tau_mem[n], layer.tau_syn[n], rates, layer.v_th[n], horizon - t, end)
+    wait = crossing(v, i, c, layer.tau_mem[n], layer.tau_syn[n], rates, layer.v_th[n], horizon - t, end)
     return min(t + wait, horizon) if wait < inf else inf
 
 
 @compiled(**EXACT_BARE)
-def _crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
+def crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
     """`flow.first_crossing`, where v climbs through its threshold once, as it nearly always does, by fewer exponentials."""
     if i > 0.0 and v < v_th:
         rate_mem, rate_syn = rates[-1], 1.0 / tau_syn
@@ -378,7 +378,7 @@ def _search(layer, kind, cells, count, span, shared, horizon):
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
         if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
             rates = rates_at(kind.rates, n)
-            wait = _crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
+            wait = crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
             if wait < inf:
                 schedule(cells, n, min(now + wait, horizon))
                 if kind.instant:

@@ -136,9 +136,9 @@ def _later(t, rates):
     return decays(t, rates)
 
 
-@compiled(**EXACT_BARE_INLINE)
+@compiled(**EXACT_INLINE)
 def decay_soon(t, rates):
-    """`decays` of one interval, sooner: short ones, as those between the events of a network are, need no powers of 2."""
+    """`decays` of one t ≥ 0, sooner where it is short, as those between the events of a network are: without powers of 2."""
     slower, kappa, share, mem_slower, rate_mem = rates
     x, y = kappa * t, slower * t
     if not (x < SOON and y < SOON):

@@ -152,8 +152,8 @@ def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
             e_mem[k], e_syn[k], gain[k] = decays(share[k], rates)
             share[k] *= rate_mem
         v, i, extra, bias = tile.v[of_sample], tile.i[of_sample], tile.extra[of_sample], tile.bias[of_sample]
-        v_th = tile.v_th[of_sample]
-        sample, neuron, last, fired = tile.sample[of_sample], tile.neuron[of_sample], tile.last[of_sample], tile.fired[of_sample]
+        v_th, sample, neuron = tile.v_th[of_sample], tile.sample[of_sample], tile.neuron[of_sample]
+        last, fired = tile.last[of_sample], tile.fired[of_sample]
         for n in range(np.uint64(neurons)):
             v[n], i[n], v_th[n] = start.v[b + s, n], start.i[b + s, n], layer.v_th[n]
             extra[n] = trial.drive[0, b + s, n] if len(trial.drive) > 0 else 0.0
