@@ -100,6 +100,9 @@ def kind_of(layer):
     broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
     tau_mem, tau_syn, instant = layer.tau_mem, layer.tau_syn, broadcast
     groups, count, neurons = np.empty(len(tau_mem) + 1, np.uint64), 0, len(tau_mem)
+    nothing = np.empty(neurons)
+    for n in range(neurons):
+        nothing[n] = 0.0
     for n in range(neurons + 1):
         if n in (0, neurons) or tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1]:
             groups[count] = n
@@ -111,7 +114,7 @@ def kind_of(layer):
         broadcast,
         instant,
         all_rates(tau_mem, tau_syn),
-        np.zeros(neurons),
+        nothing,
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
     )
@@ -120,7 +123,7 @@ def kind_of(layer):
 @compiled(**EXACT_PIECE)
 def memory_of(n):
     """Memory for n neurons."""
-    marks = np.zeros((n + 7) // 8 * 8, np.int8)
+    marks = np.empty((n + 7) // 8 * 8, np.int8)
     return Cells(
         np.empty(n),
         np.empty(n),
@@ -151,6 +154,8 @@ def begin(cells, v, i):
     for n in range(len(v)):
         cells.v[n], cells.i[n] = v[n], i[n]
         cells.held[n], cells.fired[n], cells.listed[n], cells.place[n] = 0, 0, 0, -1
+    for n in range(len(cells.marks)):
+        cells.marks[n] = 0
     cells.size[ACTIVE], cells.size[AHEAD] = 0, 0
     cells.clock[NOW], cells.clock[WAIT] = 0.0, inf
 

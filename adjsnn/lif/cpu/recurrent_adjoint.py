@@ -19,6 +19,8 @@ from adjsnn.lif.cpu.recurrent import Log, Spikes
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_PIECE, EXACT_WITHIN, REORDERED, compiled
 
+START = -1  # an event that is none
+
 
 class History(NamedTuple):
     """What the forward run of a batch left behind.
@@ -99,9 +101,10 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
         error = cotangents.time[first_spike : history.first[b + 1]].copy()
         _begin(layer, costates, trial, history, b)
         step = len(trial.edges)
-        for e in range(log_end - 1, log_begin - 1, -1):
-            what, ref, n = log.kind[e], log.ref[e], log.target[e]
-            until = log.time[e]
+        for e in range(log_end - 1, log_begin - 2, -1):
+            what, ref, n, until = START, np.int64(0), ALL, 0.0  # where nothing is left; a call alone would be compiled twice
+            if e >= log_begin:
+                what, ref, n, until = np.int64(log.kind[e]), np.int64(log.ref[e]), np.int64(log.target[e]), log.time[e]
             rows -= neurons if n == ALL else 1
             if n == ALL:
                 _all_back(layer, kind, costates, until, states, rows, into, step, b)
@@ -125,7 +128,6 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
                 set_bias(layer.bias, trial.drive, step, b, costates.bias)
             elif what == PROBE:
                 _read(costates, cotangents.v[ref, b], cotangents.i[ref, b], into.layer)
-        _all_back(layer, kind, costates, 0.0, states, np.int64(0), into, step, b)
         copy(costates.lam_v, into.v[b])
         copy(costates.lam_i, into.i[b])
     add_transposed(sums.w_in_t, into.layer.w_in)
