@@ -1,9 +1,12 @@
 """Delayed-memory XOR: its trials leak nothing, its decisions are right on an ideal readout, its limit on samples limits."""
 
+import io
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +103,52 @@ def test_steps_get_shorter_where_gradients_are_steep():
     other = GatedXor(experiment.config)
     other.load_state(experiment.state())
     assert other.schedule(0.5) == experiment.schedule(0.5)
+
+
+def test_a_network_that_has_become_chaotic_goes_back():
+    """To one of 50 steps before or more, with half the steps from there; a resumed run would do the same."""
+    experiment = GatedXor(Gated(neurons=5))
+    net = experiment.network()
+
+    def after(steps: int, norm: float, known: GatedXor = experiment) -> None:
+        for _ in range(steps):
+            known.log_norm = math.log(norm)
+            with torch.no_grad():
+                net.bias.add_(1.0)
+                known.after_step(net, *_NONE)
+
+    start = net.bias[0].item()
+    after(100, 8.0)
+    assert [x["net"]["bias"][0].item() - start for x in experiment.kept] == pytest.approx([50.0, 100.0])
+    after(100, 200.0)  # steep, and not kept
+    assert net.bias[0].item() - start == pytest.approx(200.0)
+    other = GatedXor(experiment.config)
+    other.load_state(torch.load(io.BytesIO(saved(experiment.state())), weights_only=True))
+    last = [x.detach().clone() for x in net.parameters()]
+    for known in (experiment, other):
+        with torch.no_grad():
+            for p, x in zip(net.parameters(), last, strict=True):
+                p.copy_(x)
+        after(1, 300.0, known)
+        assert net.bias[0].item() - start == pytest.approx(50.0)
+        assert known.schedule(0.0) == pytest.approx(0.5)
+        assert known.shortened_step() == 1.0
+    after(1, 300.0)
+    assert experiment.schedule(0.0) == pytest.approx(0.25)
+    never = GatedXor(Gated(neurons=5, retreat=0.0))
+    after(60, 8.0, never)
+    before = net.bias[0].item()
+    after(1, 1e6, never)
+    assert net.bias[0].item() == pytest.approx(before + 1.0)
+
+
+def saved(state: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+_NONE: Any = (None, None, 0.0)  # a batch, its cost and the rate, which nobody asks for
 
 
 @pytest.mark.every(2)
