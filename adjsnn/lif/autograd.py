@@ -83,7 +83,7 @@ def _backward(ctx, *cotangents):
         if above is None and all(c is None for c in given):
             continue
         inputs = ctx.runs[k - 1].spikes if k else Events(trial.first, time.detach().double(), trial.source)
-        at_spikes = sum((c for c in (above, given[0]) if c is not None), torch.zeros_like(run.spikes.time))
+        at_spikes = _sum(above, given[0], run.spikes.time)
         need = needs[k * WIDTH : (k + 1) * WIDTH]
         names = frozenset(name for name, n in zip((*LIFLayer._fields, *STATES), need, strict=True) if n)
         own_cotangents = LayerCotangents(at_spikes, *given[1:])
@@ -94,6 +94,14 @@ def _backward(ctx, *cotangents):
         above = layer_gradients.time
     d_time = above.to(time) if ctx.needs_input_grad[3] and above is not None else None
     return None, None, None, *laid_out((d_time, d_drive, *gradients), (time, drive, *flat))
+
+
+def _sum(x: Tensor | None, y: Tensor | None, like: Tensor) -> Tensor:
+    """What there is of two cotangents together, in the dtype of `like`."""
+    if x is None or y is None:
+        one = y if x is None else x
+        return torch.zeros_like(like) if one is None else one.to(like, copy=True)
+    return x + y
 
 
 def _tell_silence(trial: LIFTrial, cotangents: Sequence[Tensor | None]) -> None:

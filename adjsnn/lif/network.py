@@ -125,6 +125,11 @@ class LIFLayer(NamedTuple):
         return LIFLayer._make([None if x is None else kept(x) for x in self])
 
 
+def _entries(listed: Any) -> list[Any]:
+    """list(listed), in half the time."""
+    return [getattr(listed, str(k)) for k in range(len(listed))] if type(listed) is nn.ParameterList else list(listed)
+
+
 class LIFNetwork(nn.Module):
     """Layers of LIF neurons that jump: a spike resets its neuron and adds a weight to the currents it reaches.
 
@@ -475,7 +480,7 @@ class LIFNetwork(nn.Module):
         """The tensors of each layer, fetched so that parametrizations are applied and gradients flow through them; weights
         that are pruned, or normalised by hooks of torch, are computed anew."""
         renew(self)
-        lists = [list(getattr(self, name)) for name in LIFLayer._fields]
+        lists = [_entries(getattr(self, name)) for name in LIFLayer._fields]
         for name, entries in zip(LIFLayer._fields, lists, strict=True):
             if len(entries) != len(self.layers):
                 raise ConfigurationError(

@@ -116,8 +116,9 @@ def solve_lif(
     if has_clock(chosen) and max_spikes is not None:
         raise ConfigurationError("max_spikes on a clock", "none: a neuron spikes once in a step", "leaving it out")
     limit = _limit(max_spikes, end)
-    y0 = system.initial_state(inputs.batch) if y0 is None else y0
-    _check_state(system, layers, y0, inputs.batch)
+    rest = system.initial_state(inputs.batch)
+    y0 = rest if y0 is None else y0
+    _check_state(layers, y0, rest)
     y0 = [state._make(map(kept, state)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
     probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
@@ -302,13 +303,13 @@ def _limit(max_spikes: Count | None, t_end: float) -> int:
     return count("max_spikes", max_spikes, 1, "an integer ≥ 1, or None", "max_spikes=1000")
 
 
-def _check_state(system: LIFNetwork, layers: list[LIFLayer], y0: Sequence[AnyState], batch: int) -> None:
+def _check_state(layers: list[LIFLayer], y0: Sequence[AnyState], at_rest: list[AnyState]) -> None:
     if not isinstance(y0, Sequence) or len(y0) != len(layers) or not all(isinstance(state, AnyState) for state in y0):
         raise ConfigurationError(
             f"y0 of type {type(y0).__name__}", "a LIFState for each layer, or an AdaptiveState", "lif.initial_state(batch)"
         )
     like = layers[0].w_in
-    for k, (state, layer, rest) in enumerate(zip(y0, layers, system.initial_state(batch), strict=True)):
+    for k, (state, layer, rest) in enumerate(zip(y0, layers, at_rest, strict=True)):
         if type(state) is not type(rest):
             raise ConfigurationError(f"y0[{k}] of type {type(state).__name__}", type(rest).__name__, "lif.initial_state(batch)")
         for name, x in state._asdict().items():

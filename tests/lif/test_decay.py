@@ -19,7 +19,15 @@ def in_lanes(t, tau_mem, tau_syn):
     return e_mem, e_syn, gain * tau_mem
 
 
-@pytest.mark.parametrize("decay", [alone, in_lanes])
+def soon(t, tau_mem, tau_syn):
+    """That of recurrent layers, likewise."""
+    from adjsnn.lif.cpu.elementary import decay_soon, rates_of  # noqa: PLC0415
+
+    e_mem, e_syn, gain = decay_soon(t, rates_of(tau_mem, tau_syn))
+    return e_mem, e_syn, gain * tau_mem
+
+
+@pytest.mark.parametrize("decay", [alone, in_lanes, soon])
 def test_all_three_are_exact_to_relative_rounding(decay):
     """Taken from what is left of the slower one, e^{-t/τ} of 15 τ was right to 1e-10, that of 40 τ was 0 or of wrong sign."""
     random, mp.mp.dps = np.random.default_rng(0), 60

@@ -13,8 +13,9 @@ from numba import njit
 
 import adjsnn
 from adjsnn.lif import flow as lif_flow
-from adjsnn.lif.cpu.elementary import decays, rates_of
-from adjsnn.lif.cpu.flow import decay, first_crossing, may_cross, nearness, quick_bound
+from adjsnn.lif.cpu.cells import crossing
+from adjsnn.lif.cpu.elementary import decay_soon, decays, rates_of
+from adjsnn.lif.cpu.flow import BLUR, decay, first_crossing, may_cross, quick_bound
 from adjsnn.lif.cpu.lanes import Column, column_memory, search
 
 BODIES = ("fused", "plain")
@@ -95,9 +96,20 @@ def _decisions_in_lanes(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
         column.lane[0], column.v[0], column.i[0], column.bias[0], column.v_th[0] = n, v[n], i[n], bias[n], v_th[n]
         column.begin[0], column.until[0], column.span[0] = 0.0, t[n], t[n]
         column.v_end[0], column.i_end[0] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain, i[n] * e_syn
-        near = nearness(v[n], i[n], bias[n], v_th[n])
-        may[n] = quick_bound(v[n], i[n], column.v_end[0], bias[n], v_th[n], t[n] / tau_mem[n], near) > 0
+        share = t[n] / tau_mem[n]
+        may[n] = quick_bound(v[n], i[n], column.v_end[0], bias[n], v_th[n], share, BLUR * (1.0 + share)) > 0
         wait[n] = column.wait[0] if search(column, 1, tau_mem[n], tau_syn[n]) else np.inf
+
+
+@njit
+def _decisions_in_cells(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
+    """What the loop of a recurrent layer decides."""
+    for n in range(len(v)):
+        rates, share = rates_of(tau_mem[n], tau_syn[n]), t[n] / tau_mem[n]
+        e_mem, _, gain = decay_soon(t[n], rates)
+        end = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
+        may[n] = quick_bound(v[n], i[n], end, bias[n], v_th[n], share, BLUR * (1.0 + share)) > 0
+        wait[n] = crossing(v[n], i[n], bias[n], tau_mem[n], tau_syn[n], rates, v_th[n], t[n], end)
 
 
 @njit
@@ -147,7 +159,7 @@ class Intervals:
 
 
 @pytest.mark.every(3)
-@pytest.mark.parametrize("decisions", [_decisions, _decisions_in_lanes])
+@pytest.mark.parametrize("decisions", [_decisions, _decisions_in_lanes, _decisions_in_cells])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bound_that_spares_searches_passes_over_no_crossing(seed, decisions):
     case = Intervals(seed, 100_000)
@@ -204,10 +216,14 @@ def test_neurons_at_a_time_cross_when_one_does():
     crosses = alone < np.inf
     np.testing.assert_array_equal(wait < np.inf, crosses)
     assert crosses.sum() > 4_000
+    in_cells = np.zeros(n)
+    _decisions_in_cells(v, i, b, *same, t, may, in_cells)
+    np.testing.assert_array_equal(in_cells < np.inf, crosses)
     w, e, s = wait[crosses], np.exp(-wait[crosses] / tau_mem), np.exp(-wait[crosses] / tau_syn)
     at = b[crosses] + (v - b)[crosses] * e + i[crosses] * (e - s) / (tau_mem / tau_syn - 1.0)
     speed = (i[crosses] * s + b[crosses] - at) / tau_mem
-    np.testing.assert_array_less(np.abs(w - alone[crosses]), 3e-15 / speed + 4e-16 * w)
+    for found_so in (alone, in_cells):
+        np.testing.assert_array_less(np.abs(w - found_so[crosses]), 3e-15 / speed + 4e-16 * w)
 
 
 def random_neurons(rng: np.random.Generator, n: int, recurrent: bool, alike: bool = False) -> Neurons:

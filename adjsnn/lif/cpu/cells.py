@@ -5,17 +5,21 @@ of equal time constants, whose exponentials are computed once, by loops over arr
 event of their own since are ahead, each at its own time, and move alone.
 """
 
-from math import exp, inf
+from math import exp, inf, nan
 from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.flow import bounding, decay, first_crossing, may_reach, moved, nearness, quick_bound, voltage
+from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
+from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
+from adjsnn.lif.cpu.lanes import DISTINCT
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 ACTIVE, AHEAD = range(2)  # places in Cells.size
 NOW, WAIT = range(2)  # places in Cells.clock
 SHORTEST = 2.0**-6  # of the time to the horizon, an interval that is looked at
+TURNS = 8  # towards a crossing, each with three times as many digits
+NARROW = 2.0**-300  # of a logarithm
 
 
 class Cells(NamedTuple):
@@ -36,8 +40,10 @@ class Cells(NamedTuple):
         ahead: the neurons that are later than the others, in any order.
         place: where in `ahead` a neuron stands, or -1.
         saved: v and i of those that are ahead, (2, N), while the others move.
-        look: the neurons to look at in detail.
-        marks: 1 where a bound says that a neuron must be looked at.
+        look: the neurons to look at in detail; some room more.
+        marks: 1 where a bound says that a neuron must be looked at, (8⌈N/8⌉,) bytes.
+        eights: the same bytes, eight in a number.
+        block: which of these are not 0.
         end: v at the end of the interval that is looked at.
         size: (2,), how many are active and ahead.
         clock: (2,), the time of the neurons that are not ahead; and about how long the next spike is waited for, ms.
@@ -58,6 +64,8 @@ class Cells(NamedTuple):
     saved: np.ndarray
     look: np.ndarray
     marks: np.ndarray
+    eights: np.ndarray
+    block: np.ndarray
     end: np.ndarray
     size: np.ndarray
     clock: np.ndarray
@@ -71,6 +79,8 @@ class Kind(NamedTuple):
             at every array whether they count from the end, and no vector instructions remain.
         broadcast: whether every spike arrives at all neurons at once.
         instant: whether the layer's own spikes do so without delay.
+        rates: Rates.
+        nothing: (N,), zeros.
         w_in_t: (M, N), a row per source.
         w_rec_t: (N, N), a row per source.
     """
@@ -78,6 +88,8 @@ class Kind(NamedTuple):
     groups: np.ndarray
     broadcast: bool
     instant: bool
+    rates: Rates
+    nothing: np.ndarray
     w_in_t: np.ndarray
     w_rec_t: np.ndarray
 
@@ -88,6 +100,9 @@ def kind_of(layer):
     broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
     tau_mem, tau_syn, instant = layer.tau_mem, layer.tau_syn, broadcast
     groups, count, neurons = np.empty(len(tau_mem) + 1, np.uint64), 0, len(tau_mem)
+    nothing = np.empty(neurons)
+    for n in range(neurons):
+        nothing[n] = 0.0
     for n in range(neurons + 1):
         if n in (0, neurons) or tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1]:
             groups[count] = n
@@ -98,6 +113,8 @@ def kind_of(layer):
         groups[:count],
         broadcast,
         instant,
+        all_rates(tau_mem, tau_syn),
+        nothing,
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
     )
@@ -106,6 +123,7 @@ def kind_of(layer):
 @compiled(**EXACT_PIECE)
 def memory_of(n):
     """Memory for n neurons."""
+    marks = np.empty((n + 7) // 8 * 8, np.int8)
     return Cells(
         np.empty(n),
         np.empty(n),
@@ -120,7 +138,9 @@ def memory_of(n):
         np.empty(n, np.int64),
         np.empty(n, np.int64),
         np.empty((2, n)),
-        np.empty(n, np.int64),
+        np.empty(n + 8, np.int64),
+        marks,
+        marks.view(np.int64),
         np.empty(n, np.int64),
         np.empty(n),
         np.empty(2, np.int64),
@@ -134,6 +154,8 @@ def begin(cells, v, i):
     for n in range(len(v)):
         cells.v[n], cells.i[n] = v[n], i[n]
         cells.held[n], cells.fired[n], cells.listed[n], cells.place[n] = 0, 0, 0, -1
+    for n in range(len(cells.marks)):
+        cells.marks[n] = 0
     cells.size[ACTIVE], cells.size[AHEAD] = 0, 0
     cells.clock[NOW], cells.clock[WAIT] = 0.0, inf
 
@@ -146,15 +168,15 @@ def set_bias(bias, drive, step, b, c):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def advance(layer, cells, n, t):
+def advance(layer, kind, cells, n, t):
     """Carry neuron n alone to time t; one that is held keeps its voltage."""
     span = t - (cells.at[n] if cells.place[n] >= 0 else cells.clock[NOW])
-    if cells.held[n]:
+    if span > 0.0 and cells.held[n]:
         cells.i[n] *= exp(-span / layer.tau_syn[n])
     elif span > 0.0:
-        tau_mem = layer.tau_mem[n]
-        e_mem, e_syn, conv = decay(span, tau_mem, layer.tau_syn[n])
-        cells.v[n], cells.i[n] = moved(cells.v[n], cells.i[n], cells.bias[n], tau_mem, e_mem, e_syn, conv)
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, n))
+        cells.v[n] = cells.bias[n] + (cells.v[n] - cells.bias[n]) * e_mem + cells.i[n] * gain
+        cells.i[n] *= e_syn
     cells.at[n] = t
     if cells.place[n] < 0 and t > cells.clock[NOW]:
         cells.place[n] = cells.size[AHEAD]
@@ -170,11 +192,11 @@ def advance_all(layer, kind, cells, t):
         return
     for k in range(ahead):
         n = cells.ahead[k]
-        advance(layer, cells, n, t)
+        advance(layer, kind, cells, n, t)
         cells.saved[0, k], cells.saved[1, k] = cells.v[n], cells.i[n]
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, e_syn, gain, _ = bounding(span, layer.tau_mem[first], layer.tau_syn[first])
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
         v, i, bias = cells.v, cells.i, cells.bias
         for n in range(first, last):
             v[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
@@ -204,12 +226,52 @@ def earliest(cells):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def predict(layer, cells, n, t, horizon):
+def predict(layer, kind, cells, n, t, horizon):
     """When neuron n, which is at time t, spikes next, if it does by the horizon."""
-    v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
-    end = voltage(horizon - t, v, i, c, tau_mem, tau_syn)[0]
-    wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], horizon - t, end)
+    v, i, c, rates = cells.v[n], cells.i[n], cells.bias[n], rates_at(kind.rates, n)
+    e_mem, _, gain = decay_soon(horizon - t, rates)
+    end = c + (v - c) * e_mem + i * gain
+    wait = crossing(v, i, c, layer.tau_mem[n], layer.tau_syn[n], rates, layer.v_th[n], horizon - t, end)
     return min(t + wait, horizon) if wait < inf else inf
+
+
+@compiled(**EXACT_BARE)
+def crossing(v, i, bias, tau_mem, tau_syn, rates, v_th, horizon, end):
+    """`flow.first_crossing`, where v climbs through its threshold once, as it nearly always does, by fewer exponentials."""
+    if i > 0.0 and v < v_th:
+        rate_mem, rate_syn = rates[-1], 1.0 / tau_syn
+        high = horizon if end > v_th else _peak(v, i, bias, rate_mem, tau_syn, v_th)
+        if high == 0.0:
+            return inf
+        rounding = 2.0**-52 * (abs(v_th) + abs(bias) + abs(v) + abs(i) * min(1.0, tau_syn * rate_mem))
+        aim = v_th + 2.0**-53 * (abs(v_th) + abs(bias) + abs(v))  # above it by its rounding, as in lanes
+        way, speed = v_th - v, (i + bias - v) * rate_mem
+        left = speed * speed - 2.0 * (i * rate_syn + speed) * rate_mem * way
+        t = 2.0 * way / (speed + np.sqrt(left if left > 0.0 else 0.0))
+        t = t if 0.0 < t < high else high
+        for _ in range(TURNS):
+            if not 0.0 < t <= min(high, horizon):
+                break
+            e_mem, e_syn, gain = decay_soon(t, rates)
+            at, current = bias + (v - bias) * e_mem + i * gain, i * e_syn
+            if 0.0 <= at - v_th <= rounding:
+                return t
+            gap, speed = at - aim, (current + bias - at) * rate_mem
+            bend = (current * rate_syn + speed) * rate_mem  # -v̈
+            t -= 2.0 * gap * speed / (2.0 * speed * speed + gap * bend)
+    return first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _peak(v, i, bias, rate_mem, tau_syn, v_th):
+    """When v, with i > 0, comes to a maximum above v_th, (2.4); 0 if that is below, NaN if it is not sure."""
+    rise, unlike = i + bias - v, 1.0 - tau_syn * rate_mem
+    left = 1.0 - unlike * rise / i
+    if not (rise > 0.0 and left > NARROW and abs(unlike) > DISTINCT):
+        return nan
+    steps = logarithm(left) / unlike  # of τ_s, back
+    over, near = bias + i * exponential(steps) - v_th, nearness(v, i, bias, v_th)
+    return -steps * tau_syn if over > near else (0.0 if over < -near else nan)
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -222,8 +284,8 @@ def schedule(cells, n, t):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def foresee(layer, kind, cells, horizon):
-    """The next spikes of all neurons, all of them at the present time, by the horizon.
+def foresee(layer, kind, cells, horizon, weights):
+    """The next spikes of all neurons, all of them at the present time, by the horizon, after an arrival by these weights (N,).
 
     A bound from both ends of an interval first, then in detail the few that it leaves. With `kind.instant` the first spike
     reaches all neurons at once, and later ones need not be foreseen: the interval is about as long as the next spike is waited
@@ -241,72 +303,109 @@ def foresee(layer, kind, cells, horizon):
     whole = horizon - now
     span = min(whole, max(2.0 * cells.clock[WAIT], SHORTEST * whole)) if kind.instant else whole
     while True:
-        count = _candidates(layer, kind, cells, span)
+        count, shared = _candidates(layer, kind, cells, span, weights)
+        weights = kind.nothing
         if count > 0:
-            _search(layer, kind, cells, count, span, horizon)
+            _search(layer, kind, cells, count, span, shared, horizon)
         if cells.size[ACTIVE] > size or not span < whole:
             return
         span = min(whole, 4.0 * span)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _candidates(layer, kind, cells, span):
-    """Put the neurons in `cells.look` that a bound cannot rule out over the next `span`; returns their number."""
-    some, v, i, bias, v_th, marks, end = np.int64(0), cells.v, cells.i, cells.bias, layer.v_th, cells.marks, cells.end
+def _candidates(layer, kind, cells, span, weights):
+    """Add the weights (N,) to the currents, and put in `cells.look` whom a bound cannot rule out over the next `span`.
+
+    Returns:
+        their number; what the flow over this time is of neurons of the last group, as `decays` says.
+    """
+    e_mem, e_syn, gain = 1.0, 1.0, 0.0
+    v, i, bias, v_th, marks, end = cells.v, cells.i, cells.bias, layer.v_th, cells.marks, cells.end
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, _, gain, share = bounding(span, layer.tau_mem[first], layer.tau_syn[first])
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
+        share = span * kind.rates.mem[first]
+        room = 2.0 * BLUR * (1.0 + share)
         for n in range(first, last):
-            near = nearness(v[n], i[n], bias[n], v_th[n])
-            v_after = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
-            mark = quick_bound(v[n], i[n], v_after, bias[n], v_th[n] - near, share, near)
-            marks[n], end[n] = mark, v_after
-            some |= mark
-    count = np.int64(0)
-    if some:
-        for k in range(cells.size[ACTIVE]):
-            cells.marks[cells.active[k]] = 0  # they are held, or foreseen already
-        for n in range(len(cells.marks)):
-            cells.look[count] = n
-            count += cells.marks[n]
+            fed = i[n] + weights[n]
+            v_after = bias[n] + (v[n] - bias[n]) * e_mem + fed * gain
+            marks[n], end[n], i[n] = quick_bound(v[n], fed, v_after, bias[n], v_th[n], share, room), v_after, fed
+    for k in range(cells.size[ACTIVE]):
+        marks[cells.active[k]] = 0  # they are held, or foreseen already
+    return _listed(cells), (e_mem, e_syn, gain)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _listed(cells):
+    """Put the neurons that are marked in `cells.look`, without a branch, eight at a time; returns their number."""
+    marks, eights, block, look, some, count = cells.marks, cells.eights, cells.block, cells.look, np.uint64(0), np.uint64(0)
+    for k in range(np.uint64(len(eights))):
+        block[some] = k
+        some += np.uint64(eights[k] != 0)
+    for j in range(some):
+        first = np.uint64(8) * np.uint64(block[j])
+        for n in range(first, first + np.uint64(8)):
+            look[count] = n
+            count += np.uint64(marks[n])
     return count
 
 
 @compiled(**EXACT_BARE_INLINE)
 def _put_first(layer, cells, count):
     """Put the neuron in front that would be the first if all went on as they do now: few others are then left to search."""
-    first, least = np.int64(0), inf
+    first, most = np.uint64(0), np.int64(0)
     for k in range(count):
-        n = cells.look[k]
-        rise = cells.i[n] + cells.bias[n] - cells.v[n]
-        if rise * least > (layer.v_th[n] - cells.v[n]) * layer.tau_mem[n]:
-            first, least = k, (layer.v_th[n] - cells.v[n]) * layer.tau_mem[n] / rise
+        n = np.uint64(cells.look[k])
+        rate = (cells.i[n] + cells.bias[n] - cells.v[n]) / ((layer.v_th[n] - cells.v[n]) * layer.tau_mem[n])
+        bits = np.float64(rate).view(np.int64)  # of positive numbers these are in the same order, and sooner compared
+        first, most = k if bits > most else first, max(bits, most)
     cells.look[0], cells.look[first] = cells.look[first], cells.look[0]
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _search(layer, kind, cells, count, span, horizon):
+def _search(layer, kind, cells, count, span, shared, horizon):
     """Look at the first `count` of `cells.look` in detail over the next `span`.
 
     Crossings are located over the whole interval, since one is rounded differently with another end, and neurons that are
     alike must cross in the same instant; for the same reason the bound has room for the rounding of v.
     """
+    now, until, asked, of, k = cells.clock[NOW], span, span, kind.groups[len(kind.groups) - 2], np.uint64(0)
+    e_mem, e_syn, gain = shared
+    share = span * kind.rates.mem[of]
     if kind.instant:
         _put_first(layer, cells, count)
-    now, until, asked, of = cells.clock[NOW], span, -1.0, np.int64(-1)
-    e_mem, e_syn, gain, share = 1.0, 1.0, 0.0, 0.0
-    for k in range(count):
-        n = cells.look[k]
+    while k < count:
+        n = np.uint64(cells.look[k])
         v, i, c, tau_mem, tau_syn = cells.v[n], cells.i[n], cells.bias[n], layer.tau_mem[n], layer.tau_syn[n]
         if until != asked or tau_mem != layer.tau_mem[of] or tau_syn != layer.tau_syn[of]:
-            e_mem, e_syn, gain, share = bounding(until, tau_mem, tau_syn)
-            asked, of = until, n
+            e_mem, e_syn, gain = decay_soon(until, rates_at(kind.rates, n))
+            share, asked, of = until * kind.rates.mem[n], until, n
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
         if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
-            wait = first_crossing(v, i, c, tau_mem, tau_syn, layer.v_th[n], span, cells.end[n])
+            rates = rates_at(kind.rates, n)
+            wait = crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
             if wait < inf:
                 schedule(cells, n, min(now + wait, horizon))
                 if kind.instant:
                     until = min(until, wait)
+                    if k == 0:
+                        count = _sift(layer, kind, cells, count, until)
+        k += np.uint64(1)
     if until < span:
         cells.clock[WAIT] = until if cells.clock[WAIT] == inf else 0.75 * cells.clock[WAIT] + 0.25 * until
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _sift(layer, kind, cells, count, until):
+    """Drop those behind the first of `cells.look` that a tangent rules out over a shorter interval; returns how many are left.
+
+    v is below it for good, where it climbs and i > 0.
+    """
+    left = np.uint64(1)
+    for k in range(np.uint64(1), count):
+        n = np.uint64(cells.look[k])
+        v, i, c, v_th, share = cells.v[n], cells.i[n], cells.bias[n], layer.v_th[n], until * kind.rates.mem[n]
+        rise, room = i + c - v, 2.0 * (1.0 + share) * nearness(v, i, c, v_th)
+        cells.look[left] = n
+        left += np.uint64((v + rise * share + room >= v_th) | (rise <= 0.0) | (i <= 0.0))
+    return left

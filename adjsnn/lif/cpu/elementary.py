@@ -5,10 +5,11 @@ libm's, which the scalar pieces of `flow.py` call, are within 1, one after the o
 """
 
 from math import factorial
+from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.numerics.compiled import EXACT_INLINE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
 
 LOG2_E = 1.4426950408889634
 LN2, LN2_REST = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # 32 bits of ln 2, so that few multiples are exact
@@ -16,6 +17,7 @@ ROUNDER = 1.5 * 2.0**52  # what is added to it is rounded to a whole number, whi
 ONE = 0x3FF0000000000000  # the bits of 1
 ROOT_HALF = 0x3FE6A09E667F3BCD  # the bits of √½
 SMALLEST = -708.0  # of exponents: beyond, e^x is less than 2⁻¹⁰²⁰ and counts for nothing beside any voltage
+SOON = 0.5  # of t/τ, up to which 1 - e^{-t/τ} is a short series
 F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15 = (1.0 / factorial(k) for k in range(2, 16))
 
 
@@ -99,5 +101,49 @@ def decays(t, rates):
     lost = near if x < 0.5 else 1.0 - far  # whichever is not the difference of two that are alike
     left = 1.0 - near if x < 0.5 else far
     slow = exponential(-t * slower)
+    fast, gain = slow * left, slow * (lost * share if share > 0.0 else t * rate_mem)
+    return (slow if mem_slower else fast), (fast if mem_slower else slow), gain
+
+
+class Rates(NamedTuple):
+    """What `decays` asks of each of a layer's neurons, (N,), so that nothing is divided on the way."""
+
+    slower: np.ndarray
+    kappa: np.ndarray
+    share: np.ndarray
+    mem_slower: np.ndarray
+    mem: np.ndarray
+
+
+@compiled(**EXACT_PIECE)
+def all_rates(tau_mem, tau_syn):
+    """Rates of neurons."""
+    n = len(tau_mem)
+    rates = Rates(np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.bool_), np.empty(n))
+    for k in range(n):
+        rates.slower[k], rates.kappa[k], rates.share[k], rates.mem_slower[k], rates.mem[k] = rates_of(tau_mem[k], tau_syn[k])
+    return rates
+
+
+@compiled(**EXACT_BARE_INLINE)
+def rates_at(rates, n):
+    """Those of neuron n."""
+    return rates.slower[n], rates.kappa[n], rates.share[n], rates.mem_slower[n], rates.mem[n]
+
+
+@compiled(**EXACT_BARE)
+def _later(t, rates):
+    return decays(t, rates)
+
+
+@compiled(**EXACT_INLINE)
+def decay_soon(t, rates):
+    """`decays` of one t ≥ 0, sooner where it is short, as those between the events of a network are: without powers of 2."""
+    slower, kappa, share, mem_slower, rate_mem = rates
+    x, y = kappa * t, slower * t
+    if not (x < SOON and y < SOON):
+        return _later(t, rates)
+    lost, faded = gone(x), gone(y)
+    slow, left = 1.0 - faded, 1.0 - lost
     fast, gain = slow * left, slow * (lost * share if share > 0.0 else t * rate_mem)
     return (slow if mem_slower else fast), (fast if mem_slower else slow), gain

@@ -107,18 +107,22 @@ def walk_of(delays, inputs, b, t_end, marks, memory, spare):
 @compiled(**EXACT_BARE)
 def stops(delays, inputs, b, t_end, marks, time, ref, spare):
     """Arrivals by t_end and marks, sorted in time, arrivals first; returns their number."""
-    count, ordered = 0, True
-    for s in range(inputs.first[b], inputs.first[b + 1]):
-        t = inputs.time[s] + delays[inputs.neuron[s]]
+    place, ordered, before = np.uint64(0), True, -inf
+    for s in range(np.uint64(inputs.first[b]), np.uint64(inputs.first[b + 1])):
+        t = inputs.time[s] + delays[np.uint64(inputs.neuron[s])]
+        time[place], ref[place] = t, s
         if t <= t_end:
-            time[count], ref[count] = t, s
-            ordered &= count == 0 or time[count - 1] <= t
-            count += 1
+            ordered &= before <= t
+            before = t
+            place += np.uint64(1)
+    count = np.int64(place)
     if not ordered:  # seldom: input spikes are sorted, and delays often alike
         merge_sort(time, ref, count, spare.time, spare.ref)
     k, m = count - 1, len(marks) - 1
     for place in range(count + len(marks) - 1, -1, -1):  # merged from the end, so that nothing unread is overwritten
-        if m < 0 or (k >= 0 and time[k] > marks[m]):
+        if m < 0:
+            break  # the others stand in their places
+        if k >= 0 and time[k] > marks[m]:
             time[place], ref[place] = time[k], ref[k]
             k -= 1
         else:
@@ -153,10 +157,11 @@ def merge_sort(time, ref, count, spare_time, spare_ref):
 @compiled(**EXACT_BARE)
 def permute(x, order, spare, begin, end):
     """Entries begin … end-1 of x are those at the places of `order`, which are among them."""
-    for s in range(end - begin):
-        spare[s] = x[order[s]]
-    for s in range(end - begin):
-        x[begin + s] = spare[s]
+    size, least = np.uint64(end - begin), np.uint64(begin)
+    for s in range(size):
+        spare[s] = x[np.uint64(order[s])]
+    for s in range(size):
+        x[least + s] = spare[s]
 
 
 @compiled(**EXACT)

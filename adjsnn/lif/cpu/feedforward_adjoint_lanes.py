@@ -94,27 +94,31 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
 def _prepare(layer, inputs, trial, marks, own_first, spikes, memory, b):
     """The stops of sample b, the intervals of its neurons and all exponentials; returns the number of stops."""
     count = stops(layer.delays[0], inputs, b, trial.t_end, marks.time, memory.time, memory.ref, memory.spare)
-    t = 0.0
-    for k in range(count + 1):
-        memory.between.span[k], t, memory.late[k] = _until(trial, memory, count, k) - t, _until(trial, memory, count, k), -1
-    for n in range(len(layer.bias)):
+    t, neurons, after, before = 0.0, np.uint64(len(layer.bias)), memory.after.span, memory.before.span
+    for k in range(np.uint64(count + 1)):
+        until = memory.time[k] if k < np.uint64(count) else trial.t_end
+        memory.between.span[k], t, memory.late[k] = until - t, until, -1
+    for n in range(neurons):
         memory.last[n], memory.held[n], memory.carried[n] = -1, 0, 0.0
         memory.lam_v[n], memory.lam_i[n] = 0.0, 0.0
     begin, end = own_first[b], own_first[b + 1]
-    for s in range(begin, end):
-        n, at, previous = spikes.neuron[s], spikes.at[s], memory.last[spikes.neuron[s]]
+    for s in range(np.uint64(begin), np.uint64(end)):
+        n = np.uint64(spikes.neuron[s])
+        at, previous, own = spikes.at[s], memory.last[n], s - np.uint64(begin)
         if previous >= 0:
-            _after(layer, trial, spikes, memory, count, previous, begin, n)
-        if previous >= 0 and spikes.free[previous] == at:
-            memory.after.span[previous - begin] = spikes.time[s] - (spikes.time[previous] + layer.refractory[n])
-            memory.before.span[s - begin] = -1.0
+            _after(layer, trial, spikes, memory, count, np.uint64(previous), begin, n)
+        if previous >= 0 and spikes.free[np.uint64(previous)] == at:
+            last = np.uint64(previous)
+            after[last - np.uint64(begin)] = spikes.time[s] - (spikes.time[last] + layer.refractory[n])
+            before[own] = -1.0
         else:
-            memory.before.span[s - begin] = spikes.time[s] - (memory.time[at - 1] if at > 0 else 0.0)
+            before[own] = spikes.time[s] - (memory.time[np.uint64(at - 1)] if at > 0 else 0.0)
         memory.last[n] = s
-    for n in range(len(layer.bias)):
+    for n in range(neurons):
         if memory.last[n] >= 0:
-            _after(layer, trial, spikes, memory, count, memory.last[n], begin, n)
-            memory.held[n] = 1 if spikes.free[memory.last[n]] < 0 else 0
+            last = np.uint64(memory.last[n])
+            _after(layer, trial, spikes, memory, count, last, begin, n)
+            memory.held[n] = 1 if spikes.free[last] < 0 else 0
     rates = rates_of(layer.tau_mem[0], layer.tau_syn[0])
     fill(memory.between, count + 1, rates)
     fill(memory.after, end - begin, rates)
@@ -130,13 +134,13 @@ def _until(trial, memory, count, k):
 @compiled(**EXACT_PIECE)
 def _after(layer, trial, spikes, memory, count, s, begin, n):
     """The interval from the release of spike s to the next stop, and its place among those that are released late."""
-    free = spikes.free[s]
+    free, own = spikes.free[s], s - np.uint64(begin)
     if free < 0:
-        memory.after.span[s - begin] = -1.0
+        memory.after.span[own] = -1.0
         return
-    memory.after.span[s - begin] = _until(trial, memory, count, free) - (spikes.time[s] + layer.refractory[n])
+    memory.after.span[own] = _until(trial, memory, count, free) - (spikes.time[s] + layer.refractory[n])
     if free > spikes.at[s]:
-        memory.next_late[s - begin], memory.late[free] = memory.late[free], s
+        memory.next_late[own], memory.late[free] = memory.late[free], s
 
 
 @compiled(**EXACT_BARE)
@@ -284,7 +288,7 @@ def _release_back(layer, trial, spikes, memory, b, begin, s, step, into):
 
     Its instant is that of the spike moved by a constant.
     """
-    n = spikes.neuron[s]
+    n = np.uint64(spikes.neuron[s])
     i = _current(layer, memory, spikes.free[s], n, spikes.time[s] + layer.refractory[n])
     _move(layer, trial, memory, memory.after, s - begin, b, n, step, layer.v_reset[n], i, into)
     carried = release_shift(memory.lam_v[n], spikes.released[s], layer.bias[n], layer.v_reset[n], layer.tau_mem[n])
@@ -301,7 +305,7 @@ def _spike_back(layer, trial, spikes, cotangents, memory, b, begin, count, s, st
     Returns:
         whether it only touches the threshold though the loss depends on it; and how many neurons have come to the stop.
     """
-    n, time, k = spikes.neuron[s], spikes.time[s], spikes.at[s]
+    n, time, k = np.uint64(spikes.neuron[s]), spikes.time[s], spikes.at[s]
     if spikes.free[s] == k:
         carried, held = _release_back(layer, trial, spikes, memory, b, begin, s, step, into), layer.refractory[n]
     else:
@@ -314,8 +318,9 @@ def _spike_back(layer, trial, spikes, cotangents, memory, b, begin, count, s, st
         slope = speed(spikes.current[s], layer.bias[n], layer.v_th[n], layer.tau_mem[n])
         if not slope > 0.0:
             return True, done
-        into.layer.v_th[n] += error / slope
-        memory.lam_v[n] = -error / slope
+        moved = error / slope
+        into.layer.v_th[n] += moved
+        memory.lam_v[n] = -moved
     if memory.before.span[s - begin] >= 0.0:
         v, i = (memory.states[k, 0, n], memory.states[k, 1, n]) if len(memory.states) > 0 else (0.0, 0.0)
         _move(layer, trial, memory, memory.before, s - begin, b, n, step, v, i, into)
@@ -326,7 +331,7 @@ def _spike_back(layer, trial, spikes, cotangents, memory, b, begin, count, s, st
 @compiled(**EXACT_PIECE)
 def _late_release(layer, trial, spikes, memory, b, begin, k, s, step, done, into):
     """Back over the release of spike s and to the stop before it, where the neuron is still held."""
-    n = spikes.neuron[s]
+    n = np.uint64(spikes.neuron[s])
     memory.carried[n], memory.held[n] = _release_back(layer, trial, spikes, memory, b, begin, s, step, into), 1
     held = spikes.time[s] + layer.refractory[n] - memory.time[k - 1]
     _hold(layer, memory, n, held, memory.states[k, 1, n] if len(memory.states) > 0 else 0.0, into)

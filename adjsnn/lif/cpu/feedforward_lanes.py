@@ -11,7 +11,7 @@ import numpy as np
 
 from adjsnn.lif.cpu.elementary import decays, rates_of
 from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, more_room, room, stops
-from adjsnn.lif.cpu.flow import nearness, quick_bound
+from adjsnn.lif.cpu.flow import BLUR, quick_bound
 from adjsnn.lif.cpu.lane_order import in_order, order_memory
 from adjsnn.lif.cpu.lanes import column_memory, put, search
 from adjsnn.lif.layer import FINE, RUNAWAY
@@ -152,13 +152,13 @@ def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
             e_mem[k], e_syn[k], gain[k] = decays(share[k], rates)
             share[k] *= rate_mem
         v, i, extra, bias = tile.v[of_sample], tile.i[of_sample], tile.extra[of_sample], tile.bias[of_sample]
-        v_th = tile.v_th[of_sample]
-        for n in range(neurons):
+        v_th, sample, neuron = tile.v_th[of_sample], tile.sample[of_sample], tile.neuron[of_sample]
+        last, fired = tile.last[of_sample], tile.fired[of_sample]
+        for n in range(np.uint64(neurons)):
             v[n], i[n], v_th[n] = start.v[b + s, n], start.i[b + s, n], layer.v_th[n]
             extra[n] = trial.drive[0, b + s, n] if len(trial.drive) > 0 else 0.0
             bias[n] = layer.bias[n] + extra[n]
-    for q in range(size * neurons):
-        tile.last[q], tile.fired[q], tile.sample[q], tile.neuron[q] = -1, 0, q // neurons, q % neurons
+            last[n], fired[n], sample[n], neuron[n] = -1, 0, s, n
     tile.size[HELD], tile.size[LISTED], tile.size[RAN], tile.size[BEFORE] = 0, 0, -1, tile.size[SPIKES]
     return most
 
@@ -171,32 +171,32 @@ def _move(layer, trial, tile, column, spikes, k, size):
         past = k > tile.stops[s]  # a sample that has had its last stop stays where it is
         e_mem, e_syn = (1.0, 1.0) if past else (tile.all_e_mem[s, k], tile.all_e_syn[s, k])
         gain, share = (0.0, 0.0) if past else (tile.all_gain[s, k], tile.all_share[s, k])
-        for q in range(s * neurons, (s + 1) * neurons):
+        for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
             tile.e_mem[q], tile.e_syn[q], tile.gain[q], tile.share[q] = e_mem, e_syn, gain, share
-    _look(tile, size * neurons)
+    _look(tile, np.uint64(size * neurons))
     for s in range(size):
         if k > tile.stops[s]:
-            for q in range(s * neurons, (s + 1) * neurons):
+            for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
                 tile.mark[q] = 0
-    for h in range(tile.size[HELD]):
-        q = tile.held[h]
+    for h in range(np.uint64(tile.size[HELD])):
+        q = np.uint64(tile.held[h])
         tile.kept[0, h], tile.kept[1, h], tile.mark[q] = tile.v[q], tile.i[q], 0
-    count = 0
-    for q in range(size * neurons):
+    count, lanes = np.uint64(0), np.uint64(size * neurons)
+    for q in range(lanes):
         column.lane[count] = q
-        count += tile.mark[q]
+        count += np.uint64(tile.mark[q])
     for j in range(count):
-        q = column.lane[j]
+        q = np.uint64(column.lane[j])
         s = tile.sample[q]
         begin, until = tile.time[s, k - 1] if k > 0 else 0.0, tile.time[s, k] if k < tile.stops[s] else trial.t_end
         column.v[j], column.i[j], column.bias[j], column.v_th[j] = tile.v[q], tile.i[q], tile.bias[q], tile.v_th[q]
         column.begin[j], column.until[j], column.span[j] = begin, until, until - begin
         column.v_end[j], column.i_end[j] = tile.v_next[q], tile.i[q] * tile.e_syn[q]
     v, i, v_next, e_syn = tile.v, tile.i, tile.v_next, tile.e_syn
-    for q in range(size * neurons):
+    for q in range(lanes):
         v[q] = v_next[q]
         i[q] *= e_syn[q]
-    tile.size[LISTED] = count
+    tile.size[LISTED] = np.int64(count)
     if tile.size[HELD] > 0:
         _release(layer, trial, tile, column, spikes, k)
 
@@ -207,9 +207,8 @@ def _look(tile, lanes):
     v, i, bias, v_th, mark, v_next = tile.v, tile.i, tile.bias, tile.v_th, tile.mark, tile.v_next
     e_mem, gain, share = tile.e_mem, tile.gain, tile.share
     for q in range(lanes):
-        near = nearness(v[q], i[q], bias[q], v_th[q])
         v_after = bias[q] + (v[q] - bias[q]) * e_mem[q] + i[q] * gain[q]
-        mark[q] = quick_bound(v[q], i[q], v_after, bias[q], v_th[q], share[q], near)
+        mark[q] = quick_bound(v[q], i[q], v_after, bias[q], v_th[q], share[q], BLUR + BLUR * share[q])
         v_next[q] = v_after
 
 
@@ -255,18 +254,18 @@ def _sift(layer, tile, column, first, last):
     span, v_end, i_end, known = (
         column.span[first:last], column.v_end[first:last], column.i_end[first:last], column.known[first:last],
     )  # fmt: skip
-    for j in range(last - first):
+    for j in range(np.uint64(last - first)):
         e_mem, e_syn, gain = decays(span[j], rates)
         v_end[j], i_end[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
-        near = nearness(v[j], i[j], bias[j], v_th[j])
-        known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], span[j] * rate_mem, near)
-    count = first
-    for j in range(first, last):
-        q = column.lane[j]
+        share = span[j] * rate_mem
+        known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], share, BLUR + BLUR * share)
+    count = np.uint64(first)
+    for j in range(np.uint64(first), np.uint64(last)):
+        q = np.uint64(column.lane[j])
         tile.v[q], tile.i[q] = column.v_end[j], column.i_end[j]
         put(column, j, count)
-        count += column.known[j]
-    return count
+        count += np.uint64(column.known[j])
+    return np.int64(count)
 
 
 @compiled(**EXACT_BARE)
@@ -276,13 +275,13 @@ def _spikes(layer, trial, tile, column, spikes, k):
     Returns:
         when a neuron spikes more often than it may, or inf.
     """
-    tau_mem, tau_syn, total = layer.tau_mem[0], layer.tau_syn[0], tile.size[SPIKES]
-    found, count = search(column, tile.size[LISTED], tau_mem, tau_syn), np.int64(0)
-    for j in range(found):
+    tau_mem, tau_syn, total, one = layer.tau_mem[0], layer.tau_syn[0], np.uint64(tile.size[SPIKES]), np.uint64(1)
+    found, count = search(column, tile.size[LISTED], tau_mem, tau_syn), np.uint64(0)
+    for j in range(np.uint64(found)):
         if column.wait[j] == inf:
             continue
-        q, until = column.lane[j], column.until[j]
-        n = tile.neuron[q]
+        q, until = np.uint64(column.lane[j]), column.until[j]
+        n = np.uint64(tile.neuron[q])
         # A wait that rounds past the stop ends there: what arrives at the instant of a spike does not take part in it.
         t, i = min(column.begin[j] + column.wait[j], until), column.i_cross[j]
         if tile.fired[q] == trial.limit:
@@ -292,7 +291,7 @@ def _spikes(layer, trial, tile, column, spikes, k):
         spikes.released[total], spikes.free[total] = np.nan, -1
         tile.last[q] = total
         tile.fired[q] += 1
-        total += 1
+        total += one
         release = t + layer.refractory[n]
         if release > until:
             tile.v[q], tile.i[q], tile.release[q] = layer.v_reset[n], i * exp(-(until - t) / tau_syn), release
@@ -300,11 +299,11 @@ def _spikes(layer, trial, tile, column, spikes, k):
             tile.size[HELD] += 1
         else:
             i = i * exp(-(release - t) / tau_syn) if release > t else i
-            spikes.released[total - 1], spikes.free[total - 1] = i + tile.extra[q], k
+            spikes.released[total - one], spikes.free[total - one] = i + tile.extra[q], k
             _again(layer, tile, column, count, q, n, i, release, until)
-            count += 1
+            count += one
     tile.size[SPIKES] = total
-    tile.size[LISTED] = _sift(layer, tile, column, np.int64(0), count)
+    tile.size[LISTED] = _sift(layer, tile, column, np.int64(0), np.int64(count))
     return inf
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from adjsnn.lif.flow import SERIES_BELOW
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_WITHIN, compiled
 
+BLUR = 2.0**-40  # of voltages, below which rounding may have decided
+
 
 @compiled(**EXACT_INLINE)
 def decay(t, tau_mem, tau_syn):
@@ -105,21 +107,19 @@ def may_cross(v, i, v_after, i_after, bias, tau_mem, tau_syn, v_th, t):
 @compiled(**EXACT_INLINE)
 def nearness(v, i, bias, v_th):
     """2⁻⁴⁰ S of `may_cross`: a voltage, below which rounding may have decided."""
-    return 2.0**-40 * (abs(v) + abs(bias) + abs(i) + abs(v_th))
+    return BLUR * (abs(v) + abs(bias) + abs(i) + abs(v_th))
 
 
 @compiled(**EXACT_INLINE)
-def bounding(span, tau_mem, tau_syn):
-    """What the bound asks of an interval: e^{-t/τ_m}, e^{-t/τ_s}, K/τ_m and t/τ_m. Neurons that are alike share them."""
-    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
-    return e_mem, e_syn, conv / tau_mem, span / tau_mem
+def quick_bound(v, i, v_after, bias, v_th, span, room):
+    """What `may_reach` asks first, and nearly always last: 1 or 0, without a branch.
 
-
-@compiled(**EXACT_INLINE)
-def quick_bound(v, i, v_after, bias, v_th, span, near):
-    """What `may_reach` asks first, and nearly always last: 1 or 0, without a branch."""
-    tangent = v + max(i + bias - v, 0.0) * span
-    return (1 if tangent >= v_th - near * (1.0 + span) else 0) | (1 if v_after >= v_th else 0)
+    Args:
+        room: 2⁻⁴⁰ (1 + span) or more, of which S is multiplied term by term: products and sums that fuse.
+    """
+    tangent = v + (i - (v - bias)) * span
+    highest = max(tangent, v_after) + room * abs(v) + room * abs(bias) + room * abs(i) + room * abs(v_th)
+    return 1 if highest >= v_th else 0
 
 
 @compiled(**EXACT_INLINE)

@@ -52,7 +52,7 @@ def in_order(spikes, tile, begin, total, t_end, counts, memory):
     neurons = len(tile.fired) // len(tile.stops)
     order, time, spare, which = memory.order, memory.time, memory.spare, memory.which
     for s in range(len(counts)):
-        for q in range(s * neurons, (s + 1) * neurons):
+        for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
             counts[s] += tile.fired[q]
     if not _by_interval(spikes, tile, begin, total, t_end, counts, memory):
         _by_lane(spikes, tile, begin, total, len(counts) * neurons, memory)
@@ -60,8 +60,8 @@ def in_order(spikes, tile, begin, total, t_end, counts, memory):
         for count in counts:
             merge_sort(time[first:], order[first:], count, spare, which)
             first += count
-    for s in range(begin, total):
-        spikes.neuron[s], spikes.time[s] = tile.neuron[spikes.neuron[s]], time[s - begin]
+    for s in range(np.uint64(begin), np.uint64(total)):
+        spikes.neuron[s], spikes.time[s] = tile.neuron[np.uint64(spikes.neuron[s])], time[s - np.uint64(begin)]
     permute(spikes.current, order, spare, begin, total)
     permute(spikes.released, order, spare, begin, total)
     permute(spikes.neuron, order, which, begin, total)
@@ -76,35 +76,39 @@ def _by_interval(spikes, tile, begin, total, t_end, counts, memory):
     Returns:
         whether that was possible: no interval has many spikes.
     """
-    first = 0
-    order, time, which, place = memory.order, memory.time, memory.which, memory.place
+    order, time, which, place, one = memory.order, memory.time, memory.which, memory.place, np.uint64(1)
+    first, size, least = 0, np.uint64(total - begin), np.uint64(begin)  # unsigned: no number of a place counts from the end
     for s in range(len(counts)):  # where its spikes begin; `kept` is idle by now, and has room for every sample
         tile.kept[0, s] = first
         first += counts[s]
-    for k in range(total - begin + 1):
+    for k in range(size + one):
         place[k] = 0
-    for s in range(begin, total):
-        sample = tile.sample[spikes.neuron[s]]
+    for s in range(size):
+        sample = np.uint64(tile.sample[np.uint64(spikes.neuron[least + s])])
         count = counts[sample]
-        share = spikes.time[s] / t_end if t_end > 0.0 else 0.0
-        interval = int(tile.kept[0, sample]) + min(int(share * count), count - 1)
-        which[s - begin] = interval
-        place[interval + 1] += 1
-        if place[interval + 1] > CROWDED:
+        share = spikes.time[least + s] / t_end if t_end > 0.0 else 0.0
+        interval = np.uint64(int(tile.kept[0, sample]) + min(int(share * count), count - 1))
+        which[s] = interval
+        place[interval + one] += 1
+        if place[interval + one] > CROWDED:
             return False
-    for k in range(total - begin):
-        place[k + 1] += place[k]
-    for s in range(total - begin - 1, -1, -1):  # from the end of each interval on, whose beginning `place` then is
-        interval = which[s] + 1
+    for k in range(size):
+        place[k + one] += place[k]
+    for k in range(size):  # from the end of each interval on, whose beginning `place` then is
+        s = size - one - k
+        interval = np.uint64(which[s]) + one
         place[interval] -= 1
-        order[place[interval]], time[place[interval]] = begin + s, spikes.time[begin + s]
-    for interval in range(1, total - begin + 1):
-        last = place[interval + 1] if interval < total - begin else total - begin
-        for k in range(place[interval] + 1, last):
+        to = np.uint64(place[interval])
+        order[to], time[to] = least + s, spikes.time[least + s]
+    for interval in range(one, size + one):
+        last = np.uint64(place[interval + one]) if interval < size else size
+        start = np.uint64(place[interval])
+        for k in range(start + one, last):
             s, t, j = order[k], time[k], k
-            while j > place[interval] and (t, spikes.neuron[s]) < (time[j - 1], spikes.neuron[order[j - 1]]):
-                order[j], time[j] = order[j - 1], time[j - 1]
-                j -= 1
+            n = spikes.neuron[np.uint64(s)]
+            while j > start and (t, n) < (time[j - one], spikes.neuron[np.uint64(order[j - one])]):
+                order[j], time[j] = order[j - one], time[j - one]
+                j -= one
             order[j], time[j] = s, t
     return True
 

@@ -96,13 +96,13 @@ def search(column, count, tau_mem, tau_syn):
         how many are left.
     """
     _sort_out(column, count, tau_mem, tau_syn)
-    left = 0
-    for j in range(count):  # whether one stays cannot be foretold, so all are copied
+    left = np.uint64(0)
+    for j in range(np.uint64(count)):  # whether one stays cannot be foretold, so all are copied
         stays = column.known[j]
         put(column, j, left)
         column.known[left] = stays
-        left += 1 if stays != NEVER else 0
-    count = left
+        left += np.uint64(stays != NEVER)
+    count = np.int64(left)
     _start(column, count, tau_mem, tau_syn)
     _carry(column, count, tau_mem, tau_syn)
     for _ in range(TURNS):

@@ -1,5 +1,6 @@
 """Connects the fused LIF loops to arrays of a whole batch: threads over samples, and results put together in their order."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from adjsnn.lif.layer import (
     runaway,
 )
 from adjsnn.lif.network import LIFLayer
-from adjsnn.numerics.threads import groups_of, run_groups
+from adjsnn.numerics.threads import groups_of, loop_threads, run_groups
 
 STATES = 1 << 22  # states at stops, of 16 bytes each, that a thread keeps
 
@@ -41,7 +42,7 @@ def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRu
     shape = (len(trial.probes), *start.v.shape)
     states = State(np.empty(shape), np.empty(shape))
     head = (layer, inputs, start, trial, *_marks(layer, trial))
-    groups = groups_of(inputs.batch, _work(layer, inputs, trial), start.v.shape[1])
+    groups = _groups(layer, inputs, trial)
     parts: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
@@ -71,7 +72,7 @@ def backward(
     """
     want_tau = bool(wanted & {"tau_mem", "tau_syn"})
     loop = _backward(layer, inputs, trial, want_tau)
-    groups = groups_of(inputs.batch, _work(layer, inputs, trial), start.v.shape[1])
+    groups = _groups(layer, inputs, trial)
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *start.v.shape))
     d_v, d_i = (nothing if x is None else x for x in (cotangents.v, cotangents.i))
     head = (
@@ -84,7 +85,7 @@ def backward(
         LayerCotangents(cotangents.time, d_v, d_i),
     )
     own = [np.zeros(x.shape) for x in (inputs.time, *start, trial.drive)]  # of each sample alone
-    sums = [Layer._make([np.zeros(x.shape) for x in layer]) for _ in groups]
+    every, sums = _sums(layer, len(groups))
     outcomes: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
@@ -93,11 +94,9 @@ def backward(
     run_groups(work, groups)
     for outcome, time in outcomes:
         _raise(trial, outcome, time)
-    total = sums[0]
-    for part in sums[1:]:
-        for whole, x in zip(total, part, strict=True):
-            whole += x
-    return LayerGradients(total, *own)
+    for part in every[1:]:
+        every[0] += part
+    return LayerGradients(sums[0], *own)
 
 
 def joined(parts: Sequence[Any]) -> Any:
@@ -139,6 +138,22 @@ def _record(first: np.ndarray, spikes: Any, entries: np.ndarray | None = None, l
     return (History(first, spikes, starts(entries), log),)
 
 
+def _groups(layer: Layer, inputs: Events, trial: Trial) -> list[tuple[int, int]]:
+    """Samples of each call: all of them where one thread has them anyway."""
+    if loop_threads() == 1:
+        return [(0, inputs.batch)]
+    return groups_of(inputs.batch, _work(layer, inputs, trial), len(layer.bias))
+
+
+def _sums(layer: Layer, groups: int) -> tuple[np.ndarray, list[Layer]]:
+    """Zeros for the gradients of every group, one row each, (groups, S), and the same as Layers."""
+    ends = list(itertools.accumulate(x.size for x in layer))
+    every = np.zeros((groups, ends[-1]))
+    return every, [
+        Layer._make([row[end - x.size : end].reshape(x.shape) for x, end in zip(layer, ends, strict=True)]) for row in every
+    ]
+
+
 def _work(layer: Layer, inputs: Events, trial: Trial) -> int:
     """Steps of a neuron per sample, about."""
     arrivals = len(inputs.time) / inputs.batch * (4 if layer.recurrent else 1)
@@ -175,10 +190,14 @@ def _backward(layer: Layer, inputs: Events, trial: Trial, want_tau: bool) -> Cal
 
     For the gradients of time constants equal neurons keep their states at all stops of a sample, where that is not too much.
     """
-    stops = int(np.diff(inputs.first).max()) + len(trial.probes) + len(trial.edges)
+
+    def too_many() -> bool:
+        stops = int(np.diff(inputs.first).max()) + len(trial.probes) + len(trial.edges)
+        return stops * len(layer.bias) > STATES
+
     if layer.recurrent:
         from adjsnn.lif.cpu import recurrent_adjoint as module  # noqa: PLC0415
-    elif _alike(layer) and not (want_tau and stops * len(layer.bias) > STATES):
+    elif _alike(layer) and not (want_tau and too_many()):
         from adjsnn.lif.cpu import feedforward_adjoint_lanes as module  # noqa: PLC0415
     else:
         from adjsnn.lif.cpu import feedforward_adjoint as module  # noqa: PLC0415

@@ -104,7 +104,8 @@ def forward(layer, inputs, start, trial, first, last, states):
     queue, total, logged = queue_of(64), np.int64(0), np.int64(0)  # a bare 0 is a type of its own to numba
     for b in range(first, last):
         external = inputs_of(layer.delays, inputs, b, trial.t_end)
-        _begin(layer, kind, cells, start, trial, external, b)
+        begin(cells, start.v[b], start.i[b])
+        set_bias(layer.bias, trial.drive, np.int64(0), b, cells.bias)
         none = np.int64(0)
         progress, outcome, n, t = Progress(none, none, none, none, none, total, total, logged), FULL, none, 0.0
         while outcome == FULL:
@@ -134,55 +135,62 @@ def _sample(layer, kind, inputs, trial, cells, external, spikes, log, queue, pro
     """
     step, probe, coming, queued, pushed, first, total, logged = progress
     most = len(log.time) - len(trial.probes) - 2, len(queue.time) - len(layer.rec_delays)
-    while True:
+    fresh, weights = (step == 0) & (probe == 0) & (coming == 0) & (pushed == 0) & (total == first), kind.nothing
+    while True:  # whatever carries or looks at all neurons stands here once, since it takes seconds to compile
+        ends = trial.edges[step] if step < len(trial.edges) else inf  # of the step of the drive
+        if fresh:
+            foresee(layer, kind, cells, _horizon(kind, external, coming, queue, queued, min(ends, trial.t_end)), weights)
+            fresh, weights = False, kind.nothing
         if total == len(spikes.time) or logged >= most[0] or queued > most[1]:
             return Progress(step, probe, coming, queued, pushed, first, total, logged), FULL, step, 0.0
         n, soonest = earliest(cells)
         arriving = _next_arrival(external, coming, queue, queued)
-        ends = trial.edges[step] if step < len(trial.edges) else inf  # of the step of the drive
-        t = min(soonest, arriving, ends)
-        while probe < len(trial.probes) and trial.probes[probe] < t:
-            _record(layer, kind, cells, trial.probes[probe], probe, b, states)
-            logged = _write(log, logged, trial.probes[probe], PROBE, probe, ALL)
-            probe += 1
-        if t > trial.t_end:
+        t, due = min(soonest, arriving, ends), trial.probes[probe] if probe < len(trial.probes) else inf
+        if due < t:
+            t, what, ref, target = due, PROBE, probe, ALL
+        elif t > trial.t_end:
             return Progress(step, probe, coming, queued, pushed, first, total, logged), FINE, step, t
-        ends = min(ends, trial.t_end)
-        if soonest == t and not cells.held[n]:
+        elif soonest == t and cells.held[n]:
+            what, ref, target = RELEASE, cells.spike_of[n] - first, n
+        elif soonest == t:
             if cells.fired[n] == trial.limit:
                 return Progress(step, probe, coming, queued, pushed, first, total, logged), RUNAWAY, n, t
-            _spike(layer, kind, cells, spikes, total, n, t)
-            logged = _write(log, logged, t, SPIKE, total - first, n)
-            queued, pushed = _send(layer, queue, queued, pushed, total - first, n, t, trial.t_end)
-            total += 1
-        elif soonest == t:
-            _release(layer, cells, spikes, n, t)
-            logged = _write(log, logged, t, RELEASE, cells.spike_of[n] - first, n)
-            horizon = min(arriving, ends) if kind.broadcast else ends
-            schedule(cells, n, predict(layer, cells, n, t, horizon) if horizon > t else inf)
+            what, ref, target = SPIKE, total - first, n
         elif arriving > t:
             step += 1
-            advance_all(layer, kind, cells, t)
-            logged = _write(log, logged, t, DRIVE, step, ALL)
-            set_bias(layer.bias, trial.drive, step, b, cells.bias)
-            ends = trial.edges[step] if step < len(trial.edges) else trial.t_end
-            foresee(layer, kind, cells, min(arriving, ends) if kind.broadcast else ends)
+            what, ref, target = DRIVE, step, ALL
         else:
             what, ref, target, coming, queued = _take(external, coming, queue, queued, t)
-            logged = _write(log, logged, t, what, ref, target)
-            weights = kind.w_in_t[inputs.neuron[ref]] if what == ARRIVAL else kind.w_rec_t[spikes.neuron[first + ref]]
-            horizon = min(_next_arrival(external, coming, queue, queued), ends) if kind.broadcast else ends
-            _arrive(layer, kind, cells, weights, target, t, horizon)
+        logged = _write(log, logged, t, what, ref, target)
+        if target == ALL or (what == SPIKE and kind.instant):  # as the arrival at once will ask
+            advance_all(layer, kind, cells, t)
+        else:
+            advance(layer, kind, cells, target, t)
+        if what == SPIKE:
+            _spike(layer, cells, spikes, total, n, t)
+            queued, pushed = _send(layer, queue, queued, pushed, ref, n, t, trial.t_end)
+            total += 1
+        elif what == PROBE:
+            _record(cells, probe, b, states)
+            probe += 1
+        elif what == DRIVE:
+            set_bias(layer.bias, trial.drive, step, b, cells.bias)
+            fresh, weights = True, kind.nothing
+        else:
+            if what == RELEASE:
+                _release(layer, cells, spikes, n)
+            else:
+                weights = kind.w_in_t[inputs.neuron[ref]] if what == ARRIVAL else kind.w_rec_t[spikes.neuron[first + ref]]
+            fresh = target == ALL
+            if not fresh:
+                horizon = _horizon(kind, external, coming, queue, queued, min(ends, trial.t_end))
+                _alone(layer, kind, cells, what, weights, target, t, horizon)
 
 
 @compiled(**EXACT_PIECE)
-def _begin(layer, kind, cells, start, trial, external, b):
-    """Sample b at time 0."""
-    begin(cells, start.v[b], start.i[b])
-    set_bias(layer.bias, trial.drive, np.int64(0), b, cells.bias)
-    ends = min(trial.edges[0], trial.t_end) if len(trial.edges) > 0 else trial.t_end
-    horizon = min(external.time[0], ends) if kind.broadcast and len(external.time) > 0 else ends
-    foresee(layer, kind, cells, horizon)
+def _horizon(kind, external, coming, queue, queued, ends):
+    """Up to when spikes are foreseen."""
+    return min(_next_arrival(external, coming, queue, queued), ends) if kind.broadcast else ends
 
 
 @compiled(**EXACT_PIECE)
@@ -226,20 +234,15 @@ def _take(external, coming, queue, queued, t):
 
 
 @compiled(**EXACT_PIECE)
-def _record(layer, kind, cells, t, probe, b, states):
+def _record(cells, probe, b, states):
     """v and i of sample b at a probe."""
-    advance_all(layer, kind, cells, t)
     for n in range(len(cells.v)):
         states.v[probe, b, n], states.i[probe, b, n] = cells.v[n], cells.i[n]
 
 
 @compiled(**EXACT_PIECE)
-def _spike(layer, kind, cells, spikes, total, n, t):
+def _spike(layer, cells, spikes, total, n, t):
     """Neuron n spikes: it is held at its reset from now on."""
-    if kind.instant:
-        advance_all(layer, kind, cells, t)  # as the arrival at once will ask
-    else:
-        advance(layer, cells, n, t)
     spikes.time[total], spikes.neuron[total] = t, n
     spikes.current[total], spikes.released[total] = cells.i[n] + (cells.bias[n] - layer.bias[n]), np.nan
     cells.v[n], cells.held[n], cells.own[n] = layer.v_reset[n], 1, t + layer.refractory[n]
@@ -264,22 +267,16 @@ def _send(layer, queue, queued, pushed, spike, n, t, t_end):
 
 
 @compiled(**EXACT_PIECE)
-def _release(layer, cells, spikes, n, t):
+def _release(layer, cells, spikes, n):
     """Neuron n moves again, from its reset."""
-    advance(layer, cells, n, t)
     spikes.released[cells.spike_of[n]], cells.held[n] = cells.i[n] + (cells.bias[n] - layer.bias[n]), 0
 
 
 @compiled(**EXACT_PIECE)
-def _arrive(layer, kind, cells, weights, target, t, horizon):
-    """A spike arrives at its target or at all; their next spikes are foreseen again, up to the horizon."""
-    if target == ALL:
-        advance_all(layer, kind, cells, t)
-        for n in range(len(weights)):
-            cells.i[n] += weights[n]
-        foresee(layer, kind, cells, horizon)
-    else:
-        advance(layer, cells, target, t)
-        cells.i[target] += weights[target]
-        if not cells.held[target] and horizon >= t:
-            schedule(cells, target, predict(layer, cells, target, t, horizon))
+def _alone(layer, kind, cells, what, weights, n, t, horizon):
+    """What comes of a release or arrival of neuron n alone; its next spike is foreseen again, up to the horizon."""
+    if what != RELEASE:
+        cells.i[n] += weights[n]
+    ahead = horizon > t or (what != RELEASE and horizon == t)
+    if what == RELEASE or (ahead and not cells.held[n]):
+        schedule(cells, n, predict(layer, kind, cells, n, t, horizon) if ahead else inf)

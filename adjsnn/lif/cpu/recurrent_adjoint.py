@@ -5,12 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.cells import advance, advance_all, begin, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.elementary import decay_soon, rates_at
 from adjsnn.lif.cpu.flow import (
     add_transposed,
     arrival_shift,
     copy,
-    costate_back,
-    decay,
     release_shift,
     speed,
     tau_gradients,
@@ -19,6 +18,8 @@ from adjsnn.lif.cpu.flow import (
 from adjsnn.lif.cpu.recurrent import Log, Spikes
 from adjsnn.lif.layer import ALL, ARRIVAL, DRIVE, FINE, GRAZING, PROBE, RECURRENT, RELEASE, SPIKE
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_PIECE, EXACT_WITHIN, REORDERED, compiled
+
+START = -1  # an event that is none
 
 
 class History(NamedTuple):
@@ -100,14 +101,15 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
         error = cotangents.time[first_spike : history.first[b + 1]].copy()
         _begin(layer, costates, trial, history, b)
         step = len(trial.edges)
-        for e in range(log_end - 1, log_begin - 1, -1):
-            what, ref, n = log.kind[e], log.ref[e], log.target[e]
-            until = log.time[e]
+        for e in range(log_end - 1, log_begin - 2, -1):
+            what, ref, n, until = START, np.int64(0), ALL, 0.0  # where nothing is left; a call alone would be compiled twice
+            if e >= log_begin:
+                what, ref, n, until = np.int64(log.kind[e]), np.int64(log.ref[e]), np.int64(log.target[e]), log.time[e]
             rows -= neurons if n == ALL else 1
             if n == ALL:
                 _all_back(layer, kind, costates, until, states, rows, into, step, b)
             else:
-                _back(layer, costates, n, until, states, rows, into, step, b)
+                _back(layer, kind, costates, n, until, states, rows, into, step, b)
             if what == ARRIVAL:
                 source = inputs.neuron[ref]
                 into.time[ref] += _arrival(layer, kind, costates, n, source, kind.w_in_t, sums.w_in_t, into.layer.delays)
@@ -126,7 +128,6 @@ def backward(layer, inputs, start, trial, history, cotangents, first, last, want
                 set_bias(layer.bias, trial.drive, step, b, costates.bias)
             elif what == PROBE:
                 _read(costates, cotangents.v[ref, b], cotangents.i[ref, b], into.layer)
-        _all_back(layer, kind, costates, 0.0, states, np.int64(0), into, step, b)
         copy(costates.lam_v, into.v[b])
         copy(costates.lam_i, into.i[b])
     add_transposed(sums.w_in_t, into.layer.w_in)
@@ -180,7 +181,7 @@ def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
         if n == ALL:
             advance_all(layer, kind, cells, log.time[e])
         else:
-            advance(layer, cells, n, log.time[e])
+            advance(layer, kind, cells, n, log.time[e])
         if what == ARRIVAL:
             weights = kind.w_in_t[inputs.neuron[ref]]
             for m in range(low, high):
@@ -202,19 +203,20 @@ def _replay(layer, kind, inputs, start, drive, history, b, cells, states):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _back(layer, costates, n, t, states, row, into, step, b):
+def _back(layer, kind, costates, n, t, states, row, into, step, b):
     """The costate of neuron n alone back to time t, where its state was that of `row`, if there are any."""
     span = (costates.at[n] if costates.place[n] >= 0 else costates.now[0]) - t
     if span == 0.0:
         return
     tau_mem, tau_syn, lam_v, lam_i = layer.tau_mem[n], layer.tau_syn[n], costates.lam_v[n], costates.lam_i[n]
-    e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
+    e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, n))
     if states.shape[1] > 0:
+        conv = gain * tau_mem
         weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, conv)
         d_mem, d_syn = tau_gradients(states[0, row], states[1, row], lam_v, lam_i, costates.bias[n], weights)
         into.layer.tau_mem[n] += d_mem
         into.layer.tau_syn[n] += d_syn
-    costates.lam_v[n], costates.lam_i[n] = costate_back(lam_v, lam_i, tau_mem, e_mem, e_syn, conv)
+    costates.lam_v[n], costates.lam_i[n] = lam_v * e_mem, lam_i * e_syn + lam_v * gain
     into.layer.bias[n] += lam_v - costates.lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
     if len(into.drive) > 0:
         into.drive[step, b, n] += lam_v - costates.lam_v[n]
@@ -234,16 +236,15 @@ def _all_back(layer, kind, costates, t, states, row, into, step, b):
     d_mem, d_syn = into.layer.tau_mem, into.layer.tau_syn
     for k in range(ahead):  # what is ahead goes alone, and the loop over all finds nothing there
         n = costates.ahead[k]
-        _back(layer, costates, n, t, states, row + n, into, step, b)
+        _back(layer, kind, costates, n, t, states, row + n, into, step, b)
         costates.saved[0, k], costates.saved[1, k] = lam_v[n], lam_i[n]
         lam_v[n], lam_i[n] = 0.0, 0.0
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
-        e_mem, e_syn, conv = decay(span, tau_mem, tau_syn)
-        gain = conv / tau_mem
+        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
         if states.shape[1] > 0:
-            weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, conv)
+            tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
+            weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
             v, i, bias = states[0, row:], states[1, row:], costates.bias
             for n in range(first, last):
                 for_mem, for_syn = tau_gradients(v[n], i[n], lam_v[n], lam_i[n], bias[n], weights)
@@ -288,7 +289,7 @@ def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
         of_v, of_i = _products(w, lam_v, lam_i, first, last)
-        total += of_i / layer.tau_syn[first] - of_v / layer.tau_mem[first]
+        total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
     for n in range(len(w)):
         d_w[n] += lam_i[n]
     d_delays[0, source] += total
