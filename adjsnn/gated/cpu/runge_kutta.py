@@ -184,9 +184,10 @@ def _unwrap(membrane, v, turns):
 
 @compiled(**OPTIONS)
 def charge_of(network, v, x, charge):
-    """Zone coordinate x and G(v)."""
-    zone(v, network.zone, network.two_sided, x)
-    integral(network.gate, x, charge)
+    """Zone coordinate x and G(v); of x, which may be longer, only where there are neurons."""
+    there = x[: v.shape[0]]
+    zone(v, network.zone, network.two_sided, there)
+    integral(network.gate, there, charge)
     if network.two_sided:
         mirrored(v, charge)
 

@@ -117,7 +117,7 @@ def _again(network, scheme, path, memory, back, t, start, stop):
     here, to = start * n_hidden, stop * n_hidden
     v, after = path.v[t, here:to], path.v[t + 1, here:to]
     current, crossings, size = path.current[t, here:to], path.crossings[t, here:to], to - here
-    drive, x, charge = memory.drive, memory.x, memory.charges[s, :size]
+    drive, x, charge = memory.drive, memory.x[:size], memory.charges[s, :size]
     recurrent, level = back.recurrent[:size], back.level[:size]
     drives(network, path, t, start, stop, drive)
     copy(current, memory.currents[0])
