@@ -16,6 +16,8 @@ from adjsnn.training.ranges import Count, NotNegative, Positive, Share
 
 CLASSES = ("differ", "equal", "one pulse")
 NORM_SHARE = 0.05  # of a step in the running mean of the gradient's norm
+KEPT_EVERY = 50  # steps between networks that are kept on the way
+KEPT_UP_TO = 4.0  # norm of the gradient over `steep` up to which they are
 THRESHOLD = 0.25  # of the mean readout in the answer: half of ½, the mean of sin²
 # ms, of the curve of accuracy
 DELAYS = (0.0, 20.0, 50.0, 80.0, 100.0, 120.0, 140.0, 160.0, 180.0, 200.0, 250.0, 300.0, 400.0, 500.0, 750.0)
@@ -45,6 +47,9 @@ class TaskConfig(TrainingConfig):
     """share of trials in which one of the pulses does not come"""
     steep: NotNegative = 0.0
     """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
+    retreat: NotNegative = 0.0
+    """that norm over `steep`, from which on the network goes back to what it was 50 steps before or more, and its steps are half
+    as long from there; 0: never"""
     validation_trials: Count = 500
     held_out_trials: Count = 2000
     iterations: Count = 400
@@ -172,6 +177,8 @@ class DelayedXor(Experiment[C]):
             seen = f"pulse={config.pulse}, answer={config.answer} with dt={config.dt}"
             raise adjsnn.ConfigurationError(seen, "two steps or more in each", "--pulse 20 --answer 60, or a shorter --dt")
         self.log_norm = 0.0  # running mean of the logarithm of the gradient's norm
+        self.kept: list[dict[str, Any]] = []  # the last two networks on the way, "net" and "log_norm"
+        self.since, self.pace = 0, 1.0  # steps since the last of them, and what retreats have left of the steps
         self.trials: dict[Split, Trials] = {
             "validation": self.place(draw_trials(config, config.validation_trials, self.generator(1_000_000))),
             "held_out": self.place(draw_trials(config, config.held_out_trials, self.generator(2_000_000))),
@@ -201,10 +208,11 @@ class DelayedXor(Experiment[C]):
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        return {"log_norm": self.log_norm}
+        return {"log_norm": self.log_norm, "kept": self.kept, "since": self.since, "pace": self.pace}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.log_norm = state.get("log_norm", 0.0)  # of LIF networks older checkpoints have none
+        self.log_norm = state.get("log_norm", 0.0)  # older checkpoints have none, of LIF networks, or only this
+        self.kept, self.since, self.pace = state.get("kept", []), state.get("since", 0), state.get("pace", 1.0)
 
     def limit_gradient(self, net: Any) -> float:
         norm = super().limit_gradient(net)
@@ -213,9 +221,26 @@ class DelayedXor(Experiment[C]):
         return norm
 
     def shortened_step(self) -> float:
-        """Share of a step, at most 1, that is left where gradients are steep, which Adam by itself does not see."""
+        """Share of a step, at most 1, that is left where gradients are or were steep, which Adam does not see."""
         typical = math.exp(self.log_norm)
-        return self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0
+        return self.pace * (self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0)
+
+    def after_step(self, net: Any, batch: Trials, cost: Cost, rate: float) -> None:
+        """Keep the network now and then, and go back where it has become chaotic.
+
+        Gradients are so large there that steps in inverse proportion never lead out again.
+        """
+        config, typical = self.config, math.exp(self.log_norm)
+        if not config.retreat:
+            return
+        self.since += 1
+        if self.kept and typical > config.retreat * config.steep > 0.0:
+            net.load_state_dict(self.kept[0]["net"])
+            self.log_norm, self.pace = self.kept[0]["log_norm"], 0.5 * self.pace
+            self.kept, self.since = self.kept[:1], 0
+        elif self.since >= KEPT_EVERY and typical <= KEPT_UP_TO * config.steep:
+            now = {name: x.detach().clone() for name, x in net.state_dict().items()}
+            self.kept, self.since = [*self.kept[-1:], {"net": now, "log_norm": self.log_norm}], 0
 
     def batch(self, generator: torch.Generator, step: int) -> Trials:
         return draw_trials(self.config, self.config.batch, generator)

@@ -132,7 +132,7 @@ def test_a_network_that_has_become_chaotic_goes_back():
         after(1, 300.0, known)
         assert net.bias[0].item() - start == pytest.approx(50.0)
         assert known.schedule(0.0) == pytest.approx(0.5)
-        assert known.shortened_step() == 1.0
+        assert known.shortened_step() == 0.5
     after(1, 300.0)
     assert experiment.schedule(0.0) == pytest.approx(0.25)
     never = GatedXor(Gated(neurons=5, retreat=0.0))
