@@ -48,7 +48,7 @@ class TaskConfig(TrainingConfig):
     steep: NotNegative = 0.0
     """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     retreat: NotNegative = 0.0
-    """that norm over `steep`, from which on the network goes back to what it was 50 steps before or more, and its steps are half
+    """that norm over `steep`, from which on the network goes back to what it was 50 or more steps before, and its steps are half
     as long from there; 0: never"""
     validation_trials: Count = 500
     held_out_trials: Count = 2000
@@ -221,7 +221,7 @@ class DelayedXor(Experiment[C]):
         return norm
 
     def shortened_step(self) -> float:
-        """Share of a step, at most 1, that is left where gradients are or were steep, which Adam does not see."""
+        """Share of a step, at most 1, that is left where gradients are or were steep, unseen by Adam."""
         typical = math.exp(self.log_norm)
         return self.pace * (self.config.steep / typical if typical > self.config.steep > 0.0 else 1.0)
 
