@@ -48,8 +48,8 @@ class TaskConfig(TrainingConfig):
     steep: NotNegative = 0.0
     """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     retreat: NotNegative = 0.0
-    """that norm over `steep`, from which on the network goes back to what it was 50 or more steps before, and its steps are half
-    as long from there; 0: never"""
+    """that norm over `steep`, from which on the network goes back to what it was 50 or more steps before, with half
+    as long steps from there; 0: never"""
     validation_trials: Count = 500
     held_out_trials: Count = 2000
     iterations: Count = 400
