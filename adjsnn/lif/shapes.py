@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.network import COMPONENTS, FOLLOWING, LIFLayer, LIFNetwork
-from adjsnn.lif.structure import Structure
+from adjsnn.lif.structure import Structure, check_put_here
 from adjsnn.lif.synapses import Synapses
 from adjsnn.shapes import ONE, checked, matrix, spread, wrong
 
@@ -16,8 +16,10 @@ def lif_layers(net: LIFNetwork) -> list[LIFLayer]:
     """`net.tensors()`, checked. One number per layer as a constant or a delay is spread over neurons or axons, on the tape.
 
     Raises:
-        ConfigurationError: what is no dense real tensor, is of several dtypes or devices, or has another shape.
+        ConfigurationError: what is no dense real tensor, is of several dtypes or devices, or has another shape; the state of
+            another network, put here by `torch.func.functional_call`.
     """
+    check_put_here(net)
     layers = net.tensors()
     if (
         not isinstance(layers, Sequence)
