@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,12 @@ elif "ENDS" not in os.environ:
     saved.touch()
     sys.exit(143)
 """
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Workers of a busy machine answer late."""
+    monkeypatch.setattr(executors, "CONNECT", 200.0)
 
 
 @pytest.fixture
@@ -222,6 +229,38 @@ def test_the_run_of_a_lost_worker_begins_elsewhere_when_the_first_has_ended(tmp_
         thread.join()
     assert len(set((_root(script) / "0.begun").read_text().split())) == 2
     assert "ended: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_that_comes_while_jobs_are_handed_over(number, tmp_path, capsys, monkeypatch):
+    """It is met after the last of them, which all know of it."""
+    script, states = tmp_path / "hello.py", []
+    script.touch()
+
+    class Waiting(Future):
+        def cancel(self):
+            states.append(self.job._state())
+            return super().cancel()
+
+    def submit(jobs):
+        futures = []
+        for job in jobs:
+            futures.append(Waiting())
+            futures[-1].job = job
+            if len(futures) == 1:
+                os.kill(os.getpid(), number)
+        return futures
+
+    @contextmanager
+    def engine(where, root):
+        yield executors.Engine(1, submit)
+
+    monkeypatch.setattr(sys.modules["adjsnn.training.sweep"], "engine", engine)
+    before = signal.getsignal(signal.SIGINT)
+    assert _sweep(script, "--seeds", "3") == 128 + number
+    assert signal.getsignal(signal.SIGINT) is before
+    assert states == ["stopped"] * 3
+    assert f"resume {_root(script)}" in capsys.readouterr().out
 
 
 @pytest.mark.slow
