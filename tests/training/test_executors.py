@@ -61,12 +61,13 @@ def job(tmp_path):
 
 @contextmanager
 def _cluster(workers):
-    """A scheduler and workers on loopback, each a process."""
+    """A scheduler and workers on loopback, each a process. Its dashboard takes any port: another's has the usual one, and a
+    warning of that is an error here."""
     from distributed import LocalCluster  # noqa: PLC0415  a second
 
     path = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))), "OMP_NUM_THREADS": "1"}
     with LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1", env=path
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1", env=path
     ) as cluster:
         yield cluster
 
