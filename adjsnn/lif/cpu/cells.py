@@ -1,15 +1,18 @@
 """The neurons of a recurrent layer on their way through a sample: carried to a time, and their next spikes foreseen.
 
 Where every arrival reaches all neurons, all of them stand at one time nearly always. They are carried and examined in groups
-of equal time constants, whose exponentials are computed once, by loops over arrays that have no branch. The few that had an
-event of their own since are ahead, each at its own time, and move alone.
+of equal time constants, whose exponentials are computed once, by loops over arrays that have no branch; or as one group with
+exponentials of their own, also by such loops (`each.py`). The few that had an event of their own since are ahead, each at its
+own time, and move alone.
 """
 
 from math import exp, inf, nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
+from adjsnn.lif.cpu.each import Each, are_unequal, at, each_of, flow_over, shares
 from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
 from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
 from adjsnn.lif.cpu.lanes import DISTINCT
@@ -75,11 +78,13 @@ class Kind(NamedTuple):
     """What the neurons of a layer have in common.
 
     Attributes:
-        groups: (G+1,), neurons groups[g] … groups[g+1]-1 have equal time constants. Unsigned, since of other numbers numba asks
-            at every array whether they count from the end, and no vector instructions remain.
+        groups: (G+1,), neurons groups[g] … groups[g+1]-1 have equal time constants, or each has its own and there is one group.
+            Unsigned, since of other numbers numba asks at every array whether they count from the end, and no vector
+            instructions remain.
         broadcast: whether every spike arrives at all neurons at once.
         instant: whether the layer's own spikes do so without delay.
         rates: Rates.
+        each: Each, where every neuron has time constants of its own, or None.
         nothing: (N,), zeros.
         w_in_t: (M, N), a row per source.
         w_rec_t: (N, N), a row per source.
@@ -89,9 +94,13 @@ class Kind(NamedTuple):
     broadcast: bool
     instant: bool
     rates: Rates
+    each: Each | None
     nothing: np.ndarray
     w_in_t: np.ndarray
     w_rec_t: np.ndarray
+
+
+KIND_EACH = Kind._fields.index("each")
 
 
 @compiled(**EXACT_PIECE)
@@ -100,11 +109,11 @@ def kind_of(layer):
     broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
     tau_mem, tau_syn, instant = layer.tau_mem, layer.tau_syn, broadcast
     groups, count, neurons = np.empty(len(tau_mem) + 1, np.uint64), 0, len(tau_mem)
-    nothing = np.empty(neurons)
+    nothing, each = np.empty(neurons), each_of(layer, 1)
     for n in range(neurons):
         nothing[n] = 0.0
     for n in range(neurons + 1):
-        if n in (0, neurons) or tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1]:
+        if n in (0, neurons) or (shares(each) and (tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1])):
             groups[count] = n
             count += 1
     for n in range(layer.rec_delays.shape[1]):
@@ -114,6 +123,7 @@ def kind_of(layer):
         broadcast,
         instant,
         all_rates(tau_mem, tau_syn),
+        each,
         nothing,
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
@@ -167,6 +177,17 @@ def set_bias(bias, drive, step, b, c):
         c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
 
 
+def flow_of(kind: Any, first: Any, t: Any) -> Any:
+    """e^{-t/τ_m}, e^{-t/τ_s} and K(t)/τ_m of the group that begins with neuron `first`, to be read by `at`."""
+
+
+@overload(flow_of, jit_options=EXACT_BARE_INLINE)
+def _flow_of(kind, first, t):
+    if are_unequal(kind[KIND_EACH]):
+        return lambda kind, first, t: flow_over(kind.each, t)
+    return lambda kind, first, t: decay_soon(t, rates_at(kind.rates, first))
+
+
 @compiled(**EXACT_BARE_INLINE)
 def advance(layer, kind, cells, n, t):
     """Carry neuron n alone to time t; one that is held keeps its voltage."""
@@ -196,11 +217,11 @@ def advance_all(layer, kind, cells, t):
         cells.saved[0, k], cells.saved[1, k] = cells.v[n], cells.i[n]
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
+        e_mem, e_syn, gain = flow_of(kind, first, span)
         v, i, bias = cells.v, cells.i, cells.bias
         for n in range(first, last):
-            v[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
-            i[n] *= e_syn
+            v[n] = bias[n] + (v[n] - bias[n]) * at(e_mem, n) + i[n] * at(gain, n)
+            i[n] *= at(e_syn, n)
     for k in range(cells.size[ACTIVE]):
         n = cells.active[k]
         if cells.held[n]:
@@ -303,7 +324,7 @@ def foresee(layer, kind, cells, horizon, weights):
     whole = horizon - now
     span = min(whole, max(2.0 * cells.clock[WAIT], SHORTEST * whole)) if kind.instant else whole
     while True:
-        count, shared = _candidates(layer, kind, cells, span, weights)
+        count, shared = candidates(layer, kind, cells, span, weights)
         weights = kind.nothing
         if count > 0:
             _search(layer, kind, cells, count, span, shared, horizon)
@@ -333,6 +354,56 @@ def _candidates(layer, kind, cells, span, weights):
     for k in range(cells.size[ACTIVE]):
         marks[cells.active[k]] = 0  # they are held, or foreseen already
     return _listed(cells), (e_mem, e_syn, gain)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _candidates_of_each(layer, kind, cells, span, weights):
+    """The same by a bound that needs no exponentials: v climbs by less than (i + b - v)(1 - e^{-t/τ_m}), of i if that is > 0.
+
+    Returns:
+        their number; of the first neuron what the flow is.
+    """
+    v, i, bias, v_th, marks, rate = cells.v, cells.i, cells.bias, layer.v_th, cells.marks, kind.rates.mem
+    for n in range(np.uint64(len(v))):
+        fed, x = i[n] + weights[n], span * rate[n]
+        series = x * (1.0 + x * (x * (1.0 / 6.0) - 0.5))  # from above
+        share = series if x < 1.0 else 1.0
+        pull = (fed if fed > 0.0 else 0.0) + bias[n] - v[n]
+        highest = v[n] + (pull if pull > 0.0 else 0.0) * share
+        near = 4.0 * BLUR * (abs(v[n]) + abs(bias[n]) + abs(fed) + abs(v_th[n]))
+        marks[n], i[n] = 1 if highest + near >= v_th[n] else 0, fed
+    for k in range(cells.size[ACTIVE]):
+        marks[cells.active[k]] = 0  # they are held, or foreseen already
+    count = _listed(cells)
+    return count, (decay_soon(span, rates_at(kind.rates, 0)) if count > 0 else (1.0, 1.0, 0.0))
+
+
+def candidates(layer: Any, kind: Any, cells: Any, span: Any, weights: Any) -> Any:
+    """One of the two above."""
+
+
+@overload(candidates, jit_options=EXACT_BARE_INLINE)
+def _candidates_of(layer, kind, cells, span, weights):
+    if are_unequal(kind[KIND_EACH]):
+        return lambda layer, kind, cells, span, weights: _candidates_of_each(layer, kind, cells, span, weights)
+    return lambda layer, kind, cells, span, weights: _candidates(layer, kind, cells, span, weights)
+
+
+def end_of(kind: Any, cells: Any, n: Any, span: Any) -> Any:
+    """v of neuron n at the end of the interval that is looked at."""
+
+
+@overload(end_of, jit_options=EXACT_BARE_INLINE)
+def _end_of(kind, cells, n, span):
+    if are_unequal(kind[KIND_EACH]):
+        return lambda kind, cells, n, span: _end(kind, cells, n, span)
+    return lambda kind, cells, n, span: cells.end[n]
+
+
+@compiled(**EXACT_BARE)
+def _end(kind, cells, n, span):
+    e_mem, _, gain = decay_soon(span, rates_at(kind.rates, n))
+    return cells.bias[n] + (cells.v[n] - cells.bias[n]) * e_mem + cells.i[n] * gain
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -383,7 +454,7 @@ def _search(layer, kind, cells, count, span, shared, horizon):
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
         if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
             rates = rates_at(kind.rates, n)
-            wait = crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
+            wait = crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, end_of(kind, cells, n, span))
             if wait < inf:
                 schedule(cells, n, min(now + wait, horizon))
                 if kind.instant:

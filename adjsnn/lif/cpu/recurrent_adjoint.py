@@ -1,10 +1,12 @@
 """The adjoint (2.5)-(2.10) of a recurrent LIF layer in one fused loop, back through the log of its forward run."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
-from adjsnn.lif.cpu.cells import advance, advance_all, begin, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.cells import KIND_EACH, advance, advance_all, begin, flow_of, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.each import are_unequal, at, shift_sum, weights_over
 from adjsnn.lif.cpu.elementary import decay_soon, rates_at
 from adjsnn.lif.cpu.flow import (
     add_transposed,
@@ -226,6 +228,23 @@ def _back(layer, kind, costates, n, t, states, row, into, step, b):
         costates.size[0] += 1
 
 
+def weights_of(layer: Any, kind: Any, first: Any, t: Any, flow: Any) -> Any:
+    """The `tau_weights` of the group that begins with neuron `first`, from what its flow over t is, to be read by `at`."""
+
+
+@overload(weights_of, jit_options=EXACT_BARE_INLINE)
+def _weights_of(layer, kind, first, t, flow):
+    if are_unequal(kind[KIND_EACH]):
+        return lambda layer, kind, first, t, flow: weights_over(kind.each, t)
+    return lambda layer, kind, first, t, flow: _weights(t, layer.tau_mem[first], layer.tau_syn[first], flow)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _weights(t, tau_mem, tau_syn, flow):
+    e_mem, e_syn, gain = flow
+    return tau_weights(t, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
+
+
 @compiled(**EXACT_BARE_INLINE)
 def _all_back(layer, kind, costates, t, states, row, into, step, b):
     """The costates of all neurons back to time t, where their states were those from `row` on."""
@@ -241,23 +260,24 @@ def _all_back(layer, kind, costates, t, states, row, into, step, b):
         lam_v[n], lam_i[n] = 0.0, 0.0
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
+        flow = flow_of(kind, first, span)
+        e_mem, e_syn, gain = flow
         if states.shape[1] > 0:
-            tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
-            weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
+            leak, fed, fading, feeding = weights_of(layer, kind, first, span, flow)
             v, i, bias = states[0, row:], states[1, row:], costates.bias
             for n in range(first, last):
+                weights = at(leak, n), at(fed, n), at(fading, n), at(feeding, n)
                 for_mem, for_syn = tau_gradients(v[n], i[n], lam_v[n], lam_i[n], bias[n], weights)
                 d_mem[n] += for_mem
                 d_syn[n] += for_syn
         if len(into.drive) > 0:
             d_drive = into.drive[step, b]
             for n in range(first, last):
-                d_drive[n] += lam_v[n] - lam_v[n] * e_mem
+                d_drive[n] += lam_v[n] - lam_v[n] * at(e_mem, n)
         for n in range(first, last):
             before = lam_v[n]
-            after = before * e_mem
-            lam_v[n], lam_i[n] = after, lam_i[n] * e_syn + before * gain
+            after = before * at(e_mem, n)
+            lam_v[n], lam_i[n] = after, lam_i[n] * at(e_syn, n) + before * at(gain, n)
             d_bias[n] += before - after  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
     for k in range(ahead):
         n = costates.ahead[k]
@@ -276,6 +296,27 @@ def _products(w, x, y, first, last):
 
 
 @compiled(**EXACT_BARE_INLINE)
+def _shift(layer, kind, w, lam_v, lam_i):
+    total = 0.0
+    for g in range(len(kind.groups) - 1):
+        first, last = kind.groups[g], kind.groups[g + 1]
+        of_v, of_i = _products(w, lam_v, lam_i, first, last)
+        total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
+    return total
+
+
+def shift_of(layer: Any, kind: Any, w: Any, lam_v: Any, lam_i: Any) -> Any:
+    """Σ dC/dt_a of an arrival at all neurons, (2.6)."""
+
+
+@overload(shift_of, jit_options=EXACT_BARE_INLINE)
+def _shift_of(layer, kind, w, lam_v, lam_i):
+    if are_unequal(kind[KIND_EACH]):
+        return lambda layer, kind, w, lam_v, lam_i: shift_sum(w, lam_v, lam_i, kind.each)
+    return lambda layer, kind, w, lam_v, lam_i: _shift(layer, kind, w, lam_v, lam_i)
+
+
+@compiled(**EXACT_BARE_INLINE)
 def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
     """Equation (2.6) at the target, or at all neurons; returns Σ dC/dt_a."""
     lam_v, lam_i, shared = costates.lam_v, costates.lam_i, len(d_delays) == 1
@@ -285,11 +326,8 @@ def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
         d_w_t[source, n] += lam_i[n]
         d_delays[0 if shared else n, source] += shift
         return shift
-    w, d_w, total = w_t[source], d_w_t[source], 0.0
-    for g in range(len(kind.groups) - 1):
-        first, last = kind.groups[g], kind.groups[g + 1]
-        of_v, of_i = _products(w, lam_v, lam_i, first, last)
-        total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
+    w, d_w = w_t[source], d_w_t[source]
+    total = shift_of(layer, kind, w, lam_v, lam_i)
     for n in range(len(w)):
         d_w[n] += lam_i[n]
     d_delays[0, source] += total
