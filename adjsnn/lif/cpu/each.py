@@ -94,6 +94,15 @@ def _at(x, n):
     return (lambda x, n: x[n]) if isinstance(x, types.Array) else (lambda x, n: x)
 
 
+def of_lane(x: Any, first: Any, n: Any) -> Any:
+    """The same of neuron n, where that of the first one is in lane `first`."""
+
+
+@overload(of_lane, jit_options=EXACT_BARE_INLINE)
+def _of_lane(x, first, n):
+    return (lambda x, first, n: x[first + np.uint64(n)]) if isinstance(x, types.Array) else (lambda x, first, n: x)
+
+
 def put_at(x: Any, n: Any, value: Any) -> None:
     """Entry n of an array becomes `value`; a number that all share stays."""
 
@@ -104,15 +113,6 @@ def _put_at(x, n, value):
         x[n] = value
 
     return put if isinstance(x, types.Array) else (lambda x, n, value: None)
-
-
-def part(x: Any, first: Any, last: Any) -> Any:
-    """Entries first … last-1 of an array, or a number that all share."""
-
-
-@overload(part, jit_options=EXACT_BARE_INLINE)
-def _part(x, first, last):
-    return (lambda x, first, last: x[first:last]) if isinstance(x, types.Array) else (lambda x, first, last: x)
 
 
 def each_of(layer: Any, copies: Any) -> Any:
@@ -133,6 +133,17 @@ def _taus_of(layer, size):
     if is_unequal(layer):
         return lambda layer, size: (np.empty(size), np.empty(size))
     return lambda layer, size: (layer.tau_mem[0], layer.tau_syn[0])
+
+
+def taus(layer: Any) -> Any:
+    """τ_m and τ_s of a layer's neurons, to be read by `at`."""
+
+
+@overload(taus, jit_options=EXACT_BARE_INLINE)
+def _taus(layer):
+    if is_unequal(layer):
+        return lambda layer: (layer.tau_mem, layer.tau_syn)
+    return lambda layer: (layer.tau_mem[0], layer.tau_syn[0])
 
 
 def is_unequal(layer: types.NamedTuple) -> bool:

@@ -1,21 +1,26 @@
-"""The adjoint (2.5)-(2.10) of a feed-forward LIF layer whose neurons have equal time constants and arrivals.
+"""The adjoint (2.5)-(2.10) of a feed-forward LIF layer whose neurons have the same arrivals.
 
-The costates of all neurons go back from stop to stop together, by exponentials that they share; the few that spike on the way
-go apart, by exponentials that are computed for all spikes of a sample at once. The result is that of `feedforward_adjoint.py`,
-to rounding.
+The costates of all neurons go back from stop to stop together, by exponentials that they share, or that each has for itself
+where their time constants differ; the few that spike on the way go apart, by exponentials that are computed for all spikes of a
+sample at once. The result is that of `feedforward_adjoint.py`, to rounding.
 """
 
 from math import exp
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
-from adjsnn.lif.cpu.elementary import rates_of
+from adjsnn.lif.cpu.each import Each, are_unequal, at, each_of, flows, of_lane, put_at, shares, taus
+from adjsnn.lif.cpu.each import weights as weights_of_lanes
 from adjsnn.lif.cpu.feedforward import Walk, longest_walk, stops
 from adjsnn.lif.cpu.flow import add_transposed, release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.cpu.moves import Moves, fill, moves
 from adjsnn.lif.layer import FINE, GRAZING
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
+
+
+BLOCK = 512  # neurons and stops together, about, whose exponentials are computed at once where each neuron has its own
 
 
 class Memory(NamedTuple):
@@ -25,7 +30,7 @@ class Memory(NamedTuple):
         time: of the stops of a sample, ms.
         ref: what happens there, as in Walk.
         spare: another walk to sort in.
-        between: Moves, from stop to stop.
+        between: Moves, from stop to stop; of neurons with time constants of their own the intervals alone.
         after: Moves, from the release of each spike to what comes next, a spike or a stop.
         before: Moves, to each spike from the stop before it, where nothing comes between.
         late: (K + 1,), the last spike of which the release comes before a stop that its spike does not come before; or -1.
@@ -40,6 +45,7 @@ class Memory(NamedTuple):
         ready: (2, N), their costates.
         d_w_in_t: (M, N), a row per source.
         states: (K + 1, 2, N), v and i just after time 0 and every stop; empty where nobody asks.
+        each: Each, of all neurons in the intervals to some stops, one after the other; None where neurons share constants.
     """
 
     time: np.ndarray
@@ -60,6 +66,10 @@ class Memory(NamedTuple):
     ready: np.ndarray
     d_w_in_t: np.ndarray
     states: np.ndarray
+    each: Each | None
+
+
+MEMORY_EACH = Memory._fields.index("each")
 
 
 @compiled(**EXACT)
@@ -73,10 +83,10 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     memory = Memory(
         np.empty(longest), np.empty(longest, integers),
         Walk(np.empty(longest), np.empty(longest, integers)),
-        moves(longest + 1), moves(most), moves(most), np.empty(longest + 1, integers), np.empty(most, integers),
+        moves(layer, longest + 1), moves(layer, most), moves(layer, most), np.empty(longest + 1, integers), np.empty(most, integers),
         np.empty(neurons, integers), np.empty(neurons, integers), np.empty(neurons), np.empty(neurons), np.empty(neurons),
         np.empty(neurons), np.empty(neurons, integers), np.empty((2, neurons)), np.zeros((sources, neurons)),
-        np.empty((longest + 1 if want_tau else 0, 2, neurons)),
+        np.empty((longest + 1 if want_tau else 0, 2, neurons)), each_of(layer, max(1, min(longest + 1, BLOCK // neurons))),
     )  # fmt: skip
     w_in_t = np.ascontiguousarray(layer.w_in.T)
     for b in range(first, last):
@@ -104,26 +114,95 @@ def _prepare(layer, inputs, trial, marks, own_first, spikes, memory, b):
     begin, end = own_first[b], own_first[b + 1]
     for s in range(np.uint64(begin), np.uint64(end)):
         n = np.uint64(spikes.neuron[s])
-        at, previous, own = spikes.at[s], memory.last[n], s - np.uint64(begin)
+        stop, previous, own = spikes.at[s], memory.last[n], s - np.uint64(begin)
+        put_at(memory.after.tau_mem, own, layer.tau_mem[n])
+        put_at(memory.after.tau_syn, own, layer.tau_syn[n])
+        put_at(memory.before.tau_mem, own, layer.tau_mem[n])
+        put_at(memory.before.tau_syn, own, layer.tau_syn[n])
         if previous >= 0:
             _after(layer, trial, spikes, memory, count, np.uint64(previous), begin, n)
-        if previous >= 0 and spikes.free[np.uint64(previous)] == at:
+        if previous >= 0 and spikes.free[np.uint64(previous)] == stop:
             last = np.uint64(previous)
             after[last - np.uint64(begin)] = spikes.time[s] - (spikes.time[last] + layer.refractory[n])
             before[own] = -1.0
         else:
-            before[own] = spikes.time[s] - (memory.time[np.uint64(at - 1)] if at > 0 else 0.0)
+            before[own] = spikes.time[s] - (memory.time[np.uint64(stop - 1)] if stop > 0 else 0.0)
         memory.last[n] = s
     for n in range(neurons):
         if memory.last[n] >= 0:
             last = np.uint64(memory.last[n])
             _after(layer, trial, spikes, memory, count, last, begin, n)
             memory.held[n] = 1 if spikes.free[last] < 0 else 0
-    rates = rates_of(layer.tau_mem[0], layer.tau_syn[0])
-    fill(memory.between, count + 1, rates)
-    fill(memory.after, end - begin, rates)
-    fill(memory.before, end - begin, rates)
+    if shares(memory.each):
+        fill(memory.between, count + 1)
+    fill(memory.after, end - begin)
+    fill(memory.before, end - begin)
+    forget(memory.each)
     return count
+
+
+def forget(each: Any) -> None:
+    """The intervals of another sample come."""
+
+
+@overload(forget, jit_options=EXACT_BARE_INLINE)
+def _forget(each):
+    def forget(each):
+        each.block[0] = -1
+
+    return forget if are_unequal(each) else (lambda each: None)
+
+
+@compiled(**EXACT_BARE)
+def _block_of(memory, k, count):
+    """Where the neurons of interval k begin, among the lanes of `each`, which then are those of it and of some others."""
+    each, neurons = memory.each, len(memory.lam_v)
+    many = len(each.span) // neurons
+    block = k // many
+    if each.block[0] != block:
+        each.block[0], first = block, block * many
+        stops = min(many, count + 1 - first)
+        for j in range(stops):
+            for q in range(np.uint64(j * neurons), np.uint64((j + 1) * neurons)):
+                each.span[q] = memory.between.span[first + j]
+        lanes = np.uint64(stops * neurons)
+        flows(each, lanes)
+        if len(memory.states) > 0:
+            weights_of_lanes(each, lanes)
+    return np.uint64((k - block * many) * neurons)
+
+
+def flow_of(memory: Any, k: Any, count: Any) -> Any:
+    """e_mem, e_syn and gain of the interval to stop k of so many, and where the first neuron's are, to be read by `at`."""
+
+
+@overload(flow_of, jit_options=EXACT_BARE_INLINE)
+def _flow_of(memory, k, count):
+    def of_each(memory, k, count):
+        each = memory.each
+        return each.e_mem, each.e_syn, each.gain, _block_of(memory, k, count)
+
+    def shared(memory, k, count):
+        return memory.between.e_mem[k], memory.between.e_syn[k], memory.between.gain[k], np.uint64(0)
+
+    return of_each if are_unequal(memory[MEMORY_EACH]) else shared
+
+
+def weights_of(memory: Any, k: Any, layer: Any) -> Any:
+    """The `tau_weights` of the same interval, after its flow, likewise."""
+
+
+@overload(weights_of, jit_options=EXACT_BARE_INLINE)
+def _weights_of(memory, k, layer):
+    def of_each(memory, k, layer):
+        return memory.each.leak, memory.each.fed, memory.each.fading, memory.each.feeding
+
+    def shared(memory, k, layer):
+        tau_mem, between = layer.tau_mem[0], memory.between
+        e_mem, e_syn, conv = between.e_mem[k], between.e_syn[k], between.gain[k] * tau_mem
+        return tau_weights(between.span[k], tau_mem, layer.tau_syn[0], e_mem, e_syn, conv)
+
+    return of_each if are_unequal(memory[MEMORY_EACH]) else shared
 
 
 @compiled(**EXACT_PIECE)
@@ -150,11 +229,11 @@ def _replay(layer, w_in_t, inputs, start, trial, marks, own_first, spikes, memor
     for n in range(len(layer.bias)):
         states[0, 0, n], states[0, 1, n] = start.v[b, n], start.i[b, n]
     for k in range(count):
-        _, e_mem, e_syn, gain = memory.between
+        e_mem, e_syn, gain, q = flow_of(memory, k, count)
         v, i, v_next, i_next = states[k, 0], states[k, 1], states[k + 1, 0], states[k + 1, 1]
         for n in range(len(v)):
             c = layer.bias[n] + _extra(trial, step, b, n)
-            v_next[n], i_next[n] = c + (v[n] - c) * e_mem[k] + i[n] * gain[k], i[n] * e_syn[k]
+            v_next[n], i_next[n] = c + (v[n] - c) * of_lane(e_mem, q, n) + i[n] * of_lane(gain, q, n), i[n] * of_lane(e_syn, q, n)
         late = memory.late[k]
         while late >= 0:
             _released(layer, trial, spikes, memory, own_first[b], late, step, b, v_next)
@@ -206,7 +285,7 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
     Returns:
         a spike on which the loss depends though it only touches the threshold, or -1.
     """
-    lam_v, lam_i, between, d_bias = memory.lam_v, memory.lam_i, memory.between, into.layer.bias
+    lam_v, lam_i, d_bias = memory.lam_v, memory.lam_i, into.layer.bias
     s, step = own_first[b + 1] - 1, len(trial.drive) - 1
     for k in range(count, -1, -1):
         done = np.int64(0)
@@ -219,17 +298,18 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
         while late >= 0:
             done = _late_release(layer, trial, spikes, memory, b, own_first[b], k, late, step, done, into)
             late = memory.next_late[late - own_first[b]]
-        e_mem, e_syn, gain = between.e_mem[k], between.e_syn[k], between.gain[k]
+        e_mem, e_syn, gain, q = flow_of(memory, k, count)
         if len(memory.states) > 0:
-            weights = tau_weights(between.span[k], layer.tau_mem[0], layer.tau_syn[0], e_mem, e_syn, gain * layer.tau_mem[0])
+            leak, fed, fading, feeding = weights_of(memory, k, layer)
             for n in range(len(lam_v)):
+                weights = of_lane(leak, q, n), of_lane(fed, q, n), of_lane(fading, q, n), of_lane(feeding, q, n)
                 _tau(layer, trial, memory, b, n, step, memory.states[k, 0, n], memory.states[k, 1, n], weights, into)
         if step >= 0:
             for n in range(len(lam_v)):
-                into.drive[step, b, n] += lam_v[n] - lam_v[n] * e_mem
+                into.drive[step, b, n] += lam_v[n] - lam_v[n] * of_lane(e_mem, q, n)
         for n in range(len(lam_v)):
             before = lam_v[n]
-            lam_v[n], lam_i[n] = before * e_mem, lam_i[n] * e_syn + before * gain
+            lam_v[n], lam_i[n] = before * of_lane(e_mem, q, n), lam_i[n] * of_lane(e_syn, q, n) + before * of_lane(gain, q, n)
             d_bias[n] += before - lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
         for j in range(done):
             n = memory.done[j]
@@ -347,9 +427,10 @@ def _stop_back(layer, w_in_t, inputs, marks, cotangents, memory, b, k, step, int
     """
     ref, lam_v, lam_i, shift = memory.ref[k], memory.lam_v, memory.lam_i, memory.shift
     if ref >= 0:
-        source, rate_mem, rate_syn = inputs.neuron[ref], 1.0 / layer.tau_mem[0], 1.0 / layer.tau_syn[0]
+        source, (tau_mem, tau_syn) = inputs.neuron[ref], taus(layer)
         weights, d_weights = w_in_t[source], memory.d_w_in_t[source]
         for n in range(len(lam_v)):
+            rate_mem, rate_syn = 1.0 / at(tau_mem, n), 1.0 / at(tau_syn, n)
             shift[n] = weights[n] * (lam_i[n] * rate_syn - lam_v[n] * rate_mem)
             d_weights[n] += lam_i[n]
         total = _sum(shift)

@@ -171,15 +171,13 @@ def _raise(trial: Trial, outcome: tuple[int, int, int], time: float) -> None:
 
 
 def _alike(layer: Layer) -> bool:
-    """Whether every neuron has the same time constants and the same arrivals."""
-    return len(layer.delays) == 1 and bool(
-        (layer.tau_mem == layer.tau_mem[0]).all() and (layer.tau_syn == layer.tau_syn[0]).all()
-    )
+    """Whether every neuron has the same arrivals."""
+    return len(layer.delays) == 1 and len(layer.rec_delays) == 1
 
 
 def _typed(layer: Layer) -> Layer:
     """An `each.Unequal` layer where neurons with the same arrivals have time constants of their own, rather than in groups."""
-    if len(layer.delays) > 1 or len(layer.rec_delays) > 1:
+    if not _alike(layer):
         return layer
     groups = 1 + np.count_nonzero((np.diff(layer.tau_mem) != 0.0) | (np.diff(layer.tau_syn) != 0.0))
     if groups <= (max(1, len(layer.bias) // GROUP) if layer.recurrent else 1):
