@@ -7,12 +7,11 @@ own time, and move alone.
 """
 
 from math import exp, inf, nan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
-from adjsnn.lif.cpu.each import Each, are_unequal, at, each_of, flow_over, shares
+from adjsnn.lif.cpu.each import Each, at, each_of, either, flow_over, shares
 from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
 from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
 from adjsnn.lif.cpu.lanes import DISTINCT
@@ -100,9 +99,6 @@ class Kind(NamedTuple):
     w_rec_t: np.ndarray
 
 
-KIND_EACH = Kind._fields.index("each")
-
-
 @compiled(**EXACT_PIECE)
 def kind_of(layer):
     """Kind of a layer."""
@@ -177,15 +173,18 @@ def set_bias(bias, drive, step, b, c):
         c[n] = bias[n] + drive[step, b, n] if len(drive) > 0 else bias[n]
 
 
-def flow_of(kind: Any, first: Any, t: Any) -> Any:
-    """e^{-t/τ_m}, e^{-t/τ_s} and K(t)/τ_m of the group that begins with neuron `first`, to be read by `at`."""
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_group(kind, first, t):
+    return decay_soon(t, rates_at(kind.rates, first))
 
 
-@overload(flow_of, jit_options=EXACT_BARE_INLINE)
-def _flow_of(kind, first, t):
-    if are_unequal(kind[KIND_EACH]):
-        return lambda kind, first, t: flow_over(kind.each, t)
-    return lambda kind, first, t: decay_soon(t, rates_at(kind.rates, first))
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_all(kind, first, t):
+    return flow_over(kind.each, t)
+
+
+flow_of = either(_flow_of_group, _flow_of_all)
+"""flow_of(kind, first, t): e_mem, e_syn and gain of the group that begins with neuron `first`, to be read by `at`."""
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -378,32 +377,22 @@ def _candidates_of_each(layer, kind, cells, span, weights):
     return count, (decay_soon(span, rates_at(kind.rates, 0)) if count > 0 else (1.0, 1.0, 0.0))
 
 
-def candidates(layer: Any, kind: Any, cells: Any, span: Any, weights: Any) -> Any:
-    """One of the two above."""
+candidates = either(_candidates, _candidates_of_each)
 
 
-@overload(candidates, jit_options=EXACT_BARE_INLINE)
-def _candidates_of(layer, kind, cells, span, weights):
-    if are_unequal(kind[KIND_EACH]):
-        return lambda layer, kind, cells, span, weights: _candidates_of_each(layer, kind, cells, span, weights)
-    return lambda layer, kind, cells, span, weights: _candidates(layer, kind, cells, span, weights)
-
-
-def end_of(kind: Any, cells: Any, n: Any, span: Any) -> Any:
-    """v of neuron n at the end of the interval that is looked at."""
-
-
-@overload(end_of, jit_options=EXACT_BARE_INLINE)
-def _end_of(kind, cells, n, span):
-    if are_unequal(kind[KIND_EACH]):
-        return lambda kind, cells, n, span: _end(kind, cells, n, span)
-    return lambda kind, cells, n, span: cells.end[n]
+@compiled(**EXACT_BARE_INLINE)
+def _known_end(kind, cells, n, span):
+    return cells.end[n]
 
 
 @compiled(**EXACT_BARE)
-def _end(kind, cells, n, span):
+def _own_end(kind, cells, n, span):
     e_mem, _, gain = decay_soon(span, rates_at(kind.rates, n))
     return cells.bias[n] + (cells.v[n] - cells.bias[n]) * e_mem + cells.i[n] * gain
+
+
+end_of = either(_known_end, _own_end)
+"""end_of(kind, cells, n, span): v of neuron n at the end of the interval that is looked at."""
 
 
 @compiled(**EXACT_BARE_INLINE)

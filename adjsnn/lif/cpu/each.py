@@ -5,11 +5,13 @@ by its class: `Unequal` is a Layer of another name. The flows of neurons with co
 at a time, without a branch.
 """
 
+import inspect
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import overload
+from numba.extending import lower_builtin, type_callable
 
 from adjsnn.lif.cpu.elementary import (
     F2,
@@ -36,9 +38,7 @@ from adjsnn.lif.cpu.elementary import (
 from adjsnn.lif.layer import Layer
 from adjsnn.numerics.compiled import (
     EXACT_BARE,
-    EXACT_BARE_INLINE,
     EXACT_INLINE,
-    EXACT_PIECE,
     EXACT_WITHIN,
     REORDERED,
     compiled,
@@ -53,8 +53,6 @@ class Each(NamedTuple):
     """Lanes of neurons with time constants of their own, (L,), and their flows over intervals of their own.
 
     Attributes:
-        tau_mem: τ_m, ms.
-        tau_syn: τ_s, ms.
         rates: Rates.
         rate_syn: 1/τ_s, 1/ms.
         fastest: (1,), the largest of all 1/τ, 1/ms.
@@ -69,8 +67,6 @@ class Each(NamedTuple):
         block: (1,), which stops the intervals of a feed-forward layer's adjoint end at, as it says; -1 for none.
     """
 
-    tau_mem: np.ndarray
-    tau_syn: np.ndarray
     rates: Rates
     rate_syn: np.ndarray
     fastest: np.ndarray
@@ -85,103 +81,137 @@ class Each(NamedTuple):
     block: np.ndarray
 
 
+def _has_own(x: Any) -> bool:
+    """Whether an argument, or a type of one, says something of every neuron apart."""
+    if isinstance(x, types.NamedTuple):
+        return issubclass(x.instance_class, (Unequal, Each)) or any(map(_has_own, x.types))
+    return isinstance(x, (Unequal, Each)) or (isinstance(x, tuple) and any(map(_has_own, x)))
+
+
+def either(alike: Any, each: Any) -> Any:
+    """What loops call as one of two functions of the same arguments: as the second where these have an Unequal layer or Each.
+
+    An overload of numba's would have a function more compiled, which calls it.
+    """
+
+    def chosen(*arguments: Any) -> Any:
+        return (each if any(map(_has_own, arguments)) else alike)(*arguments)
+
+    def kind(context: Any) -> Any:
+        def signature(*kinds: Any) -> Any:
+            return types.Dispatcher(each if any(map(_has_own, kinds)) else alike).get_call_type(context, kinds, {})
+
+        signature.pysig = inspect.signature(getattr(alike, "py_func", alike))
+        return signature
+
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = each if any(map(_has_own, signature.args)) else alike
+        return context.get_function(types.Dispatcher(function), signature)(builder, arguments)
+
+    type_callable(chosen)(kind)
+    lower_builtin(chosen, types.VarArg(types.Any))(lower)
+    return chosen
+
+
+def _lowered(operation: Any, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """An operation on an entry of an array."""
+    own = context.typing_context.resolve_function_type(operation, signature.args, {})
+    cast = [context.cast(builder, *x) for x in zip(arguments, signature.args, own.args, strict=True)]
+    return context.get_function(operation, own)(builder, cast)
+
+
 def at(x: Any, n: Any) -> Any:
     """What neuron or lane n has: entry n of an array, or a number that all share."""
+    return x[n] if isinstance(x, np.ndarray) else x
 
 
-@overload(at, jit_options=EXACT_BARE_INLINE)
-def _at(x, n):
-    return (lambda x, n: x[n]) if isinstance(x, types.Array) else (lambda x, n: x)
+@type_callable(at)
+def _type_of_at(context):
+    del context
+    return lambda x, n: x.dtype if isinstance(x, types.Array) else x
 
 
-def of_lane(x: Any, first: Any, n: Any) -> Any:
-    """The same of neuron n, where that of the first one is in lane `first`."""
-
-
-@overload(of_lane, jit_options=EXACT_BARE_INLINE)
-def _of_lane(x, first, n):
-    return (lambda x, first, n: x[first + np.uint64(n)]) if isinstance(x, types.Array) else (lambda x, first, n: x)
+@lower_builtin(at, types.Any, types.Integer)
+def _lower_at(context, builder, signature, arguments):
+    if isinstance(signature.args[0], types.Array):
+        return _lowered(operator.getitem, context, builder, signature, arguments)
+    return arguments[0]
 
 
 def put_at(x: Any, n: Any, value: Any) -> None:
     """Entry n of an array becomes `value`; a number that all share stays."""
-
-
-@overload(put_at, jit_options=EXACT_BARE_INLINE)
-def _put_at(x, n, value):
-    def put(x, n, value):
+    if isinstance(x, np.ndarray):
         x[n] = value
 
-    return put if isinstance(x, types.Array) else (lambda x, n, value: None)
+
+@type_callable(put_at)
+def _type_of_put_at(context):
+    del context
+    return lambda x, n, value: types.none
 
 
-def each_of(layer: Any, copies: Any) -> Any:
-    """Each, with so many lanes for every neuron, one neuron after the other; None for a layer that is not Unequal."""
+@lower_builtin(put_at, types.Any, types.Integer, types.Float)
+def _lower_put_at(context, builder, signature, arguments):
+    if isinstance(signature.args[0], types.Array):
+        _lowered(operator.setitem, context, builder, signature, arguments)
+    return context.get_dummy_value()
 
 
-@overload(each_of, jit_options=EXACT_WITHIN)
-def _each_of(layer, copies):
-    return (lambda layer, copies: lanes_of(layer, copies)) if is_unequal(layer) else (lambda layer, copies: None)
-
-
-def taus_of(layer: Any, size: Any) -> Any:
-    """τ_m and τ_s of a layer whose neurons share them; of one that is Unequal memory for those of so many neurons."""
-
-
-@overload(taus_of, jit_options=EXACT_WITHIN)
-def _taus_of(layer, size):
-    if is_unequal(layer):
-        return lambda layer, size: (np.empty(size), np.empty(size))
-    return lambda layer, size: (layer.tau_mem[0], layer.tau_syn[0])
-
-
-def taus(layer: Any) -> Any:
-    """τ_m and τ_s of a layer's neurons, to be read by `at`."""
-
-
-@overload(taus, jit_options=EXACT_BARE_INLINE)
-def _taus(layer):
-    if is_unequal(layer):
-        return lambda layer: (layer.tau_mem, layer.tau_syn)
-    return lambda layer: (layer.tau_mem[0], layer.tau_syn[0])
-
-
-def is_unequal(layer: types.NamedTuple) -> bool:
-    """Of the type of a layer."""
-    return issubclass(layer.instance_class, Unequal)
-
-
-def are_unequal(each: types.Type) -> bool:
-    """Of the type of what `each_of` gave."""
-    return not isinstance(each, types.NoneType)
-
-
-def shares(each: Any) -> Any:
+def shares(each: Any) -> bool:
     """Whether neurons share their time constants, by what `each_of` gave."""
+    return each is None
 
 
-@overload(shares, jit_options=EXACT_BARE_INLINE)
-def _shares(each):
-    return (lambda each: False) if are_unequal(each) else (lambda each: True)
+@type_callable(shares)
+def _type_of_shares(context):
+    del context
+    return lambda each: types.boolean
 
 
-@compiled(**EXACT_PIECE)
-def lanes_of(layer, copies):
-    """Each of a layer."""
+@lower_builtin(shares, types.Any)
+def _lower_shares(context, builder, signature, arguments):
+    del builder, arguments
+    return context.get_constant(types.boolean, not _has_own(signature.args[0]))
+
+
+@compiled(**EXACT_WITHIN)
+def _nothing(layer, copies):
+    return None
+
+
+@compiled(**EXACT_WITHIN)
+def _lanes_of(layer, copies):
     neurons = len(layer.tau_mem)
     n = np.uint64(neurons * copies)
     rates = Rates(np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.bool_), np.empty(n))
     each = Each(
-        np.empty(n), np.empty(n), rates, np.empty(n), np.zeros(1), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
-        np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(1, np.int64),
+        rates, np.empty(n), np.zeros(1), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
+        np.empty(n), np.empty(n), np.empty(1, np.int64),
     )  # fmt: skip
     for q in range(n):
         tau_mem, tau_syn = layer.tau_mem[q % np.uint64(neurons)], layer.tau_syn[q % np.uint64(neurons)]
-        each.tau_mem[q], each.tau_syn[q], each.rate_syn[q] = tau_mem, tau_syn, 1.0 / tau_syn
-        each.fastest[0] = max(each.fastest[0], 1.0 / tau_mem, 1.0 / tau_syn)
+        each.fastest[0], each.rate_syn[q] = max(each.fastest[0], 1.0 / tau_mem, 1.0 / tau_syn), 1.0 / tau_syn
         rates.slower[q], rates.kappa[q], rates.share[q], rates.mem_slower[q], rates.mem[q] = rates_of(tau_mem, tau_syn)
     each.block[0] = -1
     return each
+
+
+each_of = either(_nothing, _lanes_of)
+"""each_of(layer, copies): Each, with so many lanes of every neuron, a copy of the layer after the other; or None."""
+
+
+@compiled(**EXACT_WITHIN)
+def _shared(layer, size):
+    return layer.tau_mem[0], layer.tau_syn[0]
+
+
+@compiled(**EXACT_WITHIN)
+def _memory(layer, size):
+    return np.empty(size), np.empty(size)
+
+
+taus_of = either(_shared, _memory)
+"""taus_of(layer, size): τ_m and τ_s of a layer whose neurons share them, or memory for those of so many neurons."""
 
 
 @compiled(**EXACT_INLINE)
@@ -209,7 +239,12 @@ def weights_soon(t, rate_mem, rate_syn, flow):
     e_mem, e_syn, gain, twice = flow
     y, z = t * rate_mem, t * rate_syn
     rest = 1.0 - (1.0 + (z - y)) * twice
-    return -y * e_mem * rate_mem, (e_mem * y * y * twice - gain) * rate_mem, z * e_syn * rate_syn, e_mem * z * z * rest * rate_mem
+    return (
+        -y * e_mem * rate_mem,
+        (e_mem * y * y * twice - gain) * rate_mem,
+        z * e_syn * rate_syn,
+        e_mem * z * z * rest * rate_mem,
+    )
 
 
 @compiled(**EXACT_BARE)

@@ -6,19 +6,17 @@ sample at once. The result is that of `feedforward_adjoint.py`, to rounding.
 """
 
 from math import exp
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
-from adjsnn.lif.cpu.each import Each, are_unequal, at, each_of, flows, of_lane, put_at, shares, taus
+from adjsnn.lif.cpu.each import Each, at, each_of, either, flows, put_at, shares
 from adjsnn.lif.cpu.each import weights as weights_of_lanes
 from adjsnn.lif.cpu.feedforward import Walk, longest_walk, stops
 from adjsnn.lif.cpu.flow import add_transposed, release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.cpu.moves import Moves, fill, moves
 from adjsnn.lif.layer import FINE, GRAZING
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
-
 
 BLOCK = 512  # neurons and stops together, about, whose exponentials are computed at once where each neuron has its own
 
@@ -69,9 +67,6 @@ class Memory(NamedTuple):
     each: Each | None
 
 
-MEMORY_EACH = Memory._fields.index("each")
-
-
 @compiled(**EXACT)
 def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, first, last, want_tau, into):
     """Gradients of samples first … last-1; as `feedforward_adjoint.backward`."""
@@ -83,7 +78,8 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     memory = Memory(
         np.empty(longest), np.empty(longest, integers),
         Walk(np.empty(longest), np.empty(longest, integers)),
-        moves(layer, longest + 1), moves(layer, most), moves(layer, most), np.empty(longest + 1, integers), np.empty(most, integers),
+        moves(layer, longest + 1), moves(layer, most), moves(layer, most),
+        np.empty(longest + 1, integers), np.empty(most, integers),
         np.empty(neurons, integers), np.empty(neurons, integers), np.empty(neurons), np.empty(neurons), np.empty(neurons),
         np.empty(neurons), np.empty(neurons, integers), np.empty((2, neurons)), np.zeros((sources, neurons)),
         np.empty((longest + 1 if want_tau else 0, 2, neurons)), each_of(layer, max(1, min(longest + 1, BLOCK // neurons))),
@@ -137,20 +133,8 @@ def _prepare(layer, inputs, trial, marks, own_first, spikes, memory, b):
         fill(memory.between, count + 1)
     fill(memory.after, end - begin)
     fill(memory.before, end - begin)
-    forget(memory.each)
+    forget(memory)
     return count
-
-
-def forget(each: Any) -> None:
-    """The intervals of another sample come."""
-
-
-@overload(forget, jit_options=EXACT_BARE_INLINE)
-def _forget(each):
-    def forget(each):
-        each.block[0] = -1
-
-    return forget if are_unequal(each) else (lambda each: None)
 
 
 @compiled(**EXACT_BARE)
@@ -172,37 +156,63 @@ def _block_of(memory, k, count):
     return np.uint64((k - block * many) * neurons)
 
 
-def flow_of(memory: Any, k: Any, count: Any) -> Any:
-    """e_mem, e_syn and gain of the interval to stop k of so many, and where the first neuron's are, to be read by `at`."""
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_all(memory, k, count):
+    return memory.between.e_mem[k], memory.between.e_syn[k], memory.between.gain[k], np.uint64(0)
 
 
-@overload(flow_of, jit_options=EXACT_BARE_INLINE)
-def _flow_of(memory, k, count):
-    def of_each(memory, k, count):
-        each = memory.each
-        return each.e_mem, each.e_syn, each.gain, _block_of(memory, k, count)
-
-    def shared(memory, k, count):
-        return memory.between.e_mem[k], memory.between.e_syn[k], memory.between.gain[k], np.uint64(0)
-
-    return of_each if are_unequal(memory[MEMORY_EACH]) else shared
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_each(memory, k, count):
+    each = memory.each
+    return each.e_mem, each.e_syn, each.gain, _block_of(memory, k, count)
 
 
-def weights_of(memory: Any, k: Any, layer: Any) -> Any:
-    """The `tau_weights` of the same interval, after its flow, likewise."""
+flow_of = either(_flow_of_all, _flow_of_each)
+"""flow_of(memory, k, count): e_mem, e_syn and gain of the interval to stop k of so many, to be read by `at`; where from."""
 
 
-@overload(weights_of, jit_options=EXACT_BARE_INLINE)
-def _weights_of(memory, k, layer):
-    def of_each(memory, k, layer):
-        return memory.each.leak, memory.each.fed, memory.each.fading, memory.each.feeding
+@compiled(**EXACT_BARE_INLINE)
+def _weights_of_all(layer, memory, k):
+    tau_mem, between = layer.tau_mem[0], memory.between
+    e_mem, e_syn, conv = between.e_mem[k], between.e_syn[k], between.gain[k] * tau_mem
+    return tau_weights(between.span[k], tau_mem, layer.tau_syn[0], e_mem, e_syn, conv)
 
-    def shared(memory, k, layer):
-        tau_mem, between = layer.tau_mem[0], memory.between
-        e_mem, e_syn, conv = between.e_mem[k], between.e_syn[k], between.gain[k] * tau_mem
-        return tau_weights(between.span[k], tau_mem, layer.tau_syn[0], e_mem, e_syn, conv)
 
-    return of_each if are_unequal(memory[MEMORY_EACH]) else shared
+@compiled(**EXACT_BARE_INLINE)
+def _weights_of_each(layer, memory, k):
+    return memory.each.leak, memory.each.fed, memory.each.fading, memory.each.feeding
+
+
+weights_of = either(_weights_of_all, _weights_of_each)
+"""weights_of(layer, memory, k): the `tau_weights` of the same interval, after its flow, likewise."""
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _rates_of_all(layer, memory):
+    return 1.0 / layer.tau_mem[0], 1.0 / layer.tau_syn[0]
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _rates_of_each(layer, memory):
+    return memory.each.rates.mem, memory.each.rate_syn
+
+
+rates_of_neurons = either(_rates_of_all, _rates_of_each)
+"""rates_of_neurons(layer, memory): 1/τ_m and 1/τ_s, to be read by `at`."""
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _nothing(memory):
+    return None
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _forget(memory):
+    memory.each.block[0] = -1
+
+
+forget = either(_nothing, _forget)
+"""forget(memory): the intervals of another sample come."""
 
 
 @compiled(**EXACT_PIECE)
@@ -232,8 +242,8 @@ def _replay(layer, w_in_t, inputs, start, trial, marks, own_first, spikes, memor
         e_mem, e_syn, gain, q = flow_of(memory, k, count)
         v, i, v_next, i_next = states[k, 0], states[k, 1], states[k + 1, 0], states[k + 1, 1]
         for n in range(len(v)):
-            c = layer.bias[n] + _extra(trial, step, b, n)
-            v_next[n], i_next[n] = c + (v[n] - c) * of_lane(e_mem, q, n) + i[n] * of_lane(gain, q, n), i[n] * of_lane(e_syn, q, n)
+            c, lane = layer.bias[n] + _extra(trial, step, b, n), q + np.uint64(n)
+            v_next[n], i_next[n] = c + (v[n] - c) * at(e_mem, lane) + i[n] * at(gain, lane), i[n] * at(e_syn, lane)
         late = memory.late[k]
         while late >= 0:
             _released(layer, trial, spikes, memory, own_first[b], late, step, b, v_next)
@@ -300,16 +310,17 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
             late = memory.next_late[late - own_first[b]]
         e_mem, e_syn, gain, q = flow_of(memory, k, count)
         if len(memory.states) > 0:
-            leak, fed, fading, feeding = weights_of(memory, k, layer)
+            leak, fed, fading, feeding = weights_of(layer, memory, k)
             for n in range(len(lam_v)):
-                weights = of_lane(leak, q, n), of_lane(fed, q, n), of_lane(fading, q, n), of_lane(feeding, q, n)
+                lane = q + np.uint64(n)
+                weights = at(leak, lane), at(fed, lane), at(fading, lane), at(feeding, lane)
                 _tau(layer, trial, memory, b, n, step, memory.states[k, 0, n], memory.states[k, 1, n], weights, into)
         if step >= 0:
             for n in range(len(lam_v)):
-                into.drive[step, b, n] += lam_v[n] - lam_v[n] * of_lane(e_mem, q, n)
+                into.drive[step, b, n] += lam_v[n] - lam_v[n] * at(e_mem, q + np.uint64(n))
         for n in range(len(lam_v)):
-            before = lam_v[n]
-            lam_v[n], lam_i[n] = before * of_lane(e_mem, q, n), lam_i[n] * of_lane(e_syn, q, n) + before * of_lane(gain, q, n)
+            before, lane = lam_v[n], q + np.uint64(n)
+            lam_v[n], lam_i[n] = before * at(e_mem, lane), lam_i[n] * at(e_syn, lane) + before * at(gain, lane)
             d_bias[n] += before - lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
         for j in range(done):
             n = memory.done[j]
@@ -427,11 +438,10 @@ def _stop_back(layer, w_in_t, inputs, marks, cotangents, memory, b, k, step, int
     """
     ref, lam_v, lam_i, shift = memory.ref[k], memory.lam_v, memory.lam_i, memory.shift
     if ref >= 0:
-        source, (tau_mem, tau_syn) = inputs.neuron[ref], taus(layer)
+        source, (rate_mem, rate_syn) = inputs.neuron[ref], rates_of_neurons(layer, memory)
         weights, d_weights = w_in_t[source], memory.d_w_in_t[source]
         for n in range(len(lam_v)):
-            rate_mem, rate_syn = 1.0 / at(tau_mem, n), 1.0 / at(tau_syn, n)
-            shift[n] = weights[n] * (lam_i[n] * rate_syn - lam_v[n] * rate_mem)
+            shift[n] = weights[n] * (lam_i[n] * at(rate_syn, n) - lam_v[n] * at(rate_mem, n))
             d_weights[n] += lam_i[n]
         total = _sum(shift)
         into.layer.delays[0, source] += total

@@ -9,16 +9,15 @@ from math import exp, inf
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
-from adjsnn.lif.cpu.each import Each, are_unequal, at, each_of, put_at, shares, taus_of
+from adjsnn.lif.cpu.each import Each, at, each_of, either, put_at, shares, taus_of
 from adjsnn.lif.cpu.elementary import decays, rates_at, rates_of
 from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, more_room, room, stops
 from adjsnn.lif.cpu.flow import BLUR, quick_bound
 from adjsnn.lif.cpu.lane_order import in_order, order_memory
 from adjsnn.lif.cpu.lanes import column_memory, put, search
 from adjsnn.lif.layer import FINE, RUNAWAY
-from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_PIECE, compiled
 
 LANES = 512  # neurons of a tile, about: few enough for a core's cache, many enough to search some dozens at a time
 STOPS = 1 << 16  # of a tile, about: some megabytes of exponentials
@@ -94,9 +93,6 @@ class Tile(NamedTuple):
     each: Each | None
     column_mem: Any
     column_syn: Any
-
-
-TILE_EACH = Tile._fields.index("each")
 
 
 @compiled(**EXACT_PIECE)
@@ -245,15 +241,7 @@ def _flow_of_lanes(tile, k, size, neurons):
         share[q] *= rates.mem[q]
 
 
-def flow_to(tile: Any, k: Any, size: Any, neurons: Any) -> None:
-    """One of the two above."""
-
-
-@overload(flow_to, jit_options=EXACT_BARE_INLINE)
-def _flow_to(tile, k, size, neurons):
-    if are_unequal(tile[TILE_EACH]):
-        return lambda tile, k, size, neurons: _flow_of_lanes(tile, k, size, neurons)
-    return lambda tile, k, size, neurons: _flow_of_samples(tile, k, size, neurons)
+flow_to = either(_flow_of_samples, _flow_of_lanes)
 
 
 @compiled(**EXACT_BARE)

@@ -1,12 +1,11 @@
 """The adjoint (2.5)-(2.10) of a recurrent LIF layer in one fused loop, back through the log of its forward run."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
-from adjsnn.lif.cpu.cells import KIND_EACH, advance, advance_all, begin, flow_of, kind_of, memory_of, schedule, set_bias
-from adjsnn.lif.cpu.each import are_unequal, at, shift_sum, weights_over
+from adjsnn.lif.cpu.cells import advance, advance_all, begin, flow_of, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.each import at, either, shift_sum, weights_over
 from adjsnn.lif.cpu.elementary import decay_soon, rates_at
 from adjsnn.lif.cpu.flow import (
     add_transposed,
@@ -228,21 +227,20 @@ def _back(layer, kind, costates, n, t, states, row, into, step, b):
         costates.size[0] += 1
 
 
-def weights_of(layer: Any, kind: Any, first: Any, t: Any, flow: Any) -> Any:
-    """The `tau_weights` of the group that begins with neuron `first`, from what its flow over t is, to be read by `at`."""
-
-
-@overload(weights_of, jit_options=EXACT_BARE_INLINE)
-def _weights_of(layer, kind, first, t, flow):
-    if are_unequal(kind[KIND_EACH]):
-        return lambda layer, kind, first, t, flow: weights_over(kind.each, t)
-    return lambda layer, kind, first, t, flow: _weights(t, layer.tau_mem[first], layer.tau_syn[first], flow)
+@compiled(**EXACT_BARE_INLINE)
+def _weights_of_group(layer, kind, first, t, flow):
+    e_mem, e_syn, gain = flow
+    tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
+    return tau_weights(t, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _weights(t, tau_mem, tau_syn, flow):
-    e_mem, e_syn, gain = flow
-    return tau_weights(t, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
+def _weights_of_all(layer, kind, first, t, flow):
+    return weights_over(kind.each, t)
+
+
+weights_of = either(_weights_of_group, _weights_of_all)
+"""weights_of(layer, kind, first, t, flow): `tau_weights`, from the flow over t, likewise to be read by `at`."""
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -296,7 +294,7 @@ def _products(w, x, y, first, last):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _shift(layer, kind, w, lam_v, lam_i):
+def _shift_of_groups(layer, kind, w, lam_v, lam_i):
     total = 0.0
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
@@ -305,15 +303,13 @@ def _shift(layer, kind, w, lam_v, lam_i):
     return total
 
 
-def shift_of(layer: Any, kind: Any, w: Any, lam_v: Any, lam_i: Any) -> Any:
-    """Σ dC/dt_a of an arrival at all neurons, (2.6)."""
+@compiled(**EXACT_BARE_INLINE)
+def _shift_of_all(layer, kind, w, lam_v, lam_i):
+    return shift_sum(w, lam_v, lam_i, kind.each)
 
 
-@overload(shift_of, jit_options=EXACT_BARE_INLINE)
-def _shift_of(layer, kind, w, lam_v, lam_i):
-    if are_unequal(kind[KIND_EACH]):
-        return lambda layer, kind, w, lam_v, lam_i: shift_sum(w, lam_v, lam_i, kind.each)
-    return lambda layer, kind, w, lam_v, lam_i: _shift(layer, kind, w, lam_v, lam_i)
+shift_of = either(_shift_of_groups, _shift_of_all)
+"""shift_of(layer, kind, w, lam_v, lam_i): Σ dC/dt_a of an arrival at all neurons, (2.6)."""
 
 
 @compiled(**EXACT_BARE_INLINE)
