@@ -174,17 +174,17 @@ def set_bias(bias, drive, step, b, c):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _flow_of_group(kind, first, t):
-    return decay_soon(t, rates_at(kind.rates, first))
+def _flow_of_group(rates, each, t):
+    return decay_soon(t, rates)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _flow_of_all(kind, first, t):
-    return flow_over(kind.each, t)
+def _flow_of_all(rates, each, t):
+    return flow_over(each, t)
 
 
 flow_of = either(_flow_of_group, _flow_of_all)
-"""flow_of(kind, first, t): e_mem, e_syn and gain of the group that begins with neuron `first`, to be read by `at`."""
+"""flow_of(rates, each, t): e_mem, e_syn and gain of the neurons of a group, to be read by `at`."""
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -216,7 +216,7 @@ def advance_all(layer, kind, cells, t):
         cells.saved[0, k], cells.saved[1, k] = cells.v[n], cells.i[n]
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, e_syn, gain = flow_of(kind, first, span)
+        e_mem, e_syn, gain = flow_of(rates_at(kind.rates, first), kind.each, span)
         v, i, bias = cells.v, cells.i, cells.bias
         for n in range(first, last):
             v[n] = bias[n] + (v[n] - bias[n]) * at(e_mem, n) + i[n] * at(gain, n)
@@ -380,19 +380,14 @@ def _candidates_of_each(layer, kind, cells, span, weights):
 candidates = either(_candidates, _candidates_of_each)
 
 
-@compiled(**EXACT_BARE_INLINE)
-def _known_end(kind, cells, n, span):
-    return cells.end[n]
-
-
 @compiled(**EXACT_BARE)
-def _own_end(kind, cells, n, span):
+def _put_end(kind, cells, n, span):
     e_mem, _, gain = decay_soon(span, rates_at(kind.rates, n))
-    return cells.bias[n] + (cells.v[n] - cells.bias[n]) * e_mem + cells.i[n] * gain
+    cells.end[n] = cells.bias[n] + (cells.v[n] - cells.bias[n]) * e_mem + cells.i[n] * gain
 
 
-end_of = either(_known_end, _own_end)
-"""end_of(kind, cells, n, span): v of neuron n at the end of the interval that is looked at."""
+put_end = either(None, _put_end)
+"""put_end(kind, cells, n, span): v of neuron n at the end of the interval that is looked at, which the bound left out."""
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -442,8 +437,9 @@ def _search(layer, kind, cells, count, span, shared, horizon):
             share, asked, of = until * kind.rates.mem[n], until, n
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
         if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
+            put_end(kind, cells, n, span)
             rates = rates_at(kind.rates, n)
-            wait = crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, end_of(kind, cells, n, span))
+            wait = crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
             if wait < inf:
                 schedule(cells, n, min(now + wait, horizon))
                 if kind.instant:

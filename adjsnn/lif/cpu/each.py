@@ -38,6 +38,7 @@ from adjsnn.lif.cpu.elementary import (
 from adjsnn.lif.layer import Layer
 from adjsnn.numerics.compiled import (
     EXACT_BARE,
+    EXACT_BARE_INLINE,
     EXACT_INLINE,
     EXACT_WITHIN,
     REORDERED,
@@ -64,7 +65,8 @@ class Each(NamedTuple):
         fed: of λ_v i, in dC/dτ_m.
         fading: of λ_i i, in dC/dτ_s.
         feeding: of λ_v i, in dC/dτ_s.
-        block: (1,), which stops the intervals of a feed-forward layer's adjoint end at, as it says; -1 for none.
+        block: (2,), of a feed-forward layer's adjoint, which stops the intervals end at, or -1 for none; the lane of the first
+            neuron in the present one.
     """
 
     rates: Rates
@@ -91,21 +93,26 @@ def _has_own(x: Any) -> bool:
 def either(alike: Any, each: Any) -> Any:
     """What loops call as one of two functions of the same arguments: as the second where these have an Unequal layer or Each.
 
-    An overload of numba's would have a function more compiled, which calls it.
+    The first may be None, which does nothing and is None. An overload of numba's would have one more function compiled, which
+    calls it.
     """
 
     def chosen(*arguments: Any) -> Any:
-        return (each if any(map(_has_own, arguments)) else alike)(*arguments)
+        function = each if any(map(_has_own, arguments)) else alike
+        return function(*arguments) if function else None
 
     def kind(context: Any) -> Any:
         def signature(*kinds: Any) -> Any:
-            return types.Dispatcher(each if any(map(_has_own, kinds)) else alike).get_call_type(context, kinds, {})
+            function = each if any(map(_has_own, kinds)) else alike
+            return types.Dispatcher(function).get_call_type(context, kinds, {}) if function else types.none(*kinds)
 
-        signature.pysig = inspect.signature(getattr(alike, "py_func", alike))
+        signature.pysig = inspect.signature(getattr(each, "py_func", each))
         return signature
 
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function = each if any(map(_has_own, signature.args)) else alike
+        if not function:
+            return context.get_dummy_value()
         return context.get_function(types.Dispatcher(function), signature)(builder, arguments)
 
     type_callable(chosen)(kind)
@@ -175,18 +182,13 @@ def _lower_shares(context, builder, signature, arguments):
 
 
 @compiled(**EXACT_WITHIN)
-def _nothing(layer, copies):
-    return None
-
-
-@compiled(**EXACT_WITHIN)
 def _lanes_of(layer, copies):
     neurons = len(layer.tau_mem)
     n = np.uint64(neurons * copies)
     rates = Rates(np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.bool_), np.empty(n))
     each = Each(
         rates, np.empty(n), np.zeros(1), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
-        np.empty(n), np.empty(n), np.empty(1, np.int64),
+        np.empty(n), np.empty(n), np.empty(2, np.int64),
     )  # fmt: skip
     for q in range(n):
         tau_mem, tau_syn = layer.tau_mem[q % np.uint64(neurons)], layer.tau_syn[q % np.uint64(neurons)]
@@ -196,22 +198,22 @@ def _lanes_of(layer, copies):
     return each
 
 
-each_of = either(_nothing, _lanes_of)
+each_of = either(None, _lanes_of)
 """each_of(layer, copies): Each, with so many lanes of every neuron, a copy of the layer after the other; or None."""
 
 
-@compiled(**EXACT_WITHIN)
-def _shared(layer, size):
-    return layer.tau_mem[0], layer.tau_syn[0]
+@compiled(**EXACT_BARE_INLINE)
+def _first(tau_mem, tau_syn, each, size):
+    return tau_mem[0], tau_syn[0]
 
 
 @compiled(**EXACT_WITHIN)
-def _memory(layer, size):
+def _memory(tau_mem, tau_syn, each, size):
     return np.empty(size), np.empty(size)
 
 
-taus_of = either(_shared, _memory)
-"""taus_of(layer, size): τ_m and τ_s of a layer whose neurons share them, or memory for those of so many neurons."""
+taus_of = either(_first, _memory)
+"""taus_of(tau_mem, tau_syn, each, size): τ_m and τ_s that neurons share, or memory for those of so many neurons."""
 
 
 @compiled(**EXACT_INLINE)

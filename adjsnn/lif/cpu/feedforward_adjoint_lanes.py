@@ -74,15 +74,15 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     longest, most = longest_walk(inputs, marks, first, last), np.int64(0)
     for b in range(first, last):
         most = max(most, own_first[b + 1] - own_first[b])
-    integers = np.int64
+    integers, each = np.int64, each_of(layer, max(1, min(longest + 1, BLOCK // neurons)))
     memory = Memory(
         np.empty(longest), np.empty(longest, integers),
         Walk(np.empty(longest), np.empty(longest, integers)),
-        moves(layer, longest + 1), moves(layer, most), moves(layer, most),
+        moves(layer, each, longest + 1), moves(layer, each, most), moves(layer, each, most),
         np.empty(longest + 1, integers), np.empty(most, integers),
         np.empty(neurons, integers), np.empty(neurons, integers), np.empty(neurons), np.empty(neurons), np.empty(neurons),
         np.empty(neurons), np.empty(neurons, integers), np.empty((2, neurons)), np.zeros((sources, neurons)),
-        np.empty((longest + 1 if want_tau else 0, 2, neurons)), each_of(layer, max(1, min(longest + 1, BLOCK // neurons))),
+        np.empty((longest + 1 if want_tau else 0, 2, neurons)), each,
     )  # fmt: skip
     w_in_t = np.ascontiguousarray(layer.w_in.T)
     for b in range(first, last):
@@ -133,18 +133,17 @@ def _prepare(layer, inputs, trial, marks, own_first, spikes, memory, b):
         fill(memory.between, count + 1)
     fill(memory.after, end - begin)
     fill(memory.before, end - begin)
-    forget(memory)
+    forget(memory.each)
     return count
 
 
 @compiled(**EXACT_BARE)
-def _block_of(memory, k, count):
-    """Where the neurons of interval k begin, among the lanes of `each`, which then are those of it and of some others."""
+def _reach(memory, k, count):
     each, neurons = memory.each, len(memory.lam_v)
     many = len(each.span) // neurons
     block = k // many
     if each.block[0] != block:
-        each.block[0], first = block, block * many
+        first = block * many
         stops = min(many, count + 1 - first)
         for j in range(stops):
             for q in range(np.uint64(j * neurons), np.uint64((j + 1) * neurons)):
@@ -153,66 +152,63 @@ def _block_of(memory, k, count):
         flows(each, lanes)
         if len(memory.states) > 0:
             weights_of_lanes(each, lanes)
-    return np.uint64((k - block * many) * neurons)
+    each.block[0], each.block[1] = block, (k - block * many) * neurons
+
+
+reach = either(None, _reach)
+"""reach(memory, k, count): the lanes of Each become those of interval k and of some others, of so many and one."""
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _flow_of_all(memory, k, count):
-    return memory.between.e_mem[k], memory.between.e_syn[k], memory.between.gain[k], np.uint64(0)
+def _forget(each):
+    each.block[0] = -1
+
+
+forget = either(None, _forget)
+"""forget(each): the intervals of another sample come."""
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _flow_of_each(memory, k, count):
-    each = memory.each
-    return each.e_mem, each.e_syn, each.gain, _block_of(memory, k, count)
+def _flow_of_all(between, each, k):
+    return between.e_mem[k], between.e_syn[k], between.gain[k], np.uint64(0)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_each(between, each, k):
+    return each.e_mem, each.e_syn, each.gain, np.uint64(each.block[1])
 
 
 flow_of = either(_flow_of_all, _flow_of_each)
-"""flow_of(memory, k, count): e_mem, e_syn and gain of the interval to stop k of so many, to be read by `at`; where from."""
+"""flow_of(between, each, k): e_mem, e_syn and gain of interval k, to be read by `at`, from which lane on."""
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _weights_of_all(layer, memory, k):
-    tau_mem, between = layer.tau_mem[0], memory.between
+def _weights_of_all(tau_mem, tau_syn, between, each, k):
     e_mem, e_syn, conv = between.e_mem[k], between.e_syn[k], between.gain[k] * tau_mem
-    return tau_weights(between.span[k], tau_mem, layer.tau_syn[0], e_mem, e_syn, conv)
+    return tau_weights(between.span[k], tau_mem, tau_syn, e_mem, e_syn, conv)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _weights_of_each(layer, memory, k):
-    return memory.each.leak, memory.each.fed, memory.each.fading, memory.each.feeding
+def _weights_of_each(tau_mem, tau_syn, between, each, k):
+    return each.leak, each.fed, each.fading, each.feeding
 
 
 weights_of = either(_weights_of_all, _weights_of_each)
-"""weights_of(layer, memory, k): the `tau_weights` of the same interval, after its flow, likewise."""
+"""weights_of(tau_mem, tau_syn, between, each, k): the `tau_weights` likewise."""
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _rates_of_all(layer, memory):
-    return 1.0 / layer.tau_mem[0], 1.0 / layer.tau_syn[0]
+def _rates_of_all(tau_mem, tau_syn, each):
+    return 1.0 / tau_mem[0], 1.0 / tau_syn[0]
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _rates_of_each(layer, memory):
-    return memory.each.rates.mem, memory.each.rate_syn
+def _rates_of_each(tau_mem, tau_syn, each):
+    return each.rates.mem, each.rate_syn
 
 
 rates_of_neurons = either(_rates_of_all, _rates_of_each)
-"""rates_of_neurons(layer, memory): 1/τ_m and 1/τ_s, to be read by `at`."""
-
-
-@compiled(**EXACT_BARE_INLINE)
-def _nothing(memory):
-    return None
-
-
-@compiled(**EXACT_BARE_INLINE)
-def _forget(memory):
-    memory.each.block[0] = -1
-
-
-forget = either(_nothing, _forget)
-"""forget(memory): the intervals of another sample come."""
+"""rates_of_neurons(tau_mem, tau_syn, each): 1/τ_m and 1/τ_s, to be read by `at`."""
 
 
 @compiled(**EXACT_PIECE)
@@ -239,7 +235,8 @@ def _replay(layer, w_in_t, inputs, start, trial, marks, own_first, spikes, memor
     for n in range(len(layer.bias)):
         states[0, 0, n], states[0, 1, n] = start.v[b, n], start.i[b, n]
     for k in range(count):
-        e_mem, e_syn, gain, q = flow_of(memory, k, count)
+        reach(memory, k, count)
+        e_mem, e_syn, gain, q = flow_of(memory.between, memory.each, k)
         v, i, v_next, i_next = states[k, 0], states[k, 1], states[k + 1, 0], states[k + 1, 1]
         for n in range(len(v)):
             c, lane = layer.bias[n] + _extra(trial, step, b, n), q + np.uint64(n)
@@ -308,9 +305,10 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
         while late >= 0:
             done = _late_release(layer, trial, spikes, memory, b, own_first[b], k, late, step, done, into)
             late = memory.next_late[late - own_first[b]]
-        e_mem, e_syn, gain, q = flow_of(memory, k, count)
+        reach(memory, k, count)
+        e_mem, e_syn, gain, q = flow_of(memory.between, memory.each, k)
         if len(memory.states) > 0:
-            leak, fed, fading, feeding = weights_of(layer, memory, k)
+            leak, fed, fading, feeding = weights_of(layer.tau_mem[0], layer.tau_syn[0], memory.between, memory.each, k)
             for n in range(len(lam_v)):
                 lane = q + np.uint64(n)
                 weights = at(leak, lane), at(fed, lane), at(fading, lane), at(feeding, lane)
@@ -438,7 +436,7 @@ def _stop_back(layer, w_in_t, inputs, marks, cotangents, memory, b, k, step, int
     """
     ref, lam_v, lam_i, shift = memory.ref[k], memory.lam_v, memory.lam_i, memory.shift
     if ref >= 0:
-        source, (rate_mem, rate_syn) = inputs.neuron[ref], rates_of_neurons(layer, memory)
+        source, (rate_mem, rate_syn) = inputs.neuron[ref], rates_of_neurons(layer.tau_mem, layer.tau_syn, memory.each)
         weights, d_weights = w_in_t[source], memory.d_w_in_t[source]
         for n in range(len(lam_v)):
             shift[n] = weights[n] * (lam_i[n] * at(rate_syn, n) - lam_v[n] * at(rate_mem, n))

@@ -99,11 +99,12 @@ class Tile(NamedTuple):
 def _tile_memory(layer, samples, longest):
     neurons = len(layer.bias)
     lanes = samples * neurons
-    tau_mem, tau_syn = taus_of(layer, lanes)
+    each = each_of(layer, samples)
+    tau_mem, tau_syn = taus_of(layer.tau_mem, layer.tau_syn, each, lanes)
     for q in range(lanes):
         put_at(tau_mem, q, layer.tau_mem[q % neurons])
         put_at(tau_syn, q, layer.tau_syn[q % neurons])
-    column_mem, column_syn = taus_of(layer, lanes)
+    column_mem, column_syn = taus_of(layer.tau_mem, layer.tau_syn, each, lanes)
     integers = np.int64
     tables = samples, longest + 1
     return Tile(
@@ -112,7 +113,7 @@ def _tile_memory(layer, samples, longest):
         np.empty(lanes, integers), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes),
         np.empty(lanes, integers), np.empty((2, lanes)), np.empty((samples, longest)), np.empty((samples, longest), integers),
         np.empty(samples, integers), np.empty(tables), np.empty(tables), np.empty(tables), np.empty(tables),
-        np.empty(5, integers), tau_mem, tau_syn, each_of(layer, samples), column_mem, column_syn,
+        np.empty(5, integers), tau_mem, tau_syn, each, column_mem, column_syn,
     )  # fmt: skip
 
 
@@ -186,7 +187,14 @@ def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
 def _move(layer, trial, tile, column, spikes, k, size):
     """Carry all neurons to stop k as if none crossed, and list those that may."""
     neurons = len(layer.bias)
-    flow_to(tile, k, size, neurons)
+    flow_of_lanes(tile, k, size, neurons)
+    if shares(tile.each):
+        for s in range(size):
+            past = k > tile.stops[s]  # a sample that has had its last stop stays where it is
+            e_mem, e_syn = (1.0, 1.0) if past else (tile.all_e_mem[s, k], tile.all_e_syn[s, k])
+            gain, share = (0.0, 0.0) if past else (tile.all_gain[s, k], tile.all_share[s, k])
+            for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
+                tile.e_mem[q], tile.e_syn[q], tile.gain[q], tile.share[q] = e_mem, e_syn, gain, share
     _look(tile, np.uint64(size * neurons))
     for s in range(size):
         if k > tile.stops[s]:
@@ -218,19 +226,8 @@ def _move(layer, trial, tile, column, spikes, k, size):
 
 
 @compiled(**EXACT_BARE)
-def _flow_of_samples(tile, k, size, neurons):
-    """Exponentials of the intervals that end at stop k, which the neurons of a sample share."""
-    for s in range(size):
-        past = k > tile.stops[s]  # a sample that has had its last stop stays where it is
-        e_mem, e_syn = (1.0, 1.0) if past else (tile.all_e_mem[s, k], tile.all_e_syn[s, k])
-        gain, share = (0.0, 0.0) if past else (tile.all_gain[s, k], tile.all_share[s, k])
-        for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
-            tile.e_mem[q], tile.e_syn[q], tile.gain[q], tile.share[q] = e_mem, e_syn, gain, share
-
-
-@compiled(**EXACT_BARE)
 def _flow_of_lanes(tile, k, size, neurons):
-    """The same of every neuron."""
+    """Exponentials of the intervals that end at stop k, of every neuron its own."""
     e_mem, e_syn, gain, share, rates = tile.e_mem, tile.e_syn, tile.gain, tile.share, tile.each.rates
     for s in range(size):
         t = 0.0 if k > tile.stops[s] else tile.all_share[s, k]
@@ -241,7 +238,7 @@ def _flow_of_lanes(tile, k, size, neurons):
         share[q] *= rates.mem[q]
 
 
-flow_to = either(_flow_of_samples, _flow_of_lanes)
+flow_of_lanes = either(None, _flow_of_lanes)
 
 
 @compiled(**EXACT_BARE)

@@ -30,9 +30,9 @@ class Moves(NamedTuple):
 
 
 @compiled(**EXACT_PIECE)
-def moves(layer, size):
+def moves(layer, each, size):
     """Memory for some intervals of a layer's neurons."""
-    tau_mem, tau_syn = taus_of(layer, size)
+    tau_mem, tau_syn = taus_of(layer.tau_mem, layer.tau_syn, each, size)
     return Moves(np.empty(size), np.empty(size), np.empty(size), np.empty(size), tau_mem, tau_syn)
 
 

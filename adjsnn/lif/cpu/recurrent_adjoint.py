@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adjsnn.lif.cpu.cells import advance, advance_all, begin, flow_of, kind_of, memory_of, schedule, set_bias
-from adjsnn.lif.cpu.each import at, either, shift_sum, weights_over
+from adjsnn.lif.cpu.each import at, either, shares, shift_sum, weights_over
 from adjsnn.lif.cpu.elementary import decay_soon, rates_at
 from adjsnn.lif.cpu.flow import (
     add_transposed,
@@ -228,19 +228,18 @@ def _back(layer, kind, costates, n, t, states, row, into, step, b):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _weights_of_group(layer, kind, first, t, flow):
+def _weights_of_group(tau_mem, tau_syn, each, t, flow):
     e_mem, e_syn, gain = flow
-    tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
     return tau_weights(t, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _weights_of_all(layer, kind, first, t, flow):
-    return weights_over(kind.each, t)
+def _weights_of_all(tau_mem, tau_syn, each, t, flow):
+    return weights_over(each, t)
 
 
 weights_of = either(_weights_of_group, _weights_of_all)
-"""weights_of(layer, kind, first, t, flow): `tau_weights`, from the flow over t, likewise to be read by `at`."""
+"""weights_of(tau_mem, tau_syn, each, t, flow): `tau_weights` from the flow over t, likewise to be read by `at`."""
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -258,10 +257,11 @@ def _all_back(layer, kind, costates, t, states, row, into, step, b):
         lam_v[n], lam_i[n] = 0.0, 0.0
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        flow = flow_of(kind, first, span)
+        flow = flow_of(rates_at(kind.rates, first), kind.each, span)
         e_mem, e_syn, gain = flow
         if states.shape[1] > 0:
-            leak, fed, fading, feeding = weights_of(layer, kind, first, span, flow)
+            tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
+            leak, fed, fading, feeding = weights_of(tau_mem, tau_syn, kind.each, span, flow)
             v, i, bias = states[0, row:], states[1, row:], costates.bias
             for n in range(first, last):
                 weights = at(leak, n), at(fed, n), at(fading, n), at(feeding, n)
@@ -294,22 +294,12 @@ def _products(w, x, y, first, last):
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _shift_of_groups(layer, kind, w, lam_v, lam_i):
-    total = 0.0
-    for g in range(len(kind.groups) - 1):
-        first, last = kind.groups[g], kind.groups[g + 1]
-        of_v, of_i = _products(w, lam_v, lam_i, first, last)
-        total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
-    return total
+def _zero(w, lam_v, lam_i, each):
+    return 0.0
 
 
-@compiled(**EXACT_BARE_INLINE)
-def _shift_of_all(layer, kind, w, lam_v, lam_i):
-    return shift_sum(w, lam_v, lam_i, kind.each)
-
-
-shift_of = either(_shift_of_groups, _shift_of_all)
-"""shift_of(layer, kind, w, lam_v, lam_i): Σ dC/dt_a of an arrival at all neurons, (2.6)."""
+shift_of_all = either(_zero, shift_sum)
+"""shift_of_all(w, lam_v, lam_i, each): Σ dC/dt_a of neurons that share no time constants."""
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -323,7 +313,12 @@ def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
         d_delays[0 if shared else n, source] += shift
         return shift
     w, d_w = w_t[source], d_w_t[source]
-    total = shift_of(layer, kind, w, lam_v, lam_i)
+    total = shift_of_all(w, lam_v, lam_i, kind.each)
+    if shares(kind.each):
+        for g in range(len(kind.groups) - 1):
+            first, last = kind.groups[g], kind.groups[g + 1]
+            of_v, of_i = _products(w, lam_v, lam_i, first, last)
+            total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
     for n in range(len(w)):
         d_w[n] += lam_i[n]
     d_delays[0, source] += total
