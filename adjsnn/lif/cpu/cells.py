@@ -15,7 +15,7 @@ from adjsnn.lif.cpu.each import Each, at, each_of, either, flow_over, shares
 from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
 from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
 from adjsnn.lif.cpu.lanes import DISTINCT
-from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
 
 ACTIVE, AHEAD = range(2)  # places in Cells.size
 NOW, WAIT = range(2)  # places in Cells.clock
@@ -355,22 +355,26 @@ def _candidates(layer, kind, cells, span, weights):
     return _listed(cells), (e_mem, e_syn, gain)
 
 
+@compiled(**EXACT_INLINE)
+def bound_without_end(v, i, bias, v_th, x):
+    """Whether v may come to v_th within x = t/τ_m, 1 or 0: it climbs by less than (i + b - v)(1 - e^{-x}), of i where i > 0."""
+    series = x * (1.0 + x * (x * (1.0 / 6.0) - 0.5))  # 1 - e^{-x} from above
+    pull = (i if i > 0.0 else 0.0) + bias - v
+    highest = v + (pull if pull > 0.0 else 0.0) * (series if x < 1.0 else 1.0)
+    return 1 if highest + 4.0 * nearness(v, i, bias, v_th) >= v_th else 0
+
+
 @compiled(**EXACT_BARE_INLINE)
 def _candidates_of_each(layer, kind, cells, span, weights):
-    """The same by a bound that needs no exponentials: v climbs by less than (i + b - v)(1 - e^{-t/τ_m}), of i if that is > 0.
+    """The same by a bound that needs no exponentials, of neurons with time constants of their own.
 
     Returns:
         their number; of the first neuron what the flow is.
     """
     v, i, bias, v_th, marks, rate = cells.v, cells.i, cells.bias, layer.v_th, cells.marks, kind.rates.mem
     for n in range(np.uint64(len(v))):
-        fed, x = i[n] + weights[n], span * rate[n]
-        series = x * (1.0 + x * (x * (1.0 / 6.0) - 0.5))  # from above
-        share = series if x < 1.0 else 1.0
-        pull = (fed if fed > 0.0 else 0.0) + bias[n] - v[n]
-        highest = v[n] + (pull if pull > 0.0 else 0.0) * share
-        near = 4.0 * BLUR * (abs(v[n]) + abs(bias[n]) + abs(fed) + abs(v_th[n]))
-        marks[n], i[n] = 1 if highest + near >= v_th[n] else 0, fed
+        fed = i[n] + weights[n]
+        marks[n], i[n] = bound_without_end(v[n], fed, bias[n], v_th[n], span * rate[n]), fed
     for k in range(cells.size[ACTIVE]):
         marks[cells.active[k]] = 0  # they are held, or foreseen already
     count = _listed(cells)

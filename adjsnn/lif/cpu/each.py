@@ -93,8 +93,8 @@ def _has_own(x: Any) -> bool:
 def either(alike: Any, each: Any) -> Any:
     """What loops call as one of two functions of the same arguments: as the second where these have an Unequal layer or Each.
 
-    The first may be None, which does nothing and is None. An overload of numba's would have one more function compiled, which
-    calls it.
+    The first may be None, which does nothing and is None. Functions that give back arrays of Each count no references, and are
+    called by such alone. An overload of numba's would have one more function compiled, which calls it.
     """
 
     def chosen(*arguments: Any) -> Any:
