@@ -177,10 +177,11 @@ def _alike(layer: Layer) -> bool:
 
 def _typed(layer: Layer) -> Layer:
     """An `each.Unequal` layer where neurons with the same arrivals have time constants of their own, rather than in groups."""
-    if not _alike(layer):
+    tau_mem, tau_syn = layer.tau_mem, layer.tau_syn
+    if not _alike(layer) or ((tau_mem == tau_mem[0]).all() and (tau_syn == tau_syn[0]).all()):
         return layer
-    groups = 1 + np.count_nonzero((np.diff(layer.tau_mem) != 0.0) | (np.diff(layer.tau_syn) != 0.0))
-    if groups <= (max(1, len(layer.bias) // GROUP) if layer.recurrent else 1):
+    groups = 1 + np.count_nonzero((np.diff(tau_mem) != 0.0) | (np.diff(tau_syn) != 0.0))
+    if layer.recurrent and groups <= len(layer.bias) // GROUP:
         return layer
     from adjsnn.lif.cpu.each import Unequal  # noqa: PLC0415  loads the compiler
 
