@@ -202,8 +202,9 @@ def first_spike_cross_entropy(
             "tau1=None",
         )
     time = torch.where(first.isinf(), sol.t_end, first)
-    right = time.gather(1, _classes(labels, first)[:, None])[:, 0]
-    return (right / tau0 + torch.logsumexp(-time / tau0, 1) + alpha * torch.expm1(right / tau1)).mean()
+    classes = _classes(labels, first)
+    right = time.gather(1, classes[:, None])
+    return torch.nn.functional.cross_entropy(time / -tau0, classes) + alpha * torch.expm1(right / tau1).mean()
 
 
 @untraced

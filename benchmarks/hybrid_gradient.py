@@ -13,6 +13,8 @@ the gradient of their spike times by all conductances; "adex", 100 AdEx neurons,
 Each method runs in a process of its own, in rounds that alternate between the methods; times are medians over all rounds.
 """
 
+from __future__ import annotations  # an older checkout, which `two_checkouts.py` may measure, has no Equations
+
 import argparse
 import json
 import statistics

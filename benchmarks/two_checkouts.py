@@ -99,9 +99,16 @@ def hybrid(kicked: bool, method: str, adjoint: Any = None) -> Callable[[], objec
     return run
 
 
+def larger(name: str) -> Callable[[], object]:
+    import hybrid_gradient  # noqa: PLC0415 - beside this file, in either checkout
+
+    return lambda: hybrid_gradient.gradient(name, "adjsnn")
+
+
 CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "gated, Euler": lambda: gated("euler"),
     "gated, Heun": lambda: gated("heun"),
+    "gated, Euler, gate width 1": lambda: gated("euler", width=1.0),
     "gated, RK4": lambda: gated("rk4", 200),
     "gated, Heun, gate width 1": lambda: gated("heun", 200, width=1.0),
     "gated, RK4, gate width 1": lambda: gated("rk4", 200, width=1.0),
@@ -117,6 +124,10 @@ CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "hybrid, dopri5": lambda: hybrid(False, "dopri5"),
     "hybrid, dopri5, events": lambda: hybrid(True, "dopri5"),
     "hybrid, dopri5, continuous adjoint": lambda: hybrid(False, "dopri5", adjsnn.ContinuousAdjoint()),
+    "hybrid, 64 x 32 tanh units, rk4": lambda: larger("rk4"),
+    "hybrid, 64 x 32 tanh units, dopri5": lambda: larger("dopri5"),
+    "hybrid, 256 balls": lambda: larger("balls"),
+    "hybrid, 64 Izhikevich neurons": lambda: larger("izhikevich"),
 }
 
 

@@ -72,3 +72,21 @@ print("adjsnn.gated.solve" in sys.modules, "adjsnn.lif.solve" in sys.modules, "a
     modules, *later = done.stdout.split()
     assert int(modules) <= 9
     assert later == ["True", "True", "False", "False"]  # no optional package for the names of interop
+
+
+@pytest.mark.slow
+def test_a_first_gradient_of_a_users_system_does_not_wait_for_torchs_compiler():
+    code = """
+import sys, torch, adjsnn
+class Leak(adjsnn.HybridSystem):
+    def vector_field(self, t, y, u):
+        return torch.tanh(self.w * y)
+system = Leak()
+system.w = torch.nn.Parameter(torch.ones(()))
+for method in ("rk4", "dopri5"):
+    sol = adjsnn.solve(system, None, y0=torch.ones(2, 3), ts=torch.linspace(0.0, 1.0, 5), method=method)
+    sol.y.sum().backward()
+print("torch._dynamo" in sys.modules, float(system.w.grad) != 0.0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -1,12 +1,32 @@
 """Threads of the compiled loops beside those of torch."""
 
+import multiprocessing
+import os
+import sys
+import threading
 import time
+import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 import adjsnn
+from adjsnn.numerics import threads
 from adjsnn.numerics.threads import groups_of, loop_threads, loops_alone, run_groups, run_parts
+
+
+@contextmanager
+def torch_threads(count):
+    """Torch has `count` threads, and so have the loops: they run on torch's workers."""
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(1)
+
+
+OF_OURS_OR_OF_TORCH = [loops_alone, torch_threads]
 
 
 def test_loops_alone_leave_torch_one_thread_and_give_it_back():
@@ -40,15 +60,13 @@ def test_the_loops_share_samples_out_as_with_torchs_threads(kind):
     with loops_alone(3):
         assert len(groups_of(40, 100 * 30, 30)) == 7
         found = gradient()
-    torch.set_num_threads(3)
-    try:
+    with torch_threads(3):
         assert torch.equal(found, gradient())
-    finally:
-        torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_parts_of_a_group_run_in_order_until_it_stops(threads):
+@pytest.mark.parametrize("given", OF_OURS_OR_OF_TORCH)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_parts_of_a_group_run_in_order_until_it_stops(count, given):
     groups, met = [(k, k + 1) for k in range(4)], []
 
     def work(k, first, last, part):
@@ -57,22 +75,75 @@ def test_parts_of_a_group_run_in_order_until_it_stops(threads):
         met.append((k, part))
         return (k, part) != (2, 1)
 
-    with loops_alone(threads):
+    with given(count):
         run_parts(work, groups, 3)
     for k in range(4):
         assert [part for group, part in met if group == k] == ([0, 1] if k == 2 else [0, 1, 2])
-    if threads == 1:  # all groups do a part before any does the next
+    if count == 1:  # all groups do a part before any does the next
         assert [part for _, part in met] == sorted(part for _, part in met)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_failure_in_any_thread_is_raised(threads):
-    def work(k, *_):
+@pytest.mark.parametrize("given", OF_OURS_OR_OF_TORCH)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("failure", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_failure_in_any_thread_is_raised(count, given, failure):
+    def failing(k):
         if k == 1:
-            raise ZeroDivisionError
+            raise failure
+
+    def work(k, *_):
+        failing(k)
         return True
 
-    with loops_alone(threads):
-        for run in (lambda: run_parts(work, [(0, 1)] * 4, 3), lambda: run_groups(work, [(0, 1)] * 4)):
-            with pytest.raises(ZeroDivisionError):
+    with given(count):
+        for run in (lambda: run_parts(work, [(0, 1)] * 4, 3), lambda: run_groups(lambda k, *_: failing(k), [(0, 1)] * 4)):
+            with pytest.raises(failure):
                 run()
+
+
+def threads_that_worked(groups=4):
+    """Identities of the threads that work on groups, which wait for each other as long as others may come."""
+    met = set()
+
+    def work(*_):
+        met.add(threading.get_ident())
+        time.sleep(0.02)
+
+    run_groups(work, [(0, 1)] * groups)
+    return met
+
+
+@pytest.mark.skipif(
+    threads._workers_of_torch() is None, reason="torch was not built with GNU's OpenMP, or one that speaks like it"
+)
+def test_the_loops_run_on_torchs_workers_and_on_threads_of_their_own_where_torch_has_one():
+    before = threading.active_count()
+    with torch_threads(3):
+        first, second = threads_that_worked(), threads_that_worked()
+        assert first == second
+        assert len(first) == 3
+        assert threading.get_ident() in first
+    assert threading.active_count() == before
+    with loops_alone(3):
+        assert len(threads_that_worked()) == 3
+        assert threads_that_worked() & first == {threading.get_ident()}
+
+
+def test_where_torch_has_other_workers_the_loops_take_threads_of_their_own(monkeypatch):
+    monkeypatch.setattr(threads, "_workers_of_torch", lambda: None)
+    with torch_threads(3):
+        assert len(threads_that_worked()) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_forked_process_does_not_wait_for_workers_that_stayed_behind():
+    with torch_threads(2):
+        threads_that_worked()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, because workers stay behind
+            child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(len(threads_that_worked())))
+            child.start()
+        child.join(30.0)
+        ended = child.exitcode
+        child.kill()
+    assert ended == 2

@@ -1,5 +1,6 @@
 """Adaptive Runge–Kutta steps, every sample of a batch with its own time, step length and error control."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -100,7 +101,7 @@ def march(
     run = _Run(tableau, field, ts, y0, u, control, arrive, by_interval, system)
     every = ASK_EVERY.get(y0.device.type, 16)
     with np.errstate(all="ignore"):
-        for attempt in range(control.max_steps):
+        for attempt in itertools.count():
             if attempt % every == 0 and run.finished():
                 break
             run.make_room(every)
@@ -161,12 +162,15 @@ class _Run:
         self.atol = self.arrays.array(atol) if isinstance(atol, Tensor) else atol
 
     def finished(self) -> bool:
-        """Whether every sample has arrived. Waits for the device."""
+        """Whether every sample has arrived or may not go on. Waits for the device."""
         self.most_taken = int(self.count.max())
-        done = self.interval >= len(self.ts) - 1
         if bool(self.stuck.any()):
             self._refuse_stuck()
-        return bool(done.all())
+        return not bool(self._moving().any())
+
+    def _moving(self) -> Any:
+        """Samples that have not arrived and may try another step."""
+        return (self.interval < len(self.ts) - 1) & ~self.stuck & (self.count + self.rejected < self.control.max_steps)
 
     def make_room(self, attempts: int) -> None:
         """Memory for the rows that this many attempts may add to those known to be taken."""
@@ -190,7 +194,7 @@ class _Run:
     def attempt(self) -> None:
         """Try one step of every sample that has not arrived; the others stay where they are."""
         xp, tensor, control = self.arrays.xp, self.arrays.tensor, self.control
-        moving = (self.interval < len(self.ts) - 1) & ~self.stuck
+        moving = self._moving()
         last = xp.clip(self.interval + 1, 0, len(self.ts) - 1)
         target = self.ts[last, self.samples]
         left = target - self.t
@@ -215,9 +219,14 @@ class _Run:
         # A step cut short by an output time says nothing against the longer one proposed before.
         proposed = xp.where(arrived, xp.maximum(proposed, self.h), proposed)
 
-        events = None
+        events, after_rejection = None, moving & ~accepted
         if self.watch is not None:
-            events = self.watch.look(tensor(accepted), Span(tensor(self.t), tensor(t_end), tensor(h)), self.y, u, ks)
+            span = Span(tensor(self.t), tensor(t_end), tensor(h))
+            events = self.watch.look(tensor(accepted), tensor(moving), span, self.y, u, ks)
+        if isinstance(events, Tensor):  # who waits stays as it was
+            wait, events = self.arrays.array(events), None
+            moving, accepted, arrived = moving & ~wait, accepted & ~wait, arrived & ~wait
+            after_rejection = xp.where(wait, self.after_rejection, after_rejection)
         if events is not None:
             # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
             new = torch.where(events.fires.unsqueeze(1), events.plus, new)
@@ -237,11 +246,11 @@ class _Run:
         self._record(accepted, arrived, last, t_end, h, events)
         self.t = xp.where(accepted, t_end, self.t)
         self.h = xp.where(moving, proposed, self.h)
-        self.after_rejection = moving & ~accepted
-        self.rejected = self.rejected + self.after_rejection
+        refused, self.after_rejection = moving & ~accepted, after_rejection
+        self.rejected = self.rejected + refused
         # A step that is refused and of a length that rounding swallows cannot be made shorter.
         smallest = 16 * torch.finfo(torch.float64).eps * xp.maximum(abs(self.t), abs(target))
-        self.stuck = self.stuck | (self.after_rejection & (self.h <= smallest))
+        self.stuck = self.stuck | (refused & (self.h <= smallest))
 
     def _stages(self, t_end: Any, h: Any, u: Tensor | None) -> tuple[list[Tensor], Tensor, Any]:
         """Derivatives at all stages, the last at the new state; the new state; and the estimate of its error, an array."""
@@ -253,7 +262,8 @@ class _Run:
 
     def result(self) -> AdaptiveRun:
         """What was taken, trimmed."""
-        if not self.finished():
+        self.finished()
+        if bool((self.interval < len(self.ts) - 1).any()):
             self._refuse_count()
         for name in ("t", "count", "rejected"):
             setattr(self, name, self.arrays.tensor(getattr(self, name)))

@@ -68,16 +68,29 @@ class Watch:
         self.slowest = levels.new_full((len(levels),), float("inf"))
 
     def look(
-        self, tried: Bool[Tensor, " B"], span: Span, y: Float[Tensor, "B D"], u: Tensor | None, ks: list[Tensor]
-    ) -> Found | None:
+        self,
+        tried: Bool[Tensor, " B"],
+        moving: Bool[Tensor, " B"],
+        span: Span,
+        y: Float[Tensor, "B D"],
+        u: Tensor | None,
+        ks: list[Tensor],
+    ) -> Found | Bool[Tensor, " B"] | None:
         """The first event of each sample in a step that may be taken; None where there is none in any.
+
+        To locate one event takes as long as to locate one in every sample. So samples with an event wait, in front of the step
+        that has it, as long as a sample without one is behind them in time; then those that have gathered are located together.
 
         Args:
             tried: the samples whose steps count.
+            moving: the samples that have not arrived.
             span: of the step.
             y: state before the step, (B, D).
             u: held input, (B, C), or None.
             ks: its stage derivatives, the last of them at its end.
+
+        Returns:
+            the events; or the samples that must try the same step again, since their events wait.
         """
         self.brief = span.length <= BRIEF * torch.finfo(span.end.dtype).eps * span.end.abs()
         inside = Inside(self.system, self.tableau, span, y, ks[: len(self.tableau.dense)], self.levels)
@@ -90,6 +103,9 @@ class Watch:
         fires = pending | (tried & rises & ~self.brief)
         if not bool(fires.any()):
             return None
+        never = span.begin.new_tensor(float("inf"))
+        if bool(torch.where(moving & ~fires, span.begin, never).min() < torch.where(fires, span.begin, never).min()):
+            return fires
         for divided in range(LONGEST):
             # A flight that begins on zero may be any part of the step, and has no chord from its start.
             if divided >= ROUNDS and not bool((fires & ~pending & (low == 0.0) & (self.levels.amax(1) > -TIE)).any()):

@@ -141,6 +141,11 @@ T, Y, U, C = range(4)
 class _Log(TorchDispatchMode):
     """Every operation that torch runs below autograd, with its results."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would load its compiler, for a second or two, to tell it that `__torch_dispatch__` is not to be traced."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.entries: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []

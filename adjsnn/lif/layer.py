@@ -81,6 +81,8 @@ class Events(NamedTuple):
 
 def sample_of(spikes: Events) -> Tensor:
     """The sample of each spike, (S,)."""
+    if spikes.first.is_cpu:  # torch shares even a few of them out, so that its workers spin afterwards
+        return torch.from_numpy(np.repeat(np.arange(spikes.batch), np.diff(spikes.first.numpy())))
     numbers = torch.arange(spikes.batch, device=spikes.first.device)
     return numbers.repeat_interleave(spikes.first.diff(), output_size=len(spikes.time))
 

@@ -116,14 +116,17 @@ def solve_lif(
     if has_clock(chosen) and max_spikes is not None:
         raise ConfigurationError("max_spikes on a clock", "none: a neuron spikes once in a step", "leaving it out")
     limit = _limit(max_spikes, end)
-    rest = system.initial_state(inputs.batch)
-    y0 = rest if y0 is None else y0
-    _check_state(layers, y0, rest)
-    y0 = [state._make(map(kept, state)) for state in y0]
+    rest = LIFNetwork.initial_state(system, inputs.batch)
+    if y0 is None and getattr(system.initial_state, "__func__", None) is not LIFNetwork.initial_state:
+        y0 = system.initial_state(inputs.batch)  # of a user's own, which may be anything
+    if y0 is not None or _starts_above(layers):
+        y0 = rest if y0 is None else y0
+        _check_state(layers, y0, rest)
+        rest = [state._make(map(kept, state)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
     probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
     trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges, structures, [])
-    return chosen.run_lif(LIFProblem(trial, layers, time, y0, drive, readout, ran, step))
+    return chosen.run_lif(LIFProblem(trial, layers, time, rest, drive, readout, ran, step))
 
 
 def _check_layers(layers: list[LIFLayer]) -> None:
@@ -301,6 +304,11 @@ def _limit(max_spikes: Count | None, t_end: float) -> int:
     if max_spikes is None:
         return int(1000 + RATE_LIMIT * t_end)
     return count("max_spikes", max_spikes, 1, "an integer ≥ 1, or None", "max_spikes=1000")
+
+
+def _starts_above(layers: list[LIFLayer]) -> bool:
+    """Whether a neuron at rest is at its threshold or above."""
+    return not all(bool((layer.v_th.detach().numpy(force=True) > 0.0).all()) for layer in layers)
 
 
 def _check_state(layers: list[LIFLayer], y0: Sequence[AnyState], at_rest: list[AnyState]) -> None:

@@ -1,11 +1,15 @@
-"""Samples shared out over plain Python threads; the compiled loops release the interpreter."""
+"""Samples shared out over threads; the compiled loops release the interpreter."""
 
+import ctypes
 import heapq
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -103,11 +107,44 @@ def run_parts(work: Callable[[int, int, int, int], bool], groups: list[tuple[int
         except BaseException as error:
             failures.append(error)
 
-    others = [threading.Thread(target=share) for _ in range(min(loop_threads(), len(groups)) - 1)]
+    _in_threads(share, min(loop_threads(), len(groups)))
+    share()  # whatever an interrupt has left
+    if failures:
+        raise failures[0]
+
+
+def _in_threads(share: Callable[[], None], count: int) -> None:
+    """share() in `count` threads, one of them this one; it must not raise.
+
+    They are torch's workers, where torch has as many: after an operation these spin for some milliseconds, on the cores that
+    threads of our own would want. Elsewhere they are plain Python threads, which leave nothing behind that spins.
+    """
+    parallel = _workers_of_torch() if 1 < count <= torch.get_num_threads() and os.getpid() == _PROCESS else None
+    if parallel is not None:
+        task = _TASK(lambda _: share())
+        parallel(task, None, count, 0)
+        return
+    others = [threading.Thread(target=share) for _ in range(count - 1)]
     for thread in others:
         thread.start()
     share()
     for thread in others:
         thread.join()
-    if failures:
-        raise failures[0]
+
+
+_PROCESS = os.getpid()  # a process forked from it has none of its workers, and would wait for them without end
+_TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _workers_of_torch() -> Callable[..., None] | None:
+    """OpenMP's own way to run a function in all threads of torch's pool; None where torch was built with something else."""
+    try:
+        library = ctypes.CDLL(
+            str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")
+        )  # is loaded: finds what it is linked to
+        parallel = library.GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    parallel.restype, parallel.argtypes = None, [_TASK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    return parallel

@@ -133,3 +133,24 @@ def test_what_is_learnt_and_how_values_are_given():
 def test_the_same_seed_gives_the_same_weights():
     a, b = (LIFNetwork(5, (7, 3), generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("whose", ["class", "instance"])
+def test_a_start_of_ones_own_is_checked_too(whose):
+    class Own(LIFNetwork):
+        def initial_state(self, batch):
+            return [LIFState(s.v + 1.5, s.i) for s in super().initial_state(batch)]
+
+    lif = Own(2, 3) if whose == "class" else LIFNetwork(2, 3)
+    if whose == "instance":
+        lif.initial_state = lambda batch: LIFNetwork(2, 3).initial_state(batch + 1)
+    with pytest.raises(ConfigurationError, match=r"y0\[0\]\.v"):
+        adjsnn.solve(lif, X)
+
+
+def test_a_threshold_at_rest_is_refused():
+    lif = LIFNetwork(2, (3, 2), v_reset=-1.0)
+    with torch.no_grad():
+        lif.v_th[1][1] = 0.0
+    with pytest.raises(ConfigurationError, match=r"y0\[1\]\.v\[0, 1\] = 0, at or above its threshold"):
+        adjsnn.solve(lif, X)
