@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "mean ± sd over runs, and their curves over each other",
     "results": "add runs to a page of results",
     "report": "write a run's report.html again",
+    "compile": "compile loops ahead of their first use, several at a time, and keep them",
     "doctor": "what runs here: versions, threads, compiled loops, GPU, and a gradient of each family",
 }
 
@@ -71,8 +72,8 @@ def _run(command: str, arguments: list[str]) -> int:
             from adjsnn.gradcheck.__main__ import main as gradcheck  # noqa: PLC0415
 
             return gradcheck(arguments, prog="adjsnn gradcheck")
-        case "doctor":
-            return _doctor(arguments)
+        case "compile" | "doctor":
+            return {"compile": _compile, "doctor": _doctor}[command](arguments)
         case _:
             from adjsnn.training.__main__ import main as training  # noqa: PLC0415
 
@@ -85,6 +86,26 @@ def _experiment(name: str, arguments: list[str]) -> int:
         raise adjsnn.ConfigurationError(f"experiment {name!r}", f"one of {', '.join(names())}", "adjsnn experiment")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, str(script), *arguments])  # so that Ctrl-C and SIGTERM reach the script alone
+
+
+def _compile(arguments: list[str]) -> int:
+    from adjsnn.ahead import KINDS, compile_ahead  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(
+        prog="adjsnn compile", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Compile loops ahead of their first use, several at a time, and keep them: after an installation,\n"
+        "while a container is built, or before an array of jobs, each of which would compile them itself.\n"
+        "They are kept where `adjsnn doctor` says, or in NUMBA_CACHE_DIR.",
+        epilog="kinds:\n" + "\n".join(f"  {kind}" for kind in KINDS),
+    )  # fmt: skip
+    parser.add_argument("kinds", nargs="*", help="kinds of networks, or how their names begin; default all")
+    parser.add_argument("--parallel", type=int, help="processes at a time, of some 400 MB each; default one for each CPU")
+    options = parser.parse_args(arguments)
+    faults = 0
+    for row in compile_ahead(options.kinds, options.parallel):
+        print(row, flush=True)
+        faults += bool(row.fault)
+    return 1 if faults else 0
 
 
 def _doctor(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import adjsnn
+from adjsnn import ahead
 from adjsnn import doctor as machine
 from adjsnn.__main__ import COMMANDS, main, names
 from adjsnn.training import __main__ as training
@@ -145,3 +146,41 @@ def test_the_doctor_tells_what_does_not_work(monkeypatch, capsys):
     told = capsys.readouterr().out
     assert re.search(r"FAULT +LIF network +RuntimeError: no loops here", told)
     assert told.endswith("1 faults\n")
+
+
+@pytest.mark.slow
+def test_loops_are_compiled_ahead_and_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    for done in ("compiled", "kept already"):
+        assert main(["compile", "clocked", "--parallel", "1"]) == 0
+        assert re.fullmatch(rf" +clocked +[0-9.]+ s +{done}\n", capsys.readouterr().out)
+    assert list(tmp_path.glob("adjsnn.lif.cpu-*/clocked*.code"))
+
+
+def test_what_cannot_be_compiled_ahead_is_told(capsys):
+    assert main(["compile", "gates"]) == 1
+    assert re.search(r"kind 'gates'; expected one of adaptive, .*gated-euler-float32", capsys.readouterr().err)
+    assert main(["compile", "clocked", "--parallel", "0"]) == 1
+    assert "parallel=0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_that_nothing_can_be_kept_is_a_fault(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))  # where nothing can be kept
+    assert main(["compile", "clocked"]) == 1
+    assert re.search(r"FAULT  clocked .* cannot be kept", capsys.readouterr().out)
+
+
+def test_a_compiling_process_that_dies_is_a_fault_of_its_kind(monkeypatch):
+    begin = ahead.subprocess.Popen
+
+    def killed(*arguments, **options):
+        worker = begin(*arguments, **options)
+        worker.kill()
+        return worker
+
+    monkeypatch.setattr(ahead.subprocess, "Popen", killed)
+    rows = list(ahead.compile_ahead(("clocked", "gated-euler"), 2))
+    assert {row.kind for row in rows} == {"clocked", "gated-euler-float32", "gated-euler-float64"}
+    assert all("ended with status -9" in row.fault for row in rows)

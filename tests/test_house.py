@@ -29,6 +29,7 @@ ABOVE = (
     "plotting",
     "interop",
     "training",
+    "ahead",
     "doctor",
     "__main__",
 )
