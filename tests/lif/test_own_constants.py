@@ -30,9 +30,9 @@ def gradients(lif: adjsnn.LIFNetwork, x: SpikeTrains, **options) -> tuple[adjsnn
     """Solution and gradients of Σ t² of all spikes, plus recorded voltages and currents, with respect to everything."""
     time = x.time.clone().requires_grad_()
     sol = adjsnn.solve(lif, SpikeTrains(x.idx, time, x.n_neurons, x.t_max), t_end=T_END, ts=[20.0, 50.0], **options)
-    total = sum(sol.spike_times(k).square().sum() * 1e-3 + sol.v[k].sum() + sol.i[k].sum() for k in range(2))
+    parts = [sol.spike_times(k).square().sum() * 1e-3 + sol.v[k].sum() + sol.i[k].sum() for k in range(2)]
     leaves = dict(lif.named_parameters()) | {"time": time}
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(parts, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return sol, dict(zip(leaves, found, strict=True))
 
 
@@ -106,11 +106,12 @@ def _kernels():
     from numba import njit  # noqa: PLC0415
 
     from adjsnn.lif.cpu import each  # noqa: PLC0415  loads the compiler
+    from adjsnn.numerics.compiled import EXACT_BARE, compiled  # noqa: PLC0415
 
     of_layer, over, weights_over = each.each_of, each.flow_over, each.weights_over
 
-    @njit(error_model="numpy", _nrt=False)
-    def fill(lanes, t, found):  # functions that count no references to arrays are called by such alone
+    @compiled(**EXACT_BARE)  # functions that count no references to arrays are called by such alone
+    def fill(lanes, t, found):
         e_mem, e_syn, gain = over(lanes, t)
         leak, fed, fading, feeding = weights_over(lanes, t)
         for n in range(found.shape[1]):

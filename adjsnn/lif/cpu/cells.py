@@ -15,7 +15,7 @@ from adjsnn.lif.cpu.each import Each, at, each_of, either, flow_over, shares
 from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
 from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
 from adjsnn.lif.cpu.lanes import DISTINCT
-from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_INLINE, EXACT_PIECE, compiled
+from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 ACTIVE, AHEAD = range(2)  # places in Cells.size
 NOW, WAIT = range(2)  # places in Cells.clock
@@ -355,7 +355,7 @@ def _candidates(layer, kind, cells, span, weights):
     return _listed(cells), (e_mem, e_syn, gain)
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def bound_without_end(v, i, bias, v_th, x):
     """Whether v may come to v_th within x = t/τ_m, 1 or 0: it climbs by less than (i + b - v)(1 - e^{-x}), of i where i > 0."""
     series = x * (1.0 + x * (x * (1.0 / 6.0) - 0.5))  # 1 - e^{-x} from above

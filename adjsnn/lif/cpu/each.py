@@ -39,7 +39,6 @@ from adjsnn.lif.layer import Layer
 from adjsnn.numerics.compiled import (
     EXACT_BARE,
     EXACT_BARE_INLINE,
-    EXACT_INLINE,
     EXACT_WITHIN,
     REORDERED,
     compiled,
@@ -106,7 +105,7 @@ def either(alike: Any, each: Any) -> Any:
             function = each if any(map(_has_own, kinds)) else alike
             return types.Dispatcher(function).get_call_type(context, kinds, {}) if function else types.none(*kinds)
 
-        signature.pysig = inspect.signature(getattr(each, "py_func", each))
+        setattr(signature, "pysig", inspect.signature(getattr(each, "py_func", each)))  # noqa: B010  what numba reads
         return signature
 
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -216,7 +215,7 @@ taus_of = either(_first, _memory)
 """taus_of(tau_mem, tau_syn, each, size): τ_m and τ_s that neurons share, or memory for those of so many neurons."""
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def twice_gone(x):
     """(x - 1 + e^{-x})/x² for |x| ≤ 1/2, to relative rounding."""
     r = -x
@@ -226,7 +225,7 @@ def twice_gone(x):
     return low + high * r4 + ((F10 + F11 * r) + (F12 + F13 * r) * r2 + (F14 + F15 * r) * r4) * (r4 * r4)
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def soon(t, rate_mem, rate_syn):
     """What `decays` says, for t ≤ τ/2 of both time constants, and `twice_gone`: two series, whichever constant is longer."""
     x = t * (rate_syn - rate_mem)
@@ -235,7 +234,7 @@ def soon(t, rate_mem, rate_syn):
     return e_mem, e_mem * (1.0 - x * once), t * rate_mem * e_mem * once, twice
 
 
-@compiled(**EXACT_INLINE)
+@compiled(**EXACT_BARE_INLINE)
 def weights_soon(t, rate_mem, rate_syn, flow):
     """`flow.tau_weights` from what `soon` says: J_m = t² e^{-t/τ_m} ψ(x), J_s = t² e^{-t/τ_m} (1 - (1 + x) ψ(x)), (2.10)."""
     e_mem, e_syn, gain, twice = flow
