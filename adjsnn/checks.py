@@ -7,9 +7,10 @@ that requires a gradient, which none of these arguments passes on.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ Number: TypeAlias = int | float | np.number | np.ndarray | Tensor
 Count: TypeAlias = int | np.integer | np.ndarray | Tensor
 Times: TypeAlias = Sequence[float] | np.ndarray | Tensor
 
+P = ParamSpec("P")
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -292,9 +294,26 @@ def placement(device: Any, generator: object) -> None:
         raise ConfigurationError(
             f"generator of type {type(generator).__name__}", "a torch.Generator", "torch.Generator().manual_seed(0)"
         )
+    if generator is not None and generator.device.type != "cpu":
+        raise ConfigurationError(
+            f"generator on {generator.device}", "one on the CPU, where numbers are drawn", "torch.Generator().manual_seed(0)"
+        )
     if device is None:
         return
     try:
         torch.empty(0, device=device)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ConfigurationError(f"device={device!r}", "a device that torch has", 'device="cpu"') from error
+
+
+def on_the_host(init: Callable[P, None]) -> Callable[P, None]:
+    """A constructor that computes on the CPU. Torch's default device, meta included, is what its `device=None` stands for."""
+
+    @wraps(init)
+    def run(*args: P.args, **options: P.kwargs) -> None:
+        if options.get("device") is None:
+            options["device"] = torch.get_default_device()
+        with torch.device("cpu"):
+            init(*args, **options)
+
+    return run

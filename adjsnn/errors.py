@@ -16,7 +16,12 @@ class AdjsnnError(Exception):
         seen: what was found, with the offending value.
         expected: what would have been accepted.
         remedy: what the user can try.
+
+    Attributes:
+        sample: which sample of a batch it is about, where that is known.
     """
+
+    sample: int | None = None
 
     def __init__(self, seen: str, expected: str, remedy: str) -> None:
         super().__init__(seen, expected, remedy)

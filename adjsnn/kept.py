@@ -1,7 +1,9 @@
 """What a solution keeps of tensors that others can change: private copies, and a seal on what is too large to copy."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -49,15 +51,68 @@ class Seal:
         self._tensors = tensors
         self._versions = {name: _version(x) for name, x in tensors.items()}
 
+    def changed(self, *names: str) -> list[str]:
+        """Those of the named tensors, or of all where none is named, that were changed in place."""
+        return [name for name in names or self._tensors if _version(self._tensors[name]) != self._versions[name]]
+
+    def spoil(self, names: list[str]) -> None:
+        """Let these count as changed."""
+        self._versions |= dict.fromkeys(names, -1)
+
     def check(self, *names: str) -> None:
         """Raise ConfigurationError if one of the named tensors, or of all where none is named, was changed in place."""
-        for name in names or self._tensors:
-            if _version(self._tensors[name]) != self._versions[name]:
-                raise ConfigurationError(
-                    f"{name}, changed in place since the solve",
-                    "the values of the solve, from which this figure is computed when it is first asked for",
-                    f"asking before the change, or changing {name}.clone()",
-                )
+        for name in self.changed(*names):
+            raise ConfigurationError(
+                f"{name}, changed in place since the solve",
+                "the values of the solve, from which this figure is computed when it is first asked for",
+                f"asking before the change, or changing {name}.clone()",
+            )
+
+
+class Recorded:
+    """What deep copies, pickles and `torch.save` hold of an object that solves make: its numbers, without a gradient.
+
+    A gradient lies on the tape of one solve. A copy on this tape would not be deep, as it would share what the tape keeps, and
+    no file holds a tape. `copy.copy` is another name for the same tensors, gradients included.
+    """
+
+    def __post_init__(self) -> None:
+        """Seal what figures are computed from, where there is any."""
+
+    def __copy__(self) -> Self:
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        seal, known = vars(self).get("_seal"), dict[int, Tensor]()
+        state = {name: detached(x, known) for name, x in vars(self).items() if name != "_seal"}
+        return state if seal is None else state | {"_changed": seal.changed()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        changed = state.pop("_changed", None)
+        vars(self).update(state)
+        if changed is not None:
+            self.__post_init__()
+            vars(self)["_seal"].spoil(changed)
+
+
+def detached(x: Any, known: dict[int, Tensor]) -> Any:
+    """Containers with their tensors off the tape; equal ones stay one, `known` by the identity of the former."""
+    if isinstance(x, Tensor):
+        return known.setdefault(id(x), x.detach()) if x.requires_grad else x
+    if isinstance(x, dict):
+        return {key: detached(entry, known) for key, entry in x.items()}
+    if isinstance(x, list):
+        return [detached(entry, known) for entry in x]
+    if isinstance(x, tuple):
+        entries = (detached(entry, known) for entry in x)
+        return type(x)(*entries) if hasattr(x, "_fields") else tuple(entries)
+    if is_dataclass(x) and not isinstance(x, (type, Recorded)):
+        new = copy(x)
+        vars(new).update(detached(vars(x), known))
+        return new
+    return x
 
 
 def _version(x: Tensor) -> int | None:

@@ -5,7 +5,7 @@ of it. The compiled loops index by the sizes of the network and would read beyon
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adjsnn.errors import ConfigurationError
 
@@ -21,12 +21,8 @@ def checked(name: str, x: object, like: Tensor | None) -> Tensor:
         return x
     if x.layout != torch.strided:
         raise ConfigurationError(f"{name} of layout {x.layout}", "a dense tensor", f"{name}.to_dense()")
-    if x.device.type == "meta":
-        raise ConfigurationError(
-            f"{name} on the device meta, which holds no numbers",
-            "a CPU or CUDA tensor",
-            'net.to_empty(device="cpu"), then values',
-        )
+    if x.is_meta:
+        raise without_numbers(name)
     if x.dtype not in REAL:
         raise ConfigurationError(f"{name} is {x.dtype}", "torch.float32 or torch.float64", "net.float() or net.double()")
     if like is not None:
@@ -36,6 +32,26 @@ def checked(name: str, x: object, like: Tensor | None) -> Tensor:
             "net.to(dtype) or net.to(device)",
         )
     return x
+
+
+def refuse_meta(net: nn.Module) -> None:
+    """Refuse a network on the device meta, where its numbers are read.
+
+    Raises:
+        ConfigurationError: names the first such parameter.
+    """
+    for name, x in net.named_parameters():
+        if x.is_meta:
+            raise without_numbers(name)
+
+
+def without_numbers(name: str) -> ConfigurationError:
+    """The error of a tensor on the device meta."""
+    return ConfigurationError(
+        f"{name} on the device meta, which holds no numbers",
+        "a CPU or CUDA tensor",
+        'net.to_empty(device="cpu"), then net.load_state_dict(...)',
+    )
 
 
 def spread(name: str, x: object, like: Tensor, n: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf, isclose
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from adjsnn.checks import (
 )
 from adjsnn.errors import ConfigurationError
 from adjsnn.grid import labels
+from adjsnn.kept import Recorded
 from adjsnn.trains_check import PADS, check_trains, event_columns, plain_event, skipped
 from adjsnn.untraced import untraced
 
@@ -36,12 +38,12 @@ Event = tuple[float, int]
 GRAZING_SPEED = 1e-6  # 1/ms: a spike slower than this grazes its threshold, and its gradient is not to be trusted
 
 
-class SpikeTrains:
+class SpikeTrains(Recorded):
     """Spikes of a batch: for each sample a list of (time, neuron), sorted in time and padded to equal length.
 
     x[k], x[a:b] and x[indices] are some of the samples, iteration goes over the samples one by one, `cat` and
     `adjsnn.collate_spikes` put samples together; times stay differentiable. len(x) is the number of spikes, `batch` that of
-    samples.
+    samples. A copy by `copy.deepcopy` or `pickle` has no gradient by times that a solve made; those that are learnt stay so.
 
     Args:
         idx: neuron of each spike, (B, K), integers; -1 in the padding at the end of each row. Here and below a tensor, or an
@@ -84,6 +86,10 @@ class SpikeTrains:
             last = float(torch.where(self.time.isinf(), 0.0, self.time.detach()).max())
             self.t_max = last if self.t_max < last <= self.t_max * (1.0 + rounding(t_max)) else self.t_max
         self.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Times that are learnt stay so in a copy; those that a solve made have no gradient there."""
+        return vars(self) if self.time.is_leaf else super().__getstate__()
 
     @untraced
     def check(self, *, ordered: bool = True) -> None:

@@ -1,6 +1,6 @@
 """Every kind of gradient by two checkouts of adjsnn in one run: is the newer one slower anywhere?
 
-    python benchmarks/two_checkouts.py OTHER_CHECKOUT [--rounds 40] [--threads 2] [--only lif]
+    python benchmarks/two_checkouts.py OTHER_CHECKOUT [--rounds 40] [--threads 1 2] [--only lif] [--write]
 
 Two processes stay alive, one for each checkout, and take turns: one gradient here, one there, in an order that alternates from
 round to round, so that a change of the machine's speed meets both. For each case the table has the medians, the median of the
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,32 @@ def lif(recurrent: bool, currents: int = 0) -> Callable[[], object]:
 
     case = lif_gradient.problem(recurrent)
     return lambda: lif_gradient.gradient(case, steps=currents)
+
+
+def many_lif() -> Callable[[], object]:
+    import lif_gradient  # noqa: PLC0415 - beside this file, in either checkout
+
+    case = lif_gradient.problem(False, 1500)
+    return lambda: lif_gradient.gradient(case)
+
+
+def pictures() -> Callable[[], object]:
+    """100 samples of 784-350-10, a fifth of the inputs with a spike whose latency is a grey value, as of handwritten digits."""
+    generator = torch.Generator().manual_seed(0)
+    net = adjsnn.LIFNetwork(784, (350, 10), generator=generator)
+    with torch.no_grad():
+        net.w_in[0].copy_(0.05 + 0.1 * torch.randn(350, 784, generator=generator))
+        net.w_in[1].copy_(0.05 + 0.1 * torch.randn(10, 350, generator=generator))
+    late = 20.0 * torch.rand(100, 784, generator=generator)
+    sends = torch.rand(100, 784, generator=generator) < 0.2
+    events = [[(float(t), n) for n, t in enumerate(row) if sends[b, n]] for b, row in enumerate(late)]
+    x, labels = adjsnn.SpikeTrains.from_list(events, n_neurons=784, t_max=20.0), torch.arange(100) % 10
+
+    def run() -> object:
+        sol = adjsnn.solve(net, x, t_end=30.0)
+        return torch.autograd.grad(adjsnn.losses.first_spike_cross_entropy(sol, labels), list(net.w_in))
+
+    return run
 
 
 def small_lif() -> Callable[[], object]:
@@ -117,6 +144,8 @@ CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "gated, Euler, plain": lambda: gated("euler", 100, kernels="plain"),
     "gated, 10 neurons, 20 steps": small_gated,
     "lif, feed-forward": lambda: lif(False),
+    "lif, feed-forward, 1500 samples": many_lif,
+    "lif, 784-350-10": pictures,
     "lif, recurrent": lambda: lif(True),
     "lif, feed-forward, 60 steps of currents": lambda: lif(False, 60),
     "lif, 23 neurons, one sample": small_lif,
@@ -167,33 +196,67 @@ class Worker:
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
+    def end(self) -> None:
+        self.process.communicate()
+
+
+def compared(name: str, here: Worker, other: Worker, rounds: int) -> tuple[float, str]:
+    """Median ratio of one case, and the cells of its row."""
+    pairs = []
+    for k in range(rounds):
+        if k % 2:
+            theirs, ours = other.run(name), here.run(name)
+        else:
+            ours, theirs = here.run(name), other.run(name)
+        pairs.append((ours, theirs))
+    ratios = [a / b for a, b in pairs]
+    low, ratio, high = statistics.quantiles(ratios * 2 if len(ratios) == 1 else ratios, n=4)
+    ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return ratio, f"{ours:.2f} | {theirs:.2f} | {ratio:.3f} | {low:.3f} … {high:.3f}"
+
+
+def commit(checkout: Path) -> str:
+    """The commit that is checked out, and whether files differ from it."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
 
 def main() -> int:
+    from adjsnn.numerics.machine import processor  # noqa: PLC0415 - an older checkout, which is served, may lack it
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="the checkout to compare with")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[2], help="numbers of threads, one after the other")
     parser.add_argument("--only", default="", help="the cases whose name contains this")
     parser.add_argument("--limit", type=float, default=1.03, help="largest median ratio that passes")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
     options = parser.parse_args()
-    here, other = Worker(HERE.parent.parent, options.threads), Worker(options.other.resolve(), options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.rounds} rounds; times in ms\n")
-    print("| gradient | here | other | here / other | middle half |\n|---|---|---|---|---|")
+    root, others = HERE.parent.parent, options.other.resolve()
+    lines = [
+        "# Gradients by two checkouts",
+        "",
+        f"ms of one gradient at {commit(root)} and at {commit(others)}, in alternation in one run: medians of "
+        f"{options.rounds} rounds, the median of the ratios within a round, and their middle half. {processor()}, "
+        f"torch {torch.__version__}, {date.today()}. Written by `benchmarks/two_checkouts.py`.",
+        "",
+        f"| gradient | threads | {commit(root)} | {commit(others)} | ratio | middle half |",
+        "|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
     slower = []
-    for name in (name for name in CASES if options.only in name):
-        pairs = []
-        for k in range(options.rounds):
-            if k % 2:
-                theirs, ours = other.run(name), here.run(name)
-            else:
-                ours, theirs = here.run(name), other.run(name)
-            pairs.append((ours, theirs))
-        ratios = [a / b for a, b in pairs]
-        low, ratio, high = statistics.quantiles(ratios * 2 if len(ratios) == 1 else ratios, n=4)
-        ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"| {name} | {ours:.2f} | {theirs:.2f} | {ratio:.3f} | {low:.3f} … {high:.3f} |", flush=True)
-        slower += [name] if ratio > options.limit else []
+    for threads in options.threads:
+        here, other = Worker(root, threads), Worker(others, threads)
+        for name in (name for name in CASES if options.only in name):
+            ratio, cells = compared(name, here, other, options.rounds)
+            lines.append(f"| {name} | {threads} | {cells} |")
+            print(lines[-1], flush=True)
+            slower += [f"{name} on {threads}"] if ratio > options.limit else []
+        for worker in (here, other):
+            worker.end()
     print(f"\nslower by more than {options.limit - 1:.0%}: {', '.join(slower) or 'none'}")
+    if options.write:
+        (HERE.parent / "results" / "two_checkouts.md").write_text("\n".join(lines) + "\n")
     return int(bool(slower))
 
 

@@ -48,8 +48,8 @@ class TaskConfig(TrainingConfig):
     steep: NotNegative = 0.0
     """norm of the gradient, a running geometric mean, beyond which steps get shorter in proportion; 0: never"""
     retreat: NotNegative = 0.0
-    """that norm over `steep`, from which on the network goes back to what it was 50 or more steps before, with half
-    as long steps from there; 0: never"""
+    """that norm over `steep`, from which on, or where a gradient overflows, the network goes back to what it was 50 or
+    more steps before, with half as long steps from there; 0: never"""
     validation_trials: Count = 500
     held_out_trials: Count = 2000
     iterations: Count = 400
@@ -235,12 +235,21 @@ class DelayedXor(Experiment[C]):
             return
         self.since += 1
         if self.kept and typical > config.retreat * config.steep > 0.0:
-            net.load_state_dict(self.kept[0]["net"])
-            self.log_norm, self.pace = self.kept[0]["log_norm"], 0.5 * self.pace
-            self.kept, self.since = self.kept[:1], 0
+            self.go_back(net)
         elif self.since >= KEPT_EVERY and typical <= KEPT_UP_TO * config.steep:
             now = {name: x.detach().clone() for name, x in net.state_dict().items()}
             self.kept, self.since = [*self.kept[-1:], {"net": now, "log_norm": self.log_norm}], 0
+
+    def after_overflow(self, net: Any) -> None:
+        """Go back: a gradient without a norm is steeper than any."""
+        if self.kept and self.config.retreat and self.config.steep:
+            self.go_back(net)
+
+    def go_back(self, net: Any) -> None:
+        """To the earlier one of the networks that are kept, and half as long steps."""
+        net.load_state_dict(self.kept[0]["net"])
+        self.log_norm, self.pace = self.kept[0]["log_norm"], 0.5 * self.pace
+        self.kept, self.since = self.kept[:1], 0
 
     def batch(self, generator: torch.Generator, step: int) -> Trials:
         return draw_trials(self.config, self.config.batch, generator)

@@ -21,7 +21,7 @@ from adjsnn.equations.cpu.steps import Room, Sums
 from adjsnn.equations.link import Loops, loops_of
 from adjsnn.equations.model import Model
 from adjsnn.equations.nodes import Layout
-from adjsnn.equations.synapses import Synapse
+from adjsnn.equations.synapses import Synapse, check_put_here
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid import refusals
 from adjsnn.hybrid.packets import Packets
@@ -56,7 +56,7 @@ class System(Protocol):
     @property
     def source(self) -> str: ...
     @property
-    def wiring(self) -> np.ndarray: ...
+    def wires(self) -> np.ndarray: ...
     def inputs_of(self, u: Tensor | None) -> Mapping[str, Any]: ...
 
 
@@ -93,6 +93,7 @@ class CompiledBody:
 
     def run(self, problem: HybridProblem, adjoint: DiscreteAdjoint, ran: Ran) -> HybridSolution:
         """Solve the problem; a loss of the solution runs the discrete adjoint."""
+        check_put_here(self.system)
         model, y0 = self.system.model, problem.y0
         names = [x for x in model.parameters if x not in self.system.numbers]
         tensors = [getattr(self.system, name) for name in names]
@@ -162,7 +163,7 @@ class Solve:
         lengths = array_of(program.lengths) if program.lengths is not None else np.empty(0)
         steps = program.substeps if fixed else 0
         how = program.rtol, program.atol, program.max_steps, steps, lengths
-        return Trial(ts, array_of(y0), held, values.p, values.q, *how, self.system.wiring)
+        return Trial(ts, array_of(y0), held, values.p, values.q, *how, self.system.wires)
 
     def forward(self, trial: Trial) -> tuple[Record, Samples]:
         """Run all samples, with more room where some need it."""

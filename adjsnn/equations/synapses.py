@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from adjsnn.equations.model import Event
 from adjsnn.equations.nodes import Layout
 from adjsnn.errors import ConfigurationError
+from adjsnn.lif.given import Given, equal_rows, put_here
 from adjsnn.lif.synapses import Synapses
 
 EXAMPLE = 'synapses={"g": {"weight": "W", "delay": "d"}}'
@@ -128,30 +128,37 @@ def _each(name: str, shape: tuple[int, int], weights: tuple[int, int], event: Ev
     )
 
 
-def keep_wiring(system: nn.Module) -> None:
+def keep_wiring(system: Any) -> None:
     """Let the state_dict of a system hold its lists of synapses, `wiring.<kind>`, and hold them against those that are loaded.
 
-    `Synapses(*state["wiring.0"])` is the list again. A state that has none is loaded as it is.
+    `Synapses(*state["wiring.0"])` is the list again, a persistent buffer. A state that has none is loaded as it is.
     """
-    system.register_state_dict_post_hook(_save)
+    lists = {str(k): synapse.edges for k, synapse in enumerate(system.synapses) if synapse.edges is not None}
+    if lists:
+        device = next((x.device for x in (*system.parameters(), *system.buffers())), torch.device("cpu"))
+        system.wiring = Given(lists, device)
     system.register_load_state_dict_pre_hook(_compare)
 
 
-def _save(system: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    kinds = enumerate(system.synapses)
-    state |= {f"{prefix}wiring.{k}": synapse.edges.rows for k, synapse in kinds if synapse.edges is not None}
+def check_put_here(system: Any) -> None:
+    """Refuse other lists of synapses, where `torch.func.functional_call` has put them.
+
+    Raises:
+        ConfigurationError: as on loading them.
+    """
+    _compare(system, put_here(system), "")
 
 
 def _compare(system: Any, state: dict[str, Any], prefix: str, *_others: Any) -> None:
-    """Take the lists out of the state, which torch would not expect there.
+    """Hold the lists of a state against the system's.
 
     Raises:
         ConfigurationError: lists that are not the system's.
     """
     own = {f"{prefix}wiring.{k}": x.edges for k, x in enumerate(system.synapses)}
     for key in [key for key in state if key.startswith(f"{prefix}wiring.")]:
-        saved, edges = state.pop(key), own.get(key)
-        if edges is None or not isinstance(saved, Tensor) or not torch.equal(saved.to("cpu", torch.int64), edges.rows.long()):
+        edges = own.get(key)
+        if edges is None or not equal_rows(state[key], edges):
             seen = f'a state with "{key}" for equations with {"other" if edges else "no such"} synapses'
             remedy = f'"edges": adjsnn.Synapses(*state["{key}"])'
             raise ConfigurationError(seen, "the list that its weights were saved with", remedy)

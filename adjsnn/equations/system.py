@@ -29,7 +29,7 @@ from adjsnn.equations.lines import plain_name
 from adjsnn.equations.model import Model, read_model
 from adjsnn.equations.nodes import Layout, layout_of
 from adjsnn.equations.start import refuse_infinite
-from adjsnn.equations.synapses import keep_wiring, parameters_of, read_synapses, synapse_source, wiring_of
+from adjsnn.equations.synapses import check_put_here, keep_wiring, parameters_of, read_synapses, synapse_source, wiring_of
 from adjsnn.equations.tensors import Value, changed, evaluator, rows
 from adjsnn.equations.units import Dimension
 from adjsnn.equations.writer import Program
@@ -38,7 +38,7 @@ from adjsnn.hybrid.system import HybridSystem
 
 Names = str | Sequence[str]
 Texts = str | Mapping[str, str]
-MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source", "wiring")  # from what the text says
+MADE = ("model", "_flow", "_guards", "_resets", "_read", "layout", "source", "wires")  # from what the text says
 
 
 class Equations(Delivers, HybridSystem):
@@ -180,7 +180,7 @@ class Equations(Delivers, HybridSystem):
             name is None
             or hasattr(type(self), name)
             or name in self._modules
-            or name in ("text", "model", "numbers", "dimensions", "synapses", "training")
+            or name in ("text", "model", "numbers", "dimensions", "synapses", "training", "wiring")
         ):
             raise ConfigurationError(f"a parameter {given!r}", "a name without a meaning", f"{str(given).strip('_')}_0")
         return name
@@ -254,7 +254,7 @@ class Equations(Delivers, HybridSystem):
             ConfigurationError: a state without a value; a name that is no state; a wrong shape.
         """
         batch = count("batch", batch)
-        like = next((x for x in (*self.parameters(), *self.buffers())), None)
+        like = next((x for x in (*self.parameters(), *self.buffers()) if x.is_floating_point()), None)
         dtype = dtype or (self._dtype if like is None else like.dtype)
         device = None if like is None else like.device
         unknown = values.keys() - self.model.states.keys()
@@ -292,6 +292,7 @@ class Equations(Delivers, HybridSystem):
 
     def check_start(self, t: Tensor, y: Tensor, u: Tensor | None) -> None:
         """Refuse a start where f or a guard has no value; quotes the line and names the divisor that is zero."""
+        check_put_here(self)
         for name, kept in self.model.parameters.items():
             if name not in self.numbers:  # here rows are samples, so none stands for several
                 check_parameter(name, getattr(self, name), kept, len(y) if name in self._own else None)
@@ -387,7 +388,7 @@ class Equations(Delivers, HybridSystem):
         return source_of(self.model, self.layout) + "\n\n" + synapse_source(self.synapses, self.layout)
 
     @cached_property
-    def wiring(self) -> Any:
+    def wires(self) -> Any:
         """Lists of synapses as the compiled loops take them."""
         return wiring_of(self.synapses)[0]
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, names, placement, positive, values
+from adjsnn.checks import Count, Number, count, names, on_the_host, placement, positive, values
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.gates import Gate, RaisedCosineGate
 from adjsnn.gated.membranes import QIF, Membrane
@@ -105,6 +105,7 @@ class GatedSynapseNetwork(nn.Module):
     tau_fast: Tensor
     tau_slow: Tensor
 
+    @on_the_host
     def __init__(
         self,
         n_in: Count,

@@ -14,7 +14,7 @@ from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
 from adjsnn.gated.segmented import Record
-from adjsnn.kept import Seal, computed_once
+from adjsnn.kept import Recorded, Seal, computed_once
 from adjsnn.solutions import described, summed_errors
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced
@@ -87,10 +87,12 @@ def given(values: Tensor, unread: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class GatedSolution:
+class GatedSolution(Recorded):
     """Solution of a gated-synapse network.
 
     Figures are computed when asked for, from what was solved: the network may have learnt meanwhile.
+
+    A copy by `copy.deepcopy` or `torch.save` holds the numbers without a gradient, which lies on the tape of the solve.
 
     Attributes:
         ts: the T+1 times, ms.
@@ -276,8 +278,10 @@ class GatedSolution:
 
 
 @dataclass(frozen=True)
-class CheckpointedSolution:
+class CheckpointedSolution(Recorded):
     """Solution of a gated-synapse network of which only the checkpoints of a trajectory are kept.
+
+    A copy by `copy.deepcopy` or `torch.save` holds the numbers without a gradient, which lies on the tape of the solve.
 
     Attributes:
         ts: the T+1 times, ms.

@@ -13,7 +13,7 @@ from torch import Tensor
 from adjsnn.hybrid.arrays import arrays_for, stages, weighted
 from adjsnn.hybrid.crossings import Span
 from adjsnn.hybrid.events import Found, Watch
-from adjsnn.hybrid.refusals import stuck, too_many
+from adjsnn.hybrid.refusals import first_to_fail, stuck, too_many
 from adjsnn.hybrid.steps import Field, Steps
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
@@ -94,23 +94,29 @@ def march(
         system: a system with guards, whose events end steps.
 
     Raises:
-        IntegrationError: too many steps, or a step too short to advance time; names sample, time and step.
-        EventError: an event that is not a clear crossing, or a jump that does not leave its guard; names sample and time.
+        IntegrationError: too many steps, or a step too short to advance time; names the first such sample, time and step.
+        EventError: an event that is not a clear crossing, or a jump that does not leave its guard; names the first such sample,
+            and the time.
     """
     ts = ts if ts.dim() == 2 else ts.unsqueeze(1).expand(-1, len(y0))
-    run = _Run(tableau, field, ts, y0, u, control, arrive, by_interval, system)
     every = ASK_EVERY.get(y0.device.type, 16)
-    with np.errstate(all="ignore"):
-        for attempt in itertools.count():
-            if attempt % every == 0 and run.finished():
-                break
-            run.make_room(every)
-            run.attempt()
-    return run.result()
+
+    def first(count: int) -> AdaptiveRun:
+        run = _Run(tableau, field, ts, y0, u, control, arrive, by_interval, system, count)
+        with np.errstate(all="ignore"):
+            for attempt in itertools.count():
+                if attempt % every == 0 and run.finished():
+                    break
+                run.make_room(every)
+                run.attempt()
+        return run.result()
+
+    return first_to_fail(first, len(y0))
 
 
 class _Run:
-    """State of an adaptive run; every field of the control is a (B,) array, so that samples differ by masks only.
+    """State of an adaptive run; every field of the control is a (B,) array, so that samples differ by masks only. Those after
+    the first `count` stay where they begin.
 
     Arrays are those of `arrays_for`; what is stored, and what the system's functions are given, are tensors.
     """
@@ -126,6 +132,7 @@ class _Run:
         arrive: Arrive | None,
         by_interval: bool,
         system: HybridSystem | None,
+        count: int,
     ) -> None:
         self.tableau, self.field, self.control = tableau, field, control
         self.arrays = arrays_for(y0)
@@ -156,7 +163,8 @@ class _Run:
         self.jumps = u is not None or by_interval or arrive is not None or self.watch is not None
         self.first = field(self._column(self.t), y0, self._input(zeros))
         self.h = self._first_length()
-        for name in ("t", "h", "ts", "samples", "interval", "count", "rejected", "stuck", "after_rejection"):
+        self.counts = self.samples < count
+        for name in ("t", "h", "ts", "samples", "counts", "interval", "count", "rejected", "stuck", "after_rejection"):
             setattr(self, name, self.arrays.array(getattr(self, name)))
         atol = control.atol
         self.atol = self.arrays.array(atol) if isinstance(atol, Tensor) else atol
@@ -170,7 +178,10 @@ class _Run:
 
     def _moving(self) -> Any:
         """Samples that have not arrived and may try another step."""
-        return (self.interval < len(self.ts) - 1) & ~self.stuck & (self.count + self.rejected < self.control.max_steps)
+        return self._on_its_way() & ~self.stuck & (self.count + self.rejected < self.control.max_steps)
+
+    def _on_its_way(self) -> Any:
+        return self.counts & (self.interval < len(self.ts) - 1)
 
     def make_room(self, attempts: int) -> None:
         """Memory for the rows that this many attempts may add to those known to be taken."""
@@ -263,7 +274,7 @@ class _Run:
     def result(self) -> AdaptiveRun:
         """What was taken, trimmed."""
         self.finished()
-        if bool((self.interval < len(self.ts) - 1).any()):
+        if bool(self._on_its_way().any()):
             self._refuse_count()
         for name in ("t", "count", "rejected"):
             setattr(self, name, self.arrays.tensor(getattr(self, name)))
@@ -346,7 +357,7 @@ class _Run:
         )
 
     def _refuse_count(self) -> None:
-        sample = self._first_of(self.interval < len(self.ts) - 1)
+        sample = self._first_of(self._on_its_way())
         raise too_many(
             sample,
             float(self.t[sample]),

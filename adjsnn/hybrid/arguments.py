@@ -8,7 +8,7 @@ from torch import Tensor
 from adjsnn.checks import Number, Times, finite, positive, times
 from adjsnn.errors import ConfigurationError
 from adjsnn.hybrid.system import HybridSystem
-from adjsnn.shapes import REAL
+from adjsnn.shapes import REAL, without_numbers
 
 Inputs = Tensor | Callable[[Tensor], Tensor] | None
 RTOL, ATOL = 1e-6, 1e-8  # where an adaptive solve is given none
@@ -76,7 +76,9 @@ def check_state(y0: Tensor, u: Tensor | None, system: HybridSystem) -> None:
         if u.shape[1] != len(y0):
             raise ConfigurationError(f"y0 of {len(y0)} samples with inputs of {u.shape[1]}", "one batch", "y0.expand(B, -1)")
         others["inputs"] = u
-    for name, x in others.items():
+    for name, x in {**others, "y0": y0}.items():
+        if x.is_meta:
+            raise without_numbers(name)
         if x.dtype != y0.dtype or x.device != y0.device:
             raise ConfigurationError(
                 f"y0 is {y0.dtype} on {y0.device} while {name} is {x.dtype} on {x.device}",

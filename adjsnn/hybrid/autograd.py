@@ -1,6 +1,7 @@
 """Connects a forward run and a backward sweep to torch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from adjsnn.errors import ConfigurationError, warn_of_silence
 from adjsnn.hybrid.event_steps import event_rows, events_of
 from adjsnn.hybrid.keep import Keep
 from adjsnn.hybrid.problem import HybridProblem
+from adjsnn.hybrid.refusals import first_to_fail
 from adjsnn.hybrid.run import HybridStats, Stored, Sweep, columns, figures, run_forward
 from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.steps import Steps
@@ -70,7 +72,7 @@ def _backward(ctx, cotangents, of_event_times, _):
     leaves = tuple(chosen.values())
     stored = Stored(ctx.program, steps, kept, ctx.thinned, u, y0, needs_u, leaves, form, fresh, ctx.stats, of_times, pure)
     with form.filled(fresh):
-        gradients = ctx.sweep(stored, cotangents)
+        gradients = first_to_fail(lambda count: ctx.sweep(_first(stored, count), cotangents), len(y0))
     of_chosen = dict(zip(chosen, gradients.leaves, strict=True))
     check_strangers(of_chosen, strangers, names)
     of_tensors = [of_chosen[n] if needed else None for n, needed in enumerate(needs)]
@@ -78,6 +80,15 @@ def _backward(ctx, cotangents, of_event_times, _):
     if steps.event is not None and (of_event_times is not None or bool(cotangents.any())):
         tell_silence(steps.event, arguments)
     return None, None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
+
+
+def _first(stored: Stored, count: int) -> Stored:
+    """The same with the events of the first samples alone, of which one may be refused."""
+    steps = stored.steps
+    if steps.event is None or count == steps.event.shape[1]:
+        return stored
+    counts = torch.arange(steps.event.shape[1], device=steps.event.device) < count
+    return replace(stored, steps=replace(steps, event=torch.where(counts, steps.event, -1)))
 
 
 def tell_silence(event: Int[Tensor, "K B"], gradients: Sequence[Tensor | None]) -> None:

@@ -1,11 +1,48 @@
 """What is said of steps and events that are refused, by every body that takes them."""
 
-from adjsnn.errors import EventError, IntegrationError
+from collections.abc import Callable
+from typing import TypeVar
+
+from adjsnn.errors import AdjsnnError, EventError, IntegrationError
+
+E = TypeVar("E", bound=AdjsnnError)
+T = TypeVar("T")
+
+
+def first_to_fail(run: Callable[[int], T], batch: int) -> T:
+    """What `run` gives of a batch; where samples fail, the error of the first of them in the batch, not in time.
+
+    Args:
+        run: does the first so many samples, all at once, and raises what is wrong with one of them.
+        batch: all samples.
+    """
+    count, found = batch, None
+    while count:
+        try:
+            result = run(count)
+        except AdjsnnError as error:
+            if error.sample is None:
+                raise
+            count, found = error.sample, error
+        else:
+            if found is None:
+                return result
+            break
+    assert found is not None
+    raise found
+
+
+def _of(sample: int, kind: type[E], seen: str, expected: str, remedy: str) -> E:
+    error = kind(seen, expected, remedy)
+    error.sample = sample
+    return error
 
 
 def stuck(sample: int, h: float, t: float, accepted: int, rejected: int, tolerances: str) -> IntegrationError:
     """A step that cannot be made shorter."""
-    return IntegrationError(
+    return _of(
+        sample,
+        IntegrationError,
         f"the step of sample {sample} shrank to {h:.3g} ms at t = {t:g} ms, too short to advance the time, after {accepted} "
         f"accepted and {rejected} rejected steps",
         "a solution that exists up to the last time and can be followed to this tolerance",
@@ -16,7 +53,9 @@ def stuck(sample: int, h: float, t: float, accepted: int, rejected: int, toleran
 
 def too_many(sample: int, t: float, t_end: float, max_steps: int, accepted: int, h: float, tolerances: str) -> IntegrationError:
     """More attempts than were allowed."""
-    return IntegrationError(
+    return _of(
+        sample,
+        IntegrationError,
         f"sample {sample} reached t = {t:g} of {t_end:g} ms in max_steps={max_steps} attempts, {accepted} of them accepted; "
         f"the next step would be {h:.3g} ms",
         "to arrive within max_steps",
@@ -26,7 +65,9 @@ def too_many(sample: int, t: float, t_end: float, max_steps: int, accepted: int,
 
 def touches(guard: int, sample: int, t: float, level: float, speed: float) -> EventError:
     """An event that was not found."""
-    return EventError(
+    return _of(
+        sample,
+        EventError,
         f"guard {guard}, sample {sample}, touches zero near t = {t:.12g} ms without a clear crossing: Newton's method ended at "
         f"{level:.3g}, with dφ/dt = {speed:.3g}",
         "guards that rise through zero, and not many times in an instant",
@@ -36,7 +77,9 @@ def touches(guard: int, sample: int, t: float, level: float, speed: float) -> Ev
 
 def no_number(guard: int, sample: int, t: float, level: float, when: str) -> EventError:
     """A guard that is no number, or infinitely far above zero."""
-    return EventError(
+    return _of(
+        sample,
+        EventError,
         f"guard {guard} of sample {sample} is {level:g} {when} t = {t:g} ms",
         "guards that are numbers",
         "a guard that is defined for every state that is met",
@@ -45,7 +88,9 @@ def no_number(guard: int, sample: int, t: float, level: float, when: str) -> Eve
 
 def not_left(guard: int, sample: int, t: float, level: float) -> EventError:
     """A jump that leaves its own guard reached."""
-    return EventError(
+    return _of(
+        sample,
+        EventError,
         f"the jump of guard {guard}, sample {sample}, t = {t:g} ms, left that guard at {level:g}",
         "a jump that ends below its own threshold",
         "a reset further away from the threshold",
@@ -54,7 +99,9 @@ def not_left(guard: int, sample: int, t: float, level: float) -> EventError:
 
 def raised(fired: int, sample: int, t: float, other: int, before: float, after: float) -> EventError:
     """A jump that raises another guard."""
-    return EventError(
+    return _of(
+        sample,
+        EventError,
         f"the jump of guard {fired}, sample {sample}, t = {t:g} ms, raised guard {other} from {before:g} to {after:g}",
         "jumps that do not make another guard fire in the same instant",
         "a coupling with a time constant or a delay",
@@ -63,7 +110,9 @@ def raised(fired: int, sample: int, t: float, other: int, before: float, after: 
 
 def raised_by_packet(sample: int, t: float, guard: int, before: float, after: float) -> EventError:
     """What a synapse brings raises a guard."""
-    return EventError(
+    return _of(
+        sample,
+        EventError,
         f"a packet that reached sample {sample} at t = {t:g} ms raised guard {guard} from {before:g} to {after:g}",
         "synapses that do not make a guard fire in the same instant",
         "synapses on a state that decays and drives the voltage",
@@ -72,7 +121,9 @@ def raised_by_packet(sample: int, t: float, guard: int, before: float, after: fl
 
 def piled(count: int, sample: int, t: float, guard: int) -> EventError:
     """Events without time passing."""
-    return EventError(
+    return _of(
+        sample,
+        EventError,
         f"{count} events of sample {sample} at t = {t:.12g} ms, the last of guard {guard}, without time passing",
         "events that do not pile up in an instant",
         "a refractory time, or stopping before that time",
@@ -81,7 +132,9 @@ def piled(count: int, sample: int, t: float, guard: int) -> EventError:
 
 def not_rising(guard: int, sample: int, t: float, speed: float) -> EventError:
     """An event whose guard does not rise."""
-    return EventError(
+    return _of(
+        sample,
+        EventError,
         f"guard {guard}, sample {sample}, fired at t = {t:g} ms with dφ/dt = {speed:g}",
         "a guard that rises through zero",
         "another input or initial state: at a grazing event the gradient does not exist",

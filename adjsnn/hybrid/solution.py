@@ -6,13 +6,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjsnn.hybrid.run import HybridStats
+from adjsnn.kept import Recorded
 from adjsnn.solutions import described, summed_errors
 from adjsnn.untraced import untraced
 
 
 @dataclass(frozen=True)
-class HybridSolution:
+class HybridSolution(Recorded):
     """Solution of a HybridSystem.
+
+    A copy by `copy.deepcopy` or `torch.save` holds the numbers without a gradient, which lies on the tape of the solve.
 
     Attributes:
         ts: the T+1 output times, ms.

@@ -34,6 +34,7 @@ from adjsnn.lif.conv import Conv2d, LIFConv2d, Pool2d
 from adjsnn.lif.network import COMPONENTS, FOLLOWING, LIFNetwork
 from adjsnn.lif.structure import Structure
 from adjsnn.lif.synapses import Synapses
+from adjsnn.shapes import refuse_meta
 
 OURS = "adjsnn"  # the key of what is ours in metadata
 UNREADABLE = (OSError, KeyError, TypeError, ValueError, AssertionError, AttributeError, IndexError, RuntimeError)
@@ -47,6 +48,7 @@ def written(net: object, target: str, spike: str | None, dt: Number | None, inpu
             "a LIFNetwork, since NIR has no node for other neurons",
             "adjsnn.LIFNetwork(...)",
         )
+    refuse_meta(net)
     if target not in TARGETS:
         raise ConfigurationError(f"target={target!r}", f"one of {list(TARGETS)}", 'target="equation"')
     step = None if dt is None else positive("dt", dt, "a positive step in ms", "dt=0.1")

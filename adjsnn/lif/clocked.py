@@ -6,12 +6,13 @@ gradient. Layers follow one another: all of a layer's steps are taken before the
 """
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from adjsnn.kept import Recorded
 from adjsnn.lif.clocked_adaptation import Adaptation
 from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, state_of
 from adjsnn.numerics.first_order import FirstOrder, first_order
@@ -117,7 +118,7 @@ class Sent(NamedTuple):
     back: Tensor | None = None
 
 
-class ClockedRun:
+class ClockedRun(Recorded):
     """What a layer did, at the times 0, h, … T h.
 
     Args:
@@ -157,6 +158,9 @@ class ClockedRun:
     def held(self) -> Tensor | None:
         """v⁺ where it is kept, and not found when asked for."""
         return self._v if isinstance(self._v, Tensor) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_v": self.v.detach()}
 
     def last(self) -> AnyState:
         """The state at the end."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
-from adjsnn.kept import Seal, computed_once
+from adjsnn.kept import Recorded, Seal, computed_once
 from adjsnn.lif.clocked import ClockedRun, spiking
 from adjsnn.lif.clocked_readout import error_integral, filtered, integral, square_integral
 from adjsnn.lif.network import AnyState, LIFLayer
@@ -47,8 +47,10 @@ class ClockedStats:
 
 
 @dataclass(frozen=True)
-class ClockedSolution:
+class ClockedSolution(Recorded):
     """Solution of a LIF network on a clock, (5.1). Its gradients are those of the learning rule that made it.
+
+    A copy by `copy.deepcopy` or `torch.save` holds the numbers without a gradient, which lies on the tape of the solve.
 
     Attributes:
         ts: (T,), the times asked for, ms; all of the grid where none were.

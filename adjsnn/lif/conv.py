@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, count, index
+from adjsnn.checks import Count, count, index, on_the_host
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.synapses import Synapses
@@ -38,14 +38,17 @@ class Conv2d:
         Raises:
             ConfigurationError: a window that does not fit.
         """
-        pre, height, width = _windows(shape, self.kernel, self.stride, self.padding)
-        maps, inside = count("channels", self.channels), pre.shape[1]
-        places = height * width
-        weight = torch.arange(maps)[:, None, None] * inside + torch.arange(inside)  # of each map, place and entry of the window
-        post = torch.arange(maps * places).view(maps, places, 1)
-        there = (pre >= 0).expand(maps, places, inside)
-        columns = (x.expand(maps, places, inside)[there] for x in (pre, post, weight))
-        pre, post, shared = columns
+        with torch.device("cpu"):
+            pre, height, width = _windows(shape, self.kernel, self.stride, self.padding)
+            maps, inside = count("channels", self.channels), pre.shape[1]
+            places = height * width
+            weight = torch.arange(maps)[:, None, None] * inside + torch.arange(
+                inside
+            )  # of each map, place and entry of the window
+            post = torch.arange(maps * places).view(maps, places, 1)
+            there = (pre >= 0).expand(maps, places, inside)
+            columns = (x.expand(maps, places, inside)[there] for x in (pre, post, weight))
+            pre, post, shared = columns
         return Synapses(pre, post, shared=shared), (maps, height, width)
 
 
@@ -63,14 +66,15 @@ class Pool2d:
 
     def wiring(self, shape: tuple[int, int, int]) -> tuple[Synapses, tuple[int, int, int]]:
         """As of Conv2d; a weight for each map, (C,)."""
-        maps = shape[0]
-        one, height, width = _windows((1, *shape[1:]), self.kernel, self.kernel if self.stride is None else self.stride, 0)
-        places, inside = one.shape
-        number = torch.arange(maps)[:, None, None]
-        pre = one + number * (shape[1] * shape[2])
-        post = torch.arange(maps * places).view(maps, places, 1)
-        columns = (x.expand(maps, places, inside).reshape(-1) for x in (pre, post, number))
-        pre, post, shared = columns
+        with torch.device("cpu"):
+            maps = shape[0]
+            one, height, width = _windows((1, *shape[1:]), self.kernel, self.kernel if self.stride is None else self.stride, 0)
+            places, inside = one.shape
+            number = torch.arange(maps)[:, None, None]
+            pre = one + number * (shape[1] * shape[2])
+            post = torch.arange(maps * places).view(maps, places, 1)
+            columns = (x.expand(maps, places, inside).reshape(-1) for x in (pre, post, number))
+            pre, post, shared = columns
         return Synapses(pre, post, shared=shared), (maps, height, width)
 
 
@@ -90,6 +94,7 @@ class LIFConv2d(LIFNetwork):
         ConfigurationError: a layer that does not fit on the one below, or options of LIFNetwork that cannot be right.
     """
 
+    @on_the_host
     def __init__(self, shape: Sequence[int], stack: Sequence[Conv2d | Pool2d | int], **options: Any) -> None:
         given = [*shape] if isinstance(shape, (tuple, list, np.ndarray)) else []
         if not isinstance(stack, Sequence):

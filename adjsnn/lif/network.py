@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, flag, is_flag, names, placement, positive
+from adjsnn.checks import Count, Number, count, flag, is_flag, names, on_the_host, placement, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
+from adjsnn.lif.given import PARTS
 from adjsnn.lif.start import check_values, delay_times, following, per_layer, time_constants, triggered, weight
 from adjsnn.lif.structure import VERSION, keep_structure, structures
 from adjsnn.lif.synapses import Synapses
 from adjsnn.numerics.bounds import clip, separate, write
 from adjsnn.reparametrized import renew
+from adjsnn.shapes import refuse_meta
 
 PerNeuron: TypeAlias = Number | Sequence[float] | tuple[Tensor, ...]
 PerComponent: TypeAlias = Number | Sequence[float] | tuple[Any, ...] | None
@@ -220,6 +222,7 @@ class LIFNetwork(nn.Module):
     tau_follow: nn.ParameterList
     gain_follow: nn.ParameterList
 
+    @on_the_host
     def __init__(
         self,
         n_in: Count,
@@ -438,10 +441,17 @@ class LIFNetwork(nn.Module):
 
         Raises:
             ConfigurationError: neurons that NEST's model is not: without leak, with another reset, adaptation, a moving
-                threshold, lists of synapses; no delays, or of 0; with "iaf_psc_exp_ps" no refractory time.
+                threshold, lists of synapses; no delays, or of 0; with "iaf_psc_exp_ps" no refractory time; a readout.
         """
         from adjsnn.lif.nest import nest_layer  # noqa: PLC0415
 
+        refuse_meta(self)
+        if self.w_out is not None:
+            raise ConfigurationError(
+                "a filtered readout, w_out",
+                "a network without one, as NEST gets the layers alone",
+                "n_out=None, or w_out = None",
+            )
         rows = zip(self.tensors(), self.structure, strict=True)
         return [nest_layer(layer, structure, k, model, E_L, C_m) for k, (layer, structure) in enumerate(rows)]
 
@@ -462,6 +472,7 @@ class LIFNetwork(nn.Module):
         from adjsnn.lif.rounding import Grid  # noqa: PLC0415
 
         grid, other = Grid(simulator, h), deepcopy(self)
+        refuse_meta(self)
         for k, (layer, recurrent) in enumerate(zip(self.tensors(), self.recurrent, strict=True)):
             new = {"refractory": grid.refractory(layer.refractory.detach()), "delays": grid.delays("delays", layer.delays)}
             new["rec_delays"] = grid.delays("rec_delays", layer.rec_delays) if recurrent else None
@@ -541,7 +552,7 @@ class LIFNetwork(nn.Module):
 
     def __repr__(self) -> str:
         """In one line: of the lists of parameters most are of what this network has not."""
-        lists = all(isinstance(part, nn.ParameterList) for part in self.children())
+        lists = all(isinstance(part, nn.ParameterList) or name in PARTS for name, part in self.named_children())
         return f"{self._get_name()}({self.extra_repr()})" if lists else super().__repr__()
 
 

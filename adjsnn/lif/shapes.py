@@ -7,17 +7,21 @@ from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.network import COMPONENTS, FOLLOWING, LIFLayer, LIFNetwork
-from adjsnn.lif.structure import Structure
+from adjsnn.lif.structure import Structure, check_put_here
 from adjsnn.lif.synapses import Synapses
 from adjsnn.shapes import ONE, checked, matrix, spread, wrong
+
+TRIGGERED = slice(LIFLayer._fields.index(COMPONENTS[0]), LIFLayer._fields.index(COMPONENTS[-1]) + 1)
 
 
 def lif_layers(net: LIFNetwork) -> list[LIFLayer]:
     """`net.tensors()`, checked. One number per layer as a constant or a delay is spread over neurons or axons, on the tape.
 
     Raises:
-        ConfigurationError: what is no dense real tensor, is of several dtypes or devices, or has another shape.
+        ConfigurationError: what is no dense real tensor, is of several dtypes or devices, or has another shape; the state of
+            another network, put here by `torch.func.functional_call`.
     """
+    check_put_here(net)
     layers = net.tensors()
     if (
         not isinstance(layers, Sequence)
@@ -69,6 +73,8 @@ def _weights(name: str, x: object, like: Tensor, shape: tuple[int, ...], synapse
 
 def _triggered(k: int, row: LIFLayer, like: Tensor, n: int) -> dict[str, Tensor | None]:
     """What spikes trigger, (J, N) or (H, N) each."""
+    if all(x is None for x in row[TRIGGERED]):
+        return {}
     given = {name: getattr(row, name) for name in COMPONENTS}
     for tau, jump, scale in (COMPONENTS[:3], COMPONENTS[3:]):
         if (given[tau] is None) != (given[jump] is None) or (given[tau] is None and given[scale] is not None):
@@ -83,6 +89,8 @@ def _triggered(k: int, row: LIFLayer, like: Tensor, n: int) -> dict[str, Tensor 
 
 def _following(k: int, row: LIFLayer, like: Tensor, n: int) -> dict[str, Tensor | None]:
     """What follows the voltage, (N,) each."""
+    if row.tau_follow is None and row.gain_follow is None:
+        return {}
     given = {name: getattr(row, name) for name in FOLLOWING}
     there = [name for name, x in given.items() if x is not None]
     if len(there) == 1:

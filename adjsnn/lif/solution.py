@@ -10,7 +10,7 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
-from adjsnn.kept import Seal, computed_once
+from adjsnn.kept import Recorded, Seal, computed_once
 from adjsnn.lif.glif import voltage as glif
 from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
 from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, LIFState, state_of
@@ -64,10 +64,12 @@ class LIFStats:
 
 
 @dataclass(frozen=True)
-class LIFSolution:
+class LIFSolution(Recorded):
     """Solution of a LIF network, exact to rounding.
 
     Figures are computed when asked for, from what was solved: the network may have learnt meanwhile.
+
+    A copy by `copy.deepcopy` or `torch.save` holds the numbers without a gradient, which lies on the tape of the solve.
 
     Attributes:
         t_end: end of the trial, ms.

@@ -40,6 +40,11 @@ from adjsnn.lif.structure import RESETS, Structure
 from adjsnn.shapes import checked
 from adjsnn.spikes import SpikeTrains
 
+POSITIVE, NOT_NEGATIVE = "positive times", "times ≥ 0"
+RULES = {  # of the parameters of a layer that only some numbers are possible for, what is expected
+    "tau_adapt": POSITIVE, "tau_th": POSITIVE, "tau_follow": POSITIVE, "tau_mem": POSITIVE, "tau_syn": POSITIVE,
+    "refractory": NOT_NEGATIVE, "v_reset": "a reset below v_th", "delays": NOT_NEGATIVE, "rec_delays": NOT_NEGATIVE,
+}  # fmt: skip
 RATE_LIMIT = 10.0  # spikes per ms of one neuron, over a whole trial, beyond which firing counts as run away
 
 
@@ -136,21 +141,13 @@ def _check_layers(layers: list[LIFLayer]) -> None:
             for name, x in layer._asdict().items():
                 if x is not None:
                     finite(f"{name}[{k}]", x, "finite parameters", remedy)
-        on_host = LIFLayer._make(None if x is None else x.detach().cpu().numpy() for x in layer)
-        rules = {
-            "tau_adapt": (on_host.tau_adapt is None or (on_host.tau_adapt > 0.0).all(), "positive times"),
-            "tau_th": (on_host.tau_th is None or (on_host.tau_th > 0.0).all(), "positive times"),
-            "tau_follow": (on_host.tau_follow is None or (on_host.tau_follow > 0.0).all(), "positive times"),
-            "tau_mem": ((on_host.tau_mem > 0.0).all(), "positive times"),
-            "tau_syn": ((on_host.tau_syn > 0.0).all(), "positive times"),
-            "refractory": ((on_host.refractory >= 0.0).all(), "times ≥ 0"),
-            "v_reset": ((on_host.v_reset < on_host.v_th).all(), "a reset below v_th"),
-            "delays": (on_host.delays is None or (on_host.delays >= 0.0).all(), "times ≥ 0"),
-            "rec_delays": (on_host.rec_delays is None or (on_host.rec_delays >= 0.0).all(), "times ≥ 0"),
-        }
-        for name, (fine, expected) in rules.items():
-            if not fine:
-                values = getattr(on_host, name)
+        for name, expected in RULES.items():
+            x = getattr(layer, name)
+            if x is None or not x.numel():
+                continue
+            values = x.numpy(force=True)
+            least = (layer.v_th.numpy(force=True) - values).min() if name == "v_reset" else values.min()
+            if not (least >= 0.0 if expected == NOT_NEGATIVE else least > 0.0):
                 raise ConfigurationError(
                     f"{name}[{k}] from {values.min():g} to {values.max():g}",
                     expected,

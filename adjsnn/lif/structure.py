@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from adjsnn.checks import count, flag, is_flag, number
 from adjsnn.errors import ConfigurationError
+from adjsnn.lif.given import Given, equal_rows, put_here
 from adjsnn.lif.synapses import Synapses
 
 RESETS = {"to": 0.0, "by": 1.0}
@@ -115,43 +116,49 @@ def _synapses(name: str, given: object) -> Synapses | None:
     return given
 
 
-def keep_structure(net: nn.Module) -> None:
+def keep_structure(net: Any) -> None:
     """Let the state_dict of a LIF network hold what its layers are, and hold that against a state that is loaded.
 
     An entry wiring.<layer>.synapses or wiring.<layer>.rec_synapses has the rows pre, post, receptor and, of shared weights,
     their numbers, (3 or 4, E): `Synapses(*state["wiring.0.synapses"])` is the list again. An entry neuron.<layer>, (2,), has
-    whether v decays, and ρ of its reset, where they are not 1 and 0. A state that has none, of an earlier version or without
-    torch's metadata, is loaded as it is.
+    whether v decays, and ρ of its reset, where they are not 1 and 0. Both are persistent buffers. A state that has none, of an
+    earlier version or without torch's metadata, is loaded as it is.
     """
-    net.register_state_dict_post_hook(_save)
+    device = net.w_in[0].device
+    kinds = {str(k): _kind(own) for k, own in enumerate(net.structure) if _kind(own) != USUAL}
+    lists = {str(k): {name: x for name in LISTS if (x := getattr(own, name))} for k, own in enumerate(net.structure)}
+    if kinds:
+        net.neuron = Given(kinds, device)
+    if any(lists.values()):
+        net.wiring = nn.ModuleDict({k: Given(entries, device) for k, entries in lists.items() if entries})
     net.register_load_state_dict_pre_hook(_compare)
 
 
-def _save(net: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    for layer, own in enumerate(net.structure):
-        if _kind(own) != USUAL:
-            state[f"{prefix}neuron.{layer}"] = _saved(own, torch.float64)
-        for name in LISTS:
-            rows = _rows(own, name)
-            if rows is not None:
-                state[f"{prefix}wiring.{layer}.{name}"] = rows
+def check_put_here(net: nn.Module) -> None:
+    """Refuse what another network is, where `torch.func.functional_call` has put its state.
+
+    Raises:
+        ConfigurationError: as on loading it.
+    """
+    if state := put_here(net):
+        _compare(net, state, "", {})
 
 
 def _compare(net: Any, state: dict[str, Any], prefix: str, metadata: dict[str, Any], *_others: Any) -> None:
-    """Take what layers are out of the state, where torch would not expect it.
+    """Hold what layers are in a state against what they are here; takes out entries that are the usual ones.
 
     Raises:
         ConfigurationError: not the network's.
     """
     _compare_kinds(net, state, f"{prefix}neuron.", (metadata.get("version") or 0) >= VERSION)
     for key in [key for key in state if key.startswith(f"{prefix}wiring.")]:
-        saved, place = state.pop(key), key.removeprefix(f"{prefix}wiring.")
+        saved, place = state[key], key.removeprefix(f"{prefix}wiring.")
         layer, _dot, name = place.partition(".")
         known = layer.isdecimal() and int(layer) < len(net.structure) and name in LISTS
-        rows = _rows(net.structure[int(layer)], name) if known else None
-        if rows is not None and isinstance(saved, Tensor) and torch.equal(saved.to("cpu", torch.int64), rows.long()):
+        listed: Synapses | None = getattr(net.structure[int(layer)], name) if known else None
+        if listed is not None and equal_rows(saved, listed):
             continue
-        mine = f"other {name}, {rows.shape[1]} of them" if rows is not None else "no such list"
+        mine = "no such list" if listed is None else f"other {name}, {len(listed)} of them"
         raise ConfigurationError(
             f'a state with "{key}" for a network that has {mine}',
             "the wiring that its weights were saved with",
@@ -161,36 +168,27 @@ def _compare(net: Any, state: dict[str, Any], prefix: str, metadata: dict[str, A
 
 def _compare_kinds(net: Any, state: dict[str, Any], begin: str, complete: bool) -> None:
     """Of a state that is known to be complete, a layer without an entry has leak and the reset "to"."""
-    saved = {key.removeprefix(begin): state.pop(key) for key in [key for key in state if key.startswith(begin)]}
+    saved = {key.removeprefix(begin): x for key, x in state.items() if key.startswith(begin)}
     if not (saved or complete):
         return
     for layer, own in enumerate(net.structure):
         found = saved.pop(str(layer), torch.tensor(USUAL, device="cpu"))
         readable = isinstance(found, Tensor) and found.shape == (2,) and not found.is_meta
         kind = tuple(found.tolist()) if readable else ()
-        if not readable or kind != tuple(_saved(own, found.dtype).tolist()):  # a state may have been cast
+        if not readable or kind != tuple(torch.tensor(_kind(own), dtype=found.dtype, device="cpu").tolist()):  # may be cast
             told = f"leak={bool(kind[0])}, reset={kind[1]:g}" if kind else "neurons that cannot be read"
             raise ConfigurationError(
                 f"a state of {told} for layer {layer} with leak={own.leak}, reset={own.reset:g}",
                 "what its weights were saved with",
                 f"LIFNetwork(…, {told})" if kind else "the state as it was saved",
             )
+        if _kind(own) == USUAL:
+            state.pop(f"{begin}{layer}", None)
     if saved:
         raise ConfigurationError(
             f"a state with neurons of layer {', '.join(saved)}", f"one of {len(net.structure)} layers", "the same network"
         )
 
 
-def _saved(own: Structure, dtype: torch.dtype) -> Tensor:
-    """On the host, whatever the default device is."""
-    return torch.tensor(_kind(own), dtype=dtype, device="cpu")
-
-
 def _kind(own: Structure) -> tuple[float, float]:
     return float(own.leak), own.reset
-
-
-def _rows(own: Structure, name: str) -> Tensor | None:
-    """The columns of a list; None of a layer without one."""
-    listed: Synapses | None = getattr(own, name)
-    return None if listed is None else listed.rows

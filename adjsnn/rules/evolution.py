@@ -13,6 +13,7 @@ from adjsnn.checks import Count, Number, count, flag, number, positive
 from adjsnn.errors import ConfigurationError, MissingPackageError
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.rules.stated import REWARD, Stated
+from adjsnn.shapes import refuse_meta
 
 Keep = Literal["best", "mean"]
 KEEP = ("best", "mean")
@@ -84,6 +85,7 @@ class Evolution:
         size = sum(p.numel() for p in self._leaves)
         if size < 2 or any(p.is_complex() for p in self._leaves):
             raise ConfigurationError(f"{size} parameters that learn", "two or more real ones", "learn=, or requires_grad_()")
+        refuse_meta(net)
         start = self._vector()
         if not bool(start.isfinite().all()):
             raise ConfigurationError("parameters that are not finite", "finite ones to start from", "another start")

@@ -213,6 +213,9 @@ class Experiment(ABC, Generic[C]):
     def after_step(self, net: Any, batch: Any, cost: Cost, rate: float) -> None:
         """What is done to the network after a step of the optimiser whose learning rate was `rate`. Default: nothing."""
 
+    def after_overflow(self, net: Any) -> None:
+        """What is done to the network where the gradient overflowed, and no step was taken. Default: nothing."""
+
     def state(self) -> dict[str, Any]:
         """What the experiment itself has come to know in training, for checkpoints. Default: nothing."""
         return {}

@@ -209,7 +209,10 @@ def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, co
             "finite numbers",
             "a shorter dt, weaker weights at the start, a smaller --learning-rate, or --dtype float64",
         )
-    if not overflow:
+    if overflow:
+        with torch.no_grad():
+            experiment.after_overflow(training.net)
+    else:
         with one_torch_thread():
             optimiser.step()
         assert costs.last is not None

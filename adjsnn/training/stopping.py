@@ -32,23 +32,30 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Within it, SIGINT and SIGTERM only set the Stop; outside the main thread they do what they did before.
-
-    So does SIGUSR2 in a run of a sweep: SLURM sends it to every process of a job that is to leave its place.
-    """
+def asked(*numbers: int) -> Iterator[Stop]:
+    """Within it these signals only set the Stop; outside the main thread they do what they did before."""
     stop, before = Stop(), {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR2] if PARENT in os.environ else [])):
+        for number in numbers:
             before[number] = signal.signal(number, stop.ask)
     except ValueError:  # not the main thread
         pass
-    _end_with_the_sweep()
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Within it, SIGINT and SIGTERM only set the Stop; outside the main thread they do what they did before.
+
+    So does SIGUSR2 in a run of a sweep: SLURM sends it to every process of a job that is to leave its place.
+    """
+    with asked(signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR2] if PARENT in os.environ else [])) as stop:
+        _end_with_the_sweep()
+        yield stop
 
 
 def _end_with_the_sweep() -> None:

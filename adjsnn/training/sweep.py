@@ -20,6 +20,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.training.compare import compare
 from adjsnn.training.executors import POLL, STOPPED, Engine, Future, Job, SweepLock, Where, engine, runs_in
 from adjsnn.training.files import State, read_sealed, sealed
+from adjsnn.training.stopping import Stop, asked
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,9 @@ def _carry_out(root: Path, plan: State, lock: SweepLock, where: Where, engine: E
     runs = runs_in(root)
     left = [(job, command) for job in jobs if (command := job.command(runs))]
     print(f"{len(left)} runs, {together} at a time, in {root}", flush=True)
-    failed, stopped = _wait(left, engine.submit([job for job, _ in left]), lock)
+    # No KeyboardInterrupt: it would come between two lines, or inside the engine, and what was handed over would be lost.
+    with asked(signal.SIGINT, signal.SIGTERM) as stop:
+        failed, stopped = _wait(left, engine.submit([job for job, _ in left]), lock, stop)
     ended = sorted(path.parent for path in root.glob("*/*/summary.json"))
     if ended:
         print()
@@ -192,7 +195,7 @@ def _carry_out(root: Path, plan: State, lock: SweepLock, where: Where, engine: E
     return 1 if failed else 0
 
 
-def _wait(left: Sequence[tuple[Job, list[str]]], futures: Sequence[Future], lock: SweepLock) -> tuple[int, int]:
+def _wait(left: Sequence[tuple[Job, list[str]]], futures: Sequence[Future], lock: SweepLock, stop: Stop) -> tuple[int, int]:
     """Until all are done: how many failed, and the signal that stopped them, or 0.
 
     Raises:
@@ -201,23 +204,22 @@ def _wait(left: Sequence[tuple[Job, list[str]]], futures: Sequence[Future], lock
     waiting, failed, stopped = dict(enumerate(futures)), 0, 0
     strange: ConfigurationError | None = None
     while waiting:
-        try:
-            for number in [number for number, future in waiting.items() if future.done()]:
-                found = _result(waiting.pop(number))
-                if isinstance(found, ConfigurationError):
-                    strange = found
-                    lock.stop()
-                elif not (stopped or strange) or found not in (STOPPED, None):
-                    failed += found != 0
-                    _tell(*left[number], found)
-            if (stopped or strange) and not any(job.at_work() for job, _ in left):
-                for future in waiting.values():  # not begun, and never to be
-                    future.cancel()
-                break
-            time.sleep(POLL)
-        except KeyboardInterrupt:
-            stopped = signal.SIGINT
+        if stop and not stopped:
+            stopped = stop.signal
             lock.stop()
+        for number in [number for number, future in waiting.items() if future.done()]:
+            found = _result(waiting.pop(number))
+            if isinstance(found, ConfigurationError):
+                strange = found
+                lock.stop()
+            elif not (stopped or strange) or found not in (STOPPED, None):
+                failed += found != 0
+                _tell(*left[number], found)
+        if (stopped or strange) and not any(job.at_work() for job, _ in left):
+            for future in waiting.values():  # not begun, and never to be
+                future.cancel()
+            break
+        time.sleep(POLL)
     if strange is not None:
         raise strange
     return failed, stopped

@@ -264,6 +264,7 @@ def test_what_nest_has_beyond_these_neurons(change, match):
         ({"recurrent": True}, {}, "rec_delays"),
         ({"refractory": 0.0}, {}, "refractory"),
         ({"synapses": adjsnn.Synapses([0], [0])}, {}, "list of synapses"),
+        ({"n_out": 2}, {}, "a filtered readout, w_out"),
         ({}, {"model": "iaf_psc_alpha"}, "one of"),
         ({}, {"C_m": 0.0}, "C_m"),
         ({}, {"E_L": float("inf")}, "E_L"),

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,64 @@ def test_a_network_that_has_become_chaotic_goes_back():
     before = net.bias[0].item()
     after(1, 1e6, never)
     assert net.bias[0].item() == pytest.approx(before + 1.0)
+
+
+class Overflowing(GatedXor):
+    """The gradients of steps 12 and 21 overflow, though their cost is finite."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "overflowing"
+
+    def batch(self, generator: torch.Generator, step: int) -> Any:
+        self.step = step
+        return super().batch(generator, step)
+
+    def limit_gradient(self, net: Any) -> float:
+        if self.step in (11, 20):
+            net.w_rec.grad[0, 0] = math.inf if self.step == 11 else math.nan
+        return super().limit_gradient(net)
+
+    def figures(self, net: Any) -> dict[str, Any]:
+        return {}
+
+    curves = figures
+
+    def after_overflow(self, net: Any) -> None:
+        assert any(not torch.equal(x, self.kept[0]["net"][name]) for name, x in net.state_dict().items())
+        super().after_overflow(net)
+        assert all(torch.equal(x, self.kept[0]["net"][name]) for name, x in net.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_network_whose_gradient_overflows_goes_back(tmp_path, monkeypatch):
+    """With half the steps; and a run that is resumed before it does so as one that was not, to the bit."""
+    monkeypatch.setattr(xor_trials, "KEPT_EVERY", 3)
+    short = ["--iterations", "24", "--batch", "4", "--neurons", "6", "--delay", "0", "20", "--validation-trials", "4"]
+    assert main(Overflowing, argv=[*short, "--held-out-trials", "4", "--save-every", "8", "--runs", str(tmp_path)]) == 0
+    (run,) = (tmp_path / "overflowing").iterdir()
+    earlier, last = sorted((run / "checkpoints").iterdir())
+    paces = [torch.load(path / "state.pt", weights_only=True)["experiment"]["pace"] for path in (earlier, last)]
+    assert (earlier.name, last.name, paces) == ("00000016", "00000024", [0.5, 0.25])
+    whole = (last / "weights.safetensors").read_bytes()
+    shutil.rmtree(last)
+    (run / "summary.json").unlink()
+    assert main(Overflowing, argv=["--resume", str(run)]) == 0
+    assert (last / "weights.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize("options", [{}, {"retreat": 0.0}, {"steep": 0.0}])
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_overflow_is_chaos_where_there_is_something_to_go_back_to(options: dict[str, float], kept: bool):
+    known = GatedXor(Gated(neurons=5, **options))
+    net = known.network()
+    before = {name: x.clone() for name, x in net.state_dict().items()}
+    earlier = {name: x + 1.0 for name, x in before.items()}
+    known.kept, known.log_norm = [{"net": earlier, "log_norm": 1.0}, {"net": before, "log_norm": 2.0}] if kept else [], 3.0
+    known.after_overflow(net)
+    back = kept and not options
+    assert all(torch.equal(x, (earlier if back else before)[name]) for name, x in net.state_dict().items())
+    assert (known.pace, known.log_norm, len(known.kept)) == ((0.5, 1.0, 1) if back else (1.0, 3.0, 2 * kept))
 
 
 def saved(state: dict[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,12 @@ elif "ENDS" not in os.environ:
 """
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Workers of a busy machine answer late."""
+    monkeypatch.setattr(executors, "CONNECT", 200.0)
+
+
 @pytest.fixture
 def job(tmp_path):
     """The first job of a sweep on another machine, and the sweep's lock."""
@@ -54,12 +61,13 @@ def job(tmp_path):
 
 @contextmanager
 def _cluster(workers):
-    """A scheduler and workers on loopback, each a process."""
+    """A scheduler and workers on loopback, each a process. Its dashboard takes any port: another's has the usual one, and a
+    warning of that is an error here."""
     from distributed import LocalCluster  # noqa: PLC0415  a second
 
     path = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))), "OMP_NUM_THREADS": "1"}
     with LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1", env=path
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1", env=path
     ) as cluster:
         yield cluster
 
@@ -222,6 +230,38 @@ def test_the_run_of_a_lost_worker_begins_elsewhere_when_the_first_has_ended(tmp_
         thread.join()
     assert len(set((_root(script) / "0.begun").read_text().split())) == 2
     assert "ended: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_that_comes_while_jobs_are_handed_over(number, tmp_path, capsys, monkeypatch):
+    """It is met after the last of them, which all know of it."""
+    script, states = tmp_path / "hello.py", []
+    script.touch()
+
+    class Waiting(Future):
+        def cancel(self):
+            states.append(self.job._state())
+            return super().cancel()
+
+    def submit(jobs):
+        futures = []
+        for job in jobs:
+            futures.append(Waiting())
+            futures[-1].job = job
+            if len(futures) == 1:
+                os.kill(os.getpid(), number)
+        return futures
+
+    @contextmanager
+    def engine(where, root):
+        yield executors.Engine(1, submit)
+
+    monkeypatch.setattr(sys.modules["adjsnn.training.sweep"], "engine", engine)
+    before = signal.getsignal(signal.SIGINT)
+    assert _sweep(script, "--seeds", "3") == 128 + number
+    assert signal.getsignal(signal.SIGINT) is before
+    assert states == ["stopped"] * 3
+    assert f"resume {_root(script)}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

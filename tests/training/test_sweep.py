@@ -120,7 +120,7 @@ def test_a_stopped_sweep_stops_its_runs_which_save(script):
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT, err
+    assert process.returncode == 128 + signal.SIGTERM, err
     assert not err
     (run,) = script.parent.glob("runs/sweeps/*/line/*")  # the second never started
     assert len(list((run / "checkpoints").iterdir())) == 2

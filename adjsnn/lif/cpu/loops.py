@@ -51,8 +51,12 @@ def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRu
         parts[k] = loop(*head, first, last, states)
 
     run_groups(work, groups)
-    for *_, outcome, time in parts:
-        _raise(trial, outcome, time)
+    for part, (first, _) in zip(parts, groups, strict=True):
+        failed = part
+        while part[-2][0] != FINE and (sample := part[-2][1]) > first:  # some run abreast: one before may fail at a later stop
+            part = loop(*head, first, sample, states)
+            failed = failed if part[-2][0] == FINE else part
+        _raise(trial, *failed[-2:])
     counts, spikes, *log = (joined(column) for column in list(zip(*parts, strict=True))[:-2])
     events = Events(starts(counts), spikes.time, spikes.neuron)
     return LayerRun(events, spikes.current, states, _record(events.first, spikes, *log))
