@@ -67,9 +67,11 @@ OWN = torch.tensor([20.0, 21.0], dtype=torch.float64)  # a time constant for eac
 KINDS: dict[str, Callable[[], None]] = {  # those that take longest first
     "adaptive": partial(_lif, **ADAPTS),
     "adaptive-own-tau": partial(_lif, tau_mem=OWN, **ADAPTS),
-    "lif-recurrent": partial(_lif, recurrent=True),
-    "lif-feedforward": _lif,
     "lif-feedforward-own-tau": partial(_lif, tau_mem=OWN),
+    "lif-feedforward": _lif,
+    "lif-recurrent-own-tau": partial(_lif, tau_mem=OWN, recurrent=True),
+    "lif-recurrent": partial(_lif, recurrent=True),
+    "lif-feedforward-delays": partial(_lif, delays=torch.ones(2, 1, dtype=torch.float64)),  # of each synapse
     "clocked": _clocked,
 } | {
     f"gated-{method}-{str(dtype).removeprefix('torch.')}": partial(_gated, method, dtype)

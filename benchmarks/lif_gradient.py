@@ -4,8 +4,9 @@
 
 Batch 150 of 5-120-3, τ_m = 20, τ_s = 5, five input spikes within 30 ms as in the Yin-Yang task, weights such that there are
 about 28,000 hidden spikes in 60 ms; gradient of the first-spike cross-entropy with respect to all weights, float32 parameters.
-The plain code runs a tenth of the batch, once, and its time is multiplied by ten. Scaling, memory and long trials are described
-with their tables; other libraries are measured beside adjsnn by `peers.py`. --quick writes nothing.
+The plain code runs a tenth of the batch, once, and its time is multiplied by ten. Time constants of each neuron, scaling,
+memory and long trials are described with their tables, the first alone by --constants; other libraries are measured beside
+adjsnn by `peers.py`. --quick writes nothing.
 """
 
 import argparse
@@ -51,12 +52,24 @@ def problem(recurrent: bool, batch: int = BATCH, hidden: int = HIDDEN, trials: i
     return lif, SpikeTrains(x.idx.repeat(1, trials), time, 5, trials * T_END), labels
 
 
+def with_own_constants(case: Problem, names: Sequence[str]) -> Problem:
+    """The same problem with time constants of each neuron its own, within a fifth of what they were; their names."""
+    lif, x, labels = case
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name in names:
+            for tau in getattr(lif, name):
+                tau.mul_(0.8 + 0.4 * torch.rand(tau.shape, generator=generator))
+    return lif, x, labels
+
+
 def gradient(
-    case: Problem, kernels: Literal["fused", "plain"] = "fused", *, every: bool = False, steps: int = 0
+    case: Problem, kernels: Literal["fused", "plain"] = "fused", *, every: bool = False, steps: int = 0, learnt: bool = False
 ) -> adjsnn.LIFSolution:
     """One gradient.
 
     Args:
+        learnt: whether time constants are learnt beside the weights.
         every: whether the loss hears of every output spike, so that the adjoint comes back through the whole of a long trial.
         steps: of a weak analog current that is added to the input spikes.
     """
@@ -65,6 +78,7 @@ def gradient(
     options = {"currents": torch.full((steps, x.batch, 5), 0.01), "dt": t_end / steps} if steps else {}
     sol = adjsnn.solve(lif, x, t_end=t_end, kernels=kernels, **options)
     weights = [w for w in (*lif.w_in, *lif.w_rec) if w is not None]
+    weights += [*lif.tau_mem, *lif.tau_syn] if learnt else []
     loss = losses.first_spike_cross_entropy(sol, labels)
     torch.autograd.grad(loss + 1e-6 * sol.spike_times().square().mean() if every else loss, weights)
     return sol
@@ -111,6 +125,40 @@ def speed(repeats: int, quick: bool) -> list[str]:
         if not recurrent:
             epoch = timed(1 if quick else 3, lambda case=case: [gradient(case) for _ in range(batches)])
     lines += ["", f"An epoch of {batches * BATCH} samples, feed-forward: {statistics.median(epoch) / 1000:.2f} s of gradients."]
+    return [*lines, ""]
+
+
+def constants(repeats: int) -> list[str]:
+    """What time constants of each neuron cost beside shared ones, all kinds in turn, by the time of the processor."""
+    kinds = {"shared": (), "τ_m of each neuron": ("tau_mem",), "τ_m and τ_s of each": ("tau_mem", "tau_syn")}
+    lines = [
+        "## Time constants of each neuron",
+        "",
+        "Those of a neuron are within a fifth of the shared ones, so that there are about as many spikes. The kinds take "
+        "turns; the ratio is the median of those within a turn, of the processor's time.",
+        "",
+        "| network | gradient by | time constants | hidden spikes | median ms | of shared ones |",
+        "|---|---|---|---|---|---|",
+    ]
+    for recurrent in (False, True):
+        for learnt in (False, True):
+            cases = {kind: with_own_constants(problem(recurrent), names) for kind, names in kinds.items()}
+            for tau in (tau for lif, *_ in cases.values() for tau in (*lif.tau_mem, *lif.tau_syn)):
+                tau.requires_grad_(learnt)
+            spikes = {kind: gradient(case, learnt=learnt).stats.spikes[0] for kind, case in cases.items()}  # compiles
+            times: dict[str, list[float]] = {kind: [] for kind in kinds}
+            for turn in range(repeats):
+                for kind in kinds if turn % 2 else reversed(kinds):
+                    start = time.process_time()
+                    gradient(cases[kind], learnt=learnt)
+                    times[kind].append(1e3 * (time.process_time() - start))
+            for kind in kinds:
+                ratio = statistics.median(a / b for a, b in zip(times[kind], times["shared"], strict=True))
+                by = "weights, time constants" if learnt else "weights"
+                lines.append(
+                    f"| {'recurrent' if recurrent else 'feed-forward'} | {by} | {kind} | {spikes[kind]} "
+                    f"| {statistics.median(times[kind]):.1f} | {ratio:.2f} |"
+                )
     return [*lines, ""]
 
 
@@ -283,6 +331,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--quick", action="store_true", help="few sizes")
+    parser.add_argument("--constants", action="store_true", help="the table of time constants of each neuron alone")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/results, which git keeps")
     parser.add_argument("--memory", type=int, metavar="BATCH", help="measure memory and print JSON; used by the table")
     parser.add_argument("--recurrent", action="store_true", help="with --memory")
@@ -290,6 +339,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.memory:
         print(json.dumps(memory_of(options.recurrent, options.memory)))
+        return
+    if options.constants:
+        print("\n".join(constants(options.repeats)))
         return
     few = max(1, options.repeats // 5)
     head = [
@@ -300,7 +352,12 @@ def main() -> None:
         "",
     ]
     first = speed(options.repeats, options.quick)
-    rest = [*scaling(few, options.quick), *memory(options.threads, options.quick), *long_trials(options.quick)]
+    rest = [
+        *constants(options.repeats),
+        *scaling(few, options.quick),
+        *memory(options.threads, options.quick),
+        *long_trials(options.quick),
+    ]
     table = "\n".join([*head, *first, *rest])
     print(table)
     if options.write and not options.quick:

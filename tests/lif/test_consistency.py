@@ -203,8 +203,13 @@ def test_loops_stay_within_their_arrays():
 import sys, torch, adjsnn
 sys.path.insert(0, "tests")
 from lif_networks import random_lif, random_spikes
-for kind in ("feedforward", "per_axon", "per_synapse", "no_delay"):
+cases = [(kind, own) for kind in ("feedforward", "per_axon", "per_synapse", "no_delay") for own in (False, True)]
+for kind, own in cases:
     lif = random_lif(5, recurrent=kind != "feedforward", per_synapse=kind == "per_synapse", delayed=kind != "no_delay")
+    if own:
+        with torch.no_grad():
+            for tau in (*lif.tau_mem, *lif.tau_syn):
+                tau.mul_(torch.linspace(0.7, 1.3, len(tau)))
     sol = adjsnn.solve(lif, random_spikes(5), t_end=30.0, ts=[0.0, 20.0, 30.0])
     assert min(sol.stats.spikes) > 10
     (sol.spike_times(0).sum() + sol.spike_times(1).sum() + sol.v[0].sum()).backward()

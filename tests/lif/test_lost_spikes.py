@@ -13,7 +13,7 @@ from numba import njit
 
 import adjsnn
 from adjsnn.lif import flow as lif_flow
-from adjsnn.lif.cpu.cells import crossing
+from adjsnn.lif.cpu.cells import bound_without_end, crossing
 from adjsnn.lif.cpu.elementary import decay_soon, decays, rates_of
 from adjsnn.lif.cpu.flow import BLUR, decay, first_crossing, may_cross, quick_bound
 from adjsnn.lif.cpu.lanes import Column, column_memory, search
@@ -113,6 +113,14 @@ def _decisions_in_cells(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
 
 
 @njit
+def _decisions_of_each(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait):
+    """The same of neurons with time constants of their own, by a bound without exponentials."""
+    _decisions_in_cells(v, i, bias, tau_mem, tau_syn, v_th, t, may, wait)
+    for n in range(len(v)):
+        may[n] = bound_without_end(v[n], i[n], bias[n], v_th[n], t[n] * (1.0 / tau_mem[n])) > 0
+
+
+@njit
 def _search(column, count, tau_mem, tau_syn):
     """What is called by loops alone has no way in from Python."""
     return search(column, count, tau_mem, tau_syn)
@@ -159,7 +167,7 @@ class Intervals:
 
 
 @pytest.mark.every(3)
-@pytest.mark.parametrize("decisions", [_decisions, _decisions_in_lanes, _decisions_in_cells])
+@pytest.mark.parametrize("decisions", [_decisions, _decisions_in_lanes, _decisions_in_cells, _decisions_of_each])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bound_that_spares_searches_passes_over_no_crossing(seed, decisions):
     case = Intervals(seed, 100_000)

@@ -1,8 +1,9 @@
 """The neurons of a recurrent layer on their way through a sample: carried to a time, and their next spikes foreseen.
 
 Where every arrival reaches all neurons, all of them stand at one time nearly always. They are carried and examined in groups
-of equal time constants, whose exponentials are computed once, by loops over arrays that have no branch. The few that had an
-event of their own since are ahead, each at its own time, and move alone.
+of equal time constants, whose exponentials are computed once, by loops over arrays that have no branch; or as one group with
+exponentials of their own, also by such loops (`each.py`). The few that had an event of their own since are ahead, each at its
+own time, and move alone.
 """
 
 from math import exp, inf, nan
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adjsnn.lif.cpu.each import Each, at, each_of, either, flow_over, shares
 from adjsnn.lif.cpu.elementary import Rates, all_rates, decay_soon, exponential, logarithm, rates_at
 from adjsnn.lif.cpu.flow import BLUR, first_crossing, may_reach, nearness, quick_bound
 from adjsnn.lif.cpu.lanes import DISTINCT
@@ -75,11 +77,13 @@ class Kind(NamedTuple):
     """What the neurons of a layer have in common.
 
     Attributes:
-        groups: (G+1,), neurons groups[g] … groups[g+1]-1 have equal time constants. Unsigned, since of other numbers numba asks
-            at every array whether they count from the end, and no vector instructions remain.
+        groups: (G+1,), neurons groups[g] … groups[g+1]-1 have equal time constants, or each has its own and there is one group.
+            Unsigned, since of other numbers numba asks at every array whether they count from the end, and no vector
+            instructions remain.
         broadcast: whether every spike arrives at all neurons at once.
         instant: whether the layer's own spikes do so without delay.
         rates: Rates.
+        each: Each, where every neuron has time constants of its own, or None.
         nothing: (N,), zeros.
         w_in_t: (M, N), a row per source.
         w_rec_t: (N, N), a row per source.
@@ -89,6 +93,7 @@ class Kind(NamedTuple):
     broadcast: bool
     instant: bool
     rates: Rates
+    each: Each | None
     nothing: np.ndarray
     w_in_t: np.ndarray
     w_rec_t: np.ndarray
@@ -100,11 +105,11 @@ def kind_of(layer):
     broadcast = len(layer.delays) == 1 and len(layer.rec_delays) == 1
     tau_mem, tau_syn, instant = layer.tau_mem, layer.tau_syn, broadcast
     groups, count, neurons = np.empty(len(tau_mem) + 1, np.uint64), 0, len(tau_mem)
-    nothing = np.empty(neurons)
+    nothing, each = np.empty(neurons), each_of(layer, 1)
     for n in range(neurons):
         nothing[n] = 0.0
     for n in range(neurons + 1):
-        if n in (0, neurons) or tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1]:
+        if n in (0, neurons) or (shares(each) and (tau_mem[n] != tau_mem[n - 1] or tau_syn[n] != tau_syn[n - 1])):
             groups[count] = n
             count += 1
     for n in range(layer.rec_delays.shape[1]):
@@ -114,6 +119,7 @@ def kind_of(layer):
         broadcast,
         instant,
         all_rates(tau_mem, tau_syn),
+        each,
         nothing,
         np.ascontiguousarray(layer.w_in.T),
         np.ascontiguousarray(layer.w_rec.T),
@@ -168,6 +174,20 @@ def set_bias(bias, drive, step, b, c):
 
 
 @compiled(**EXACT_BARE_INLINE)
+def _flow_of_group(rates, each, t):
+    return decay_soon(t, rates)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_all(rates, each, t):
+    return flow_over(each, t)
+
+
+flow_of = either(_flow_of_group, _flow_of_all)
+"""flow_of(rates, each, t): e_mem, e_syn and gain of the neurons of a group, to be read by `at`."""
+
+
+@compiled(**EXACT_BARE_INLINE)
 def advance(layer, kind, cells, n, t):
     """Carry neuron n alone to time t; one that is held keeps its voltage."""
     span = t - (cells.at[n] if cells.place[n] >= 0 else cells.clock[NOW])
@@ -196,11 +216,11 @@ def advance_all(layer, kind, cells, t):
         cells.saved[0, k], cells.saved[1, k] = cells.v[n], cells.i[n]
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
+        e_mem, e_syn, gain = flow_of(rates_at(kind.rates, first), kind.each, span)
         v, i, bias = cells.v, cells.i, cells.bias
         for n in range(first, last):
-            v[n] = bias[n] + (v[n] - bias[n]) * e_mem + i[n] * gain
-            i[n] *= e_syn
+            v[n] = bias[n] + (v[n] - bias[n]) * at(e_mem, n) + i[n] * at(gain, n)
+            i[n] *= at(e_syn, n)
     for k in range(cells.size[ACTIVE]):
         n = cells.active[k]
         if cells.held[n]:
@@ -303,7 +323,7 @@ def foresee(layer, kind, cells, horizon, weights):
     whole = horizon - now
     span = min(whole, max(2.0 * cells.clock[WAIT], SHORTEST * whole)) if kind.instant else whole
     while True:
-        count, shared = _candidates(layer, kind, cells, span, weights)
+        count, shared = candidates(layer, kind, cells, span, weights)
         weights = kind.nothing
         if count > 0:
             _search(layer, kind, cells, count, span, shared, horizon)
@@ -333,6 +353,45 @@ def _candidates(layer, kind, cells, span, weights):
     for k in range(cells.size[ACTIVE]):
         marks[cells.active[k]] = 0  # they are held, or foreseen already
     return _listed(cells), (e_mem, e_syn, gain)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def bound_without_end(v, i, bias, v_th, x):
+    """Whether v may come to v_th within x = t/τ_m, 1 or 0: it climbs by less than (i + b - v)(1 - e^{-x}), of i where i > 0."""
+    series = x * (1.0 + x * (x * (1.0 / 6.0) - 0.5))  # 1 - e^{-x} from above
+    pull = (i if i > 0.0 else 0.0) + bias - v
+    highest = v + (pull if pull > 0.0 else 0.0) * (series if x < 1.0 else 1.0)
+    return 1 if highest + 4.0 * nearness(v, i, bias, v_th) >= v_th else 0
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _candidates_of_each(layer, kind, cells, span, weights):
+    """The same by a bound that needs no exponentials, of neurons with time constants of their own.
+
+    Returns:
+        their number; of the first neuron what the flow is.
+    """
+    v, i, bias, v_th, marks, rate = cells.v, cells.i, cells.bias, layer.v_th, cells.marks, kind.rates.mem
+    for n in range(np.uint64(len(v))):
+        fed = i[n] + weights[n]
+        marks[n], i[n] = bound_without_end(v[n], fed, bias[n], v_th[n], span * rate[n]), fed
+    for k in range(cells.size[ACTIVE]):
+        marks[cells.active[k]] = 0  # they are held, or foreseen already
+    count = _listed(cells)
+    return count, (decay_soon(span, rates_at(kind.rates, 0)) if count > 0 else (1.0, 1.0, 0.0))
+
+
+candidates = either(_candidates, _candidates_of_each)
+
+
+@compiled(**EXACT_BARE)
+def _put_end(kind, cells, n, span):
+    e_mem, _, gain = decay_soon(span, rates_at(kind.rates, n))
+    cells.end[n] = cells.bias[n] + (cells.v[n] - cells.bias[n]) * e_mem + cells.i[n] * gain
+
+
+put_end = either(None, _put_end)
+"""put_end(kind, cells, n, span): v of neuron n at the end of the interval that is looked at, which the bound left out."""
 
 
 @compiled(**EXACT_BARE_INLINE)
@@ -382,6 +441,7 @@ def _search(layer, kind, cells, count, span, shared, horizon):
             share, asked, of = until * kind.rates.mem[n], until, n
         v_after, near = c + (v - c) * e_mem + i * gain, nearness(v, i, c, layer.v_th[n])
         if may_reach(v, i, v_after, i * e_syn, c, tau_mem, tau_syn, layer.v_th[n] - near, share, near):
+            put_end(kind, cells, n, span)
             rates = rates_at(kind.rates, n)
             wait = crossing(v, i, c, tau_mem, tau_syn, rates, layer.v_th[n], span, cells.end[n])
             if wait < inf:

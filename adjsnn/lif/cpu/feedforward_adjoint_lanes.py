@@ -1,8 +1,8 @@
-"""The adjoint (2.5)-(2.10) of a feed-forward LIF layer whose neurons have equal time constants and arrivals.
+"""The adjoint (2.5)-(2.10) of a feed-forward LIF layer whose neurons have the same arrivals.
 
-The costates of all neurons go back from stop to stop together, by exponentials that they share; the few that spike on the way
-go apart, by exponentials that are computed for all spikes of a sample at once. The result is that of `feedforward_adjoint.py`,
-to rounding.
+The costates of all neurons go back from stop to stop together, by exponentials that they share, or that each has for itself
+where their time constants differ; the few that spike on the way go apart, by exponentials that are computed for all spikes of a
+sample at once. The result is that of `feedforward_adjoint.py`, to rounding.
 """
 
 from math import exp
@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.elementary import rates_of
+from adjsnn.lif.cpu.each import Each, at, each_of, either, flows, put_at, shares
+from adjsnn.lif.cpu.each import weights as weights_of_lanes
 from adjsnn.lif.cpu.feedforward import Walk, longest_walk, stops
 from adjsnn.lif.cpu.flow import add_transposed, release_shift, speed, tau_gradients, tau_weights
 from adjsnn.lif.cpu.moves import Moves, fill, moves
 from adjsnn.lif.layer import FINE, GRAZING
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, REORDERED, compiled
+
+BLOCK = 512  # neurons and stops together, about, whose exponentials are computed at once where each neuron has its own
 
 
 class Memory(NamedTuple):
@@ -25,7 +28,7 @@ class Memory(NamedTuple):
         time: of the stops of a sample, ms.
         ref: what happens there, as in Walk.
         spare: another walk to sort in.
-        between: Moves, from stop to stop.
+        between: Moves, from stop to stop; of neurons with time constants of their own the intervals alone.
         after: Moves, from the release of each spike to what comes next, a spike or a stop.
         before: Moves, to each spike from the stop before it, where nothing comes between.
         late: (K + 1,), the last spike of which the release comes before a stop that its spike does not come before; or -1.
@@ -40,6 +43,7 @@ class Memory(NamedTuple):
         ready: (2, N), their costates.
         d_w_in_t: (M, N), a row per source.
         states: (K + 1, 2, N), v and i just after time 0 and every stop; empty where nobody asks.
+        each: Each, of all neurons in the intervals to some stops, one after the other; None where neurons share constants.
     """
 
     time: np.ndarray
@@ -60,6 +64,7 @@ class Memory(NamedTuple):
     ready: np.ndarray
     d_w_in_t: np.ndarray
     states: np.ndarray
+    each: Each | None
 
 
 @compiled(**EXACT)
@@ -69,14 +74,15 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
     longest, most = longest_walk(inputs, marks, first, last), np.int64(0)
     for b in range(first, last):
         most = max(most, own_first[b + 1] - own_first[b])
-    integers = np.int64
+    integers, each = np.int64, each_of(layer, max(1, min(longest + 1, BLOCK // neurons)))
     memory = Memory(
         np.empty(longest), np.empty(longest, integers),
         Walk(np.empty(longest), np.empty(longest, integers)),
-        moves(longest + 1), moves(most), moves(most), np.empty(longest + 1, integers), np.empty(most, integers),
+        moves(layer, each, longest + 1), moves(layer, each, most), moves(layer, each, most),
+        np.empty(longest + 1, integers), np.empty(most, integers),
         np.empty(neurons, integers), np.empty(neurons, integers), np.empty(neurons), np.empty(neurons), np.empty(neurons),
         np.empty(neurons), np.empty(neurons, integers), np.empty((2, neurons)), np.zeros((sources, neurons)),
-        np.empty((longest + 1 if want_tau else 0, 2, neurons)),
+        np.empty((longest + 1 if want_tau else 0, 2, neurons)), each,
     )  # fmt: skip
     w_in_t = np.ascontiguousarray(layer.w_in.T)
     for b in range(first, last):
@@ -104,26 +110,105 @@ def _prepare(layer, inputs, trial, marks, own_first, spikes, memory, b):
     begin, end = own_first[b], own_first[b + 1]
     for s in range(np.uint64(begin), np.uint64(end)):
         n = np.uint64(spikes.neuron[s])
-        at, previous, own = spikes.at[s], memory.last[n], s - np.uint64(begin)
+        stop, previous, own = spikes.at[s], memory.last[n], s - np.uint64(begin)
+        put_at(memory.after.tau_mem, own, layer.tau_mem[n])
+        put_at(memory.after.tau_syn, own, layer.tau_syn[n])
+        put_at(memory.before.tau_mem, own, layer.tau_mem[n])
+        put_at(memory.before.tau_syn, own, layer.tau_syn[n])
         if previous >= 0:
             _after(layer, trial, spikes, memory, count, np.uint64(previous), begin, n)
-        if previous >= 0 and spikes.free[np.uint64(previous)] == at:
+        if previous >= 0 and spikes.free[np.uint64(previous)] == stop:
             last = np.uint64(previous)
             after[last - np.uint64(begin)] = spikes.time[s] - (spikes.time[last] + layer.refractory[n])
             before[own] = -1.0
         else:
-            before[own] = spikes.time[s] - (memory.time[np.uint64(at - 1)] if at > 0 else 0.0)
+            before[own] = spikes.time[s] - (memory.time[np.uint64(stop - 1)] if stop > 0 else 0.0)
         memory.last[n] = s
     for n in range(neurons):
         if memory.last[n] >= 0:
             last = np.uint64(memory.last[n])
             _after(layer, trial, spikes, memory, count, last, begin, n)
             memory.held[n] = 1 if spikes.free[last] < 0 else 0
-    rates = rates_of(layer.tau_mem[0], layer.tau_syn[0])
-    fill(memory.between, count + 1, rates)
-    fill(memory.after, end - begin, rates)
-    fill(memory.before, end - begin, rates)
+    if shares(memory.each):
+        fill(memory.between, count + 1)
+    fill(memory.after, end - begin)
+    fill(memory.before, end - begin)
+    forget(memory.each)
     return count
+
+
+@compiled(**EXACT_BARE)
+def _reach(memory, k, count):
+    each, neurons = memory.each, len(memory.lam_v)
+    many = len(each.span) // neurons
+    block = k // many
+    if each.block[0] != block:
+        first = block * many
+        stops = min(many, count + 1 - first)
+        for j in range(stops):
+            for q in range(np.uint64(j * neurons), np.uint64((j + 1) * neurons)):
+                each.span[q] = memory.between.span[first + j]
+        lanes = np.uint64(stops * neurons)
+        flows(each, lanes)
+        if len(memory.states) > 0:
+            weights_of_lanes(each, lanes)
+    each.block[0], each.block[1] = block, (k - block * many) * neurons
+
+
+reach = either(None, _reach)
+"""reach(memory, k, count): the lanes of Each become those of interval k and of some others, of so many and one."""
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _forget(each):
+    each.block[0] = -1
+
+
+forget = either(None, _forget)
+"""forget(each): the intervals of another sample come."""
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_all(between, each, k):
+    return between.e_mem[k], between.e_syn[k], between.gain[k], np.uint64(0)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _flow_of_each(between, each, k):
+    return each.e_mem, each.e_syn, each.gain, np.uint64(each.block[1])
+
+
+flow_of = either(_flow_of_all, _flow_of_each)
+"""flow_of(between, each, k): e_mem, e_syn and gain of interval k, to be read by `at`, from which lane on."""
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _weights_of_all(tau_mem, tau_syn, between, each, k):
+    e_mem, e_syn, conv = between.e_mem[k], between.e_syn[k], between.gain[k] * tau_mem
+    return tau_weights(between.span[k], tau_mem, tau_syn, e_mem, e_syn, conv)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _weights_of_each(tau_mem, tau_syn, between, each, k):
+    return each.leak, each.fed, each.fading, each.feeding
+
+
+weights_of = either(_weights_of_all, _weights_of_each)
+"""weights_of(tau_mem, tau_syn, between, each, k): the `tau_weights` likewise."""
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _rates_of_all(tau_mem, tau_syn, each):
+    return 1.0 / tau_mem[0], 1.0 / tau_syn[0]
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _rates_of_each(tau_mem, tau_syn, each):
+    return each.rates.mem, each.rate_syn
+
+
+rates_of_neurons = either(_rates_of_all, _rates_of_each)
+"""rates_of_neurons(tau_mem, tau_syn, each): 1/τ_m and 1/τ_s, to be read by `at`."""
 
 
 @compiled(**EXACT_PIECE)
@@ -150,11 +235,12 @@ def _replay(layer, w_in_t, inputs, start, trial, marks, own_first, spikes, memor
     for n in range(len(layer.bias)):
         states[0, 0, n], states[0, 1, n] = start.v[b, n], start.i[b, n]
     for k in range(count):
-        _, e_mem, e_syn, gain = memory.between
+        reach(memory, k, count)
+        e_mem, e_syn, gain, q = flow_of(memory.between, memory.each, k)
         v, i, v_next, i_next = states[k, 0], states[k, 1], states[k + 1, 0], states[k + 1, 1]
         for n in range(len(v)):
-            c = layer.bias[n] + _extra(trial, step, b, n)
-            v_next[n], i_next[n] = c + (v[n] - c) * e_mem[k] + i[n] * gain[k], i[n] * e_syn[k]
+            c, lane = layer.bias[n] + _extra(trial, step, b, n), q + np.uint64(n)
+            v_next[n], i_next[n] = c + (v[n] - c) * at(e_mem, lane) + i[n] * at(gain, lane), i[n] * at(e_syn, lane)
         late = memory.late[k]
         while late >= 0:
             _released(layer, trial, spikes, memory, own_first[b], late, step, b, v_next)
@@ -206,7 +292,7 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
     Returns:
         a spike on which the loss depends though it only touches the threshold, or -1.
     """
-    lam_v, lam_i, between, d_bias = memory.lam_v, memory.lam_i, memory.between, into.layer.bias
+    lam_v, lam_i, d_bias = memory.lam_v, memory.lam_i, into.layer.bias
     s, step = own_first[b + 1] - 1, len(trial.drive) - 1
     for k in range(count, -1, -1):
         done = np.int64(0)
@@ -219,17 +305,20 @@ def _sample(layer, w_in_t, inputs, trial, marks, own_first, spikes, cotangents, 
         while late >= 0:
             done = _late_release(layer, trial, spikes, memory, b, own_first[b], k, late, step, done, into)
             late = memory.next_late[late - own_first[b]]
-        e_mem, e_syn, gain = between.e_mem[k], between.e_syn[k], between.gain[k]
+        reach(memory, k, count)
+        e_mem, e_syn, gain, q = flow_of(memory.between, memory.each, k)
         if len(memory.states) > 0:
-            weights = tau_weights(between.span[k], layer.tau_mem[0], layer.tau_syn[0], e_mem, e_syn, gain * layer.tau_mem[0])
+            leak, fed, fading, feeding = weights_of(layer.tau_mem[0], layer.tau_syn[0], memory.between, memory.each, k)
             for n in range(len(lam_v)):
+                lane = q + np.uint64(n)
+                weights = at(leak, lane), at(fed, lane), at(fading, lane), at(feeding, lane)
                 _tau(layer, trial, memory, b, n, step, memory.states[k, 0, n], memory.states[k, 1, n], weights, into)
         if step >= 0:
             for n in range(len(lam_v)):
-                into.drive[step, b, n] += lam_v[n] - lam_v[n] * e_mem
+                into.drive[step, b, n] += lam_v[n] - lam_v[n] * at(e_mem, q + np.uint64(n))
         for n in range(len(lam_v)):
-            before = lam_v[n]
-            lam_v[n], lam_i[n] = before * e_mem, lam_i[n] * e_syn + before * gain
+            before, lane = lam_v[n], q + np.uint64(n)
+            lam_v[n], lam_i[n] = before * at(e_mem, lane), lam_i[n] * at(e_syn, lane) + before * at(gain, lane)
             d_bias[n] += before - lam_v[n]  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
         for j in range(done):
             n = memory.done[j]
@@ -347,10 +436,10 @@ def _stop_back(layer, w_in_t, inputs, marks, cotangents, memory, b, k, step, int
     """
     ref, lam_v, lam_i, shift = memory.ref[k], memory.lam_v, memory.lam_i, memory.shift
     if ref >= 0:
-        source, rate_mem, rate_syn = inputs.neuron[ref], 1.0 / layer.tau_mem[0], 1.0 / layer.tau_syn[0]
+        source, (rate_mem, rate_syn) = inputs.neuron[ref], rates_of_neurons(layer.tau_mem, layer.tau_syn, memory.each)
         weights, d_weights = w_in_t[source], memory.d_w_in_t[source]
         for n in range(len(lam_v)):
-            shift[n] = weights[n] * (lam_i[n] * rate_syn - lam_v[n] * rate_mem)
+            shift[n] = weights[n] * (lam_i[n] * at(rate_syn, n) - lam_v[n] * at(rate_mem, n))
             d_weights[n] += lam_i[n]
         total = _sum(shift)
         into.layer.delays[0, source] += total

@@ -1,15 +1,17 @@
-"""A feed-forward LIF layer whose neurons have equal time constants and arrivals: a tile of samples from stop to stop.
+"""A feed-forward LIF layer whose neurons have the same arrivals: a tile of samples from stop to stop.
 
-All neurons of a sample share the exponentials from one stop to the next and move together; those that a bound does not rule out
-are searched together, of all samples of the tile (`lanes.py`). The result is that of `feedforward.forward`, to rounding.
+All neurons of a sample move together from one stop to the next, by exponentials that they share, or that each has for itself
+where their time constants differ (`each.py`); those that a bound does not rule out are searched together, of all samples of
+the tile (`lanes.py`). The result is that of `feedforward.forward`, to rounding.
 """
 
 from math import exp, inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.elementary import decays, rates_of
+from adjsnn.lif.cpu.each import Each, at, each_of, either, put_at, shares, taus_of
+from adjsnn.lif.cpu.elementary import decays, rates_at, rates_of
 from adjsnn.lif.cpu.feedforward import Spikes, Walk, longest_walk, more_room, room, stops
 from adjsnn.lif.cpu.flow import BLUR, quick_bound
 from adjsnn.lif.cpu.lane_order import in_order, order_memory
@@ -47,12 +49,17 @@ class Tile(NamedTuple):
         time: (S, K), of the stops, ms.
         ref: (S, K), what happens there, as in Walk.
         stops: (S,), how many there are.
-        all_e_mem: (S, K + 1), e_mem of every interval of every sample.
+        all_e_mem: (S, K + 1), e_mem of every interval of every sample, where neurons share it.
         all_e_syn: (S, K + 1), e_syn.
         all_gain: (S, K + 1), gain.
-        all_share: (S, K + 1), share.
+        all_share: (S, K + 1), share; where neurons do not share it the interval itself, ms.
         size: (5,), spikes so far; neurons in the column; neurons that are held; a neuron that runs away, or -1; spikes before
             the tile.
+        tau_mem: τ_m, or that of each lane, (L,), ms.
+        tau_syn: τ_s, likewise.
+        each: Each, of the lanes, where their time constants differ, or None.
+        column_mem: τ_m, or that of each place of the column, (L,), ms.
+        column_syn: τ_s, likewise.
     """
 
     v: np.ndarray
@@ -81,11 +88,23 @@ class Tile(NamedTuple):
     all_gain: np.ndarray
     all_share: np.ndarray
     size: np.ndarray
+    tau_mem: Any
+    tau_syn: Any
+    each: Each | None
+    column_mem: Any
+    column_syn: Any
 
 
 @compiled(**EXACT_PIECE)
-def _tile_memory(samples, neurons, longest):
+def _tile_memory(layer, samples, longest):
+    neurons = len(layer.bias)
     lanes = samples * neurons
+    each = each_of(layer, samples)
+    tau_mem, tau_syn = taus_of(layer.tau_mem, layer.tau_syn, each, lanes)
+    for q in range(lanes):
+        put_at(tau_mem, q, layer.tau_mem[q % neurons])
+        put_at(tau_syn, q, layer.tau_syn[q % neurons])
+    column_mem, column_syn = taus_of(layer.tau_mem, layer.tau_syn, each, lanes)
     integers = np.int64
     tables = samples, longest + 1
     return Tile(
@@ -94,7 +113,7 @@ def _tile_memory(samples, neurons, longest):
         np.empty(lanes, integers), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes),
         np.empty(lanes, integers), np.empty((2, lanes)), np.empty((samples, longest)), np.empty((samples, longest), integers),
         np.empty(samples, integers), np.empty(tables), np.empty(tables), np.empty(tables), np.empty(tables),
-        np.empty(5, integers),
+        np.empty(5, integers), tau_mem, tau_syn, each, column_mem, column_syn,
     )  # fmt: skip
 
 
@@ -106,7 +125,7 @@ def forward(layer, inputs, start, trial, marks, first, last, states):
     counts, spikes = np.zeros(group, np.int64), room(max(64, 2 * neurons * group))
     longest = longest_walk(inputs, marks, first, last)
     samples = max(1, min(group, LANES // neurons, STOPS // longest))
-    tile, column = _tile_memory(samples, neurons, longest), column_memory(samples * neurons)
+    tile, column = _tile_memory(layer, samples, longest), column_memory(samples * neurons)
     spare = Walk(np.empty(longest), np.empty(longest, np.int64))
     memory = order_memory(4 * samples * neurons)
     tile.size[SPIKES] = 0
@@ -148,9 +167,10 @@ def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
         for k in range(count + 1):
             t = time[k] if k < count else trial.t_end
             share[k], before = t - before, t
-        for k in range(count + 1):
-            e_mem[k], e_syn[k], gain[k] = decays(share[k], rates)
-            share[k] *= rate_mem
+        if shares(tile.each):
+            for k in range(count + 1):
+                e_mem[k], e_syn[k], gain[k] = decays(share[k], rates)
+                share[k] *= rate_mem
         v, i, extra, bias = tile.v[of_sample], tile.i[of_sample], tile.extra[of_sample], tile.bias[of_sample]
         v_th, sample, neuron = tile.v_th[of_sample], tile.sample[of_sample], tile.neuron[of_sample]
         last, fired = tile.last[of_sample], tile.fired[of_sample]
@@ -167,12 +187,14 @@ def _begin(layer, inputs, start, trial, marks, tile, spare, b, size):
 def _move(layer, trial, tile, column, spikes, k, size):
     """Carry all neurons to stop k as if none crossed, and list those that may."""
     neurons = len(layer.bias)
-    for s in range(size):
-        past = k > tile.stops[s]  # a sample that has had its last stop stays where it is
-        e_mem, e_syn = (1.0, 1.0) if past else (tile.all_e_mem[s, k], tile.all_e_syn[s, k])
-        gain, share = (0.0, 0.0) if past else (tile.all_gain[s, k], tile.all_share[s, k])
-        for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
-            tile.e_mem[q], tile.e_syn[q], tile.gain[q], tile.share[q] = e_mem, e_syn, gain, share
+    flow_of_lanes(tile, k, size, neurons)
+    if shares(tile.each):
+        for s in range(size):
+            past = k > tile.stops[s]  # a sample that has had its last stop stays where it is
+            e_mem, e_syn = (1.0, 1.0) if past else (tile.all_e_mem[s, k], tile.all_e_syn[s, k])
+            gain, share = (0.0, 0.0) if past else (tile.all_gain[s, k], tile.all_share[s, k])
+            for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
+                tile.e_mem[q], tile.e_syn[q], tile.gain[q], tile.share[q] = e_mem, e_syn, gain, share
     _look(tile, np.uint64(size * neurons))
     for s in range(size):
         if k > tile.stops[s]:
@@ -192,6 +214,8 @@ def _move(layer, trial, tile, column, spikes, k, size):
         column.v[j], column.i[j], column.bias[j], column.v_th[j] = tile.v[q], tile.i[q], tile.bias[q], tile.v_th[q]
         column.begin[j], column.until[j], column.span[j] = begin, until, until - begin
         column.v_end[j], column.i_end[j] = tile.v_next[q], tile.i[q] * tile.e_syn[q]
+        put_at(tile.column_mem, j, at(tile.tau_mem, q))
+        put_at(tile.column_syn, j, at(tile.tau_syn, q))
     v, i, v_next, e_syn = tile.v, tile.i, tile.v_next, tile.e_syn
     for q in range(lanes):
         v[q] = v_next[q]
@@ -199,6 +223,22 @@ def _move(layer, trial, tile, column, spikes, k, size):
     tile.size[LISTED] = np.int64(count)
     if tile.size[HELD] > 0:
         _release(layer, trial, tile, column, spikes, k)
+
+
+@compiled(**EXACT_BARE)
+def _flow_of_lanes(tile, k, size, neurons):
+    """Exponentials of the intervals that end at stop k, of every neuron its own."""
+    e_mem, e_syn, gain, share, rates = tile.e_mem, tile.e_syn, tile.gain, tile.share, tile.each.rates
+    for s in range(size):
+        t = 0.0 if k > tile.stops[s] else tile.all_share[s, k]
+        for q in range(np.uint64(s * neurons), np.uint64((s + 1) * neurons)):
+            share[q] = t
+    for q in range(np.uint64(size * neurons)):
+        e_mem[q], e_syn[q], gain[q] = decays(share[q], rates_at(rates, q))
+        share[q] *= rates.mem[q]
+
+
+flow_of_lanes = either(None, _flow_of_lanes)
 
 
 @compiled(**EXACT_BARE)
@@ -215,13 +255,13 @@ def _look(tile, lanes):
 @compiled(**EXACT_BARE)
 def _release(layer, trial, tile, column, spikes, k):
     """Neurons that are held: their current alone moves; those that are released before stop k go on from there."""
-    tau_syn, held, count, before = layer.tau_syn[0], 0, tile.size[LISTED], tile.size[LISTED]
+    held, count, before = 0, tile.size[LISTED], tile.size[LISTED]
     for h in range(tile.size[HELD]):
         q = tile.held[h]
         s, n, v, i, release = tile.sample[q], tile.neuron[q], tile.kept[0, h], tile.kept[1, h], tile.release[q]
         until = tile.time[s, k] if k < tile.stops[s] else trial.t_end
         if k <= tile.stops[s] and release <= until:
-            i *= exp(-(release - (tile.time[s, k - 1] if k > 0 else 0.0)) / tau_syn)
+            i *= exp(-(release - (tile.time[s, k - 1] if k > 0 else 0.0)) / at(tile.tau_syn, q))
             spikes.released[tile.last[q]], spikes.free[tile.last[q]] = i + tile.extra[q], k
             _again(layer, tile, column, count, q, n, i, release, until)
             count += 1
@@ -240,6 +280,8 @@ def _again(layer, tile, column, place, q, n, i, begin, until):
     column.lane[place], column.v[place], column.i[place], column.bias[place] = q, layer.v_reset[n], i, tile.bias[q]
     column.v_th[place], column.begin[place], column.until[place] = layer.v_th[n], begin, until
     column.span[place] = until - begin
+    put_at(tile.column_mem, place, at(tile.tau_mem, q))
+    put_at(tile.column_syn, place, at(tile.tau_syn, q))
 
 
 @compiled(**EXACT_BARE)
@@ -249,21 +291,23 @@ def _sift(layer, tile, column, first, last):
     Returns:
         where the column now ends.
     """
-    rates, rate_mem = rates_of(layer.tau_mem[0], layer.tau_syn[0]), 1.0 / layer.tau_mem[0]
     v, i, bias, v_th = column.v[first:last], column.i[first:last], column.bias[first:last], column.v_th[first:last]
     span, v_end, i_end, known = (
         column.span[first:last], column.v_end[first:last], column.i_end[first:last], column.known[first:last],
     )  # fmt: skip
     for j in range(np.uint64(last - first)):
-        e_mem, e_syn, gain = decays(span[j], rates)
+        tau_mem, tau_syn = at(tile.column_mem, np.uint64(first) + j), at(tile.column_syn, np.uint64(first) + j)
+        e_mem, e_syn, gain = decays(span[j], rates_of(tau_mem, tau_syn))
         v_end[j], i_end[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
-        share = span[j] * rate_mem
+        share = span[j] * (1.0 / tau_mem)
         known[j] = quick_bound(v[j], i[j], v_end[j], bias[j], v_th[j], share, BLUR + BLUR * share)
     count = np.uint64(first)
     for j in range(np.uint64(first), np.uint64(last)):
         q = np.uint64(column.lane[j])
         tile.v[q], tile.i[q] = column.v_end[j], column.i_end[j]
         put(column, j, count)
+        put_at(tile.column_mem, count, at(tile.column_mem, j))
+        put_at(tile.column_syn, count, at(tile.column_syn, j))
         count += np.uint64(column.known[j])
     return np.int64(count)
 
@@ -275,8 +319,8 @@ def _spikes(layer, trial, tile, column, spikes, k):
     Returns:
         when a neuron spikes more often than it may, or inf.
     """
-    tau_mem, tau_syn, total, one = layer.tau_mem[0], layer.tau_syn[0], np.uint64(tile.size[SPIKES]), np.uint64(1)
-    found, count = search(column, tile.size[LISTED], tau_mem, tau_syn), np.uint64(0)
+    total, one, count = np.uint64(tile.size[SPIKES]), np.uint64(1), np.uint64(0)
+    found = search(column, tile.size[LISTED], tile.column_mem, tile.column_syn)
     for j in range(np.uint64(found)):
         if column.wait[j] == inf:
             continue
@@ -294,11 +338,11 @@ def _spikes(layer, trial, tile, column, spikes, k):
         total += one
         release = t + layer.refractory[n]
         if release > until:
-            tile.v[q], tile.i[q], tile.release[q] = layer.v_reset[n], i * exp(-(until - t) / tau_syn), release
+            tile.v[q], tile.i[q], tile.release[q] = layer.v_reset[n], i * exp(-(until - t) / at(tile.tau_syn, q)), release
             tile.held[tile.size[HELD]] = q
             tile.size[HELD] += 1
         else:
-            i = i * exp(-(release - t) / tau_syn) if release > t else i
+            i = i * exp(-(release - t) / at(tile.tau_syn, q)) if release > t else i
             spikes.released[total - one], spikes.free[total - one] = i + tile.extra[q], k
             _again(layer, tile, column, count, q, n, i, release, until)
             count += one

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adjsnn.lif.cpu.each import at, put_at
 from adjsnn.lif.cpu.elementary import decays, exponential, logarithm, rates_of
 from adjsnn.lif.cpu.flow import first_crossing, nearness
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
@@ -87,10 +88,12 @@ def approach(way, rise, i, rate_mem, rate_syn):
 
 @compiled(**EXACT_BARE)
 def search(column, count, tau_mem, tau_syn):
-    """When neurons cross, `wait`, and with which current; all of one kind.
+    """When neurons cross, `wait`, and with which current.
 
     Args:
         column: in whose first `count` places they stand; those of which it is soon clear that they do not cross are dropped.
+        tau_mem: a number, or an array of every place's, from which they are dropped too.
+        tau_syn: likewise.
 
     Returns:
         how many are left.
@@ -100,6 +103,8 @@ def search(column, count, tau_mem, tau_syn):
     for j in range(np.uint64(count)):  # whether one stays cannot be foretold, so all are copied
         stays = column.known[j]
         put(column, j, left)
+        put_at(tau_mem, left, at(tau_mem, j))
+        put_at(tau_syn, left, at(tau_syn, j))
         column.known[left] = stays
         left += np.uint64(stays != NEVER)
     count = np.int64(left)
@@ -131,13 +136,14 @@ def _sort_out(column, count, tau_mem, tau_syn):
     """Who crosses: as long as v climbs with i > 0 it is concave, and its maximum b + i(t) is that of (2.4)."""
     v, i, bias, v_th, v_end, i_end = column.v, column.i, column.bias, column.v_th, column.v_end, column.i_end
     span, high, peaks, tops, known = column.span, column.high, column.peak, column.top, column.known
-    kappa = (tau_mem - tau_syn) / (tau_mem * tau_syn)
-    alike = abs(kappa * tau_syn) < DISTINCT
-    rate_syn, per_kappa = 1.0 / tau_syn, 1.0 / kappa if kappa != 0.0 else 1.0
     for j in range(count):
+        tm, ts = at(tau_mem, j), at(tau_syn, j)
+        kappa = (tm - ts) / (tm * ts)
+        alike = abs(kappa * ts) < DISTINCT
+        rate_syn, per_kappa = 1.0 / ts, 1.0 / (kappa if kappa != 0.0 else 1.0)
         near = nearness(v[j], i[j], bias[j], v_th[j])
         rise, fall = i[j] + bias[j] - v[j], i_end[j] + bias[j] - v_end[j]
-        left = 1.0 - kappa * tau_syn * rise / i[j]
+        left = 1.0 - kappa * ts * rise / i[j]
         peak = -logarithm(left if left > 1e-300 else 1e-300) * per_kappa
         top = bias[j] + i[j] * exponential(-peak * rate_syn)
         inside = (left > 1e-300) & (peak < span[j])
@@ -158,8 +164,8 @@ def _start(column, count, tau_mem, tau_syn):
     v, i, bias, v_th, wait, high, peaks, tops = (
         column.v, column.i, column.bias, column.v_th, column.wait, column.high, column.peak, column.top,
     )  # fmt: skip
-    rate_mem, rate_syn = 1.0 / tau_mem, 1.0 / tau_syn
     for j in range(count):
+        rate_mem, rate_syn = 1.0 / at(tau_mem, j), 1.0 / at(tau_syn, j)
         way, over, i_top = v_th[j] - v[j], tops[j] - v_th[j], tops[j] - bias[j]
         bend = i_top * rate_syn * rate_mem  # -v̈ at the maximum
         parabola = 2.0 * over / bend
@@ -173,9 +179,8 @@ def _start(column, count, tau_mem, tau_syn):
 def _carry(column, count, tau_mem, tau_syn):
     """v and i at the approximate crossing; a loop of its own, since short ones leave more of them in flight."""
     v, i, bias, wait, v_cross, i_cross = column.v, column.i, column.bias, column.wait, column.v_cross, column.i_cross
-    rates = rates_of(tau_mem, tau_syn)
     for j in range(count):
-        e_mem, e_syn, gain = decays(wait[j], rates)
+        e_mem, e_syn, gain = decays(wait[j], rates_of(at(tau_mem, j), at(tau_syn, j)))
         v_cross[j], i_cross[j] = bias[j] + (v[j] - bias[j]) * e_mem + i[j] * gain, i[j] * e_syn
 
 
@@ -191,8 +196,8 @@ def _turn(column, count, tau_mem, tau_syn):
     v, bias, v_th, wait, high, v_cross, i_cross = (
         column.v, column.bias, column.v_th, column.wait, column.high, column.v_cross, column.i_cross,
     )  # fmt: skip
-    rate_mem, rate_syn = 1.0 / tau_mem, 1.0 / tau_syn
     for j in range(count):
+        rate_mem, rate_syn = 1.0 / at(tau_mem, j), 1.0 / at(tau_syn, j)
         way = v_th[j] - v_cross[j] + _rounding(v[j], bias[j], v_th[j])
         t = wait[j] + approach(way, i_cross[j] + bias[j] - v_cross[j], i_cross[j], rate_mem, rate_syn)
         wait[j] = (t if t < high[j] else high[j]) if t > 0.0 else 0.0
@@ -207,7 +212,7 @@ def _nudge(column, count, tau_mem):
     for j in range(count):
         gap, rise = v_cross[j] - v_th[j], i_cross[j] + bias[j] - v_cross[j]
         near = (gap < 0.0) & (gap > -NEAR * _rounding(v[j], bias[j], v_th[j])) & (wait[j] < high[j]) & (rise > 0.0)
-        step, least = -gap * tau_mem / rise, 2.0**-52 * wait[j]
+        step, least = -gap * at(tau_mem, j) / rise, 2.0**-52 * wait[j]
         t = wait[j] + (step if step > least else least)
         wait[j] = (t if t < high[j] else high[j]) if near else wait[j]
         some |= near
@@ -230,8 +235,8 @@ def _settle(column, count):
 def _one_by_one(column, count, tau_mem, tau_syn):
     for j in range(count):
         if column.known[j] == UNSURE:
-            v, i, bias = column.v[j], column.i[j], column.bias[j]
-            wait = first_crossing(v, i, bias, tau_mem, tau_syn, column.v_th[j], column.span[j], column.v_end[j])
+            v, i, bias, tm, ts = column.v[j], column.i[j], column.bias[j], at(tau_mem, j), at(tau_syn, j)
+            wait = first_crossing(v, i, bias, tm, ts, column.v_th[j], column.span[j], column.v_end[j])
             column.wait[j] = wait
             if wait < inf:
-                column.i_cross[j] = i * np.exp(-wait / tau_syn)
+                column.i_cross[j] = i * np.exp(-wait / ts)

@@ -23,6 +23,7 @@ from adjsnn.lif.layer import (
 from adjsnn.lif.network import LIFLayer
 from adjsnn.numerics.threads import groups_of, loop_threads, run_groups
 
+GROUP = 16  # neurons of equal time constants, about as quick together as if each had its own
 STATES = 1 << 22  # states at stops, of 16 bytes each, that a thread keeps
 
 
@@ -38,6 +39,7 @@ def forward(layer: Layer, inputs: Events, start: State, trial: Trial) -> LayerRu
     Raises:
         EventError: a neuron spikes more often than trial.limit.
     """
+    layer = _typed(layer)
     loop = _forward(layer)
     shape = (len(trial.probes), *start.v.shape)
     states = State(np.empty(shape), np.empty(shape))
@@ -75,6 +77,7 @@ def backward(
         EventError: the loss depends on a spike that touches its threshold without crossing it.
     """
     want_tau = bool(wanted & {"tau_mem", "tau_syn"})
+    layer = _typed(layer)
     loop = _backward(layer, inputs, trial, want_tau)
     groups = _groups(layer, inputs, trial)
     nothing = None if cotangents.v is not None and cotangents.i is not None else np.zeros((len(trial.probes), *start.v.shape))
@@ -172,10 +175,21 @@ def _raise(trial: Trial, outcome: tuple[int, int, int], time: float) -> None:
 
 
 def _alike(layer: Layer) -> bool:
-    """Whether every neuron has the same time constants and the same arrivals."""
-    return len(layer.delays) == 1 and bool(
-        (layer.tau_mem == layer.tau_mem[0]).all() and (layer.tau_syn == layer.tau_syn[0]).all()
-    )
+    """Whether every neuron has the same arrivals."""
+    return len(layer.delays) == 1 and len(layer.rec_delays) == 1
+
+
+def _typed(layer: Layer) -> Layer:
+    """An `each.Unequal` layer where neurons with the same arrivals have time constants of their own, rather than in groups."""
+    tau_mem, tau_syn = layer.tau_mem, layer.tau_syn
+    if not _alike(layer) or ((tau_mem == tau_mem[0]).all() and (tau_syn == tau_syn[0]).all()):
+        return layer
+    groups = 1 + np.count_nonzero((np.diff(tau_mem) != 0.0) | (np.diff(tau_syn) != 0.0))
+    if layer.recurrent and groups <= len(layer.bias) // GROUP:
+        return layer
+    from adjsnn.lif.cpu.each import Unequal  # noqa: PLC0415  loads the compiler
+
+    return Unequal._make(layer)
 
 
 def _forward(layer: Layer) -> Callable[..., Any]:

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adjsnn.lif.cpu.cells import advance, advance_all, begin, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.cells import advance, advance_all, begin, flow_of, kind_of, memory_of, schedule, set_bias
+from adjsnn.lif.cpu.each import at, either, shares, shift_sum, weights_over
 from adjsnn.lif.cpu.elementary import decay_soon, rates_at
 from adjsnn.lif.cpu.flow import (
     add_transposed,
@@ -227,6 +228,21 @@ def _back(layer, kind, costates, n, t, states, row, into, step, b):
 
 
 @compiled(**EXACT_BARE_INLINE)
+def _weights_of_group(tau_mem, tau_syn, each, t, flow):
+    e_mem, e_syn, gain = flow
+    return tau_weights(t, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
+
+
+@compiled(**EXACT_BARE_INLINE)
+def _weights_of_all(tau_mem, tau_syn, each, t, flow):
+    return weights_over(each, t)
+
+
+weights_of = either(_weights_of_group, _weights_of_all)
+"""weights_of(tau_mem, tau_syn, each, t, flow): `tau_weights` from the flow over t, likewise to be read by `at`."""
+
+
+@compiled(**EXACT_BARE_INLINE)
 def _all_back(layer, kind, costates, t, states, row, into, step, b):
     """The costates of all neurons back to time t, where their states were those from `row` on."""
     span, ahead = costates.now[0] - t, costates.size[0]
@@ -241,23 +257,25 @@ def _all_back(layer, kind, costates, t, states, row, into, step, b):
         lam_v[n], lam_i[n] = 0.0, 0.0
     for g in range(len(kind.groups) - 1):
         first, last = kind.groups[g], kind.groups[g + 1]
-        e_mem, e_syn, gain = decay_soon(span, rates_at(kind.rates, first))
+        flow = flow_of(rates_at(kind.rates, first), kind.each, span)
+        e_mem, e_syn, gain = flow
         if states.shape[1] > 0:
             tau_mem, tau_syn = layer.tau_mem[first], layer.tau_syn[first]
-            weights = tau_weights(span, tau_mem, tau_syn, e_mem, e_syn, gain * tau_mem)
+            leak, fed, fading, feeding = weights_of(tau_mem, tau_syn, kind.each, span, flow)
             v, i, bias = states[0, row:], states[1, row:], costates.bias
             for n in range(first, last):
+                weights = at(leak, n), at(fed, n), at(fading, n), at(feeding, n)
                 for_mem, for_syn = tau_gradients(v[n], i[n], lam_v[n], lam_i[n], bias[n], weights)
                 d_mem[n] += for_mem
                 d_syn[n] += for_syn
         if len(into.drive) > 0:
             d_drive = into.drive[step, b]
             for n in range(first, last):
-                d_drive[n] += lam_v[n] - lam_v[n] * e_mem
+                d_drive[n] += lam_v[n] - lam_v[n] * at(e_mem, n)
         for n in range(first, last):
             before = lam_v[n]
-            after = before * e_mem
-            lam_v[n], lam_i[n] = after, lam_i[n] * e_syn + before * gain
+            after = before * at(e_mem, n)
+            lam_v[n], lam_i[n] = after, lam_i[n] * at(e_syn, n) + before * at(gain, n)
             d_bias[n] += before - after  # ∫ λ_v dt/τ_m, since λ_v decays with τ_m
     for k in range(ahead):
         n = costates.ahead[k]
@@ -276,6 +294,15 @@ def _products(w, x, y, first, last):
 
 
 @compiled(**EXACT_BARE_INLINE)
+def _zero(w, lam_v, lam_i, each):
+    return 0.0
+
+
+shift_of_all = either(_zero, shift_sum)
+"""shift_of_all(w, lam_v, lam_i, each): Σ dC/dt_a of neurons that share no time constants."""
+
+
+@compiled(**EXACT_BARE_INLINE)
 def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
     """Equation (2.6) at the target, or at all neurons; returns Σ dC/dt_a."""
     lam_v, lam_i, shared = costates.lam_v, costates.lam_i, len(d_delays) == 1
@@ -285,11 +312,13 @@ def _arrival(layer, kind, costates, target, source, w_t, d_w_t, d_delays):
         d_w_t[source, n] += lam_i[n]
         d_delays[0 if shared else n, source] += shift
         return shift
-    w, d_w, total = w_t[source], d_w_t[source], 0.0
-    for g in range(len(kind.groups) - 1):
-        first, last = kind.groups[g], kind.groups[g + 1]
-        of_v, of_i = _products(w, lam_v, lam_i, first, last)
-        total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
+    w, d_w = w_t[source], d_w_t[source]
+    total = shift_of_all(w, lam_v, lam_i, kind.each)
+    if shares(kind.each):
+        for g in range(len(kind.groups) - 1):
+            first, last = kind.groups[g], kind.groups[g + 1]
+            of_v, of_i = _products(w, lam_v, lam_i, first, last)
+            total += of_i / layer.tau_syn[first] - of_v * kind.rates.mem[first]
     for n in range(len(w)):
         d_w[n] += lam_i[n]
     d_delays[0, source] += total
