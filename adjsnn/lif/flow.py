@@ -134,7 +134,7 @@ def _newton(low: float, high: float, v: float, i: float, bias: float, tau_mem: f
             break
         t = new if low < new < high else 0.5 * (low + high)
     # To the side of rounding where the threshold is reached, so that an interval that ends at a spike contains it.
-    step = 2.0**-52 * high
+    step = max(2.0**-52 * high, 2.0**-1074)
     while t < high and _voltage(t, v, i, bias, tau_mem, tau_syn)[0] < v_th:
         t, step = min(t + step, high), 2.0 * step
     return t

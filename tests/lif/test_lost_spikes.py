@@ -371,3 +371,13 @@ def test_a_current_that_has_all_but_decayed_changes_nothing(tau_syn, weight, lif
     late = late[late > 100.0 * tau_syn]
     torch.testing.assert_close(late.diff(), torch.full_like(late[1:], math.log(3.0)), rtol=1e-9, atol=0.0)
     assert 760.0 * tau_syn - float(late[-1]) < math.log(3.0)
+
+
+@pytest.mark.parametrize(("bias", "tau_mem"), [(3.0, 1e-308), (1e10, 2e-308)])
+def test_the_search_for_a_crossing_in_subnormal_time_ends(bias, tau_mem):
+    """Of such a time the relative rounding is 0, by which it was moved to the side of the threshold for ever."""
+    for found in (
+        lif_flow.first_crossing(0.0, 0.0, bias, tau_mem, 1.0, 1.0, 0.5),
+        first_crossing(0.0, 0.0, bias, tau_mem, 1.0, 1.0, 0.5, bias),
+    ):
+        assert 0.0 <= found <= 2.0**-52  # 0 beside every other time, in ms

@@ -207,7 +207,7 @@ def first_crossing(v, i, bias, tau_mem, tau_syn, v_th, horizon, end):
             break
         t = new if low < new < high else 0.5 * (low + high)
         at, rise = voltage(t, v, i, bias, tau_mem, tau_syn)
-    step = 2.0**-52 * high  # to the side of rounding where the threshold is reached
+    step = max(2.0**-52 * high, 2.0**-1074)  # to the side of rounding where the threshold is reached
     while t < high and voltage(t, v, i, bias, tau_mem, tau_syn)[0] < v_th:
         t, step = min(t + step, high), 2.0 * step
     return t

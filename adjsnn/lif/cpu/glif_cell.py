@@ -323,7 +323,7 @@ def root(kinds, kind, x, work, level, count, base, low, high, t, climbs):
         t = new if low < new < high and step < 60 else 0.5 * (low + high)
     if level >= 0 or level == G_OF_FOLLOWING:
         return t
-    step = 2.0**-52 * high
+    step = max(2.0**-52 * high, 2.0**-1074)
     while value < 0.0 and t < high:
         t, step = min(t + step, high), 2.0 * step
         value = over(kinds, kind, x, base, t)[0] if level == -1 else over_following(kinds, kind, x, base, t)[0]
