@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -81,6 +81,13 @@ OTHERS: dict[str, Callable[[int], nn.Module]] = {  # whose parameters have the s
     "conv": lambda seed: conv(seed, (2, 1)),
     "equations": lambda seed: equations(seed, BACK),
 }
+
+
+def quick(names: Iterable[str]) -> list[Any]:
+    """Names as parameters of a test; equations, whose loops each test would compile, are slow."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "equations" else name for name in names]
+
+
 OTHER_ERROR = r"a state (of leak=True, reset=0.4|with \"wiring.0(.rec_synapses|.synapses)?\") for"
 
 
@@ -102,7 +109,7 @@ def test_every_entry_of_a_state_is_a_parameter_or_a_buffer():
         assert any(key.startswith(("wiring", "neuron")) for key in known) == (name in OTHERS)
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", quick(MADE))
 def test_a_functional_call_with_a_state_solves_the_network_of_that_state(name: str):
     """Value and gradient, also where the module that is called is a copy without numbers."""
     called, wanted = Solved(MADE[name](1)), Solved(MADE[name](2))
@@ -120,7 +127,7 @@ def test_a_functional_call_with_a_state_solves_the_network_of_that_state(name: s
         assert all(torch.equal(x, y) for x, y in zip(found, judged, strict=True))
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", quick(OTHERS))
 def test_a_functional_call_with_the_state_of_another_network_is_refused(name: str):
     module, other = Solved(MADE[name](1)), Solved(OTHERS[name](1))
     before = module()
@@ -129,7 +136,7 @@ def test_a_functional_call_with_the_state_of_another_network_is_refused(name: st
     assert torch.equal(module(), before)  # what was put there is gone
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", quick(MADE))
 def test_members_of_an_ensemble_are_solved_one_by_one(name: str):
     """By `stack_module_state`, of which vmap would be a transform, which a solve refuses."""
     members = [Solved(MADE[name](seed)) for seed in range(3)]
@@ -154,7 +161,7 @@ AVERAGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", quick(MADE))
 def test_averaged_networks_are_solved_saved_and_loaded(name: str):
     """An average of all buffers rounds whole numbers down: what is saved is still the network's."""
     for how in AVERAGES.values():
@@ -173,7 +180,7 @@ def test_averaged_networks_are_solved_saved_and_loaded(name: str):
 
 
 @pytest.mark.filterwarnings("ignore:.*in a single process:UserWarning")
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", quick(MADE))
 @pytest.mark.parametrize("by_model", [False, True], ids=["state_dict", "model"])
 def test_distributed_checkpoints_there_and_back(name: str, by_model: bool, tmp_path):
     net, other = MADE[name](0), MADE[name](1)
@@ -195,7 +202,7 @@ def test_distributed_checkpoints_there_and_back(name: str, by_model: bool, tmp_p
 
 
 @pytest.mark.parametrize("how", [{}, {"strict": False}, {"assign": True}], ids=["strict", "not strict", "assign"])
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", quick(MADE))
 def test_states_are_loaded_and_those_of_other_networks_refused(name: str, how: dict[str, Any]):
     """Alone and within another module; with the entries of earlier versions, or without them; and what else is missing is
     told as torch tells it."""
@@ -228,7 +235,7 @@ def test_states_are_loaded_and_those_of_other_networks_refused(name: str, how: d
             net.load_state_dict(OTHERS[name](1).state_dict(), **how)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", quick(OTHERS))
 def test_casts_and_copies_leave_what_a_network_is(name: str):
     """ρ = 0.3 is no number of float16, and an index beyond 2048 none either."""
     net = MADE[name](0)
@@ -241,7 +248,7 @@ def test_casts_and_copies_leave_what_a_network_is(name: str):
     alike(net, MADE[name](0))
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", quick(MADE))
 def test_networks_made_without_numbers_get_those_of_a_state(name: str):
     """By `assign`, or in the memory that `to_empty` gives; before that a solve is refused."""
     wanted = MADE[name](1)
