@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import adjsnn.numerics.threads  # noqa: F401  knows the process that loads it, and so what is forked from it
 from adjsnn.gradcheck import gradcheck
 from adjsnn.solve import solve
 

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -99,29 +100,40 @@ def compile_ahead(kinds: Sequence[str] = (), parallel: Count | None = None) -> I
     done: queue.SimpleQueue[Compiled] = queue.SimpleQueue()
     for kind in wanted:
         waiting.put(kind)
-    workers = [
-        subprocess.Popen([sys.executable, "-m", "adjsnn.ahead"], stdin=-1, stdout=-1, text=True) for _ in range(processes)
-    ]
+    workers = [_start() for _ in range(processes)]
     try:
-        for worker in workers:
-            threading.Thread(target=_feed, args=(worker, waiting, done), daemon=True).start()
+        for place in range(processes):
+            threading.Thread(target=_feed, args=(workers, place, waiting, done), daemon=True).start()
         for _ in wanted:
             yield done.get()
     finally:
+        with suppress(queue.Empty):
+            while True:  # so that none is started for what nobody waits for
+                waiting.get_nowait()
         for worker in workers:
             worker.kill()
             worker.communicate()
 
 
-def _feed(worker: "subprocess.Popen[str]", waiting: "queue.SimpleQueue[str]", done: "queue.SimpleQueue[Compiled]") -> None:
-    """Give a worker one kind after the other, as long as there are any."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
+def _start() -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, "-m", "adjsnn.ahead"], stdin=-1, stdout=-1, text=True)
+
+
+def _feed(
+    workers: "list[subprocess.Popen[str]]", place: int, waiting: "queue.SimpleQueue[str]", done: "queue.SimpleQueue[Compiled]"
+) -> None:
+    """Give the worker in a place one kind after the other, as long as there are any; where it was killed, a new one."""
     while True:
         try:
             kind = waiting.get_nowait()
         except queue.Empty:
             return
+        if workers[place].poll() is not None:
+            workers[place].communicate()
+            workers[place] = _start()
+        worker = workers[place]
+        assert worker.stdin is not None
+        assert worker.stdout is not None
         try:
             worker.stdin.write(kind + "\n")
             worker.stdin.flush()

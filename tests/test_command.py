@@ -184,3 +184,19 @@ def test_a_compiling_process_that_dies_is_a_fault_of_its_kind(monkeypatch):
     rows = list(ahead.compile_ahead(("clocked", "gated-euler"), 2))
     assert {row.kind for row in rows} == {"clocked", "gated-euler-float32", "gated-euler-float64"}
     assert all("ended with status -9" in row.fault for row in rows)
+
+
+def test_what_waits_for_a_compiling_process_that_dies_is_compiled_by_the_next(monkeypatch):
+    """A stand-in that dies of one kind, and says of the others that they are done."""
+    served = """
+import json, os, sys
+for line in sys.stdin:
+    if "heun-float32" in line:
+        os.kill(os.getpid(), 9)
+    print(json.dumps([line.strip(), 0.0, True]), flush=True)
+"""
+    begin = ahead.subprocess.Popen
+    monkeypatch.setattr(ahead.subprocess, "Popen", lambda _, **options: begin([sys.executable, "-c", served], **options))
+    rows = {row.kind: row.fault for row in ahead.compile_ahead(("gated",), 1)}
+    assert len(rows) == 6
+    assert {kind for kind, fault in rows.items() if fault} == {"gated-heun-float32"}

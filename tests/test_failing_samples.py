@@ -11,6 +11,7 @@ import adjsnn
 from adjsnn import AdjsnnError, EventError, IntegrationError, LIFNetwork, SpikeTrains
 from adjsnn.equations import link
 from adjsnn.hybrid import costate_path, discrete_events, event_blocks, vjp
+from adjsnn.hybrid.refusals import first_to_fail
 
 F64 = torch.float64
 
@@ -135,3 +136,45 @@ def test_events_that_have_no_gradient(adjoint: Any, monkeypatch: pytest.MonkeyPa
     y0 = torch.tensor([[0.5], [0.4], [0.7]], dtype=F64)
     sol: Any = adjsnn.solve(Bouncing(), None, ts=[0.0, 3.0], y0=y0, method="dopri5", adjoint=adjoint)
     assert "sample 1, fired at t = 0.6 ms" in told(lambda: sol.event_times.clamp(max=9.0).sum().backward(), EventError)
+
+
+def test_many_that_fail_are_told_in_few_runs():
+    """Each after those behind it in the batch; or whatever a run comes upon; one that fails alone takes one run more."""
+
+    def runs_until(first: int, batch: int, seen: Callable[[int], int]) -> int:
+        runs = []
+
+        def run(count: int) -> str:
+            runs.append(count)
+            if count > first:
+                error = EventError("", "", "")
+                error.sample = seen(count)
+                raise error
+            return "fine"
+
+        with pytest.raises(EventError) as error:
+            first_to_fail(run, batch)
+        assert error.value.sample == first
+        return len(runs)
+
+    for batch in (1, 2, 5, 300):
+        assert all(runs_until(first, batch, lambda _, first=first: first) == 1 + (first > 0) for first in range(batch))
+        assert all(runs_until(first, batch, lambda count: count - 1) <= 20 for first in range(batch))
+    assert first_to_fail(lambda count: count, 7) == 7
+
+
+class Nested(Bouncing):
+    """Solves another system in its field, which from 0.5 ms on blows up in sample 1."""
+
+    def vector_field(self, t: Tensor, y: Tensor, u: Tensor | None) -> Tensor:
+        y0 = torch.tensor([[0.0], [2.0 * float(t.max().detach() > 0.5)], [1.0]], dtype=F64)
+        inner = adjsnn.Equations("dx/dt = x**2", dtype=F64)
+        end: Any = adjsnn.solve(inner, None, ts=[0.0, 0.6], y0=y0, method="dopri5", rtol=1e-3, kernels="plain")
+        return 0.1 * end.y[-1, 0] + 0.0 * y
+
+
+def test_a_failing_solve_within_a_field_is_told():
+    """Its sample is none of the outer batch."""
+    y0 = torch.zeros(2, 1, dtype=F64)
+    seen = told(lambda: adjsnn.solve(Nested(), None, ts=[0.0, 1.0], y0=y0, method="dopri5"), IntegrationError)
+    assert "the step of sample 1 shrank" in seen

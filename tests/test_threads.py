@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import random
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -147,3 +150,67 @@ def test_a_forked_process_does_not_wait_for_workers_that_stayed_behind():
         ended = child.exitcode
         child.kill()
     assert ended == 2
+
+
+FORKED = """
+import multiprocessing, os, sys, torch
+
+torch.set_num_threads(2)
+torch.ones(1000, 1000).add(1.0)  # torch's workers are there
+
+def child():
+    from adjsnn.numerics.threads import run_groups
+
+    run_groups(lambda *_: None, [(0, 1)] * 4)
+    os._exit(5)
+
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(20.0)
+process.kill()
+assert process.exitcode == 5, "its library was loaded there"
+import adjsnn
+
+if not os.fork():
+    child()
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 5, "its library was loaded here, its loops are there"
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_nor_does_one_that_loads_the_library_or_its_loops_later():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=60.0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals of one thread to another")
+def test_no_interrupt_is_lost_on_the_way_into_torchs_workers():
+    """Where the interpreter was waited for there, one in eight was."""
+    asked, over, main = threading.Event(), threading.Event(), threading.main_thread().ident
+    assert main is not None
+
+    def interrupts():
+        while not over.is_set():
+            if asked.wait(0.1):
+                asked.clear()
+                time.sleep(random.random() * 5e-4)
+                signal.pthread_kill(main, signal.SIGUSR1)
+
+    def handler(*_):
+        handled.append(1)
+        raise KeyboardInterrupt
+
+    handled: list[int] = []
+    before = signal.signal(signal.SIGUSR1, handler)
+    other = threading.Thread(target=interrupts)
+    other.start()
+    try:
+        with torch_threads(2):
+            for trial in range(150):
+                with pytest.raises(KeyboardInterrupt):  # noqa: PT012  at any place inside
+                    asked.set()
+                    while len(handled) == trial:
+                        run_groups(lambda *_: None, [(0, 1)] * 8)
+    finally:
+        over.set()
+        other.join()
+        signal.signal(signal.SIGUSR1, before)

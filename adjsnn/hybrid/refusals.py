@@ -16,18 +16,21 @@ def first_to_fail(run: Callable[[int], T], batch: int) -> T:
         run: does the first so many samples, all at once, and raises what is wrong with one of them.
         batch: all samples.
     """
-    count, found = batch, None
-    while count:
+    fine, count, found, half = 0, batch, None, False  # samples before `fine` do not fail, `found` is of sample `count`
+    while fine < count:
+        tried = (fine + count + 1) // 2 if half else count
         try:
-            result = run(count)
+            result = run(tried)
         except AdjsnnError as error:
-            if error.sample is None:
+            if error.sample is None or error.sample >= tried:  # of another solve, inside a field
                 raise
+            # Where many fail, each later than the one after it, there are log2(batch) runs, not a run for each.
+            half = found is not None and not half
             count, found = error.sample, error
         else:
             if found is None:
                 return result
-            break
+            fine, half = tried, False
     assert found is not None
     raise found
 

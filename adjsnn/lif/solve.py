@@ -122,10 +122,10 @@ def solve_lif(
         raise ConfigurationError("max_spikes on a clock", "none: a neuron spikes once in a step", "leaving it out")
     limit = _limit(max_spikes, end)
     rest = LIFNetwork.initial_state(system, inputs.batch)
-    if y0 is None and getattr(system.initial_state, "__func__", None) is not LIFNetwork.initial_state:
-        y0 = system.initial_state(inputs.batch)  # of a user's own, which may be anything
-    if y0 is not None or _starts_above(layers):
-        y0 = rest if y0 is None else y0
+    if y0 is None:
+        own = getattr(system.initial_state, "__func__", None) is not LIFNetwork.initial_state
+        y0 = system.initial_state(inputs.batch) if own else rest  # of a user's own, which may be anything
+    if y0 is not rest or _starts_above(layers):
         _check_state(layers, y0, rest)
         rest = [state._make(map(kept, state)) for state in y0]
     first, source, time = _columns(inputs, end, eps)

@@ -3,12 +3,13 @@
 import ctypes
 import heapq
 import itertools
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -94,8 +95,9 @@ def run_parts(work: Callable[[int, int, int, int], bool], groups: list[tuple[int
     waiting = [(0, k) for k in range(len(groups))]
     lock = threading.Lock()
 
-    def share() -> None:
+    def share() -> Iterator[None]:
         try:
+            yield  # on the way in from torch's workers an exception would be lost, were it of an interrupt
             while True:
                 with lock:  # where none is left, those that are under way stay with their threads
                     if not waiting or failures:
@@ -107,32 +109,43 @@ def run_parts(work: Callable[[int, int, int, int], bool], groups: list[tuple[int
         except BaseException as error:
             failures.append(error)
 
-    _in_threads(share, min(loop_threads(), len(groups)))
-    share()  # whatever an interrupt has left
+    shares = [share() for _ in range(min(loop_threads(), len(groups)))]
+    try:
+        for each in shares:
+            next(each)
+        _in_threads(shares)
+        for each in shares:
+            next(each, None)  # whatever an interrupt has left
+    except BaseException as error:  # of an interrupt: the other threads go no further, either
+        failures.append(error)
+        raise
     if failures:
         raise failures[0]
 
 
-def _in_threads(share: Callable[[], None], count: int) -> None:
-    """share() in `count` threads, one of them this one; it must not raise.
+def _in_threads(shares: list[Iterator[None]]) -> None:
+    """Each of the shares to its end, in a thread of its own, one of them this one; they must not raise.
 
     They are torch's workers, where torch has as many: after an operation these spin for some milliseconds, on the cores that
     threads of our own would want. Elsewhere they are plain Python threads, which leave nothing behind that spins.
     """
+    count = len(shares)
     parallel = _workers_of_torch() if 1 < count <= torch.get_num_threads() and os.getpid() == _PROCESS else None
     if parallel is not None:
-        task = _TASK(lambda _: share())
+        task = _TASK(partial(next, map(next, shares)))  # no Python but that of the shares; the argument, None, is the default
         parallel(task, None, count, 0)
         return
-    others = [threading.Thread(target=share) for _ in range(count - 1)]
+    others = [threading.Thread(target=next, args=(share, None)) for share in shares[1:]]
     for thread in others:
         thread.start()
-    share()
+    next(shares[0], None)
     for thread in others:
         thread.join()
 
 
-_PROCESS = os.getpid()  # a process forked from it has none of its workers, and would wait for them without end
+# A process that was forked has none of torch's workers, and would wait for them without end; of one that was forked before
+# this module was loaded, multiprocessing knows.
+_PROCESS = os.getpid() if multiprocessing.parent_process() is None else None
 _TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 

@@ -146,6 +146,9 @@ def test_a_start_of_ones_own_is_checked_too(whose):
         lif.initial_state = lambda batch: LIFNetwork(2, 3).initial_state(batch + 1)
     with pytest.raises(ConfigurationError, match=r"y0\[0\]\.v"):
         adjsnn.solve(lif, X)
+    lif.initial_state = lambda batch: None  # a forgotten return
+    with pytest.raises(ConfigurationError, match=r"y0 of type NoneType"):
+        adjsnn.solve(lif, X)
 
 
 def test_a_threshold_at_rest_is_refused():
