@@ -38,7 +38,7 @@ def main(seed: int = 0, iterations: int = 1500, quiet: bool = False) -> float:
         adjsnn.remedies.wake(net, sol, labels[chosen], rise=schedule.get_last_lr()[0])  # beside the gradient
         schedule.step()
         mean = 0.95 * mean + 0.05 * loss.item()
-        if mean < lowest:  # an output layer may fall silent for good, in one training of about eight: what was best is kept
+        if mean < lowest:  # an output layer may fall silent for good, so what was best is kept
             best, lowest = copy.deepcopy(net.state_dict()), mean
     net.load_state_dict(best)
     answers = adjsnn.solve(net, x[held_out], t_end=40.0).first_spike_times().argmin(1)

@@ -49,8 +49,8 @@ def test_a_balanced_network_and_the_gradient_of_its_rate(capsys):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(("iterations", "least"), [(60, 0.5), pytest.param(1500, 0.9, marks=SLOW)])
+@pytest.mark.parametrize(("iterations", "least"), [(60, 0.5), pytest.param(1500, 0.92, marks=SLOW)])
 def test_digits_from_default_weights(iterations, least, capsys):
-    """At random a tenth is right. Of 1500 iterations the best come to 90 % and more, whatever the processor rounds."""
+    """At random a tenth is right. Of 1500 iterations the best come to 92 % and more, whatever the processor rounds."""
     assert example("digits_classifier").main(seed=0, iterations=iterations) >= least
     assert re.search(r"input weights ×.*\nheld out: [\d.]+% right; ", capsys.readouterr().out)
