@@ -33,6 +33,13 @@ from adjsnn.lif.cpu import flow
 print(len(flow.decay(1.0, 20.0, 5.0)) == 3)
 print(sum(flow.decay.stats.cache_hits.values()))
 """
+WIDE_LOOPS = f"""{WITHOUT_TORCH}
+import numpy as np
+from adjsnn.gated.cpu.euler import products
+random, out = np.random.default_rng(0), np.empty((2, 50))
+products(random.random((30, 50)), random.random((2, 30)), np.empty(31, np.int64), np.empty(30), out)
+print(sum(products.stats.cache_hits.values()), out.tobytes().hex())
+"""
 FOLDERS = f"""{WITHOUT_TORCH}
 import adjsnn.lif.cpu.flow
 from adjsnn.numerics.compiled import folders
@@ -174,9 +181,17 @@ def test_numbers_that_a_loop_takes_from_another_module_count(tmp_path, monkeypat
     assert b"SPIKE" in cache._source("adjsnn.lif.layer")
     seen = set()
     for source in (b"SPIKE = 1", b"SPIKE = 2", b"SPIKE = 1"):
-        monkeypatch.setattr(cache, "_source", {"adjsnn.lif.layer": source}.__getitem__)
+        monkeypatch.setattr(cache, "_source", lambda module, now=source: now if module == "adjsnn.lif.layer" else b"")
         seen.add(cache._sources("adjsnn.lif.cpu"))
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("module", ["compiled", "registers", "within"])
+def test_what_makes_instructions_of_loops_counts(module, monkeypatch):
+    source, before = cache._source, cache._sources("adjsnn.gated.cpu")
+    edited = f"adjsnn.numerics.{module}"
+    monkeypatch.setattr(cache, "_source", lambda name: source(name) + (b"#" if name == edited else b""))
+    assert cache._sources("adjsnn.gated.cpu") != before
 
 
 def test_the_order_of_fields_of_a_named_tuple_counts():
@@ -223,7 +238,7 @@ def test_all_loops_are_compiled_this_way_from_sources_that_count():
         for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
             dispatchers = [x for x in vars(import_module(module.name)).values() if hasattr(x, "py_func")]
             loops += len(dispatchers)
-            called = [x for x in dispatchers if x._compiler.pipeline_class is not Within]
+            called = [x for x in dispatchers if not issubclass(x._compiler.pipeline_class, Within)]
             assert all(x._compiler.pipeline_class is Loop for x in called), module.name
             assert all(isinstance(x._cache, cache._Kept) and x._cache.package == package for x in called), module.name
     assert loops > 50
@@ -231,11 +246,11 @@ def test_all_loops_are_compiled_this_way_from_sources_that_count():
         assert path == Path(cache.__file__) or "njit" not in path.read_text(), path
 
 
-def run_loops(package, **environment):
-    """Standard output and error of a process that runs a loop."""
+def run_loops(package, program=LOOPS, **environment):
+    """A process that runs a loop."""
     known = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME")}
     return subprocess.Popen(
-        [sys.executable, "-c", LOOPS, str(package)],
+        [sys.executable, "-c", program, str(package)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known | environment,
     )  # fmt: skip
 
@@ -284,6 +299,34 @@ def test_an_installation_that_cannot_be_written_keeps_code_in_the_users_folder_o
     first.communicate(timeout=120)
     out, error = run_loops(read_only, **home).communicate(timeout=120)
     assert (out.split(), error) == (["True", "1"], "")
+
+
+@pytest.mark.slow
+def test_loops_with_registers_are_kept_for_one_machine_and_one_state_of_what_makes_their_code(read_only, tmp_path):
+    """A copy of the library, kept code of which another process takes, but no other machine, nor an edited library."""
+
+    def run(**environment):
+        process = run_loops(read_only, WIDE_LOOPS, NUMBA_CACHE_DIR=str(tmp_path / "kept"), **environment)
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        hits, numbers = out.split()
+        return int(hits), np.frombuffer(bytes.fromhex(numbers))
+
+    hits, numbers = run()
+    assert hits == 0
+    again, same = run()
+    assert again == 1
+    np.testing.assert_array_equal(same, numbers)
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}  # its registers are shorter
+    for expected in (0, 1):
+        hits, others = run(**plain)
+        assert hits == expected
+        np.testing.assert_allclose(others, numbers, rtol=1e-14)  # sums of 30 positive products
+    for edited in ("registers", "within"):
+        with (read_only / "numerics" / f"{edited}.py").open("a") as file:
+            file.write("\n")
+        hits, numbers = run()
+        assert hits == 0
 
 
 @pytest.mark.slow

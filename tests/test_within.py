@@ -1,6 +1,9 @@
 """Functions that only loops call: their code is in the loops, to the same effect as if each were compiled by itself."""
 
 import gc
+import os
+import platform
+import subprocess
 import sys
 
 import numpy as np
@@ -9,6 +12,7 @@ from numba.core import config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.errors import TypingError
 
+import adjsnn
 from adjsnn.numerics import compiled as cache
 from adjsnn.numerics.compiled import EXACT, EXACT_BARE_INLINE, EXACT_WITHIN, compiled
 
@@ -89,3 +93,33 @@ def test_the_garbage_collector_is_left_as_it_was(chain, enabled):
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+LONGEST = """
+import sys, types
+package = types.ModuleType("adjsnn"); package.__path__ = [sys.argv[1]]; sys.modules["adjsnn"] = package  # without torch
+
+import numba
+from adjsnn.numerics.compiled import EXACT
+from adjsnn.numerics.within import Loop
+
+def loop(x, y):
+    for k in range(x.shape[0]):
+        y[k] += x[k]
+
+for options in (EXACT, EXACT | {'pipeline_class': Loop}):
+    compiled = numba.njit(**options)(loop)
+    compiled.compile((numba.float64[::1], numba.float64[::1]))
+    (code,) = compiled.inspect_asm().values()
+    print("ymm" in code, "zmm" in code)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of other machines")
+def test_loops_have_the_longest_vectors_also_where_llvm_would_take_shorter_ones():
+    machine = {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": "+avx512f,+avx512vl,+avx512bw,+avx512dq,+avx2,+avx"}
+    done = subprocess.run(
+        [sys.executable, "-c", LONGEST, *adjsnn.__path__], capture_output=True, text=True, check=False, env=os.environ | machine
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["True False", "True True"]

@@ -51,6 +51,7 @@ AS_WRITTEN_WITHIN: dict[str, Any] = AS_WRITTEN | WITHIN
 AS_WRITTEN_INLINE: dict[str, Any] = AS_WRITTEN_WITHIN | {"forceinline": True}
 REORDERED_BARE: dict[str, Any] = REORDERED | WITHIN | {"_nrt": False}
 OPTIONS = (AS_WRITTEN, EXACT, EXACT_INLINE, REORDERED, EXACT_WITHIN, EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE)
+_COMPILERS = "adjsnn.numerics.compiled", "adjsnn.numerics.within"  # code depends on them whatever imports them
 _IMPORTS = re.compile(rb"^from (adjsnn\.[\w.]+) import", re.MULTILINE)
 _CONFIG: Any = config  # its attributes come from the environment
 _LOG = logging.getLogger("adjsnn")
@@ -76,7 +77,7 @@ def compiled_as(name: str | None, function: Callable[..., Any], **options: Any) 
     """The same for a function that was made while the program runs, kept under a name that says all it was made from."""
     pipeline = options.setdefault("pipeline_class", Loop)
     dispatcher: Any = numba.njit(**options)(function)
-    if pipeline is not Within and hasattr(dispatcher, "py_func"):  # else the compiler is switched off
+    if not issubclass(pipeline, Within) and hasattr(dispatcher, "py_func"):  # else the compiler is switched off
         dispatcher._cache = _Kept(function, name)
     return dispatcher
 
@@ -159,12 +160,12 @@ def _sources(package: str) -> str | None:
     """A hash of every source that a loop of the package can come from; None in an installation without sources."""
     files = sorted((x for x in resources.files(package).iterdir() if x.name.endswith(".py")), key=lambda x: x.name)
     digest = hashlib.sha256(repr([_in_order(options) for options in OPTIONS]).encode())
-    outside: set[str] = set()
+    outside = set(_COMPILERS)
     for file in files:
         source = file.read_bytes()
         digest.update(file.name.encode() + hashlib.sha256(source).digest())
         outside |= {x.decode() for x in _IMPORTS.findall(source)}
-    for module in sorted(outside):  # numbers that loops take from elsewhere stand in their code
+    for module in sorted(outside):  # numbers and instructions that loops take from elsewhere stand in their code
         if module.rpartition(".")[0] != package:
             digest.update(module.encode() + hashlib.sha256(_source(module)).digest())
     return digest.hexdigest() if files else None

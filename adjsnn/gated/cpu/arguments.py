@@ -7,6 +7,11 @@ import numpy as np
 NIF, LIF, QIF = range(3)  # membranes
 RECTANGULAR, RAISED_COSINE = range(2)  # gates
 TOGETHER = 4  # samples, and rows of a matrix, that Euler steps multiply at a time
+DENSE = 4  # more than one neuron in so many in the zone: weights are multiplied as they are, not by columns
+WHOLE = -1  # in place of a number of neurons: all of them
+FEW_CHANNELS = 8  # readouts that are cheaper for all neurons than for those in the zone
+SPARE = 16  # places that an index has beside those for all neurons
+PENDING = 16  # samples, of one step or several, whose charges and cotangents wait for a product
 
 
 class Network(NamedTuple):
@@ -217,9 +222,9 @@ class EulerMemory(NamedTuple):
     """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise, in the order of their use.
 
     Attributes:
-        active: (N+1,), indices of neurons that release charge.
+        active: (N+SPARE,), indices of neurons that release charge.
         turns: thresholds crossed.
-        q: zone coordinate, then the charge released, then q/τ_f.
+        q: the charge released, then q/τ_f.
         charge: G(v⁺).
         weight: q/τ_f of the active neurons.
     """
@@ -231,23 +236,38 @@ class EulerMemory(NamedTuple):
     weight: np.ndarray
 
 
+class Pending(NamedTuple):
+    """Charges and cotangents, N of each of PENDING samples, that wait to be multiplied into the gradient of W_rec together.
+
+    Attributes:
+        waiting: (1,), samples that wait, a multiple of TOGETHER.
+        charges: (PENDING·N,).
+        cotangents: (PENDING·N,).
+    """
+
+    waiting: np.ndarray
+    charges: np.ndarray
+    cotangents: np.ndarray
+
+
 class EulerAdjointMemory(NamedTuple):
     """Vectors of one thread, for a tile of S samples (S·N,) unless said otherwise. Those from v to q_slow are of the neurons
     that matter: those of some samples in the zone, or all of them. The first four are (2·S·N,), before and after the step.
 
     Attributes:
-        active: (S·N+1,), indices of neurons in the zone before or after the step, those of each sample one after the other.
+        active: (S·N+SPARE,), indices of neurons in the zone before or after the step, those of each sample one after the other.
         ends: (S,), where those of each sample end.
         m: not 0 for neurons in the zone before or after, or through it.
         to_now: m g(v) of (4.1).
         to_after: m g(v⁺).
         v: v, v⁺.
-        x: zone coordinate.
+        x: marks of the neurons in the zone before.
         g: g, then its product with m.
         level: G.
         crossed: thresholds crossed.
         projected: W_recᵀ ζ.
         slow: W_outᵀ η.
+        share: the same of all neurons.
         own: λ_f/τ_f + λ_s/τ_s of a loss that reads a_f or a_s itself.
         counted: cotangent of the number of spikes.
         chosen: m of (4.1), the cotangent of the charge.
@@ -257,6 +277,7 @@ class EulerAdjointMemory(NamedTuple):
         w: cotangent of I.
         push: h ∂_I f.
         pull: 1 + h ∂_v f.
+        pending: Pending, empty.
     """
 
     active: np.ndarray
@@ -271,6 +292,7 @@ class EulerAdjointMemory(NamedTuple):
     crossed: np.ndarray
     projected: np.ndarray
     slow: np.ndarray
+    share: np.ndarray
     own: np.ndarray
     counted: np.ndarray
     chosen: np.ndarray
@@ -280,13 +302,14 @@ class EulerAdjointMemory(NamedTuple):
     w: np.ndarray
     push: np.ndarray
     pull: np.ndarray
+    pending: Pending
 
 
 class StageMemory(NamedTuple):
     """The stages of one step of a tile of S samples, each (s+1, S·N), the last row the end of the step; vectors (S·N,).
 
     Attributes:
-        active: (N+1,), neurons of a sample that release charge.
+        active: (N+SPARE,), neurons of a sample that release charge.
         volts: voltages, without whole turns.
         flows: f.
         currents: I.
@@ -319,7 +342,7 @@ class StageAdjointMemory(NamedTuple):
         bars: of the flows.
         amps: of the currents.
         omega: ω, of Ω over τ_f.
-        density: g at each stage.
+        density: g at each stage and at the end.
         by_current: ∂_I f.
         by_v: ∂_v f.
         level: G(v) before the step.
@@ -327,11 +350,13 @@ class StageAdjointMemory(NamedTuple):
         end: of v⁺.
         lam: λ_v before the step as far as gathered.
         released: of G(v).
-        g0: g before the step.
         moved: ṽ.
         w: of the input current.
-        chosen: charges of the neurons in the zone.
+        share: W_outᵀ η.
         reset_bars: of the flows after a reset, float64.
+        pending: Pending, empty.
+        active: (S·N+SPARE,), indices of the neurons of each sample that matter, from N times the sample on.
+        chosen: (S,), how many these are, or WHOLE.
     """
 
     bars: np.ndarray
@@ -345,8 +370,10 @@ class StageAdjointMemory(NamedTuple):
     end: np.ndarray
     lam: np.ndarray
     released: np.ndarray
-    g0: np.ndarray
     moved: np.ndarray
     w: np.ndarray
-    chosen: np.ndarray
+    share: np.ndarray
     reset_bars: np.ndarray
+    pending: Pending
+    active: np.ndarray
+    chosen: np.ndarray

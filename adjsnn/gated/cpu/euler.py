@@ -22,24 +22,20 @@ Numbers agree with the plain program to rounding. Samples are independent and sh
 
 import numpy as np
 
-from adjsnn.gated.cpu.arguments import TOGETHER
+from adjsnn.gated.cpu.arguments import DENSE, TOGETHER
 from adjsnn.gated.cpu.membranes import advance, reset
+from adjsnn.gated.cpu.products import add_products, add_rows, dot_rows
 from adjsnn.gated.cpu.vectors import (
     LOOP,
     OPTIONS,
     PIECE,
-    add_products,
-    add_rows,
+    charges_of,
     copy,
-    dot_rows,
     fill,
-    integral,
-    mirrored,
     number,
     scaled,
     select,
     total,
-    zone,
 )
 from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
@@ -98,10 +94,7 @@ def _step(network, keep, gain, path, carry, memory, t, start, stop):
         add_input(network.w_in_t, path.u[t, b], current[(b - start) * n_hidden : (b - start + 1) * n_hidden])
     advance(network.membrane, v, current, network.constants, network.h, after)
     reset(network.membrane, current, network.constants, after, turns)
-    zone(after, network.zone, network.two_sided, q)
-    integral(network.gate, q, charge)
-    if network.two_sided:
-        mirrored(after, charge)
+    charges_of(network, after, charge)
     for n in range(v.shape[0]):  # the charge that the step releases: what G gained, and one for every threshold crossed
         q[n] = charge[n] - level[n] + turns[n]
     copy(charge, level)
@@ -120,8 +113,8 @@ def add_released(w_rec_t, weight, active, chosen, recurrent):
     n_hidden, done = w_rec_t.shape[0], 0
     while recurrent.shape[0] - done >= n_hidden:
         together = TOGETHER * n_hidden
-        if recurrent.shape[0] - done >= together and 2 * number(weight[done : done + together]) > together:
-            add_products(w_rec_t, weight[done : done + together], recurrent[done : done + together])
+        if recurrent.shape[0] - done >= together and DENSE * number(weight[done : done + together]) > together:
+            add_products(w_rec_t, weight, done, 1, n_hidden, recurrent[done : done + together])
             done += together
             continue
         some = weight[done : done + n_hidden]
@@ -192,10 +185,7 @@ def activities(network, tau, v, crossings, level, first, last, memory, out):
             to = min(here + tile, last * n_hidden)
             after, before = v[t + 1, here:to], level[here:to]
             q, charge = memory.q[: to - here], memory.charge[: to - here]
-            zone(after, network.zone, network.two_sided, q)
-            integral(network.gate, q, charge)
-            if network.two_sided:
-                mirrored(after, charge)
+            charges_of(network, after, charge)
             for n in range(to - here):
                 q[n] = charge[n] - before[n] + crossings[t, here + n]
             copy(charge, before)

@@ -2,9 +2,10 @@
 
 from math import copysign
 
-from adjsnn.gated.cpu.arguments import LIF, QIF, TOGETHER
+from adjsnn.gated.cpu.arguments import DENSE, FEW_CHANNELS, LIF, QIF, TOGETHER
 from adjsnn.gated.cpu.euler import add_input
 from adjsnn.gated.cpu.membranes import reset_back, step_partials
+from adjsnn.gated.cpu.products import add_outer_later, add_pending, add_products, add_to_rows, dot_rows
 from adjsnn.gated.cpu.vectors import (
     CALLED,
     LOOP,
@@ -12,24 +13,18 @@ from adjsnn.gated.cpu.vectors import (
     PIECE,
     add,
     add_outer,
-    add_outer_products,
-    add_products,
-    add_to_rows,
+    charges_of,
     combined,
     copy,
     decay,
+    densities_of,
     dot,
-    dot_rows,
     fill,
     inside,
-    integral,
-    mirrored,
     number,
     scaled,
     select,
-    slope,
     total,
-    zone,
 )
 from adjsnn.numerics.compiled import compiled
 
@@ -75,6 +70,7 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
                     decay(costate.eta[b], keep[1], one, cotangents.readout[t, b])
             if (len(cotangents.v) > 0) | want.reads_fast | want.reads_slow:
                 _read_back(keep, gain, cotangents, want, costate, t, here, to)
+    add_pending(memory.pending, sums.w_rec_t)
     sums.tau[0] += d_tau_fast
     sums.tau[1] += d_tau_slow
 
@@ -98,13 +94,15 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
         m[n] += marks[n] + abs(crossings[n])
     fill(memory.to_now[:size], v.dtype.type(0.0))
     fill(memory.to_after[:size], v.dtype.type(0.0))
+    for b in range(stop - start):
+        combined(network.w_out, costate.eta[start + b], memory.share[b * n_hidden : (b + 1) * n_hidden])
     for_fast = for_slow = 0.0
     for done in range(0, size, TOGETHER * n_hidden):
         some = min(TOGETHER * n_hidden, size - done)
-        whole = (some == TOGETHER * n_hidden) & (2 * number(m[done : done + some]) > some)
+        whole = (some == TOGETHER * n_hidden) & (DENSE * number(m[done : done + some]) > some)
         if whole:
             count = some
-            _all_chosen(network, path, costate, memory, t, here + done, some)
+            _all_chosen(network, path, costate, memory, t, here, done, some)
         else:
             count = _some_chosen(network, path, costate, memory, t, here, done, some)
         if want.reads_fast | want.reads_slow | (cotangents.charge.shape[0] > 0):
@@ -115,22 +113,22 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
         if whole:
             _all_back(want, costate, memory, sums, here, done, some, n_hidden)
         else:
-            _some_back(want, costate, memory, sums, here, done, some, n_hidden)
+            _some_back(network, want, costate, memory, sums, here, done, some, n_hidden)
     return for_fast, for_slow
 
 
 @compiled(**PIECE)
-def _all_chosen(network, path, costate, memory, t, at, size):
+def _all_chosen(network, path, costate, memory, t, here, done, size):
     """Voltages, crossings, W_recᵀ ζ and W_outᵀ η of all neurons of TOGETHER samples."""
-    n_hidden, crossings, crossed = network.w_rec_t.shape[0], path.crossings[t, at : at + size], memory.crossed
+    at, n_hidden = here + done, network.w_rec_t.shape[0]
+    crossings, crossed = path.crossings[t, at : at + size], memory.crossed
     copy(path.v[t, at : at + size], memory.v)
     copy(path.v[t + 1, at : at + size], memory.v[size:])
     for n in range(size):
         crossed[n] = crossings[n]
     fill(memory.projected[:size], path.v.dtype.type(0.0))
-    add_products(network.w_rec, costate.zeta[at : at + size], memory.projected[:size])
-    for b in range(TOGETHER):
-        combined(network.w_out, costate.eta[at // n_hidden + b], memory.slow[b * n_hidden : (b + 1) * n_hidden])
+    add_products(network.w_rec, costate.zeta, at, 1, n_hidden, memory.projected[:size])
+    copy(memory.share[done : done + size], memory.slow)
 
 
 @compiled(**PIECE)
@@ -143,8 +141,8 @@ def _some_chosen(network, path, costate, memory, t, here, done, size):
         found = select(memory.m[at - here : at - here + n_hidden], mine)
         for k in range(found):
             crossed[count + k] = path.crossings[t, at + mine[k]]
+            memory.slow[count + k] = memory.share[at - here + mine[k]]
         dot_rows(network.w_rec_t, mine, found, costate.zeta[at : at + n_hidden], memory.projected[count:])
-        dot_rows(network.w_out_t, mine, found, costate.eta[at // n_hidden], memory.slow[count:])
         count += found
         memory.ends[b] = count
     # Filled up by neurons that do nothing, so that no loop has a rest.
@@ -163,7 +161,7 @@ def _all_back(want, costate, memory, sums, here, done, size, n_hidden):
     """Of all neurons of TOGETHER samples: what goes on to the voltages, and the gradients of W_rec and W_out."""
     at = here + done
     if want.w_rec:
-        add_outer_products(memory.q_fast, costate.zeta[at : at + size], sums.w_rec_t)
+        add_outer_later(memory.q_fast[:size], costate.zeta[at : at + size], memory.pending, sums.w_rec_t)
     if want.w_out:
         for b in range(TOGETHER):
             add_outer(costate.eta[at // n_hidden + b], memory.q_slow[b * n_hidden : (b + 1) * n_hidden], sums.w_out)
@@ -172,7 +170,7 @@ def _all_back(want, costate, memory, sums, here, done, size, n_hidden):
 
 
 @compiled(**PIECE)
-def _some_back(want, costate, memory, sums, here, done, size, n_hidden):
+def _some_back(network, want, costate, memory, sums, here, done, size, n_hidden):
     """The same of the neurons that are marked in m, of up to TOGETHER samples."""
     samples = size // n_hidden
     filled = min((memory.ends[samples - 1] + PADDED - 1) // PADDED * PADDED, memory.crossed.shape[0])
@@ -182,11 +180,17 @@ def _some_back(want, costate, memory, sums, here, done, size, n_hidden):
         mine, found = memory.active[begin:end], end - begin
         if want.w_rec:
             add_to_rows(sums.w_rec_t, mine, memory.q_fast[begin:end], found, costate.zeta[at : at + n_hidden])
-        if want.w_out:
-            add_to_rows(sums.w_out_t, mine, memory.q_slow[begin:end], found, costate.eta[at // n_hidden])
         for k in range(found):
             n = at - here + mine[k]
             memory.to_now[n], memory.to_after[n] = memory.g[begin + k], memory.g[filled + begin + k]
+        if want.w_out and len(network.w_out) > FEW_CHANNELS:
+            add_to_rows(sums.w_out_t, mine, memory.q_slow[begin:end], found, costate.eta[at // n_hidden])
+        elif want.w_out:
+            q = memory.push[:n_hidden]  # free at this point of a step
+            fill(q, q.dtype.type(0.0))
+            for k in range(found):
+                q[mine[k]] = memory.q_slow[begin + k]
+            add_outer(costate.eta[at // n_hidden], q, sums.w_out)
         begin = end
 
 
@@ -212,14 +216,11 @@ def _asked(want, cotangents, costate, memory, at, whole, samples, n_hidden):
 @compiled(**PIECE)
 def _charge_back(network, gain, cotangents, want, memory, count):
     """Of the chosen neurons: m g(v) and m g(v⁺) into g, one after the other; q/τ_f into q_fast and q/τ_s into q_slow."""
-    v, x, g, level = memory.v[: 2 * count], memory.x[: 2 * count], memory.g[: 2 * count], memory.level[: 2 * count]
+    v, g, level = memory.v[: 2 * count], memory.g[: 2 * count], memory.level[: 2 * count]
     m, q, q_fast = memory.chosen[:count], memory.q_slow[:count], memory.q_fast[:count]
     projected, slow, crossed = memory.projected[:count], memory.slow[:count], memory.crossed[:count]
-    zone(v, network.zone, network.two_sided, x)
-    slope(network.gate, v, x, network.zone, network.two_sided, g)
-    integral(network.gate, x, level)
-    if network.two_sided:
-        mirrored(v, level)
+    densities_of(network, v, g)
+    charges_of(network, v, level)
     before, after, now, later = level[:count], level[count:], g[:count], g[count:]
     for k in range(count):  # the numbers of `forward` again
         q[k] = after[k] - before[k] + crossed[k]

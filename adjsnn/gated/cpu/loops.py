@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from adjsnn.gated.cpu.arguments import (
+    PENDING,
+    SPARE,
     TOGETHER,
     Carry,
     Costate,
@@ -17,6 +19,7 @@ from adjsnn.gated.cpu.arguments import (
     Network,
     Outcome,
     Path,
+    Pending,
     RungeKutta,
     StageAdjointMemory,
     StageMemory,
@@ -29,7 +32,7 @@ from adjsnn.gated.cpu.tableau import FusedTableau
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular
 from adjsnn.gated.runge_kutta import GatedRungeKutta
-from adjsnn.numerics.memory import fresh
+from adjsnn.numerics.memory import aligned, fresh
 from adjsnn.numerics.threads import groups_of, run_parts
 
 TILE = 512  # neurons of some samples that Euler steps treat together: their vectors stay in a core's nearest cache
@@ -69,16 +72,16 @@ class FusedGated:
     def carry(self, y0: GatedState) -> Carry:
         """What the first block starts with beside the initial state."""
         level = self.program.charge_level(y0.v)
-        recurrent = np.empty_like(_array(y0.a_fast))
+        recurrent = aligned([tuple(y0.a_fast.shape)], _array(y0.a_fast).dtype)[0]
         # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
         self._products(self.tensors.w_rec, y0.a_fast, recurrent)
-        return Carry(recurrent, _array(level).copy())
+        return Carry(recurrent, _copied(_array(level)))
 
     def fill(
         self, u: Tensor, trajectory: GatedTrajectory, carried: Carry, n_steps: int, start: int, unit: int
     ) -> tuple[Irregular, Carry]:
         """As `Body.fill` in `adjsnn.gated.engine`."""
-        carried = Carry(*(x.copy() for x in carried))
+        carried = Carry(*map(_copied, carried))
         t = trajectory
         progress = self.forward(u, t.v, t.a_fast, t.a_slow, t.readout, t.current, t.crossings, carried)
         if (step := progress.broken) >= 0:
@@ -130,7 +133,7 @@ class FusedGated:
         loop, t = self._loop("forward"), self.tensors
         dtype, n_hidden = _array(v).dtype.type, v.shape[2]
         self._products(t.w_out, a_slow[0], _array(readout[0]))
-        channels = np.arange(len(t.w_out))
+        channels = np.arange(len(t.w_out), dtype=np.int32)
         network, scheme = self.network(dtype), self.scheme(dtype)
         whole, carry = self.path(u, v, a_fast, a_slow, readout, current, crossings), Carry(*(self.rows(x, 1) for x in carry))
         length = block_length(v[0].numel())
@@ -151,7 +154,7 @@ class FusedGated:
         return Progress(min(broken, default=-1), *_range(outcomes))
 
     def _products(self, matrix: Tensor, a: Tensor, out: np.ndarray) -> None:
-        index, weight = np.empty(a.shape[1] + 1, np.int64), np.empty_like(_array(a[0]))
+        index, weight = np.empty(a.shape[1] + SPARE, np.int32), np.empty_like(_array(a[0]))
         from adjsnn.gated.cpu.euler import products  # noqa: PLC0415  loads the compiler
 
         products(_array(matrix.T), _array(a), index, weight, out)
@@ -169,17 +172,19 @@ class FusedGated:
     def network(self, dtype: Any) -> Network:
         """The network as the loops take it."""
         t, width = self.tensors, self.gate.width
+        constants, bias = aligned([(2, self.tile, len(t.w_rec)), (self.tile, len(t.w_rec))], dtype)
+        constants[...], bias[...] = self._constants()[:, None], _array(t.bias)
         return Network(
             membrane=MEMBRANES[type(self.neuron)],
             gate=GATES[type(self.gate)],
             two_sided=self.neuron.two_sided,
             zone=(dtype(1.0 / width), dtype(1.0 - self.neuron.threshold / width)),
             h=dtype(self.dt),
-            constants=np.tile(self._constants(), self.tile),
+            constants=constants.reshape(2, -1),
             w_rec_t=_array(t.w_rec.T),
             w_rec=_array(t.w_rec),
             w_in_t=_array(t.w_in.T),
-            bias=np.tile(_array(t.bias), self.tile),
+            bias=bias.reshape(-1),
             w_out=_array(t.w_out),
             w_out_t=_array(t.w_out.T),
         )
@@ -203,25 +208,34 @@ class FusedGated:
 
     def _memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the forward loop writes to."""
-        index = np.empty(n_hidden + 1, np.int64)
+        index = np.empty(n_hidden + SPARE, np.int32)
         if self.tableau is None:
-            return (EulerMemory._make([index, *np.empty((len(EulerMemory._fields) - 1, self.tile * n_hidden), dtype)]),)
-        s = len(self.tableau.b)
-        width = self.tile * n_hidden
-        blocks, (turns, x, drive) = np.empty((5, s + 1, width), dtype), np.empty((3, width), dtype)
-        return (StageMemory._make([index, *blocks, turns, x, np.empty(n_hidden, dtype), drive, np.empty(s)]),)
+            return (EulerMemory._make([index, *aligned([(self.tile * n_hidden,)] * (len(EulerMemory._fields) - 1), dtype)]),)
+        s, width = len(self.tableau.b), self.tile * n_hidden
+        *blocks, turns, x, weight, drive = aligned([(s + 1, width)] * 5 + [(width,), (width,), (n_hidden,), (width,)], dtype)
+        return (StageMemory._make([index, *blocks, turns, x, weight, drive, np.empty(s)]),)
 
     def _adjoint_memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the backward loop writes to."""
+        width, waiting = self.tile * n_hidden, [(PENDING * n_hidden,)] * 2
+        indices = {
+            "active": np.empty(width + SPARE, np.int32),
+            "count": np.zeros(1, np.int64),
+            "each": np.empty(self.tile, np.int64),
+        }
         if self.tableau is None:
-            width, twice = self.tile * n_hidden, ("v", "x", "g", "level")
-            found = {name: np.empty(2 * width if name in twice else width, dtype) for name in EulerAdjointMemory._fields}
-            indices = {"active": np.empty(width + 1, np.int64), "ends": np.empty(self.tile, np.int64)}
-            return (EulerAdjointMemory(**found | indices),)
+            twice, others = ("v", "x", "g", "level"), ("active", "ends", "pending")
+            names = [name for name in EulerAdjointMemory._fields if name not in others]
+            vectors = [(2 * width if name in twice else width,) for name in names]
+            charges, cotangents, *found = aligned(waiting + vectors, dtype)
+            pending = Pending(indices["count"], charges, cotangents)
+            given = dict(zip(names, found, strict=True))
+            return (EulerAdjointMemory(active=indices["active"], ends=indices["each"], pending=pending, **given),)
         s = len(self.tableau.b)
-        width = self.tile * n_hidden
-        blocks, vectors = np.empty((6, s + 1, width), dtype), np.empty((9, width), dtype)
-        return *self._memory(n_hidden, dtype), StageAdjointMemory._make([*blocks, *vectors, np.empty(s)])
+        charges, cotangents, *found = aligned([*waiting, *[(s + 1, width)] * 6, *[(width,)] * 8], dtype)
+        pending = Pending(indices["count"], charges, cotangents)
+        memory = StageAdjointMemory._make([*found, np.empty(s), pending, indices["active"], indices["each"]])
+        return *self._memory(n_hidden, dtype), memory
 
     def _constants(self) -> np.ndarray:
         """1/τ and v_r for each neuron, (2, N); zeros where the membrane has none."""
@@ -277,18 +291,18 @@ class FusedSweep:
         self.want = Want._make([*(name in wanted for name in names), last[2] is not None, last[3] is not None])
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
         eta, lam_v, fast, slow = (
-            np.zeros((batch, width), self.dtype) if x is None else _array(x).copy()
+            aligned([(batch, width)], self.dtype, zero=True)[0] if x is None else _copied(_array(x))
             for x, width in zip(last, widths, strict=True)
         )
         self.scales = (1.0, 1.0) if kernel.tableau else (t.tau_fast.item(), t.tau_slow.item())
         fast /= self.dtype(self.scales[0])
         slow /= self.dtype(self.scales[1])
-        self.state = Costate(lam_v, np.zeros_like(lam_v), eta, fast, slow)
+        self.state = Costate(lam_v, aligned([lam_v.shape], self.dtype, zero=True)[0], eta, fast, slow)
         self.c_charge = np.zeros((0, 0), self.dtype) if c_charge is None else _array(c_charge)
         self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         per_neuron = ((kernel.tile * n_hidden,),) * 3
         self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *per_neuron, t.w_out.shape)
-        self.total = [[np.zeros(size, self.dtype) for size in self.shapes] for _ in self.groups]
+        self.total = [aligned(self.shapes, self.dtype, zero=True) for _ in self.groups]
         self.d_tau = np.zeros((len(self.groups), 2))
 
     def back(self, u: Tensor, trajectory: Any, cotangents: tuple[Tensor | None, ...], d_u: Tensor | None) -> None:
@@ -314,7 +328,7 @@ class FusedSweep:
         asked = [Cotangents._make([*(c[start:stop] for c in losses), charge]) for start, stop in blocks]
 
         def work(k: int, first: int, last: int, part: int) -> bool:
-            sums = [np.zeros(size, self.dtype) for size in self.shapes]  # short sums, so that float32 keeps its digits
+            sums = aligned(self.shapes, self.dtype, zero=True)  # short sums, so that float32 keeps its digits
             memory = self.kernel._adjoint_memory(len(t.w_rec), self.dtype)
             into = Sums._make([whole_d_u[slice(*blocks[part])], *sums, self.d_tau[k]])
             loop(self.network, self.scheme, paths[part], asked[part], self.want, state, first, last, *memory, into)
@@ -347,6 +361,12 @@ _EMPTY = {dtype: np.zeros((0, 0, 0), dtype) for dtype in (np.float32, np.float64
 def _array(x: Tensor) -> np.ndarray:
     """The tensor's memory as an array, contiguous."""
     return x.detach().contiguous().numpy()
+
+
+def _copied(x: np.ndarray) -> np.ndarray:
+    result = aligned([x.shape], x.dtype)[0]
+    result[...] = x
+    return result
 
 
 def _part(path: Path, start: int, stop: int) -> Path:

@@ -15,21 +15,11 @@ import numpy as np
 from adjsnn.gated.cpu.arguments import LIF
 from adjsnn.gated.cpu.euler import add_input, add_released
 from adjsnn.gated.cpu.membranes import flow_of
-from adjsnn.gated.cpu.vectors import (
-    LOOP,
-    OPTIONS,
-    PIECE,
-    add,
-    copy,
-    dot_rows,
-    fill,
-    integral,
-    mirrored,
-    total,
-    zone,
-)
+from adjsnn.gated.cpu.products import dot_rows, put
+from adjsnn.gated.cpu.vectors import LOOP, OPTIONS, PIECE, charges_of, copy, fill, total
 from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
+from adjsnn.numerics.registers import added, lanes, load, load_first, store_first, zeros
 
 
 @compiled(**LOOP)
@@ -53,7 +43,8 @@ def forward(network, scheme, path, carry, first, last, memory, channels, outcome
             copy(current, memory.currents[0])
             stages(network, scheme, v, recurrent, level, memory)
             combine(v, memory.flows, weights, s, network.h, after)
-            _reset(network, scheme.method, v, after, memory)
+            if network.membrane == LIF:
+                _reset_at_threshold(network, scheme.method, v, after, memory)
             fine, low, high = _finish(network, scheme, path, recurrent, level, memory, t, here, to)
             for b in range(start, stop):
                 a_slow = path.a_slow[t + 1, b * n_hidden : (b + 1) * n_hidden]
@@ -69,19 +60,17 @@ def forward(network, scheme, path, carry, first, last, memory, channels, outcome
 def stages(network, scheme, v, recurrent, level, memory):
     """Stages of one step of a tile: fills volts, flows, currents, charges and columns; currents[0] and drive are given."""
     a, keep, gain, size = scheme.method.a, scheme.fast.keep, scheme.fast.gain, v.shape[0]
-    flows, turns, drive = memory.flows, memory.turns[:size], memory.drive[:size]
+    flows, turns, drive, whole = memory.flows, memory.turns[:size], memory.drive[:size], memory.x[:size]
     copy(v, memory.volts[0])
     flow_of(network.membrane, v, memory.currents[0], network.constants, flows[0])
+    if network.membrane == LIF:
+        fill(turns, turns.dtype.type(0.0))
     for i in range(1, a.shape[0]):
         charge, volts, current = memory.charges[i, :size], memory.volts[i, :size], memory.currents[i, :size]
         combine(v, flows, a[i], i, network.h, volts)
-        _unwrap(network.membrane, volts, turns)
-        charge_of(network, volts, memory.x, charge)
-        for n in range(size):
-            charge[n] += turns[n] - level[n]
+        released(network, volts, level, turns, whole, charge)
         released_columns(network.w_rec_t, charge, memory.active, memory.weight, memory.columns[i, :size])
-        scaled(recurrent, keep[i], memory.columns, gain[i], i + 1, current)
-        add(drive, current)
+        scaled(drive, recurrent, keep[i], memory.columns, gain[i], 1, i + 1, current)
         flow_of(network.membrane, volts, current, network.constants, flows[i])
 
 
@@ -99,45 +88,38 @@ def _finish(network, scheme, path, recurrent, level, memory, t, here, to):
     """Charge, synapses and recurrent current at the end of a step. Returns as `euler._step`."""
     s, keep, gain, size = scheme.method.b.shape[0], scheme.fast.keep, scheme.fast.gain, to - here
     after, current, crossings = path.v[t + 1, here:to], path.current[t, here:to], path.crossings[t, here:to]
-    charges, turns, whole = memory.charges, memory.turns[:size], memory.drive[:size]  # of the drive nothing is needed any more
-    charge_of(network, after, memory.x, whole)
-    for n in range(size):
-        charges[s, n] = whole[n] + turns[n] - level[n]
+    charges, turns, slow, nothing = memory.charges, memory.turns[:size], scheme.slow, memory.turns[:0]
+    whole = memory.x[:size]
+    released(network, after, level, turns, whole, charges[s, :size])
     copy(whole, level)
     released_columns(network.w_rec_t, charges[s, :size], memory.active, memory.weight, memory.columns[s, :size])
-    scaled(recurrent, keep[s], memory.columns, gain[s], s + 1, whole)
-    copy(whole, recurrent)
-    scaled(path.a_fast[t, here:to], keep[s], charges, gain[s], s + 1, path.a_fast[t + 1, here:to])
-    slow = scheme.slow
-    scaled(path.a_slow[t, here:to], slow.keep[s], charges, slow.gain[s], s + 1, path.a_slow[t + 1, here:to])
+    scaled(nothing, recurrent, keep[s], memory.columns, gain[s], 1, s + 1, recurrent)
+    scaled(nothing, path.a_fast[t, here:to], keep[s], charges, gain[s], 1, s + 1, path.a_fast[t + 1, here:to])
+    scaled(nothing, path.a_slow[t, here:to], slow.keep[s], charges, slow.gain[s], 1, s + 1, path.a_slow[t + 1, here:to])
     magnitude, lowest, highest = after.dtype.type(0.0), np.int8(0), np.int8(0)
-    most = after.dtype.type(MOST_COUNTED)
-    for n in range(after.shape[0]):
+    most, one, wrong = after.dtype.type(MOST_COUNTED), after.dtype.type(1.0), np.int32(0)
+    for n in range(size):
         magnitude += abs(current[n]) + abs(after[n])  # not finite if any of them is not
-    for n in range(after.shape[0]):
+    for n in range(size):
         crossings[n] = np.int8(min(max(turns[n], -most), most))
-    fine, wrong = magnitude < after.dtype.type(np.inf), np.int32(0)
     for n in range(size):
         lowest, highest = min(lowest, crossings[n]), max(highest, crossings[n])
     for n in range(size):
-        wrong += (turns[n] != 0) & (not (after[n] < after.dtype.type(1.0)))
-    fine &= (wrong == 0) & (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS)
-    return fine, lowest, highest
+        wrong += (turns[n] != 0) & (not (after[n] < one))
+    fine = (magnitude < after.dtype.type(np.inf)) & (wrong == 0)
+    return fine & (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS), lowest, highest
 
 
 @compiled(**PIECE)
-def _reset(network, method, v, after, memory):
-    """`after` holds ṽ and becomes v⁺; turns the signed number of thresholds crossed."""
+def _reset_at_threshold(network, method, v, after, memory):
+    """`after` of LIF neurons holds ṽ and becomes v⁺; turns the thresholds crossed."""
     flows, currents, turns, h = memory.flows, memory.currents, memory.turns[: v.shape[0]], network.h
-    if network.membrane == LIF:
-        one = v.dtype.type(1.0)
-        for n in range(v.shape[0]):
-            turns[n] = one if after[n] >= one else one - one
-        for n in range(v.shape[0]):
-            if turns[n] != 0:
-                after[n] = after_reset(v[n], flows, currents, n, after[n], network.constants, method, h, memory.slopes)[0]
-    else:
-        _unwrap(network.membrane, after, turns)
+    one = v.dtype.type(1.0)
+    for n in range(v.shape[0]):
+        turns[n] = one if after[n] >= one else one - one
+    for n in range(v.shape[0]):
+        if turns[n] != 0:
+            after[n] = after_reset(v[n], flows, currents, n, after[n], network.constants, method, h, memory.slopes)[0]
 
 
 @compiled(**OPTIONS)
@@ -149,47 +131,88 @@ def released_columns(w_rec_t, charge, index, weight, out):
 
 @compiled(**OPTIONS)
 def combine(start, rows, weights, count, h, out):
-    """out = start + h Σ weights[j] rows[j] over the first `count` j."""
-    copy(start, out)
-    for j in range(count):
-        weight = h * weights[j]
-        if weight != 0:
-            row = rows[j]
-            for n in range(out.shape[0]):
-                out[n] += weight * row[n]
+    """out = start + h Σ weights[j] rows[j] over the first `count` j; what has no weight is not read."""
+    length, wide, m = out.shape[0], lanes(out), 0
+    while m + 4 * wide <= length:
+        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
+        r0, r1, r2, r3 = load(start, m), load(start, m1), load(start, m2), load(start, m3)
+        for j in range(count):
+            x, row = h * weights[j], rows[j]
+            if x != 0:
+                r0, r1 = added(r0, x, load(row, m)), added(r1, x, load(row, m1))
+                r2, r3 = added(r2, x, load(row, m2)), added(r3, x, load(row, m3))
+        put(out, m, r0, r1, r2, r3)
+        m += 4 * wide
+    while m < length:
+        some = min(wide, length - m)
+        r0 = load_first(start, m, some)
+        for j in range(count):
+            if weights[j] != 0:
+                r0 = added(r0, h * weights[j], load_first(rows[j], m, some))
+        store_first(out, m, some, r0)
+        m += wide
 
 
 @compiled(**OPTIONS)
-def scaled(start, keep, rows, weights, count, out):
-    """out = keep start + Σ weights[j] rows[j] over 1 ≤ j < count."""
-    for n in range(out.shape[0]):
-        out[n] = keep * start[n]
-    for j in range(1, count):
-        weight, row = weights[j], rows[j]
-        for n in range(out.shape[0]):
-            out[n] += weight * row[n]
+def add_all(rows, count, out):
+    """out += Σ rows[j] over the first `count` j."""
+    length, wide, m = out.shape[0], lanes(out), 0
+    while m < length:
+        some = min(wide, length - m)
+        total, one = load_first(out, m, some), out.dtype.type(1.0)
+        for j in range(count):
+            total = added(total, one, load_first(rows[j], m, some))
+        store_first(out, m, some, total)
+        m += wide
 
 
 @compiled(**OPTIONS)
-def _unwrap(membrane, v, turns):
-    """Take whole turns off a voltage, except where the reset is no translation."""
-    zero = v.dtype.type(0.0)
-    if membrane == LIF:
-        fill(turns, zero)
-    else:
+def scaled(drive, start, keep, rows, weights, first, count, out):
+    """out = drive + keep start + Σ weights[j] rows[j] over first ≤ j < count; an empty drive is zero."""
+    length, wide, driven, m = out.shape[0], lanes(out), drive.shape[0] > 0, 0
+    while m + 4 * wide <= length:
+        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
+        r0 = r1 = r2 = r3 = zeros(out)
+        if driven:
+            r0, r1, r2, r3 = load(drive, m), load(drive, m1), load(drive, m2), load(drive, m3)
+        r0, r1 = added(r0, keep, load(start, m)), added(r1, keep, load(start, m1))
+        r2, r3 = added(r2, keep, load(start, m2)), added(r3, keep, load(start, m3))
+        for j in range(first, count):
+            x, row = weights[j], rows[j]
+            r0, r1 = added(r0, x, load(row, m)), added(r1, x, load(row, m1))
+            r2, r3 = added(r2, x, load(row, m2)), added(r3, x, load(row, m3))
+        put(out, m, r0, r1, r2, r3)
+        m += 4 * wide
+    while m < length:
+        some = min(wide, length - m)
+        r0 = load_first(drive, m, some) if driven else zeros(out)
+        r0 = added(r0, keep, load_first(start, m, some))
+        for j in range(first, count):
+            r0 = added(r0, weights[j], load_first(rows[j], m, some))
+        store_first(out, m, some, r0)
+        m += wide
+
+
+@compiled(**OPTIONS)
+def released(network, v, level, turns, whole, charge):
+    """Takes whole turns off v, except where the reset is no translation; G(v), and the charge since G was `level`.
+
+    Args:
+        network: Network.
+        v: voltages.
+        level: G at the beginning of the step.
+        turns: whole turns, written; of LIF given, the thresholds crossed.
+        whole: written, G(v).
+        charge: written, G(v) + turns - level.
+    """
+    if network.membrane != LIF:
         for n in range(v.shape[0]):
-            turns[n] = np.trunc(v[n])
-            v[n] -= turns[n]
-
-
-@compiled(**OPTIONS)
-def charge_of(network, v, x, charge):
-    """Zone coordinate x and G(v); of x, which may be longer, only where there are neurons."""
-    there = x[: v.shape[0]]
-    zone(v, network.zone, network.two_sided, there)
-    integral(network.gate, there, charge)
-    if network.two_sided:
-        mirrored(v, charge)
+            crossed = np.trunc(v[n])
+            v[n] -= crossed
+            turns[n] = crossed
+    charges_of(network, v, whole)
+    for n in range(v.shape[0]):
+        charge[n] = whole[n] + turns[n] - level[n]
 
 
 @compiled(**OPTIONS)

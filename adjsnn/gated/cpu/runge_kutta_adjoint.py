@@ -4,38 +4,35 @@ from math import copysign
 
 import numpy as np
 
-from adjsnn.gated.cpu.arguments import LIF, TOGETHER
+from adjsnn.gated.cpu.arguments import DENSE, FEW_CHANNELS, LIF, TOGETHER, WHOLE
 from adjsnn.gated.cpu.membranes import constants_back, partials
+from adjsnn.gated.cpu.products import add_outer_later, add_pending, add_products, add_to_rows, add_to_rows_of, dot_rows
 from adjsnn.gated.cpu.runge_kutta import (
+    add_all,
     after_reset,
-    charge_of,
     combine,
     drives,
     polynomial,
     polynomial_slope,
     released_columns,
+    scaled,
     stages,
 )
 from adjsnn.gated.cpu.vectors import (
-    CALLED,
     LOOP,
     OPTIONS,
     PIECE,
     add,
     add_outer,
-    add_outer_products,
-    add_products,
-    add_to_rows,
+    charges_of,
     combined,
     copy,
     decay,
+    densities_of,
     dot,
-    dot_rows,
     fill,
     number,
     select,
-    slope,
-    zone,
 )
 from adjsnn.numerics.compiled import compiled
 
@@ -60,6 +57,7 @@ def backward(network, scheme, path, cotangents, want, costate, first, last, memo
             )
             d_tau_fast += for_fast
             d_tau_slow += for_slow
+    add_pending(back.pending, sums.w_rec_t)
     sums.tau[0] += d_tau_fast
     sums.tau[1] += d_tau_slow
 
@@ -70,9 +68,10 @@ def _step_back(network, scheme, path, cotangents, want, costate, memory, back, s
     s, fast, n_hidden = scheme.method.b.shape[0], scheme.fast, network.w_rec_t.shape[0]
     here, to = start * n_hidden, stop * n_hidden
     size = to - here
-    zeta, lam_v, w, d_tau_fast = costate.zeta[here:to], costate.lam_v[here:to], back.w[:size], 0.0
+    zeta, lam_v, w, nothing, d_tau_fast = costate.zeta[here:to], costate.lam_v[here:to], back.w[:size], back.w[:0], 0.0
     _again(network, scheme, path, memory, back, t, start, stop)
-    d_tau_slow = _end_back(network, scheme, cotangents.charge, want, costate, memory, back, sums, start, stop)
+    _chosen(network, costate, memory, back, s, start, stop)
+    _end_back(network, scheme, cotangents.charge, want, costate, memory, back, here, to)
     _start_stages_back(network, scheme.method, path, memory, back, sums, t, here, to)
     if want.tau_fast:
         charge, columns = memory.charges[s, :size], memory.columns[s, :size]
@@ -82,23 +81,25 @@ def _step_back(network, scheme, path, cotangents, want, costate, memory, back, s
         amps, bars, by_current = back.amps[i, :size], back.bars[i, :size], back.by_current[i, :size]
         for n in range(size):
             amps[n] += by_current[n] * bars[n]
-        add(amps, w)
         if want.tau_fast and i > 0:
             d_tau_fast += _filter_back(amps, back.recurrent, memory.columns, scheme.d_fast, i)
         _flow_back(network, memory, back, sums, i, size)
         if i > 0:
-            _scaled_from(zeta, back.amps, fast.gain, i, s, back.omega[i, :size])
-            d_tau_slow += _released_back(network, scheme, want, costate, memory, back, sums, i, start, stop)
+            scaled(nothing, zeta, fast.gain[s, i], back.amps, fast.gain[:, i], i, s, back.omega[i, :size])
+            _charge_back(network, scheme, want, costate, memory, back, i, here, to)
             _to_earlier_stages(network.h, scheme.method.a, memory.x[:size], back, i)
-        add(bars, back.lam)
+    d_tau_slow = _weights_back(network, scheme, want, costate, memory, back, sums, start, stop)
+    copy(back.lam[:size], lam_v)
+    add_all(back.bars, s, lam_v)
+    density = back.density[0]
     for n in range(size):
-        lam_v[n] = back.lam[n] - back.g0[n] * back.released[n]
+        lam_v[n] -= density[n] * back.released[n]
+    fill(w, w.dtype.type(0.0))
+    add_all(back.amps, s, w)
     add(w, sums.bias)
     for b in range(start, stop):
         _inputs_back(network, path.u[t, b], want, w[(b - start) * n_hidden : (b - start + 1) * n_hidden], sums, t, b)
-    decay(zeta, fast.keep[s], fast.keep[0], back.amps[0, :size])
-    for i in range(1, s):
-        decay(zeta, zeta.dtype.type(1.0), fast.keep[i], back.amps[i, :size])
+    scaled(nothing, zeta, fast.keep[s], back.amps, fast.keep, 0, s, zeta)
     if want.tau_slow:
         for b in range(start, stop):
             d_tau_slow += dot(costate.eta[b], path.readout[t, b]) * scheme.d_slow.keep[s]
@@ -115,36 +116,48 @@ def _again(network, scheme, path, memory, back, t, start, stop):
     """The stages of step t of a tile once more, with g and the derivatives of f at each."""
     n_hidden, s = network.w_rec_t.shape[0], scheme.method.b.shape[0]
     here, to = start * n_hidden, stop * n_hidden
-    v, after = path.v[t, here:to], path.v[t + 1, here:to]
-    current, crossings, size = path.current[t, here:to], path.crossings[t, here:to], to - here
-    drive, x, charge = memory.drive, memory.x[:size], memory.charges[s, :size]
-    recurrent, level = back.recurrent[:size], back.level[:size]
+    v, after, size = path.v[t, here:to], path.v[t + 1, here:to], to - here
+    current, crossings, density = path.current[t, here:to], path.crossings[t, here:to], back.density[s, :size]
+    recurrent, level, charge, drive = back.recurrent[:size], back.level[:size], memory.charges[s, :size], memory.drive
     drives(network, path, t, start, stop, drive)
     copy(current, memory.currents[0])
     for n in range(size):
         recurrent[n] = current[n] - drive[n]
-    charge_of(network, v, x, level)
-    slope(network.gate, v, x, network.zone, network.two_sided, back.g0)
+    charges_of(network, v, level)
     stages(network, scheme, v, recurrent, level, memory)
-    for i in range(1, s):
-        volts = memory.volts[i, :size]
-        zone(volts, network.zone, network.two_sided, x)
-        slope(network.gate, volts, x, network.zone, network.two_sided, back.density[i])
-    charge_of(network, after, x, charge)
-    slope(network.gate, after, x, network.zone, network.two_sided, back.density[s])
+    charges_of(network, after, charge)
     for n in range(size):
         charge[n] += crossings[n] - level[n]
+    densities_of(network, after, density)
     for i in range(s):
-        volts, at = memory.volts[i, :size], memory.currents[i, :size]
-        partials(network.membrane, volts, at, network.constants, back.by_current[i, :size], back.by_v[i, :size])
+        volts, at = memory.volts[i, :size], memory.currents[i]
+        densities_of(network, volts, back.density[i])
+        partials(network.membrane, volts, at, network.constants, back.by_current[i], back.by_v[i])
 
 
 @compiled(**PIECE)
-def _end_back(network, scheme, c_count, want, costate, memory, back, sums, start, stop):
-    """The end of the step: ω_e, the cotangent of its charge, and v̄_e; returns what its charge adds to dC/dτ_s."""
-    n_hidden, s = network.w_rec_t.shape[0], scheme.method.b.shape[0]
-    here, to = start * n_hidden, stop * n_hidden
-    size = to - here
+def _chosen(network, costate, memory, back, s, start, stop):
+    """The neurons of a tile whose charge matters in a step, those in the zone at any stage or through it, and W_outᵀ η."""
+    n_hidden, size, marks = network.w_rec_t.shape[0], (stop - start) * network.w_rec_t.shape[0], memory.x
+    copy(back.density[0, :size], marks)
+    add_all(back.density[1:], s, marks[:size])
+    for i in range(1, s + 1):
+        charge = memory.charges[i, :size]
+        for n in range(size):
+            marks[n] += abs(charge[n])
+    together, whole = TOGETHER * n_hidden, False
+    for b in range(stop - start):
+        at = b * n_hidden
+        combined(network.w_out, costate.eta[start + b], back.share[at : at + n_hidden])
+        if b % TOGETHER == 0:
+            whole = (size - at >= together) & (DENSE * number(marks[at : min(at + together, size)]) > together)
+        back.chosen[b] = WHOLE if whole else select(marks[at : at + n_hidden], back.active[at:])
+
+
+@compiled(**PIECE)
+def _end_back(network, scheme, c_count, want, costate, memory, back, here, to):
+    """The end of the step: ω_e, the cotangent of its charge, and v̄_e."""
+    s, size = scheme.method.b.shape[0], to - here
     x, charge, zero, omega = memory.x[:size], memory.charges[s, :size], memory.x.dtype.type(0.0), back.omega[s, :size]
     zeta, lam_v, released, end, density = (
         costate.zeta[here:to],
@@ -156,7 +169,7 @@ def _end_back(network, scheme, c_count, want, costate, memory, back, sums, start
     for n in range(size):
         omega[n] = scheme.fast.gain[s, s] * zeta[n]
     fill(released, zero)
-    d_tau_slow = _released_back(network, scheme, want, costate, memory, back, sums, s, start, stop)
+    _charge_back(network, scheme, want, costate, memory, back, s, here, to)
     if len(c_count) > 0:
         for n in range(size):
             if charge[n] != zero:
@@ -165,7 +178,6 @@ def _end_back(network, scheme, c_count, want, costate, memory, back, sums, start
                 released[n] += share
     for n in range(size):
         end[n] = lam_v[n] + density[n] * x[n]
-    return d_tau_slow
 
 
 @compiled(**PIECE)
@@ -186,7 +198,6 @@ def _start_stages_back(network, method, path, memory, back, sums, t, here, to):
                 back.lam[n], d_rate, d_reset = reset_back(network, method, path.v[t, here + n], n, memory, back)
                 sums.c0[n] -= d_rate * c[0, n] * c[0, n]
                 sums.c1[n] += d_reset
-    fill(back.w[:size], end.dtype.type(0.0))
 
 
 @compiled(**PIECE)
@@ -213,30 +224,23 @@ def _to_earlier_stages(h, a, x, back, i):
 
 
 @compiled(**OPTIONS)
-def _released_back(network, scheme, want, costate, memory, back, sums, row, start, stop):
-    """The cotangent x of ΔG of one row, where anything reads it, added to `released`; weight gradients of that charge.
-
-    Returns:
-        the part of dC/dτ_s that comes from this charge.
-    """
-    n_hidden, s = network.w_rec_t.shape[0], scheme.method.b.shape[0]
-    here, size = start * n_hidden, (stop - start) * n_hidden
-    x, charge, density, g0 = memory.x[:size], memory.charges[row, :size], back.density[row, :size], back.g0[:size]
-    d_share, gain = 0.0, scheme.slow.gain[s, row]
+def _charge_back(network, scheme, want, costate, memory, back, row, here, to):
+    """The cotangent x of ΔG of one row, where anything reads it, added to `released`."""
+    n_hidden, s, size = network.w_rec_t.shape[0], scheme.method.b.shape[0], to - here
+    x, share, omega, weight = memory.x[:size], back.share, back.omega[row, :size], memory.weight
+    gain = scheme.slow.gain[s, row]
     for n in range(size):
-        x[n] = g0[n] + density[n] + abs(charge[n])
-    at, together = 0, TOGETHER * n_hidden
-    while at < size:
-        b = start + at // n_hidden
-        whole = (size - at >= together) & (2 * number(x[at : min(at + together, size)]) > together)
-        end = at + (together if whole else n_hidden)
-        omega = back.omega[row, at:end]
-        if whole:
-            eta = costate.eta[b : b + TOGETHER]
-            d_share += _all_released(network, want, eta, omega, charge[at:end], gain, back, sums, x[at:end])
-        else:
-            d_share += _released_of(network, want, costate.eta[b], omega, charge[at:end], gain, memory, back, sums, x[at:end])
-        at = end
+        x[n] = gain * share[n]
+    for b in range(size // n_hidden):
+        at, count = b * n_hidden, back.chosen[b]
+        if count == WHOLE:
+            if b % TOGETHER == 0:
+                add_products(network.w_rec, omega, at, 1, n_hidden, x[at : at + TOGETHER * n_hidden])
+            continue
+        index, own = back.active[at : at + count], x[at : at + n_hidden]
+        dot_rows(network.w_rec_t, index, count, omega[at : at + n_hidden], weight)
+        for k in range(count):
+            own[index[k]] += weight[k]
     if want.reads_fast:
         for n in range(size):
             x[n] += scheme.fast.gain[s, row] * costate.fast[here + n]
@@ -244,51 +248,34 @@ def _released_back(network, scheme, want, costate, memory, back, sums, row, star
         for n in range(size):
             x[n] += gain * costate.slow[here + n]
     add(x, back.released)
-    return d_share * scheme.d_slow.gain[s, row]
-
-
-@compiled(**CALLED)
-def _all_released(network, want, eta, omega, charge, gain, back, sums, x):
-    """As `_released_of`, of TOGETHER samples most of whose neurons are marked: of all neurons, by the whole matrix."""
-    n_hidden, d_share = network.w_rec_t.shape[0], 0.0
-    fill(x, x.dtype.type(0.0))
-    add_products(network.w_rec, omega, x)
-    if want.w_rec:
-        add_outer_products(charge, omega, sums.w_rec_t)
-    share, weight = back.moved[:n_hidden], back.level[:n_hidden]  # free at this point of a step
-    for b in range(TOGETHER):
-        own, released = x[b * n_hidden : (b + 1) * n_hidden], charge[b * n_hidden : (b + 1) * n_hidden]
-        combined(network.w_out, eta[b], share)
-        for n in range(n_hidden):
-            own[n] += gain * share[n]
-            weight[n] = gain * released[n]
-        d_share += dot(share, released)
-        if want.w_out:
-            add_outer(eta[b], weight, sums.w_out)
-    return d_share
 
 
 @compiled(**PIECE)
-def _released_of(network, want, eta, omega, charge, gain, memory, back, sums, x):
-    """Of one sample, for the neurons marked in x, which becomes the cotangent. Returns Σ of W_outᵀ η times the charge."""
-    weight, index, w_out_t, zero, d_share = memory.weight, memory.active, network.w_out_t, x.dtype.type(0.0), 0.0
-    count = select(x, index)
-    fill(x, zero)
-    dot_rows(network.w_rec_t, index, count, omega, weight)
-    for k in range(count):
-        n = index[k]
-        share = zero
-        for j in range(eta.shape[0]):
-            share += w_out_t[n, j] * eta[j]
-        x[n] = weight[k] + gain * share
-        back.chosen[k] = charge[n]
-        d_share += share * charge[n]
-        weight[k] = gain * charge[n]
-    if want.w_rec:
-        add_to_rows(sums.w_rec_t, index, back.chosen, count, omega)
-    if want.w_out:
-        add_to_rows(sums.w_out_t, index, weight, count, eta)
-    return d_share
+def _weights_back(network, scheme, want, costate, memory, back, sums, start, stop):
+    """What the charges of all rows of a step add to the gradients of W_rec and W_out. Returns what they add to dC/dτ_s."""
+    n_hidden, s, channels, d_tau_slow = network.w_rec_t.shape[0], scheme.method.b.shape[0], len(network.w_out), 0.0
+    size, gain = (stop - start) * n_hidden, scheme.slow.gain[s]
+    if want.tau_slow:
+        for i in range(1, s + 1):
+            d_tau_slow += dot(memory.charges[i, :size], back.share) * scheme.d_slow.gain[s, i]
+    slow, weight = memory.x[:size], memory.weight
+    scaled(slow[:0], memory.charges[1], gain[1], memory.charges, gain, 2, s + 1, slow)
+    for b in range(stop - start):
+        at, count, eta = b * n_hidden, back.chosen[b], costate.eta[start + b]
+        index, own = back.active[at : at + n_hidden], slow[at : at + n_hidden]
+        if want.w_out and (channels <= FEW_CHANNELS or count == WHOLE):
+            add_outer(eta, own, sums.w_out)
+        elif want.w_out:
+            for k in range(count):
+                weight[k] = own[index[k]]
+            add_to_rows(sums.w_out_t, index, weight, count, eta)
+        if want.w_rec and count != WHOLE:
+            add_to_rows_of(sums.w_rec_t, index, count, memory.charges, back.omega, s, at)
+        elif want.w_rec and b % TOGETHER == 0:
+            together = at + TOGETHER * n_hidden
+            for i in range(1, s + 1):
+                add_outer_later(memory.charges[i, at:together], back.omega[i, at:together], back.pending, sums.w_rec_t)
+    return d_tau_slow
 
 
 @compiled(**PIECE)
@@ -351,19 +338,6 @@ def reset_back(network, method, v, n, memory, back):
     for i in range(s):
         d_flow[i, n] = -d_sigma / speed * h * polynomial(method.dense[i], sigma)
     return -d_sigma / speed, d_rate, d_reset
-
-
-@compiled(**OPTIONS)
-def _scaled_from(zeta, amps, gain, row, s, out):
-    """ω_row = Σ_{row ≤ i < s} C_i,row Ī_i/τ_f + C_e,row ζ/τ_f."""
-    weight = gain[s, row]
-    for n in range(out.shape[0]):
-        out[n] = weight * zeta[n]
-    for i in range(row, s):
-        weight, amp = gain[i, row], amps[i]
-        if weight != 0:
-            for n in range(out.shape[0]):
-                out[n] += weight * amp[n]
 
 
 @compiled(**OPTIONS)

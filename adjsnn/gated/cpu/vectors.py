@@ -14,6 +14,7 @@ from numba.extending import overload
 
 from adjsnn.gated.cpu.arguments import RECTANGULAR
 from adjsnn.numerics.compiled import WITHIN, compiled
+from adjsnn.numerics.registers import chosen, compresses, lanes
 
 LOOP: dict[str, Any] = {
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
@@ -107,6 +108,48 @@ def integral(gate, x, charge):
         charge[n] = x[n] + share * copysign(sine(folded + folded), y)
 
 
+@compiled(**OPTIONS)
+def charges_of(network, v, charge):
+    """G(v): `zone`, `integral` and `mirrored` in one loop. A question in it that is the same for all would stay in it."""
+    number, (height, offset) = v.dtype.type, network.zone
+    zero, one, half, quarter, share = number(0.0), number(1.0), number(0.5), number(0.25), number(0.5 / pi)
+    if network.gate == RECTANGULAR:
+        zone(v, network.zone, network.two_sided, charge)
+    elif network.two_sided:
+        for n in range(v.shape[0]):
+            x = min(max(abs(v[n]) * height + offset, zero), one)
+            y = x - half
+            folded = quarter - abs(abs(y) - quarter)
+            charge[n] = x + share * copysign(sine(folded + folded), y)
+    else:
+        for n in range(v.shape[0]):
+            x = min(max(v[n] * height + offset, zero), one)
+            y = x - half
+            folded = quarter - abs(abs(y) - quarter)
+            charge[n] = x + share * copysign(sine(folded + folded), y)
+    if network.two_sided:
+        mirrored(v, charge)
+
+
+@compiled(**OPTIONS)
+def densities_of(network, v, density):
+    """g(v): `zone` and `slope` in one loop."""
+    number, (height, offset) = v.dtype.type, network.zone
+    zero, one, half = number(0.0), number(1.0), number(0.5)
+    if network.gate == RECTANGULAR:
+        for n in range(v.shape[0]):
+            y = (abs(v[n]) if network.two_sided else v[n]) * height + offset
+            density[n] = height if (y >= zero) & (y <= one) else zero
+    elif network.two_sided:
+        for n in range(v.shape[0]):
+            s = sine(half - abs(min(max(abs(v[n]) * height + offset, zero), one) - half))
+            density[n] = (height + height) * s * s
+    else:
+        for n in range(v.shape[0]):
+            s = sine(half - abs(min(max(v[n] * height + offset, zero), one) - half))
+            density[n] = (height + height) * s * s
+
+
 @compiled(**LOOP)
 def slope(gate, v, x, shape, two_sided, density):
     """g(v), in 1/voltage, of the voltage and its zone coordinate: 1/Δ inside, or (1 - cos 2πx)/Δ = 2 sin²(πx)/Δ."""
@@ -131,55 +174,17 @@ def mirrored(v, charge):
 
 @compiled(**OPTIONS)
 def select(marks, index):
-    """Indices of the entries that are not zero; returns their number."""
-    count = 0
-    for n in range(marks.shape[0]):
+    """Indices of the entries that are not zero; returns their number. The index is SPARE longer than the marks."""
+    count, length = 0, marks.shape[0]
+    if compresses():
+        wide = lanes(marks)
+        for n in range(0, length, wide):
+            count += chosen(marks, n, min(wide, length - n), index, count)
+        return count
+    for n in range(length):
         index[count] = n
         count += marks[n] != 0
     return count
-
-
-@compiled(**OPTIONS)
-def add_rows(matrix, index, weight, count, total):
-    """total += Σ weight[k] matrix[index[k]] over the first `count` k."""
-    whole = count - count % 4
-    for k in range(0, whole, 4):
-        a, b, c, d = matrix[index[k]], matrix[index[k + 1]], matrix[index[k + 2]], matrix[index[k + 3]]
-        p, q, r, s = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
-        for n in range(total.shape[0]):
-            total[n] += (p * a[n] + q * b[n]) + (r * c[n] + s * d[n])
-    for k in range(whole, count):
-        a, p = matrix[index[k]], weight[k]
-        for n in range(total.shape[0]):
-            total[n] += p * a[n]
-
-
-@compiled(**OPTIONS)
-def add_to_rows(matrix, index, weight, count, row):
-    """matrix[index[k]] += weight[k] row for the first `count` k."""
-    for k in range(count):
-        a, p = matrix[index[k]], weight[k]
-        for n in range(row.shape[0]):
-            a[n] += p * row[n]
-
-
-@compiled(**OPTIONS)
-def dot_rows(matrix, index, count, row, out):
-    """out[k] = matrix[index[k]] · row for the first `count` k."""
-    whole = count - count % 2
-    for k in range(0, whole, 2):
-        a, b = matrix[index[k]], matrix[index[k + 1]]
-        p = q = matrix.dtype.type(0.0)
-        for n in range(row.shape[0]):
-            p += a[n] * row[n]
-            q += b[n] * row[n]
-        out[k], out[k + 1] = p, q
-    for k in range(whole, count):
-        a = matrix[index[k]]
-        p = matrix.dtype.type(0.0)
-        for n in range(row.shape[0]):
-            p += a[n] * row[n]
-        out[k] = p
 
 
 @compiled(**OPTIONS)
@@ -203,58 +208,6 @@ def scaled(factor, x):
     """x *= factor."""
     for n in range(x.shape[0]):
         x[n] *= factor
-
-
-@compiled(**CALLED)
-def add_products(matrix, weight, total):
-    """total[s] += Σ_n weight[s, n] matrix[n] for the four s of TOGETHER, both flat: four rows at a time, each read once."""
-    rows, length = matrix.shape
-    w0, w1, w2, w3 = weight[:rows], weight[rows : 2 * rows], weight[2 * rows : 3 * rows], weight[3 * rows :]
-    t0, t1, t2, t3 = total[:length], total[length : 2 * length], total[2 * length : 3 * length], total[3 * length :]
-    whole = rows - rows % 4
-    for n in range(0, whole, 4):
-        a, b, c, d = matrix[n], matrix[n + 1], matrix[n + 2], matrix[n + 3]
-        p0, q0, r0, s0 = w0[n], w0[n + 1], w0[n + 2], w0[n + 3]
-        p1, q1, r1, s1 = w1[n], w1[n + 1], w1[n + 2], w1[n + 3]
-        p2, q2, r2, s2 = w2[n], w2[n + 1], w2[n + 2], w2[n + 3]
-        p3, q3, r3, s3 = w3[n], w3[n + 1], w3[n + 2], w3[n + 3]
-        for m in range(length):
-            t0[m] += (p0 * a[m] + q0 * b[m]) + (r0 * c[m] + s0 * d[m])
-            t1[m] += (p1 * a[m] + q1 * b[m]) + (r1 * c[m] + s1 * d[m])
-            t2[m] += (p2 * a[m] + q2 * b[m]) + (r2 * c[m] + s2 * d[m])
-            t3[m] += (p3 * a[m] + q3 * b[m]) + (r3 * c[m] + s3 * d[m])
-    for n in range(whole, rows):
-        a = matrix[n]
-        for m in range(length):
-            t0[m] += w0[n] * a[m]
-            t1[m] += w1[n] * a[m]
-            t2[m] += w2[n] * a[m]
-            t3[m] += w3[n] * a[m]
-
-
-@compiled(**CALLED)
-def add_outer_products(weight, rows, total):
-    """total[n] += Σ_s weight[s, n] rows[s] over the four s of TOGETHER, weight and rows flat: four n at a time."""
-    size, length = total.shape
-    w0, w1, w2, w3 = weight[:size], weight[size : 2 * size], weight[2 * size : 3 * size], weight[3 * size :]
-    a, b, c, d = rows[:length], rows[length : 2 * length], rows[2 * length : 3 * length], rows[3 * length :]
-    whole = size - size % 4
-    for n in range(0, whole, 4):
-        four = total[n : n + 4]  # so the compiler sees that its rows lie one after the other
-        t0, t1, t2, t3 = four[0], four[1], four[2], four[3]
-        p0, q0, r0, s0 = w0[n], w1[n], w2[n], w3[n]
-        p1, q1, r1, s1 = w0[n + 1], w1[n + 1], w2[n + 1], w3[n + 1]
-        p2, q2, r2, s2 = w0[n + 2], w1[n + 2], w2[n + 2], w3[n + 2]
-        p3, q3, r3, s3 = w0[n + 3], w1[n + 3], w2[n + 3], w3[n + 3]
-        for m in range(length):
-            t0[m] += (p0 * a[m] + q0 * b[m]) + (r0 * c[m] + s0 * d[m])
-            t1[m] += (p1 * a[m] + q1 * b[m]) + (r1 * c[m] + s1 * d[m])
-            t2[m] += (p2 * a[m] + q2 * b[m]) + (r2 * c[m] + s2 * d[m])
-            t3[m] += (p3 * a[m] + q3 * b[m]) + (r3 * c[m] + s3 * d[m])
-    for n in range(whole, size):
-        row = total[n]
-        for m in range(length):
-            row[m] += (w0[n] * a[m] + w1[n] * b[m]) + (w2[n] * c[m] + w3[n] * d[m])
 
 
 @compiled(**OPTIONS)

@@ -1,0 +1,223 @@
+"""Products of the weights of a gated network with the charges and cotangents of a few samples, sums kept in registers."""
+
+from adjsnn.gated.cpu.arguments import PENDING, TOGETHER
+from adjsnn.gated.cpu.vectors import CALLED, OPTIONS, PIECE, copy
+from adjsnn.numerics.compiled import compiled
+from adjsnn.numerics.registers import added, lanes, load, load_first, store, store_first, summed, zeros
+
+
+@compiled(**CALLED)
+def add_products(matrix, weight, first, step, apart, total):
+    """total[s] += Σ_n weight[first + s apart + n step] matrix[n] for four s, weight and total flat."""
+    length = matrix.shape[1]
+    wide, m = lanes(total), 0
+    while m + 4 * wide <= length:
+        _four_registers(matrix, weight, first, step, apart, total, m)
+        m += 4 * wide
+    while m < length:
+        _one_register(matrix, weight, first, step, apart, total, m)
+        m += wide
+
+
+@compiled(**OPTIONS)
+def _four_registers(matrix, weight, first, step, apart, total, m):
+    """Columns m … of `add_products`, as many as four registers hold: 16 sums, which hide how long one takes."""
+    rows, length = matrix.shape
+    wide = lanes(total)
+    a, b, c, d = total[:length], total[length : 2 * length], total[2 * length : 3 * length], total[3 * length : 4 * length]
+    m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
+    a0, a1, a2, a3 = load(a, m), load(a, m1), load(a, m2), load(a, m3)
+    b0, b1, b2, b3 = load(b, m), load(b, m1), load(b, m2), load(b, m3)
+    c0, c1, c2, c3 = load(c, m), load(c, m1), load(c, m2), load(c, m3)
+    d0, d1, d2, d3 = load(d, m), load(d, m1), load(d, m2), load(d, m3)
+    for n in range(rows):
+        row, at = matrix[n], first + n * step
+        r0, r1, r2, r3 = load(row, m), load(row, m1), load(row, m2), load(row, m3)
+        x = weight[at]
+        a0, a1, a2, a3 = added(a0, x, r0), added(a1, x, r1), added(a2, x, r2), added(a3, x, r3)
+        x = weight[at + apart]
+        b0, b1, b2, b3 = added(b0, x, r0), added(b1, x, r1), added(b2, x, r2), added(b3, x, r3)
+        x = weight[at + 2 * apart]
+        c0, c1, c2, c3 = added(c0, x, r0), added(c1, x, r1), added(c2, x, r2), added(c3, x, r3)
+        x = weight[at + 3 * apart]
+        d0, d1, d2, d3 = added(d0, x, r0), added(d1, x, r1), added(d2, x, r2), added(d3, x, r3)
+    put(a, m, a0, a1, a2, a3)
+    put(b, m, b0, b1, b2, b3)
+    put(c, m, c0, c1, c2, c3)
+    put(d, m, d0, d1, d2, d3)
+
+
+@compiled(**OPTIONS)
+def put(total, m, r0, r1, r2, r3):
+    """Four registers one after the other."""
+    wide = lanes(total)
+    store(total, m, r0)
+    store(total, m + wide, r1)
+    store(total, m + 2 * wide, r2)
+    store(total, m + 3 * wide, r3)
+
+
+@compiled(**OPTIONS)
+def _one_register(matrix, weight, first, step, apart, total, m):
+    """Columns m … of `add_products`, as many as one register holds, or as there are."""
+    rows, length = matrix.shape
+    some = min(lanes(total), length - m)
+    a, b, c, d = total[:length], total[length : 2 * length], total[2 * length : 3 * length], total[3 * length : 4 * length]
+    p, q = load_first(a, m, some), load_first(b, m, some)
+    r, s = load_first(c, m, some), load_first(d, m, some)
+    for n in range(rows):
+        row, at = load_first(matrix[n], m, some), first + n * step
+        p, q = added(p, weight[at], row), added(q, weight[at + apart], row)
+        r, s = added(r, weight[at + 2 * apart], row), added(s, weight[at + 3 * apart], row)
+    store_first(a, m, some, p)
+    store_first(b, m, some, q)
+    store_first(c, m, some, r)
+    store_first(d, m, some, s)
+
+
+@compiled(**OPTIONS)
+def add_rows(matrix, index, weight, count, total):
+    """total += Σ weight[k] matrix[index[k]] over the first `count` k."""
+    length, wide, m = total.shape[0], lanes(total), 0
+    while m + 4 * wide <= length:
+        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
+        r0, r1, r2, r3 = load(total, m), load(total, m1), load(total, m2), load(total, m3)
+        for k in range(count):
+            row, x = matrix[index[k]], weight[k]
+            r0, r1 = added(r0, x, load(row, m)), added(r1, x, load(row, m1))
+            r2, r3 = added(r2, x, load(row, m2)), added(r3, x, load(row, m3))
+        put(total, m, r0, r1, r2, r3)
+        m += 4 * wide
+    while m < length:
+        some = min(wide, length - m)
+        r0 = load_first(total, m, some)
+        for k in range(count):
+            r0 = added(r0, weight[k], load_first(matrix[index[k]], m, some))
+        store_first(total, m, some, r0)
+        m += wide
+
+
+@compiled(**OPTIONS)
+def add_to_rows(matrix, index, weight, count, row):
+    """matrix[index[k]] += weight[k] row for the first `count` k."""
+    length, wide, m = row.shape[0], lanes(row), 0
+    while m + 4 * wide <= length:
+        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
+        r0, r1, r2, r3 = load(row, m), load(row, m1), load(row, m2), load(row, m3)
+        for k in range(count):
+            into, x = matrix[index[k]], weight[k]
+            store(into, m, added(load(into, m), x, r0))
+            store(into, m1, added(load(into, m1), x, r1))
+            store(into, m2, added(load(into, m2), x, r2))
+            store(into, m3, added(load(into, m3), x, r3))
+        m += 4 * wide
+    while m < length:
+        some = min(wide, length - m)
+        r0 = load_first(row, m, some)
+        for k in range(count):
+            into = matrix[index[k]]
+            store_first(into, m, some, added(load_first(into, m, some), weight[k], r0))
+        m += wide
+
+
+@compiled(**OPTIONS)
+def add_to_rows_of(matrix, index, count, weights, rows, last, at):
+    """matrix[n] += Σ_i weights[i, at + n] rows[i, at:] over 1 ≤ i ≤ last, for the first `count` n of the index."""
+    length, m = matrix.shape[1], 0
+    wide = lanes(weights[0])
+    while m + 4 * wide <= length:
+        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
+        for k in range(count):
+            n = index[k]
+            into = matrix[n]
+            r0, r1, r2, r3 = load(into, m), load(into, m1), load(into, m2), load(into, m3)
+            for i in range(1, last + 1):
+                x, row = weights[i, at + n], rows[i]
+                r0, r1 = added(r0, x, load(row, at + m)), added(r1, x, load(row, at + m1))
+                r2, r3 = added(r2, x, load(row, at + m2)), added(r3, x, load(row, at + m3))
+            put(into, m, r0, r1, r2, r3)
+        m += 4 * wide
+    while m < length:
+        some = min(wide, length - m)
+        for k in range(count):
+            n = index[k]
+            into = matrix[n]
+            r0 = load_first(into, m, some)
+            for i in range(1, last + 1):
+                r0 = added(r0, weights[i, at + n], load_first(rows[i], at + m, some))
+            store_first(into, m, some, r0)
+        m += wide
+
+
+@compiled(**OPTIONS)
+def dot_rows(matrix, index, count, row, out):
+    """out[k] = matrix[index[k]] · row for the first `count` k."""
+    length, wide = row.shape[0], lanes(row)
+    fours = count - count % 4
+    for k in range(0, fours, 4):
+        a, b, c, d = (
+            matrix[index[k]],
+            matrix[index[k + 1]],
+            matrix[index[k + 2]],
+            matrix[index[k + 3]],
+        )
+        p0, q0, r0, s0 = zeros(row), zeros(row), zeros(row), zeros(row)
+        p1, q1, r1, s1 = zeros(row), zeros(row), zeros(row), zeros(row)
+        m = 0
+        while m + 2 * wide <= length:  # eight sums, which hide how long one takes
+            x, y, after = load(row, m), load(row, m + wide), m + wide
+            p0, q0, r0, s0 = (
+                added(p0, x, load(a, m)),
+                added(q0, x, load(b, m)),
+                added(r0, x, load(c, m)),
+                added(s0, x, load(d, m)),
+            )
+            p1, q1 = added(p1, y, load(a, after)), added(q1, y, load(b, after))
+            r1, s1 = added(r1, y, load(c, after)), added(s1, y, load(d, after))
+            m += 2 * wide
+        while m < length:
+            some = min(wide, length - m)
+            x = load_first(row, m, some)
+            p0, q0 = added(p0, x, load_first(a, m, some)), added(q0, x, load_first(b, m, some))
+            r0, s0 = added(r0, x, load_first(c, m, some)), added(s0, x, load_first(d, m, some))
+            m += wide
+        out[k], out[k + 1] = summed(p0, p1), summed(q0, q1)
+        out[k + 2], out[k + 3] = summed(r0, r1), summed(s0, s1)
+    for k in range(fours, count):
+        a, p0, p1, m = matrix[index[k]], zeros(row), zeros(row), 0
+        while m + 2 * wide <= length:
+            p0, p1 = added(p0, load(row, m), load(a, m)), added(p1, load(row, m + wide), load(a, m + wide))
+            m += 2 * wide
+        while m < length:
+            some = min(wide, length - m)
+            p0 = added(p0, load_first(row, m, some), load_first(a, m, some))
+            m += wide
+        out[k] = summed(p0, p1)
+
+
+@compiled(**PIECE)
+def add_outer_later(charges, cotangents, pending, total):
+    """total[n] += Σ_s charges[s, n] cotangents[s] over four s, both flat: when `pending` is full, or by `add_pending`."""
+    size, length, at = total.shape[0], total.shape[1], pending.waiting[0]
+    copy(charges, pending.charges[at * size : (at + TOGETHER) * size])
+    copy(cotangents, pending.cotangents[at * length : (at + TOGETHER) * length])
+    pending.waiting[0] = at + TOGETHER
+    if at + TOGETHER == PENDING:
+        add_pending(pending, total)
+
+
+@compiled(**CALLED)
+def add_pending(pending, total):
+    """What is left of `add_outer_later`."""
+    size, length = total.shape
+    count = pending.waiting[0]
+    pending.waiting[0] = 0
+    charges, cotangents = pending.charges, pending.cotangents[: count * length].reshape((count, length))
+    fours, into = size - size % 4, total.reshape(size * length)
+    for n in range(0, fours, 4):
+        add_products(cotangents, charges, n, size, 1, into[n * length : (n + 4) * length])
+    for n in range(fours, size):
+        for k in range(count):
+            x, row = charges[k * size + n], total[n]
+            for m in range(length):
+                row[m] += x * cotangents[k, m]
