@@ -75,6 +75,16 @@ class SilentWarning(UserWarning):
     """
 
 
+class NotFiniteWarning(UserWarning):
+    """A gradient with entries that are not finite, of a solution that is, and of a loss whose own derivatives are.
+
+    Gradients of chaotic networks grow with every step backward, until the dtype holds them no longer: infinities, and NaN from
+    their differences and their products with zero. A step of an optimiser along such a gradient loses the network. Told in the
+    backward pass, by the line that asks for it. No number is changed, so whoever leaves such steps out may ignore it; an error
+    by `warnings.simplefilter("error", adjsnn.NotFiniteWarning)`.
+    """
+
+
 class KernelCacheWarning(UserWarning):
     """Compiled loops could not be read from disk or kept there; they were compiled again, and results are not concerned."""
 
@@ -93,14 +103,33 @@ def warn_of_silence(seen: str, read: str = "spikes", remedy: str = WAKE) -> None
         read: what the loss reads.
         remedy: what to try.
     """
-    frame = sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in NOT_THE_USERS:
-        frame = frame.f_back
-    warnings.warn_explicit(
+    _tell(
         f"{seen} in no sample, and the loss reads these {read}: the gradient through them is exactly zero; expected "
         f"{read} in some samples. Try: {remedy}.",
         SilentWarning,
-        frame.f_code.co_filename,
-        frame.f_lineno,
-        registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
+
+
+def warn_of_infinity(seen: str, wider: str | None) -> None:
+    """Tell the line of the user's program that asked for a gradient that it is not finite.
+
+    Args:
+        seen: what is not finite, and where.
+        wider: the name of a dtype that holds more, where there is one.
+    """
+    dtype = f"dtype={wider}; " if wider else ""
+    _tell(
+        f"{seen}; expected finite gradients, as the solution and the derivatives of the loss are finite. Try: shorter trials, "
+        f"or pieces of one, each from the detached final_state of the one before; weaker recurrent weights; {dtype}"
+        "in a system of one's own, slopes that are finite wherever it comes.",
+        NotFiniteWarning,
+    )
+
+
+def _tell(text: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's program that called the library, directly or through torch."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in NOT_THE_USERS:
+        frame = frame.f_back
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(text, category, frame.f_code.co_filename, frame.f_lineno, registry=registry)

@@ -119,6 +119,9 @@ def solve(
         ConfigurationError: arguments that cannot be right; says which. Tensors of a transform of torch.func.
         IntegrationError: the solution diverged; names the sample and time.
         EventError: a LIF neuron fires without bound; names it.
+
+    Warns:
+        NotFiniteWarning: on backward(), a gradient that is not finite, of a solution and a loss that are.
     """
     if torch._C._are_functorch_transforms_active():
         _check_transforms(system, inputs, options)

@@ -9,10 +9,10 @@ from torch import Tensor
 from adjsnn.equations.cpu import march
 from adjsnn.equations.cpu.adjoint import Cotangents
 from adjsnn.equations.cpu.march import Record
-from adjsnn.hybrid.autograd import tell_silence
+from adjsnn.hybrid.autograd import lost, tell_silence
 from adjsnn.hybrid.run import HybridStats
 from adjsnn.hybrid.steps import check_finite
-from adjsnn.numerics.first_order import FirstOrder, first_order
+from adjsnn.numerics.first_order import FirstOrder, first_order, tell_where
 
 
 def array_of(x: Tensor) -> np.ndarray:
@@ -104,4 +104,5 @@ def _backward(ctx, of_outputs, of_event_times, _):
     asked = (of_u, of_y0, *(x if need else None for x, need in zip(gradients, needs[4:], strict=True)))
     if ctx.steps.event is not None and (of_event_times is not None or outputs.any()):
         tell_silence(ctx.steps.event, asked)
+    tell_where(ctx, lambda: lost(torch.from_numpy(bars.y0).to(**ctx.like)))
     return None, None, *asked

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from adjsnn.gated.cotangents import tell_silence
+from adjsnn.gated.cotangents import lost, tell_silence
 from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.problem import GatedProblem
 from adjsnn.gated.program import GatedTrajectory
 from adjsnn.gated.solution import GatedSolution, Unread
-from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
+from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of, tell_where
 
 # A sweep from (engine, tensors, shape, wanted, last), the last three as of `Body.sweep` in `adjsnn.gated.engine`.
 Start = Callable[[Engine, GatedTensors, tuple[int, int, int], frozenset[str], Sequence[Tensor | None]], Sweep]
@@ -81,11 +81,21 @@ def _backward(ctx, *cotangents):
     for_sweep = (c_readout, c_v, *(of_unread if ctx.lean else (c_fast, c_slow)))
     last = tuple(None if x is None else x[-1] for x in for_sweep)
     charge = {} if c_charge is None else {"c_charge": c_charge}
-    sweep = ctx.start(ctx.engine, tensors, _sizes(trajectory), frozenset(wanted), last, **charge)
+
+    def swept(names: set[str], d_u: Tensor | None) -> Sweep:
+        sweep = ctx.start(ctx.engine, tensors, _sizes(trajectory), frozenset(names), last, **charge)
+        sweep.back(u, trajectory, for_sweep, d_u)
+        return sweep
+
+    def where() -> str:
+        again = torch.zeros_like(u)
+        swept({"u"}, again)
+        return lost(again, ctx.engine.program.dt)
+
     d_u = torch.zeros_like(u) if needs_u else None
-    sweep.back(u, trajectory, for_sweep, d_u)
-    gradients, d_y0 = sweep.finish(trajectory.a_fast[0], trajectory.a_slow[0])
+    gradients, d_y0 = swept(wanted, d_u).finish(trajectory.a_fast[0], trajectory.a_slow[0])
     tell_silence(trajectory.crossings, (*gradients.values(), d_u))
+    tell_where(ctx, where)
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
     of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
     return None, None, None, None, *laid_out(of_arguments, (u, *ctx.y0, *tensors.flat()))

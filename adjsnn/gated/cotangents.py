@@ -41,3 +41,20 @@ def tell_silence(crossings: Tensor, gradients: Iterable[Tensor | None]) -> None:
     found = sorted((g for g in gradients if g is not None), key=Tensor.numel)
     if found and not any(bool(g.any()) for g in found) and not bool(crossings.any()):
         warn_of_silence("a gated network spiked")
+
+
+def lost(d_u: Float[Tensor, "T B C"], dt: float, start: int = 0) -> str:
+    """Words on where a costate ceased to be finite on its way back, found by the gradient of the input; none where it did not.
+
+    Args:
+        d_u: of steps start … start + T - 1.
+        dt: ms.
+        start: the first of these steps.
+    """
+    broken = (~d_u.isfinite().all(2)).nonzero()
+    if not len(broken):
+        return ""
+    step, sample = (int(k) for k in broken[broken[:, 0] == broken[-1, 0]][0])
+    return (
+        f": the costate grew beyond what it holds by t = {(start + step) * dt:g} ms on its way back, first in sample {sample}"
+    )

@@ -4,7 +4,7 @@ A unit is a block of steps, the one over which the backward pass takes its produ
 same computation on the same numbers: checkpointed gradients are the bits of the stored ones. Inputs may come unit by unit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
-from adjsnn.gated.cotangents import tell_silence
-from adjsnn.gated.engine import Engine
+from adjsnn.gated.cotangents import lost, tell_silence
+from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedTrajectory, Irregular, bytes_per_step, memory_for
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
-from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of
+from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of, tell_where
 
 Inputs = Callable[[int, int], Tensor]  # inputs(start, stop) gives u of these steps, (stop - start, B, C)
 
@@ -157,8 +157,50 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
     wanted |= {"u"} if needs_u else set()
     last = (None if c_readout is None else c_readout[-1], c_v, c_fast, c_slow)
     shape = (units.n_steps, units.batch, units.n_hidden)
-    sweep = units.engine.body(units.tensors, "backward").sweep(shape, frozenset(wanted), last, c_charge)
+    body = units.engine.body(units.tensors, "backward")
+
+    def back(sweep: Sweep, unit: Unit, d_u: Tensor | None) -> None:
+        cotangents = (None if c_readout is None else c_readout[unit.begin : unit.end], None, None, None)
+        sweep.back(unit.u, unit.trajectory, cotangents, d_u)
+
+    def where() -> str:
+        words, recomputed = "", record.recomputed
+        sweep = body.sweep(shape, frozenset({"u"}), last, c_charge)
+        for unit in _units_back(ctx):
+            d_u = torch.zeros_like(unit.u)
+            back(sweep, unit, d_u)
+            if words := lost(d_u, units.engine.program.dt, unit.begin):
+                break
+            del unit
+        record.recomputed = recomputed
+        return words
+
+    sweep = body.sweep(shape, frozenset(wanted), last, c_charge)
     d_u = torch.zeros_like(given) if needs_u else None
+    for unit in _units_back(ctx):
+        back(sweep, unit, None if d_u is None else d_u[unit.begin : unit.end])
+        del unit  # before the next one takes memory
+    first = ctx.snapshots[0]
+    gradients, d_y0 = sweep.finish(first.a_fast, first.a_slow)
+    d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
+    tell_silence(ctx.counts, (*gradients.values(), d_u))
+    tell_where(ctx, where)
+    of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
+    return None, None, None, *laid_out(of_arguments, (given, *ctx.y0, *flat))
+
+
+class Unit(NamedTuple):
+    """Steps begin … end - 1 on the way back: their input and trajectory."""
+
+    begin: int
+    end: int
+    u: Tensor
+    trajectory: GatedTrajectory
+
+
+def _units_back(ctx: Any) -> Iterator[Unit]:
+    """The units, the last first, run again from what is kept; counts the steps. Keeps nothing of a unit that it has given."""
+    units, record = ctx.units, ctx.record
     record.recomputed = 0
 
     def advance(snapshot: Snapshot, start: int, stop: int) -> Snapshot:
@@ -168,20 +210,11 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
             snapshot = units.run(unit, snapshot)[2]
         return snapshot
 
-    first = ctx.snapshots[0]
     kept_units = kept_on_the_way(units.count, units.slots)
     for unit, snapshot in reverse(units.count, units.slots, kept_units, ctx.snapshots, advance):
-        u, trajectory, *_ = units.run(unit, snapshot)
         begin, end = units.span(unit)
         record.recomputed += end - begin
-        cotangents = (None if c_readout is None else c_readout[begin:end], None, None, None)
-        sweep.back(u, trajectory, cotangents, None if d_u is None else d_u[begin:end])
-        del trajectory
-    gradients, d_y0 = sweep.finish(first.a_fast, first.a_slow)
-    d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
-    tell_silence(ctx.counts, (*gradients.values(), d_u))
-    of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
-    return None, None, None, *laid_out(of_arguments, (given, *ctx.y0, *flat))
+        yield Unit(begin, end, *units.run(unit, snapshot)[:2])
 
 
 def slots_within(memory_mb: float, units: Units) -> int:

@@ -15,7 +15,7 @@ from adjsnn.hybrid.refusals import first_to_fail
 from adjsnn.hybrid.run import HybridStats, Stored, Sweep, columns, figures, run_forward
 from adjsnn.hybrid.solution import HybridSolution
 from adjsnn.hybrid.steps import Steps
-from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
+from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, tell_where
 
 
 def attach(problem: HybridProblem, sweep: Sweep, keep: Keep | None = None) -> HybridSolution:
@@ -79,6 +79,7 @@ def _backward(ctx, cotangents, of_event_times, _):
     arguments = (gradients.u, gradients.y0 if needs_y0 else None, *of_tensors)
     if steps.event is not None and (of_event_times is not None or bool(cotangents.any())):
         tell_silence(steps.event, arguments)
+    tell_where(ctx, lambda: lost(gradients.y0))
     return None, None, None, None, None, *laid_out(arguments, (u, y0, *tensors))
 
 
@@ -89,6 +90,12 @@ def _first(stored: Stored, count: int) -> Stored:
         return stored
     counts = torch.arange(steps.event.shape[1], device=steps.event.device) < count
     return replace(stored, steps=replace(steps, event=torch.where(counts, steps.event, -1)))
+
+
+def lost(d_y0: Float[Tensor, "B D"]) -> str:
+    """Words on the samples whose costate was not finite at the start of the trial; none where they were."""
+    samples = (~d_y0.isfinite().all(1)).nonzero()[:, 0].tolist()
+    return f": the costate is not finite any more at the start of the trial, in samples {samples}" if samples else ""
 
 
 def tell_silence(event: Int[Tensor, "K B"], gradients: Sequence[Tensor | None]) -> None:

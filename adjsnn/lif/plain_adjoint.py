@@ -40,6 +40,7 @@ class SampleGradients(NamedTuple):
     drive: np.ndarray
 
 
+@np.errstate(over="ignore", invalid="ignore")  # told of the whole gradient, alike in all bodies
 def backward(
     layer: Layer,
     inputs: Events,

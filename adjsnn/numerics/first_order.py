@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.errors import ConfigurationError
+from adjsnn.checks import all_finite
+from adjsnn.errors import ConfigurationError, warn_of_infinity
 
 Pull = Callable[..., Sequence[Tensor | None]]
 
@@ -31,9 +32,23 @@ def first_order(pull: Pull) -> Callable[..., tuple[Tensor | None, ...]]:
     It runs without a tape, and refuses at once to be on one, where the gradient of a gradient would be cut in silence. With
     batches of cotangents, as in torch.autograd.grad(..., is_grads_batched=True), it runs once for each.
 
+    Gradients that are not finite, of cotangents that are, are told. `pull` may say where, by `tell_where`.
+
     Raises:
         ConfigurationError: under create_graph=True.
     """
+
+    def told(ctx: Any, *cotangents: Tensor | None) -> Sequence[Tensor | None]:
+        gradients = pull(ctx, *cotangents)
+        where = vars(ctx).pop("where", None)
+        needed = zip(gradients, ctx.needs_input_grad, strict=True)
+        found = [g for g, need in needed if g is not None and need]
+        if not all_finite(*found) and all_finite(*(c for c in cotangents if c is not None)):
+            wrong = [g for g in found if not all_finite(g)]
+            seen = f"a gradient in {wrong[0].dtype} that is not finite in {len(wrong)} of the {len(found)} tensors asked for"
+            wider = None if wrong[0].dtype == torch.float64 else "torch.float64"
+            warn_of_infinity(seen + (where() if where else ""), wider)
+        return gradients
 
     @functools.wraps(pull)
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -45,12 +60,21 @@ def first_order(pull: Pull) -> Callable[..., tuple[Tensor | None, ...]]:
                 "differences of gradients",
             )
         if any(c is not None and _LEGACY(c) for c in cotangents):
-            return _each_of_a_batch(pull, ctx, cotangents)
+            return _each_of_a_batch(told, ctx, cotangents)
         if torch._C._are_functorch_transforms_active():
-            return _Each.apply(pull, ctx, *cotangents)
-        return tuple(pull(ctx, *cotangents))  # a Function more would cost a small solve a twentieth of its time
+            return _Each.apply(told, ctx, *cotangents)
+        return tuple(told(ctx, *cotangents))  # a Function more would cost a small solve a twentieth of its time
 
     return backward
+
+
+def tell_where(ctx: Any, where: Callable[[], str]) -> None:
+    """Let a pull say where on its way a gradient ceased to be finite.
+
+    Args:
+        where: asked after the pull, and only of such a gradient: words that follow its description, or none.
+    """
+    ctx.where = where
 
 
 _LEGACY = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore[reportAttributeAccessIssue]

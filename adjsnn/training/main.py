@@ -5,6 +5,7 @@ import contextlib
 import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import torch
 import tyro
 
-from adjsnn.errors import AdjsnnError, ConfigurationError
+from adjsnn.errors import AdjsnnError, ConfigurationError, NotFiniteWarning
 from adjsnn.numerics.threads import loops_alone
 from adjsnn.training.angles import check_angles
 from adjsnn.training.curves import draw
@@ -54,7 +55,9 @@ def main(*kinds: Kind, argv: Sequence[str] | None = None) -> int:
             kind, config = _earlier(kinds, resumed, arguments)
         check(config)
         experiment = kind(config)
-        with loops_alone(config.threads) as share, processes(experiment.device) as team, stopping() as stop:
+        # What overflows is counted, and ends the training where it comes too often: see `train`.
+        told = warnings.catch_warnings(action="ignore", category=NotFiniteWarning)
+        with loops_alone(config.threads) as share, processes(experiment.device) as team, stopping() as stop, told:
             experiment.device = team.device
             check_angles(experiment, team.count)
             training = new_training(experiment)

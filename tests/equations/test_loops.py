@@ -156,6 +156,25 @@ def test_a_system_whose_guards_never_fire_is_told(kernels: Any):
     adjsnn.solve(system, None, **options).event_times.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, in loops that run as Python
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kernels", ["plain", "fused"])
+def test_a_gradient_that_is_not_finite_is_told(kernels: Any, dtype: torch.dtype):
+    """The logistic map, chaos with a factor of nearly 2 in a step; loops compute in float64, whatever the dtype."""
+    system = adjsnn.Equations("dx/dt = r*x*(1 - x) - x", parameters={"r": 3.99}, learn="r", initial={"x": 0.3}, dtype=dtype)
+    options: dict[str, Any] = {"method": "euler", "kernels": kernels}
+    ends = (20, 300 if dtype == torch.float32 else 1200)
+    short, long = (adjsnn.solve(system, None, ts=torch.arange(n + 1.0, dtype=torch.float64), **options) for n in ends)
+    assert long.stats.kernel == kernels
+    assert long.y.isfinite().all()
+    short.y[-1].sum().backward()  # warnings are errors
+    assert system.r.grad is not None
+    assert system.r.grad.isfinite().all()
+    with pytest.warns(adjsnn.NotFiniteWarning, match=r"1 of the 1 tensors asked for.*in samples \[0\]") as told:
+        long.y[-1].sum().backward()
+    assert told[0].filename == __file__
+
+
 def test_float32():
     case = rates()
     _, expected = solved(case)

@@ -9,7 +9,7 @@ from networks import DT, GATES, MEMBRANES, random_loss, random_network, random_t
 from torch import Tensor
 
 import adjsnn
-from adjsnn import ConfigurationError, DiscreteAdjoint, GatedState, IntegrationError
+from adjsnn import ConfigurationError, DiscreteAdjoint, GatedState, IntegrationError, NotFiniteWarning
 from adjsnn.gated import engine
 from adjsnn.gated.cuda import run, shared
 from adjsnn.gated.engine import Engine
@@ -99,6 +99,22 @@ def test_each_output_alone_carries_its_gradient(method, part):
     expected, found = (results(*trial, kernels, loss, method=method) for kernels in ("plain", "cuda"))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, in the simulator
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("adjoint", [None, DiscreteAdjoint(checkpoints=2)], ids=["whole", "kept"])
+def test_a_gradient_that_is_not_finite_is_told(adjoint, method):
+    net, u, y0 = case("lif")
+    with torch.no_grad():
+        net.w_out.mul_(1000.0)
+    net, u, y0 = net.to(DEVICE), u.detach().to(DEVICE), GatedState(*(x.detach().to(DEVICE) for x in y0))
+    sol = adjsnn.solve(net, u, dt=DT, y0=y0, kernels="cuda", method=method, adjoint=adjoint)
+    loss = sol.readout[-1].sum()
+    (1e300 * loss).backward(retain_graph=True)  # warnings are errors
+    assert all(x.grad.isfinite().all() for x in net.parameters())
+    with pytest.warns(NotFiniteWarning, match="costate grew beyond what it holds by t = .* ms.*first in sample 0"):
+        (1e308 * loss).backward()
 
 
 def test_one_gradient_alone():

@@ -387,6 +387,33 @@ def test_overflowing_gradients_are_skipped_and_counted(tmp_path, capsys):
     assert all(x.isfinite().all() for x in load_file(run / "best.safetensors").values())
 
 
+class _Chaotic(_Overflowing):
+    """Every third trial is so long that its gradient overflows, of which a solve warns elsewhere."""
+
+    def network(self):
+        return adjsnn.GatedSynapseNetwork(1, 4, 1, generator=torch.Generator().manual_seed(0))
+
+    def cost(self, net, batch):
+        sol = adjsnn.solve(net, torch.ones(200 if int(batch) % self.every == 0 else 20, 1, 1), dt=0.5)
+        return Cost(sol.readout.square().mean(), sol)
+
+    def evaluate(self, net, split):
+        return {"cost": float(net.w_out.square().sum())}
+
+
+def test_what_overflows_in_a_solve_is_counted_and_warned_of_by_nothing_else(tmp_path):
+    """Warnings are errors here; when the training is over, they come again."""
+    experiment = _Chaotic(TrainingConfig())
+    for _ in range(2):
+        cost = experiment.cost(experiment.network(), torch.zeros(1))
+        with pytest.warns(adjsnn.NotFiniteWarning):
+            cost.value.backward()
+        if not list(tmp_path.iterdir()):
+            assert main(_Chaotic, argv=["--iterations", "30", "--runs", str(tmp_path)]) == 0
+    (run,) = next(tmp_path.iterdir()).iterdir()
+    assert [float(row["skipped_steps"]) for row in _rows(run)] == [0.0, 4.0, 3.0, 3.0]
+
+
 def test_a_gradient_that_always_overflows_ends_the_run(tmp_path, capsys):
     class Always(_Overflowing):
         every = 1

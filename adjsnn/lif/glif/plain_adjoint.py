@@ -13,6 +13,7 @@ from adjsnn.lif.glif.plain import Cells, SampleRun, group
 from adjsnn.lif.layer import ARRIVAL, PROBE, RECURRENT, RELEASE, SPIKE, Events, Trial, grazing
 
 
+@np.errstate(over="ignore", invalid="ignore")  # told of the whole gradient, alike in all bodies
 def backward(
     layer: GLIF,
     inputs: Events,
