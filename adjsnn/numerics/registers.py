@@ -116,6 +116,14 @@ def _lanes(typing: Any, array: Any) -> Any:
     return register and (types.intp(array), lambda *_: ir.Constant(ir.IntType(64), register.count))
 
 
+def _many(typing: Any) -> Any:
+    """Whether the machine has 32 registers and not 16, which 16 sums beside what is added to them would not fit into."""
+    del typing
+    triple, _, _ = cpu_target.target_context.codegen().magic_tuple()
+    found = _register_bytes() == 64 or triple.startswith(("aarch64", "arm64"))
+    return types.boolean(), lambda *_: ir.Constant(ir.IntType(1), found)
+
+
 def _compresses(typing: Any) -> Any:
     """Whether `chosen` is fast here."""
     del typing
@@ -257,6 +265,11 @@ def _in_loops(code: Any) -> Callable[[Callable[..., Any]], Any]:
 @_in_loops(_lanes)
 def lanes(array):
     return 64 // array.itemsize
+
+
+@_in_loops(_many)
+def many_registers():
+    return True
 
 
 @_in_loops(_compresses)

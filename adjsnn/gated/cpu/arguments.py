@@ -7,7 +7,6 @@ import numpy as np
 NIF, LIF, QIF = range(3)  # membranes
 RECTANGULAR, RAISED_COSINE = range(2)  # gates
 TOGETHER = 4  # samples, and rows of a matrix, that Euler steps multiply at a time
-DENSE = 4  # more than one neuron in so many in the zone: weights are multiplied as they are, not by columns
 WHOLE = -1  # in place of a number of neurons: all of them
 FEW_CHANNELS = 8  # readouts that are cheaper for all neurons than for those in the zone
 SPARE = 16  # places that an index has beside those for all neurons

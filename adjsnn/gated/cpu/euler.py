@@ -22,9 +22,9 @@ Numbers agree with the plain program to rounding. Samples are independent and sh
 
 import numpy as np
 
-from adjsnn.gated.cpu.arguments import DENSE, TOGETHER
+from adjsnn.gated.cpu.arguments import TOGETHER
 from adjsnn.gated.cpu.membranes import advance, reset
-from adjsnn.gated.cpu.products import add_products, add_rows, dot_rows
+from adjsnn.gated.cpu.products import add_products, add_rows, dot_rows, whole_pays
 from adjsnn.gated.cpu.vectors import (
     LOOP,
     OPTIONS,
@@ -32,7 +32,6 @@ from adjsnn.gated.cpu.vectors import (
     charges_of,
     copy,
     fill,
-    number,
     scaled,
     select,
     total,
@@ -113,7 +112,7 @@ def add_released(w_rec_t, weight, active, chosen, recurrent):
     n_hidden, done = w_rec_t.shape[0], 0
     while recurrent.shape[0] - done >= n_hidden:
         together = TOGETHER * n_hidden
-        if recurrent.shape[0] - done >= together and DENSE * number(weight[done : done + together]) > together:
+        if recurrent.shape[0] - done >= together and whole_pays(weight[done : done + together]):
             add_products(w_rec_t, weight, done, 1, n_hidden, recurrent[done : done + together])
             done += together
             continue

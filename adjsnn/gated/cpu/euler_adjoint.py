@@ -2,10 +2,10 @@
 
 from math import copysign
 
-from adjsnn.gated.cpu.arguments import DENSE, FEW_CHANNELS, LIF, QIF, TOGETHER
+from adjsnn.gated.cpu.arguments import FEW_CHANNELS, LIF, QIF, TOGETHER
 from adjsnn.gated.cpu.euler import add_input
 from adjsnn.gated.cpu.membranes import reset_back, step_partials
-from adjsnn.gated.cpu.products import add_outer_later, add_pending, add_products, add_to_rows, dot_rows
+from adjsnn.gated.cpu.products import add_outer_later, add_pending, add_products, add_to_rows, dot_rows, whole_pays
 from adjsnn.gated.cpu.vectors import (
     CALLED,
     LOOP,
@@ -21,7 +21,6 @@ from adjsnn.gated.cpu.vectors import (
     dot,
     fill,
     inside,
-    number,
     scaled,
     select,
     total,
@@ -99,7 +98,7 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
     for_fast = for_slow = 0.0
     for done in range(0, size, TOGETHER * n_hidden):
         some = min(TOGETHER * n_hidden, size - done)
-        whole = (some == TOGETHER * n_hidden) & (DENSE * number(m[done : done + some]) > some)
+        whole = (some == TOGETHER * n_hidden) & whole_pays(m[done : done + some])
         if whole:
             count = some
             _all_chosen(network, path, costate, memory, t, here, done, some)

@@ -1,9 +1,15 @@
 """Products of the weights of a gated network with the charges and cotangents of a few samples, sums kept in registers."""
 
 from adjsnn.gated.cpu.arguments import PENDING, TOGETHER
-from adjsnn.gated.cpu.vectors import CALLED, OPTIONS, PIECE, copy
+from adjsnn.gated.cpu.vectors import CALLED, OPTIONS, PIECE, copy, number
 from adjsnn.numerics.compiled import compiled
-from adjsnn.numerics.registers import added, lanes, load, load_first, store, store_first, summed, zeros
+from adjsnn.numerics.registers import added, lanes, load, load_first, many_registers, store, store_first, summed, zeros
+
+
+@compiled(**OPTIONS)
+def whole_pays(marks):
+    """Whether so many of some neurons are in the zone that the whole matrix is cheaper than its columns: a quarter, or half."""
+    return (4 if many_registers() else 2) * number(marks) > marks.shape[0]
 
 
 @compiled(**CALLED)
@@ -11,9 +17,13 @@ def add_products(matrix, weight, first, step, apart, total):
     """total[s] += Σ_n weight[first + s apart + n step] matrix[n] for four s, weight and total flat."""
     length = matrix.shape[1]
     wide, m = lanes(total), 0
-    while m + 4 * wide <= length:
-        _four_registers(matrix, weight, first, step, apart, total, m)
-        m += 4 * wide
+    if many_registers():
+        while m + 4 * wide <= length:
+            _four_registers(matrix, weight, first, step, apart, total, m)
+            m += 4 * wide
+    while m + 2 * wide <= length:
+        _two_registers(matrix, weight, first, step, apart, total, m)
+        m += 2 * wide
     while m < length:
         _one_register(matrix, weight, first, step, apart, total, m)
         m += wide
@@ -48,6 +58,31 @@ def _four_registers(matrix, weight, first, step, apart, total, m):
 
 
 @compiled(**OPTIONS)
+def _two_registers(matrix, weight, first, step, apart, total, m):
+    """The same for two registers: 8 sums, for machines with 16 registers, and for what four leave."""
+    rows, length = matrix.shape
+    a, b, c, d = total[:length], total[length : 2 * length], total[2 * length : 3 * length], total[3 * length : 4 * length]
+    m1 = m + lanes(total)
+    a0, a1, b0, b1 = load(a, m), load(a, m1), load(b, m), load(b, m1)
+    c0, c1, d0, d1 = load(c, m), load(c, m1), load(d, m), load(d, m1)
+    for n in range(rows):
+        row, at = matrix[n], first + n * step
+        r0, r1 = load(row, m), load(row, m1)
+        x, y = weight[at], weight[at + apart]
+        a0, a1, b0, b1 = added(a0, x, r0), added(a1, x, r1), added(b0, y, r0), added(b1, y, r1)
+        x, y = weight[at + 2 * apart], weight[at + 3 * apart]
+        c0, c1, d0, d1 = added(c0, x, r0), added(c1, x, r1), added(d0, y, r0), added(d1, y, r1)
+    store(a, m, a0)
+    store(a, m1, a1)
+    store(b, m, b0)
+    store(b, m1, b1)
+    store(c, m, c0)
+    store(c, m1, c1)
+    store(d, m, d0)
+    store(d, m1, d1)
+
+
+@compiled(**OPTIONS)
 def put(total, m, r0, r1, r2, r3):
     """Four registers one after the other."""
     wide = lanes(total)
@@ -75,7 +110,7 @@ def _one_register(matrix, weight, first, step, apart, total, m):
     store_first(d, m, some, s)
 
 
-@compiled(**OPTIONS)
+@compiled(**CALLED)
 def add_rows(matrix, index, weight, count, total):
     """total += Σ weight[k] matrix[index[k]] over the first `count` k."""
     length, wide, m = total.shape[0], lanes(total), 0
@@ -97,7 +132,7 @@ def add_rows(matrix, index, weight, count, total):
         m += wide
 
 
-@compiled(**OPTIONS)
+@compiled(**CALLED)
 def add_to_rows(matrix, index, weight, count, row):
     """matrix[index[k]] += weight[k] row for the first `count` k."""
     length, wide, m = row.shape[0], lanes(row), 0
@@ -120,7 +155,7 @@ def add_to_rows(matrix, index, weight, count, row):
         m += wide
 
 
-@compiled(**OPTIONS)
+@compiled(**CALLED)
 def add_to_rows_of(matrix, index, count, weights, rows, last, at):
     """matrix[n] += Σ_i weights[i, at + n] rows[i, at:] over 1 ≤ i ≤ last, for the first `count` n of the index."""
     length, m = matrix.shape[1], 0
@@ -149,7 +184,7 @@ def add_to_rows_of(matrix, index, count, weights, rows, last, at):
         m += wide
 
 
-@compiled(**OPTIONS)
+@compiled(**CALLED)
 def dot_rows(matrix, index, count, row, out):
     """out[k] = matrix[index[k]] · row for the first `count` k."""
     length, wide = row.shape[0], lanes(row)

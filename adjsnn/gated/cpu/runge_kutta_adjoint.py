@@ -4,9 +4,17 @@ from math import copysign
 
 import numpy as np
 
-from adjsnn.gated.cpu.arguments import DENSE, FEW_CHANNELS, LIF, TOGETHER, WHOLE
+from adjsnn.gated.cpu.arguments import FEW_CHANNELS, LIF, TOGETHER, WHOLE
 from adjsnn.gated.cpu.membranes import constants_back, partials
-from adjsnn.gated.cpu.products import add_outer_later, add_pending, add_products, add_to_rows, add_to_rows_of, dot_rows
+from adjsnn.gated.cpu.products import (
+    add_outer_later,
+    add_pending,
+    add_products,
+    add_to_rows,
+    add_to_rows_of,
+    dot_rows,
+    whole_pays,
+)
 from adjsnn.gated.cpu.runge_kutta import (
     add_all,
     after_reset,
@@ -31,7 +39,6 @@ from adjsnn.gated.cpu.vectors import (
     densities_of,
     dot,
     fill,
-    number,
     select,
 )
 from adjsnn.numerics.compiled import compiled
@@ -150,7 +157,7 @@ def _chosen(network, costate, memory, back, s, start, stop):
         at = b * n_hidden
         combined(network.w_out, costate.eta[start + b], back.share[at : at + n_hidden])
         if b % TOGETHER == 0:
-            whole = (size - at >= together) & (DENSE * number(marks[at : min(at + together, size)]) > together)
+            whole = (size - at >= together) & whole_pays(marks[at : min(at + together, size)])
         back.chosen[b] = WHOLE if whole else select(marks[at : at + n_hidden], back.active[at:])
 
 
