@@ -37,7 +37,7 @@ WIDE_LOOPS = f"""{WITHOUT_TORCH}
 import numpy as np
 from adjsnn.gated.cpu.euler import products
 random, out = np.random.default_rng(0), np.empty((2, 50))
-products(random.random((30, 50)), random.random((2, 30)), np.empty(31, np.int64), np.empty(30), out)
+products(random.random((30, 50)), random.random((2, 30)), np.empty(46, np.int32), np.empty(30), out)
 print(sum(products.stats.cache_hits.values()), out.tobytes().hex())
 """
 FOLDERS = f"""{WITHOUT_TORCH}
