@@ -225,6 +225,24 @@ def test_a_gradient_that_nobody_asked_for_is_not_told():
         Wasteful.apply(x.requires_grad_(), y).sum().backward()
 
 
+@too_long
+@pytest.mark.parametrize("kernels", ["plain", "fused"])
+def test_a_gradient_that_a_backward_pass_leaves_out_is_not_told(kernels):
+    """Of the readout alone it is finite. Warnings are errors here."""
+    net = chaotic(torch.float32)
+    loss = 1e36 * adjsnn.solve(net, noise(500, torch.float32), dt=DT, kernels=kernels).readout[-1].sum()
+    (first,) = torch.autograd.grad(loss, [net.w_out], retain_graph=True)
+    many = torch.autograd.grad(loss, [net.w_out], torch.ones(1), retain_graph=True, is_grads_batched=True)[0]
+    loss.backward(inputs=[net.w_out], retain_graph=True)
+    assert first.isfinite().all()
+    assert torch.equal(first, net.w_out.grad)
+    assert torch.equal(first, many[0])
+    with pytest.warns(NotFiniteWarning, match="1 of the 2 tensors"):
+        torch.autograd.grad(loss, [net.bias, net.w_out], retain_graph=True)
+    with pytest.warns(NotFiniteWarning, match="1 of the 1 tensors"):
+        loss.backward(inputs=[net.bias])
+
+
 def lost(y0: Tensor, sol: adjsnn.HybridSolution, cotangent: float) -> Tensor:
     (grad,) = torch.autograd.grad(sol.y, y0, torch.full_like(sol.y, cotangent), retain_graph=True)
     return grad

@@ -41,10 +41,11 @@ def first_order(pull: Pull) -> Callable[..., tuple[Tensor | None, ...]]:
     def told(ctx: Any, *cotangents: Tensor | None) -> Sequence[Tensor | None]:
         gradients = pull(ctx, *cotangents)
         where = vars(ctx).pop("where", None)
-        needed = zip(gradients, ctx.needs_input_grad, strict=True)
-        found = [g for g, need in needed if g is not None and need]
-        if not all_finite(*found) and all_finite(*(c for c in cotangents if c is not None)):
-            wrong = [g for g in found if not all_finite(g)]
+        needed = [g for g, need in zip(gradients, ctx.needs_input_grad, strict=True) if need]
+        if all_finite(*(g for g in needed if g is not None)) or not all_finite(*(c for c in cotangents if c is not None)):
+            return gradients
+        found = [g for g, asked in zip(needed, _asked_for(ctx), strict=True) if asked and g is not None]
+        if wrong := [g for g in found if not all_finite(g)]:
             seen = f"a gradient in {wrong[0].dtype} that is not finite in {len(wrong)} of the {len(found)} tensors asked for"
             wider = None if wrong[0].dtype == torch.float64 else "torch.float64"
             warn_of_infinity(seen + (where() if where else ""), wider)
@@ -75,6 +76,18 @@ def tell_where(ctx: Any, where: Callable[[], str]) -> None:
         where: asked after the pull, and only of such a gradient: words that follow its description, or none.
     """
     ctx.where = where
+
+
+def _asked_for(ctx: Any) -> list[bool]:
+    """Whether this backward pass wants the gradient of each argument that requires one: it may name others as its inputs."""
+
+    def runs(node: Any) -> bool:
+        try:
+            return torch._C._will_engine_execute_node(node)  # pyright: ignore[reportAttributeAccessIssue]
+        except RuntimeError:  # of a leaf that torch.autograd.grad was given: it gathers there, and executes nothing
+            return True
+
+    return [runs(node) for node, _ in ctx.next_functions if node is not None]
 
 
 _LEGACY = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore[reportAttributeAccessIssue]
