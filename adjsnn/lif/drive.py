@@ -1,17 +1,37 @@
 """Analog currents into a layer, equation (2.16)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from adjsnn.lif.network import LIFLayer
 from adjsnn.lif.structure import Structure
+
+
+class _BySample(torch.autograd.Function):
+    """u Wᵀ of (T, B, C) and (N, C), each sample rounded as it is alone, whatever the batch; one product does not."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(u, w)
+        return torch.bmm(u.transpose(0, 1), w.T.expand(u.shape[1], -1, -1)).transpose(0, 1).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_drive: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        u, w = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        of_u = torch.bmm(of_drive.transpose(0, 1), w.expand(u.shape[1], -1, -1)).transpose(0, 1) if needs[0] else None
+        return of_u, of_drive.flatten(0, 1).T @ u.flatten(0, 1) if needs[1] else None
 
 
 def injected(u: Tensor, layer: LIFLayer, own: Structure) -> Tensor:
     """W_in u of each step, (T, B, N), float64; of receptors the sum over them, of a list of synapses the sum over it."""
     w, u = layer.w_in.double(), u.double()
     if own.synapses is None:
-        return u @ (w if own.receptors is None else w.sum(0)).T
+        return _BySample.apply(u, w if own.receptors is None else w.sum(0))
     each = w if own.synapses.shared is None else w[own.synapses.shared.to(w.device)]
     pre, post = own.synapses.pre.to(w.device), own.synapses.post.to(w.device)
     matrix = torch.sparse_coo_tensor(torch.stack([post, pre]), each, (len(layer.v_th), own.sources), check_invariants=False)

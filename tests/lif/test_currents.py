@@ -11,6 +11,8 @@ from torch import Tensor
 
 import adjsnn
 from adjsnn import ConfigurationError, SpikeTrains
+from adjsnn.lif.drive import injected
+from adjsnn.lif.shapes import lif_layers
 
 STEPS, DT = 24, 2.5
 T_SCAN = 20.0
@@ -301,3 +303,16 @@ def test_currents_that_cannot_be(inputs, options, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         adjsnn.solve(adjsnn.LIFNetwork(2, (3,)), inputs, **options)
     assert "Try: " in str(caught.value)
+
+
+def test_the_drive_of_a_sample_is_the_same_bits_in_a_batch_and_alone():
+    """One product of all samples rounds some of them otherwise, by the number of its rows; a spike was off by rounding."""
+    random = torch.Generator().manual_seed(0)
+    for n in range(60):
+        steps, batch, n_in, n_hidden = 1 + n, 2 + n % 7, 2 + n % 30, 1 + 2 * n
+        net = adjsnn.LIFNetwork(n_in, (n_hidden,), generator=random)
+        layer, own = lif_layers(net)[0].kept(), net.structure[0]
+        u = torch.randn(steps, batch, n_in, generator=random, dtype=torch.float64)
+        together, alone = injected(u, layer, own), injected(u[:, 1:2], layer, own)
+        torch.testing.assert_close(together, u @ layer.w_in.double().T)
+        assert torch.equal(together[:, 1:2], alone)
