@@ -40,6 +40,7 @@ def test_without_the_compiler_no_index_is_out_of_bounds():
     assert judged("few", NUMBA_DISABLE_JIT="1") == [16, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HOST.get("sse2"), reason="not such a machine")
 def test_sums_of_a_machine_with_short_registers():
     assert judged("few", **WITHOUT_AVX) == [4, 2]
