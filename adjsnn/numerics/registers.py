@@ -119,7 +119,8 @@ def _lanes(typing: Any, array: Any) -> Any:
 def _many(typing: Any) -> Any:
     """Whether the machine has 32 registers and not 16, which 16 sums beside what is added to them would not fit into."""
     del typing
-    triple, _, _ = cpu_target.target_context.codegen().magic_tuple()
+    context: Any = cpu_target.target_context
+    triple = context.codegen().magic_tuple()[0]
     found = _register_bytes() == 64 or triple.startswith(("aarch64", "arm64"))
     return types.boolean(), lambda *_: ir.Constant(ir.IntType(1), found)
 
