@@ -51,6 +51,11 @@ class Seal:
         self._tensors = tensors
         self._versions = {name: _version(x) for name, x in tensors.items()}
 
+    def add(self, **tensors: Tensor) -> None:
+        """Tensors more, as they are now."""
+        self._tensors |= tensors
+        self._versions |= {name: _version(x) for name, x in tensors.items()}
+
     def changed(self, *names: str) -> list[str]:
         """Those of the named tensors, or of all where none is named, that were changed in place."""
         return [name for name in names or self._tensors if _version(self._tensors[name]) != self._versions[name]]

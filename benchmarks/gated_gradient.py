@@ -15,6 +15,7 @@ With --method heun or rk4 both adjsnn and torchdiffeq take steps of that method 
 that of adjsnn's own program on torch's tape.
 
 Each method runs in a process of its own, in rounds that alternate between the methods; times are medians over all rounds.
+Memory is the peak above that of the process after a gradient through 30 steps.
 """
 
 import argparse
@@ -120,7 +121,7 @@ class SmoothNetwork(nn.Module):
 
     def forward(self, t: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         v, a_fast, a_slow = y
-        step = min(max(math.floor(float(t.detach()) / DT + 1e-3), 0), STEPS - 1)
+        step = min(max(math.floor(float(t.detach()) / DT + 1e-3), 0), len(self.u) - 1)
         current = torch.addmm(self.u[step] @ self.w_in.T + self.bias, a_fast, self.w_rec.T)
         cosine = torch.cos(2 * pi * v)
         flow = (1 + cosine) / TAU_V + (1 - cosine) * current
@@ -131,7 +132,7 @@ class SmoothNetwork(nn.Module):
 
 def by_torchdiffeq(net: adjsnn.GatedSynapseNetwork, u: Tensor) -> list[Tensor]:
     system = SmoothNetwork(net, u)
-    ts = torch.arange(STEPS + 1, dtype=u.dtype) * DT
+    ts = torch.arange(len(u) + 1, dtype=u.dtype) * DT
     y0 = tuple(u.new_zeros(BATCH, N) for _ in range(3))
     params = (net.w_in, net.w_rec, net.bias)
     states: Any = torchdiffeq.odeint_adjoint(system, y0, ts, method=SCHEMES[scheme], adjoint_params=params)
@@ -143,7 +144,7 @@ def by_products(net: adjsnn.GatedSynapseNetwork, u: Tensor) -> list[Tensor]:
     with torch.no_grad():
         a, w_rec, w_rec_t = u.new_ones(BATCH, N), net.w_rec.detach(), net.w_rec.detach().T.contiguous()
         forward, backward, gradient = torch.empty_like(a), torch.empty_like(a), torch.zeros_like(w_rec)
-        for _ in range(STEPS):
+        for _ in range(len(u)):
             torch.mm(a, w_rec_t, out=forward)
             torch.mm(a, w_rec, out=backward)
             gradient.addmm_(a.T, a)
@@ -156,7 +157,11 @@ RUN: dict[str, Callable[[adjsnn.GatedSynapseNetwork, Tensor], list[Tensor]]] = {
 
 
 def measure(method: str, repeats: int) -> dict[str, object]:
-    """Seconds of each repetition after WARM_UP unmeasured ones, and peak memory above the level before the first."""
+    """Seconds of each repetition after WARM_UP unmeasured ones, and peak memory above the level before the first.
+
+    What a first gradient loads into the process, compilers and libraries, is there before: it does not grow with the problem.
+    """
+    RUN[method](*problem(torch.float32, steps=30))
     net, u = problem(torch.float32)
     before = psutil.Process().memory_info().rss
     seconds = []

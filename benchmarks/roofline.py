@@ -81,9 +81,10 @@ def gated(width: float, rounds: int) -> list[Row]:
     share = float((inside[1:] | inside[:-1] | (sol.crossings != 0)).float().mean())
     forward = clocked(lambda: adjsnn.solve(net, u, dt=gated_gradient.DT), rounds)
     whole = clocked(lambda: gated_gradient.by_adjsnn(net, u), rounds)
+    there, back = Work(4.25, share * n + 30, "float32"), Work(4.25, 2 * share * n + 50, "float32")
     return [
-        Row(f"gated, width {width:g}, forward", "neuron-step", units, Work(9, share * n + 30, "float32"), forward),
-        Row(f"gated, width {width:g}, backward", "neuron-step", units, Work(9, 2 * share * n + 35, "float32"), whole - forward),
+        Row(f"gated, width {width:g}, forward", "neuron-step", units, there, forward),
+        Row(f"gated, width {width:g}, backward", "neuron-step", units, back, whole - forward),
     ]
 
 

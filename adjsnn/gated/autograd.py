@@ -9,7 +9,7 @@ from adjsnn.gated.cotangents import lost, tell_silence
 from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.problem import GatedProblem
-from adjsnn.gated.program import GatedTrajectory
+from adjsnn.gated.program import Form, GatedTrajectory
 from adjsnn.gated.solution import GatedSolution, Unread
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of, tell_where
 
@@ -36,31 +36,36 @@ def attach(problem: GatedProblem, start: Start = exact) -> GatedSolution:
         ConfigurationError: the inputs are a stream.
     """
     engine, tensors = problem.engine, problem.tensors
-    lean = start is exact and engine.lean(tensors) and problem.shape[0] > 1  # of one step, both ends are all there is
-    outputs = _Attached.apply(engine, start, lean, tensors.names(), problem.whole_inputs(), *problem.y0, *tensors.flat())
-    *trajectory, spent, fast, slow = outputs
-    unread = Unread(spent, (fast, slow)) if start is exact else None
+    form = form_of(engine, tensors, problem.shape[0]) if start is exact else "whole"
+    outputs = _Attached.apply(engine, start, form, tensors.names(), problem.whole_inputs(), *problem.y0, *tensors.flat())
+    *trajectory, spent, v, fast, slow = outputs
+    unread = Unread(spent, GatedState(v, fast, slow)) if start is exact else None
     return problem.solution(GatedTrajectory(*trajectory), engine.ran(tensors), unread)
+
+
+def form_of(engine: Engine, tensors: GatedTensors, n_steps: int) -> Form:
+    """What is stored for the exact sweep back; of one step, both ends are all there is."""
+    return "thin" if engine.lean(tensors) and n_steps > 1 else "whole"
 
 
 class _Attached(FirstOrder):
     """Connects the forward program and a sweep to torch. Every tensor is an explicit argument."""
 
     @staticmethod
-    def forward(ctx, engine, start, lean, names, u, v0, a_fast0, a_slow0, *flat):
+    def forward(ctx, engine, start, form, names, u, v0, a_fast0, a_slow0, *flat):
         tensors = _tensors(names, flat)
-        trajectory = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0), lean)
-        ctx.engine, ctx.start, ctx.lean, ctx.names = engine, start, lean, names
+        trajectory = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0), form)
+        ctx.engine, ctx.start, ctx.names = engine, start, names
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat, *trajectory.flat())
         ctx.mark_non_differentiable(trajectory.current, trajectory.crossings)
-        if lean:
-            ctx.mark_non_differentiable(trajectory.a_fast, trajectory.a_slow)
+        if trajectory.thin:
+            ctx.mark_non_differentiable(trajectory.v, trajectory.a_fast, trajectory.a_slow)
         ctx.set_materialize_grads(False)
-        # Zeros with the gradients of what is found when it is asked for: Σ|q|, and the synapses of a lean trajectory, which
-        # take no memory for being zero.
-        activities = (v0.new_zeros(()).expand(trajectory.v.shape) for _ in range(2))
-        return *trajectory.flat(), torch.zeros_like(v0), *activities
+        # Zeros with the gradients of what is found when it is asked for: Σ|q|, and the states of a thin trajectory, which take
+        # no memory for being zero.
+        states = (v0.new_zeros(()).expand(len(u) + 1, *v0.shape) for _ in range(3))
+        return *trajectory.flat(), torch.zeros_like(v0), *states
 
     @staticmethod
     def backward(ctx, *grad_outputs):
@@ -78,7 +83,7 @@ def _backward(ctx, *cotangents):
     if needs_u:
         wanted.add("u")
     c_v, c_fast, c_slow, c_readout, _, _, c_charge, *of_unread = cotangents
-    for_sweep = (c_readout, c_v, *(of_unread if ctx.lean else (c_fast, c_slow)))
+    for_sweep = (c_readout, *(of_unread if trajectory.thin else (c_v, c_fast, c_slow)))
     last = tuple(None if x is None else x[-1] for x in for_sweep)
     charge = {} if c_charge is None else {"c_charge": c_charge}
 
@@ -94,11 +99,15 @@ def _backward(ctx, *cotangents):
 
     d_u = torch.zeros_like(u) if needs_u else None
     gradients, d_y0 = swept(wanted, d_u).finish(trajectory.a_fast[0], trajectory.a_slow[0])
-    tell_silence(trajectory.crossings, (*gradients.values(), d_u))
+    tell_silence(lambda: _crossings(ctx.engine, tensors, trajectory), (*gradients.values(), d_u))
     tell_where(ctx, where)
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
     of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
     return None, None, None, None, *laid_out(of_arguments, (u, *ctx.y0, *tensors.flat()))
+
+
+def _crossings(engine: Engine, tensors: GatedTensors, trajectory: GatedTrajectory) -> Tensor:
+    return engine.again(tensors).voltages(trajectory)[1] if trajectory.thin else trajectory.crossings
 
 
 def _sizes(trajectory: GatedTrajectory) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """What the adjoints of all gated methods form from a loss and from their costates."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -31,15 +31,15 @@ def outer(left: Float[Tensor, "T B I"], right: Float[Tensor, "T B J"]) -> Float[
     return (right.T @ left).T if right.shape[1] < left.shape[1] else left.T @ right
 
 
-def tell_silence(crossings: Tensor, gradients: Iterable[Tensor | None]) -> None:
+def tell_silence(crossings: Callable[[], Tensor], gradients: Iterable[Tensor | None]) -> None:
     """Warn where nothing has a gradient and no neuron spiked.
 
     Args:
-        crossings: of every step, or how many there were, (..., B, N).
+        crossings: gives those of every step, or how many there were, (..., B, N).
         gradients: of all that needs one; the smallest are asked first.
     """
     found = sorted((g for g in gradients if g is not None), key=Tensor.numel)
-    if found and not any(bool(g.any()) for g in found) and not bool(crossings.any()):
+    if found and not any(bool(g.any()) for g in found) and not bool(crossings().any()):
         warn_of_silence("a gated network spiked")
 
 

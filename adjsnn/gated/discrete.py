@@ -11,7 +11,7 @@ from torch import Tensor
 from adjsnn.adjoints import BPTT, DiscreteAdjoint
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
-from adjsnn.gated.autograd import attach
+from adjsnn.gated.autograd import attach, form_of
 from adjsnn.gated.network import GatedState
 from adjsnn.gated.problem import GatedProblem
 from adjsnn.gated.program import bytes_per_step
@@ -62,7 +62,7 @@ def _kept_states(choice: DiscreteAdjoint, problem: GatedProblem) -> Choose | Non
     if choice.memory_mb is None:
         return None
     memory_mb, tensors = float(choice.memory_mb), problem.tensors
-    trajectory = n_steps * batch * len(tensors.w_rec) * bytes_per_step(tensors, problem.engine.lean(tensors))
+    trajectory = n_steps * batch * len(tensors.w_rec) * bytes_per_step(tensors, form_of(problem.engine, tensors, n_steps))
     if trajectory <= memory_mb * 1e6 and not isinstance(problem.inputs, Stream):
         return None
     return lambda units: slots_within(memory_mb, units)

@@ -12,7 +12,7 @@ from adjsnn.gated.cuda import loops as cuda_loops
 from adjsnn.gated.membranes import Membrane
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.plain import Plain
-from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular, memory_for
+from adjsnn.gated.program import Form, GatedProgram, GatedTrajectory, Irregular, memory_for
 
 # Which of the directions compiled loops take where they cover the network.
 BOTH = ("forward", "backward")
@@ -39,6 +39,29 @@ class Sweep(Protocol):
         ...
 
 
+class Again(Protocol):
+    """What finds the numbers again that `Body.fill` would have written."""
+
+    def voltages(self, trajectory: GatedTrajectory) -> tuple[Tensor, Tensor]:
+        """v, (T+1, B, N), and crossings, (T, B, N), of a thin trajectory."""
+        ...
+
+    def activities(self, first: Tensor, tau: Tensor, v: Tensor, crossings: Tensor) -> Tensor:
+        """A synapse's activities, (T+1, B, N).
+
+        Args:
+            first: before the first step, (B, N).
+            tau: its time constant.
+            v: (T+1, B, N), from the beginning of a trial.
+            crossings: (T, B, N), likewise.
+        """
+        ...
+
+    def spent(self, trajectory: GatedTrajectory) -> Tensor:
+        """Σ|q| of each neuron of a thin trajectory, (B, N)."""
+        ...
+
+
 class Body(Protocol):
     """A way to compute one program over one network's tensors; all of them agree to rounding.
 
@@ -51,11 +74,10 @@ class Body(Protocol):
     carried: int
 
     @property
-    def activities(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-        """Where the body takes lean trajectories, forward and back: what finds a synapse's activities again, (T+1, B, N).
+    def again(self) -> Again | None:
+        """Where the body takes lean and thin trajectories, forward and back: what finds again what they leave out.
 
-        They are the numbers that `fill` would have written, given the first row, the synapse's time constant, and v and
-        crossings from the beginning of a trial. Back, the gradients of τ_f and τ_s are none of those that are asked for.
+        Back, the gradients of τ_f and τ_s are none of those that are asked for.
         """
         ...
 
@@ -78,7 +100,7 @@ class Body(Protocol):
 
         Args:
             u: (T, B, C).
-            trajectory: of T steps; row 0 of v, a_fast and a_slow is given.
+            trajectory: of T steps; row 0 of v, a_fast and a_slow is given. A thin one is that of a whole trial.
             carried: from `carry` or an earlier `fill`; not modified.
             unit: steps in a unit of the backward pass, between which no product may reach.
 
@@ -160,14 +182,20 @@ class Engine:
         return self.body(tensors, "backward").unit_length(n_steps, batch)
 
     def lean(self, tensors: GatedTensors) -> bool:
-        """Whether synapses need not be stored: the body does without, and the gradients of τ_f and τ_s are not asked for."""
+        """Whether lean and thin trajectories do: for the body, and since the gradients of τ_f and τ_s are not asked for."""
         if tensors.tau_fast.requires_grad or tensors.tau_slow.requires_grad or KERNELS[self.kernels] != BOTH:
             return False
-        return self.body(tensors, "forward").activities is not None  # the same body takes it back
+        return self.body(tensors, "forward").again is not None  # the same body takes it back
 
-    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState, lean: bool = False) -> GatedTrajectory:
+    def again(self, tensors: GatedTensors) -> Again:
+        """What finds again what lean and thin trajectories leave out."""
+        found = self.body(tensors, "forward").again
+        assert found is not None
+        return found
+
+    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState, form: Form = "whole") -> GatedTrajectory:
         """Forward solution into preallocated memory, without a tape."""
-        trajectory = memory_for(tensors, u, lean)
+        trajectory = memory_for(tensors, u, form, unit=self.unit_length(tensors, len(u), u.shape[1]))
         carried = self.body(tensors, "forward").carry(y0)
         irregular, _ = self.fill(tensors, u, y0, trajectory, carried, len(u))
         self.program.warn(irregular)

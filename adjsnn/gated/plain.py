@@ -26,7 +26,7 @@ class Plain:
 
     name = "plain"
     carried = 1
-    activities = None
+    again = None
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
         self.program, self.tensors = program, tensors

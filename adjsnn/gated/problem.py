@@ -60,7 +60,6 @@ class GatedProblem:
         """
         return GatedSolution(
             ts=self.ts,
-            v=trajectory.v,
             readout=trajectory.readout,
             t_end=float(self.ts[-1]),
             _ran=ran,

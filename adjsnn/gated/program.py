@@ -4,7 +4,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int8
@@ -13,12 +14,13 @@ from torch import Tensor
 from adjsnn.errors import ConfigurationError, IntegrationError, StepTooLongWarning
 from adjsnn.gated.gates import Gate
 from adjsnn.gated.inheritance import of_the_base, settled
-from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
+from adjsnn.gated.limits import KEPT, MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.gated.membranes import Constants, Membrane, Partials
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.scalars import spread
 
+Form = Literal["whole", "lean", "thin"]  # what is stored of a trajectory
 BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
 SUMMED = 1 << 16  # entries of a block of steps of which the charge is summed: a handful stay in a core's second cache
 
@@ -48,23 +50,29 @@ NO_MEMORY = Step(None, None, None, None, None)
 
 @dataclass(frozen=True)
 class GatedTrajectory:
-    """Everything stored about a forward solution.
+    """Everything stored about a forward solution; of a "lean" one synapses are computed again where they are asked for, of a
+    "thin" one voltages and crossings too.
 
     Attributes:
-        v: voltages at the T+1 times, (T+1, B, N).
-        a_fast: recurrent synaptic activities, likewise; of a lean trajectory the first and the last alone, (2, B, N).
+        v: voltages at the T+1 times, (T+1, B, N); of a thin trajectory those of `kept_rows`.
+        a_fast: recurrent synaptic activities, (T+1, B, N); of a lean or thin one the first and the last alone, (2, B, N).
         a_slow: readout synaptic activities, likewise.
         readout: o, (T+1, B, C_out).
         current: I of each step, (T, B, N).
-        crossings: thresholds crossed in each step, negative for the lower threshold, mostly 0; (T, B, N).
+        crossings: thresholds crossed in each step, negative for the lower threshold, mostly 0; (T, B, N), of a thin trajectory
+            (0, B, N).
     """
 
-    v: Float[Tensor, "T1 B N"]
+    v: Float[Tensor, "voltages B N"]
     a_fast: Float[Tensor, "rows B N"]
     a_slow: Float[Tensor, "rows B N"]
     readout: Float[Tensor, "T1 B C"]
     current: Float[Tensor, "T B N"]
-    crossings: Int8[Tensor, "T B N"]
+    crossings: Int8[Tensor, "counted B N"]
+
+    @property
+    def thin(self) -> bool:
+        return len(self.crossings) < len(self.current)
 
     def flat(self) -> tuple[Tensor, ...]:
         return self.v, self.a_fast, self.a_slow, self.readout, self.current, self.crossings
@@ -259,13 +267,17 @@ class GatedProgram(ABC):
         self, crossings: Int8[Tensor, "T B N"], lowest: int | Tensor, highest: int | Tensor, start: int = 0
     ) -> Irregular:
         """Steps after step `start` that ran through several thresholds or back through one, given the extreme crossings."""
-        least = -1 if self.neuron.two_sided else 0
-        if not (lowest < least or highest > 1):
+        if not self.any_irregular(lowest, highest):
             return Irregular()
+        least = -1 if self.neuron.two_sided else 0
         overlong = ((crossings > 1) | (crossings < least)).nonzero()
         first = tuple(int(k) for k in overlong[0])
         what = "back through its reset" if crossings[first] < least else f"through {crossings[first]} thresholds"
         return Irregular(len(overlong), f"{self._where(first, start)}, where the voltage went {what}")
+
+    def any_irregular(self, lowest: int | Tensor, highest: int | Tensor) -> bool:
+        """Whether steps of these extreme crossings ran through several thresholds or back through one."""
+        return bool(lowest < (-1 if self.neuron.two_sided else 0) or highest > 1)
 
     def warn(self, irregular: Irregular) -> None:
         """Warn of steps through several thresholds or back through one."""
@@ -283,22 +295,44 @@ class GatedProgram(ABC):
         return f"sample {sample}, neuron {neuron}, t = {step * self.dt:g} ms (step {step} of {self.dt:g} ms)"
 
 
-def memory_for(tensors: GatedTensors, u: Float[Tensor, "T B C"], lean: bool, start: int = 0) -> GatedTrajectory:
-    """Memory for the trajectory of T steps, placed like that of the steps from `start` on in the memory of a whole trial."""
+def memory_for(
+    tensors: GatedTensors, u: Float[Tensor, "T B C"], form: Form, start: int = 0, unit: int | None = None
+) -> GatedTrajectory:
+    """Memory for the trajectory of T steps, placed like that of the steps from `start` on in the memory of a whole trial.
+
+    Args:
+        tensors: of the network.
+        u: the input.
+        form: of the trajectory.
+        start: the first of the steps.
+        unit: steps in a unit of the backward pass; all T if not given.
+    """
     n_steps, batch, _ = u.shape
     w, n_out = tensors.w_rec, len(tensors.w_out)
     width = batch * len(w)
-    size = (n_steps, batch, len(w))
-    rows = (n_steps + 1, 2 if lean else n_steps + 1, 2 if lean else n_steps + 1)
-    v, a_fast, a_slow = (fresh((k, *size[1:]), w, place=start * width) for k in rows)
+    voltages = kept_rows(n_steps, unit or n_steps)[-1] + 1 if form == "thin" else n_steps + 1
+    synapses = n_steps + 1 if form == "whole" else 2
+    v, a_fast, a_slow = (fresh((k, batch, len(w)), w, place=start * width) for k in (voltages, synapses, synapses))
     readout = fresh((n_steps + 1, batch, n_out), w, place=start * batch * n_out)
-    current = fresh(size, w, place=start * width)
-    return GatedTrajectory(v, a_fast, a_slow, readout, current, fresh(size, w, torch.int8, place=start * width))
+    current = fresh((n_steps, batch, len(w)), w, place=start * width)
+    counted = 0 if form == "thin" else n_steps
+    crossings = fresh((counted, batch, len(w)), w, torch.int8, place=start * width)
+    return GatedTrajectory(v, a_fast, a_slow, readout, current, crossings)
 
 
-def bytes_per_step(tensors: GatedTensors, lean: bool) -> int:
-    """Memory of a trajectory per neuron and step: v, I and what is kept of the synapses, and a byte of crossings."""
-    return (2 if lean else 4) * tensors.w_rec.element_size() + 1
+def kept_rows(n_steps: int, unit: int) -> list[int]:
+    """Rows of the voltages of a thin trajectory at which its units of `unit` steps begin, and the last row.
+
+    A row stands for every KEPT-th step of a unit, the next one for its end.
+    """
+    lengths = (min(unit, n_steps - start) for start in range(0, n_steps, unit))
+    return list(accumulate((-(-length // KEPT) for length in lengths), initial=0))
+
+
+def bytes_per_step(tensors: GatedTensors, form: Form) -> float:
+    """Memory of a trajectory per neuron and step: I, and what is kept of v, both synapses, and a byte of crossings."""
+    numbers = {"whole": 4.0, "lean": 2.0, "thin": 1.0 + 1.0 / KEPT}[form]
+    return numbers * tensors.w_rec.element_size() + (form != "thin")
 
 
 def nested(n_steps: int, unit: int, block: int) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.cotangents import lost, tell_silence
 from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
-from adjsnn.gated.program import GatedTrajectory, Irregular, bytes_per_step, memory_for
+from adjsnn.gated.program import Form, GatedTrajectory, Irregular, bytes_per_step, memory_for
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of, tell_where
 
@@ -77,7 +77,8 @@ class Units:
         self.n_hidden = len(tensors.w_rec)
         self.length = engine.unit_length(tensors, self.n_steps, self.batch)
         self.count = -(-self.n_steps // self.length)
-        self.lean = engine.lean(tensors)
+        # Units stay near a core: their voltages and crossings are kept.
+        self.form: Form = "lean" if engine.lean(tensors) else "whole"
 
     def span(self, unit: int) -> tuple[int, int]:
         return unit * self.length, min((unit + 1) * self.length, self.n_steps)
@@ -92,15 +93,15 @@ class Units:
     @property
     def unit_bytes(self) -> int:
         """Memory of one unit's trajectory."""
-        steps = self.length * self.n_hidden * bytes_per_step(self.tensors, self.lean)
+        steps = self.length * self.n_hidden * bytes_per_step(self.tensors, self.form)
         readout = (self.length + 1) * len(self.tensors.w_out) * self.tensors.w_rec.element_size()
-        return self.batch * (steps + readout)
+        return int(self.batch * (steps + readout))
 
     def run(self, unit: int, start: Snapshot) -> tuple[Tensor, GatedTrajectory, Snapshot, Irregular]:
         """One unit from a snapshot: its input, its trajectory, the snapshot at its end, and what is to be warned of."""
         begin, end = self.span(unit)
         u = self.inputs(begin, end)
-        trajectory = memory_for(self.tensors, u, self.lean, begin)
+        trajectory = memory_for(self.tensors, u, self.form, begin)
         y0 = GatedState(*start[:3])
         irregular, carry = self.engine.fill(self.tensors, u, y0, trajectory, start.carry, self.n_steps, begin)
         if start.readout is not None:  # the same sum in the same order as the last row of the unit before
@@ -183,7 +184,7 @@ def _backward(ctx, c_readout, c_v, c_fast, c_slow, c_charge):
     first = ctx.snapshots[0]
     gradients, d_y0 = sweep.finish(first.a_fast, first.a_slow)
     d_y0 = (g if needed else None for g, needed in zip(d_y0, needs_y0, strict=True))
-    tell_silence(ctx.counts, (*gradients.values(), d_u))
+    tell_silence(lambda: ctx.counts, (*gradients.values(), d_u))
     tell_where(ctx, where)
     of_arguments = (d_u, *d_y0, *(gradients.get(name) for name in names))
     return None, None, None, *laid_out(of_arguments, (given, *ctx.y0, *flat))

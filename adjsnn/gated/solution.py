@@ -1,6 +1,7 @@
 """What a solve of a gated network returns; its face is that of `adjsnn.solutions`, with one layer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -59,11 +60,11 @@ class Unread(NamedTuple):
 
     Attributes:
         spent: of Σ|q|, (B, N).
-        activities: of a_fast and a_slow, (T+1, B, N) each, where the trajectory is lean; without memory of their own.
+        states: of v, a_fast and a_slow, (T+1, B, N) each, where the trajectory is thin; without memory of their own.
     """
 
     spent: Tensor
-    activities: tuple[Tensor, Tensor]
+    states: GatedState
 
 
 class _Given(torch.autograd.Function):
@@ -96,7 +97,6 @@ class GatedSolution(Recorded):
 
     Attributes:
         ts: the T+1 times, ms.
-        v: voltages at these times, (T+1, B, N), dimensionless; differentiable.
         readout: o = W_out a_s, (T+1, B, C_out); differentiable.
         t_end: the last time, ms.
 
@@ -106,7 +106,6 @@ class GatedSolution(Recorded):
     """
 
     ts: Float[Tensor, " T1"]
-    v: Float[Tensor, "T1 B N"]
     readout: Float[Tensor, "T1 B C"]
     t_end: float
     _engine: Engine = field(repr=False)
@@ -121,12 +120,35 @@ class GatedSolution(Recorded):
 
     def __post_init__(self) -> None:
         t, inputs = self._trajectory, {"inputs": self._u} if self._program.reads_input_again else {}
-        states = {"sol.v": t.v, "sol.a_fast": t.a_fast, "sol.a_slow": t.a_slow}
-        object.__setattr__(self, "_seal", Seal(**states, **{"sol.crossings": t.crossings}, **inputs))
+        object.__setattr__(self, "_seal", Seal(**{"sol.a_fast": t.a_fast, "sol.a_slow": t.a_slow}, **inputs))
+        if not t.thin or "_found" in vars(self):
+            self._sealed(*self._found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self._found  # a copy holds numbers, rather than what finds them on the machine where it is made
+        return super().__getstate__()
 
     @property
     def _program(self) -> GatedProgram:
         return self._engine.program
+
+    def _sealed(self, v: Tensor, crossings: Tensor) -> tuple[Tensor, Tensor]:
+        self._seal.add(**{"sol.v": v, "sol.crossings": crossings})
+        return v, crossings
+
+    @cached_property
+    def _found(self) -> tuple[Tensor, Tensor]:
+        """Voltages and crossings of all steps, found again where the trajectory is thin."""
+        if not self._trajectory.thin:
+            return self._trajectory.v, self._trajectory.crossings
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return self._sealed(*self._engine.again(self._tensors).voltages(self._trajectory))
+
+    @computed_once
+    @untraced
+    def v(self) -> Float[Tensor, "T1 B N"]:
+        """Voltages at the times ts, dimensionless, equation (1.1); differentiable."""
+        return given(self._found[0], self._unread.states.v) if self._unread and self._trajectory.thin else self._found[0]
 
     @computed_once
     @untraced
@@ -141,28 +163,23 @@ class GatedSolution(Recorded):
         return self._activity("a_slow", self._tensors.tau_slow, 1)
 
     def _activity(self, name: str, tau: Tensor, synapse: int) -> Tensor:
-        """A synapse's activities, found again where the trajectory is lean."""
-        t, stored = self._trajectory, getattr(self._trajectory, name)
-        if not self._lean:
+        """A synapse's activities, found again where the trajectory is thin."""
+        stored, found = getattr(self._trajectory, name), self._found
+        if not self._trajectory.thin:
             return stored
-        activities = self._engine.body(self._tensors, "forward").activities
-        assert activities is not None
         assert self._unread is not None
         self._seal.check("sol.v", "sol.crossings")
         with torch.no_grad():
-            values = activities(stored[0], tau, t.v, t.crossings)
-        return given(values, self._unread.activities[synapse])
-
-    @property
-    def _lean(self) -> bool:
-        return len(self._trajectory.a_fast) < len(self.v)
+            values = self._engine.again(self._tensors).activities(stored[0], tau, *found)
+        return given(values, getattr(self._unread.states, name))
 
     @property
     @untraced
     def charge(self) -> Float[Tensor, "T B N"]:
         """Charge q released in each step, equation (1.6), differentiable: its sum over a full crossing is 1."""
+        v, crossings = self.v, self.crossings
         self._seal.check("sol.v", "sol.crossings")
-        return self._program.charge(self.v, self.crossings)
+        return self._program.charge(v, crossings)
 
     @property
     @untraced
@@ -170,25 +187,29 @@ class GatedSolution(Recorded):
         """Σ|q| of each neuron, its differentiable number of spikes."""
         if self._unread is None:
             return self.charge.abs().sum(0)
-        self._seal.check("sol.v", "sol.crossings")
         with torch.no_grad():
-            spent = self._program.spent(self.v, self.crossings)
+            if self._trajectory.thin:
+                spent = self._engine.again(self._tensors).spent(self._trajectory)
+            else:
+                self._seal.check("sol.v", "sol.crossings")
+                spent = self._program.spent(*self._found)
         return given(spent, self._unread.spent)
 
     @property
     @untraced
     def crossings(self) -> Int8[Tensor, "T B N"]:
         """Thresholds crossed by each neuron in each step, negative for the lower threshold."""
-        return self._trajectory.crossings
+        return self._found[1]
 
     @property
     def final_state(self) -> GatedState:
         """State at the last time, to go on from with `solve(..., y0=...)`."""
-        v, fast, slow = self.v[-1].clone(), self._trajectory.a_fast[-1].clone(), self._trajectory.a_slow[-1].clone()
-        if not self._lean:
-            return GatedState(v, fast, slow)
+        t = self._trajectory
+        last = GatedState(t.v[-1].clone(), t.a_fast[-1].clone(), t.a_slow[-1].clone())
+        if not t.thin:
+            return last
         assert self._unread is not None
-        return GatedState(v, *(given(x, y[-1]) for x, y in zip((fast, slow), self._unread.activities, strict=True)))
+        return GatedState._make(given(x, y[-1]) for x, y in zip(last, self._unread.states, strict=True))
 
     @computed_once
     @untraced
@@ -207,7 +228,7 @@ class GatedSolution(Recorded):
         turns = turn.to(v.dtype) * (moved.sign() if two_sided else torch.where(moved >= v, 1.0, -1.0).to(v.dtype))
         fraction = (fraction + turns / (moved - v)).clamp_(0.0, 1.0)
         times = ((step + fraction) * self._program.dt).clamp(max=self.t_end)
-        batch, n_neurons = self.v.shape[1:]
+        batch, n_neurons = self._trajectory.v.shape[1:]
         return SpikeTrains.from_events(
             sample, neuron, times, crossings.sign(), batch=batch, n_neurons=n_neurons, t_max=self.t_end
         )
@@ -273,8 +294,9 @@ class GatedSolution(Recorded):
     @computed_once
     @untraced
     def _located(self) -> Located:
+        v, crossings = self._found
         self._seal.check()
-        return self._program.locate(self._tensors, self._u, self._trajectory)
+        return self._program.locate(self._tensors, self._u, replace(self._trajectory, v=v, crossings=crossings))
 
 
 @dataclass(frozen=True)

@@ -106,12 +106,12 @@ class Path(NamedTuple):
 
     Attributes:
         u: (T, B, C).
-        v: (T+1, B, N).
-        a_fast: (T+1, B, N); of a lean trajectory the row before the first step and the last one, or the last alone.
+        v: (T+1, B, N); of a thin trajectory the row before every KEPT-th step, and the last one.
+        a_fast: (T+1, B, N); of a lean or thin trajectory the row before the first step and the last one, or the last alone.
         a_slow: likewise.
         readout: (T+1, B, C_out).
         current: I of each step, (T, B, N).
-        crossings: thresholds crossed in each step, (T, B, N), int8.
+        crossings: thresholds crossed in each step, (T, B, N), int8; of a thin trajectory (0, B, N).
     """
 
     u: np.ndarray
@@ -119,6 +119,22 @@ class Path(NamedTuple):
     a_fast: np.ndarray
     a_slow: np.ndarray
     readout: np.ndarray
+    current: np.ndarray
+    crossings: np.ndarray
+
+
+class Taken(NamedTuple):
+    """A step of a tile as it was taken, each (S·N,).
+
+    Attributes:
+        v: before it.
+        after: v⁺.
+        current: I.
+        crossings: thresholds crossed, int8.
+    """
+
+    v: np.ndarray
+    after: np.ndarray
     current: np.ndarray
     crossings: np.ndarray
 
@@ -226,6 +242,9 @@ class EulerMemory(NamedTuple):
         q: the charge released, then q/τ_f.
         charge: G(v⁺).
         weight: q/τ_f of the active neurons.
+        now: v of a thin trajectory before the even steps.
+        next: before the odd ones.
+        crossings: thresholds crossed, int8, where they are not stored.
     """
 
     active: np.ndarray
@@ -233,6 +252,9 @@ class EulerMemory(NamedTuple):
     q: np.ndarray
     charge: np.ndarray
     weight: np.ndarray
+    now: np.ndarray
+    next: np.ndarray
+    crossings: np.ndarray
 
 
 class Pending(NamedTuple):
@@ -277,6 +299,8 @@ class EulerAdjointMemory(NamedTuple):
         push: h ∂_I f.
         pull: 1 + h ∂_v f.
         pending: Pending, empty.
+        volts: v of a thin trajectory before and after KEPT steps, (KEPT+1, S·N).
+        crossings: thresholds crossed in these, (KEPT, S·N), int8.
     """
 
     active: np.ndarray
@@ -302,6 +326,8 @@ class EulerAdjointMemory(NamedTuple):
     push: np.ndarray
     pull: np.ndarray
     pending: Pending
+    volts: np.ndarray
+    crossings: np.ndarray
 
 
 class StageMemory(NamedTuple):

@@ -22,7 +22,7 @@ Numbers agree with the plain program to rounding. Samples are independent and sh
 
 import numpy as np
 
-from adjsnn.gated.cpu.arguments import TOGETHER
+from adjsnn.gated.cpu.arguments import TOGETHER, Taken
 from adjsnn.gated.cpu.membranes import advance, reset
 from adjsnn.gated.cpu.products import add_products, add_rows, dot_rows, whole_pays
 from adjsnn.gated.cpu.vectors import (
@@ -36,7 +36,7 @@ from adjsnn.gated.cpu.vectors import (
     select,
     total,
 )
-from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
+from adjsnn.gated.limits import KEPT, MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
 
 
@@ -60,32 +60,51 @@ def forward(network, synapses, path, carry, first, last, memory, channels, outco
     keep = (one - network.h / synapses.tau_fast, one - network.h / synapses.tau_slow)
     gain = (one / synapses.tau_fast, one / synapses.tau_slow)
     lowest, highest, steps, tile = np.int8(0), np.int8(0), len(path.current), memory.q.shape[0] // n_hidden
-    for t in range(steps):
+    thin = path.crossings.shape[0] == 0
+    for begin in range(0, steps, KEPT):
+        end = min(begin + KEPT, steps)
         for start in range(first, last, tile):
             stop = min(start + tile, last)
-            fine, low, high = _step(network, keep, gain, path, carry, memory, t, start, stop)
-            lowest, highest = min(lowest, low), max(highest, high)
-            for b in range(start, stop):
-                a_slow = path.a_slow[min(t + 1, len(path.a_slow) - 1), b * n_hidden : (b + 1) * n_hidden]
-                dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
-            if not fine:
-                outcome.broken[0], outcome.broken[1] = t, start
-                return
+            here, to = start * n_hidden, stop * n_hidden
+            if thin:
+                copy(path.v[begin // KEPT, here:to], memory.now[: to - here])
+            for t in range(begin, end):
+                taken = _taking(path, memory, thin, t - begin, t, here, to)
+                fine, low, high = _step(network, keep, gain, taken, path, carry, memory, t, start, stop)
+                lowest, highest = min(lowest, low), max(highest, high)
+                for b in range(start, stop):
+                    a_slow = path.a_slow[min(t + 1, len(path.a_slow) - 1), b * n_hidden : (b + 1) * n_hidden]
+                    dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
+                if not fine:
+                    outcome.broken[0], outcome.broken[1] = t, start
+                    end = t  # of the tiles behind, what breaks earlier still
+                    break
+            if thin:
+                copy((memory.next if (end - begin) % 2 else memory.now)[: to - here], path.v[begin // KEPT + 1, here:to])
+        if outcome.broken[0] >= 0:
+            return
     # Written once: a cache line that several threads write to is slow.
     outcome.extremes[0], outcome.extremes[1] = min(outcome.extremes[0], lowest), max(outcome.extremes[1], highest)
 
 
 @compiled(**PIECE)
-def _step(network, keep, gain, path, carry, memory, t, start, stop):
+def _taking(path, memory, thin, k, t, here, to):
+    """Where step t of a tile, the k-th since a stored voltage, reads and writes."""
+    current = path.current[t, here:to]
+    if not thin:
+        return Taken(path.v[t, here:to], path.v[t + 1, here:to], current, path.crossings[t, here:to])
+    now, after, size = memory.now, memory.next, to - here
+    if k % 2:
+        now, after = after, now
+    return Taken(now[:size], after[:size], current, memory.crossings[:size])
+
+
+@compiled(**PIECE)
+def _step(network, keep, gain, taken, path, carry, memory, t, start, stop):
     """Step t of a tile. Returns whether its state is sound, and its smallest and largest number of crossings."""
     n_hidden = network.w_rec_t.shape[0]
     here, to = start * n_hidden, stop * n_hidden
-    v, current, crossings, after = (
-        path.v[t, here:to],
-        path.current[t, here:to],
-        path.crossings[t, here:to],
-        path.v[t + 1, here:to],
-    )
+    v, after, current, crossings = taken.v, taken.after, taken.current, taken.crossings
     recurrent, level = carry.recurrent[here:to], carry.level[here:to]
     turns, q, charge = memory.turns[: to - here], memory.q[: to - here], memory.charge[: to - here]
     total(recurrent, network.bias, current)
@@ -127,9 +146,8 @@ def add_released(w_rec_t, weight, active, chosen, recurrent):
 @compiled(**PIECE)
 def _checked(current, after, turns, crossings):
     """Writes the crossings. Returns whether the state is sound, and the smallest and largest number of crossings."""
-    most, one = after.dtype.type(MOST_COUNTED), after.dtype.type(1.0)
-    for n in range(after.shape[0]):
-        crossings[n] = np.int8(min(max(turns[n], -most), most))
+    one = after.dtype.type(1.0)
+    _count(turns, crossings)
     lowest, highest, wrong, magnitude = np.int8(0), np.int8(0), np.int32(0), one
     for n in range(after.shape[0]):
         lowest, highest = min(lowest, crossings[n]), max(highest, crossings[n])
@@ -139,6 +157,14 @@ def _checked(current, after, turns, crossings):
         magnitude += abs(current[n])  # not finite if any current is not: one sum instead of N questions
     fine = (wrong == 0) & (lowest >= -MOST_CROSSINGS) & (highest <= MOST_CROSSINGS)
     return fine & (magnitude < after.dtype.type(np.inf)), lowest, highest
+
+
+@compiled(**OPTIONS)
+def _count(turns, crossings):
+    """Crossings as they are stored."""
+    most = turns.dtype.type(MOST_COUNTED)
+    for n in range(turns.shape[0]):
+        crossings[n] = np.int8(min(max(turns[n], -most), most))
 
 
 @compiled(**OPTIONS)
@@ -161,6 +187,65 @@ def products(matrix_t, a, index, weight, out):
         for k in range(count):
             weight[k] = a[b, index[k]]
         add_rows(matrix_t, index, weight, count, out[b])
+
+
+@compiled(**PIECE)
+def again(network, taken, turns):
+    """A step of a thin trajectory once more, from its current: the numbers of `forward`. turns is memory, (S·N,)."""
+    advance(network.membrane, taken.v, taken.current, network.constants, network.h, taken.after)
+    reset(network.membrane, taken.current, network.constants, taken.after, turns)
+    _count(turns, taken.crossings)
+
+
+@compiled(**LOOP)
+def voltages(network, path, first, last, memory, v, crossings):
+    """Voltages and crossings of samples first … last-1 of a thin trajectory.
+
+    Args:
+        network: Network.
+        path: Path, thin, as `forward` left it.
+        first: of the samples.
+        last: one past the last of them.
+        memory: EulerMemory.
+        v: (T+1, B·N), written.
+        crossings: (T, B·N), int8, written.
+    """
+    n_hidden, tile = network.w_rec_t.shape[0], memory.q.shape[0]
+    for here in range(first * n_hidden, last * n_hidden, tile):
+        to = min(here + tile, last * n_hidden)
+        for t in range(len(path.current)):
+            if t % KEPT == 0:
+                copy(path.v[t // KEPT, here:to], v[t, here:to])
+            taken = Taken(v[t, here:to], v[t + 1, here:to], path.current[t, here:to], crossings[t, here:to])
+            again(network, taken, memory.turns[: to - here])
+
+
+@compiled(**LOOP)
+def spent(network, path, level, first, last, memory, out):
+    """Adds Σ|q| of samples first … last-1 of a thin trajectory.
+
+    Args:
+        network: Network.
+        path: Path, thin, as `forward` left it.
+        level: G before the first step, (B·N,); on return after the last.
+        first: of the samples.
+        last: one past the last of them.
+        memory: EulerMemory.
+        out: (B·N,), added to.
+    """
+    n_hidden, tile = network.w_rec_t.shape[0], memory.q.shape[0]
+    for here in range(first * n_hidden, last * n_hidden, tile):
+        to = min(here + tile, last * n_hidden)
+        charge, before, whole = memory.charge[: to - here], level[here:to], out[here:to]
+        for t in range(len(path.current)):
+            if t % KEPT == 0:
+                copy(path.v[t // KEPT, here:to], memory.now[: to - here])
+            taken = _taking(path, memory, True, t % KEPT, t, here, to)
+            again(network, taken, memory.turns[: to - here])
+            charges_of(network, taken.after, charge)
+            for n in range(to - here):
+                whole[n] += abs(charge[n] - before[n] + taken.crossings[n])
+            copy(charge, before)
 
 
 @compiled(**LOOP)

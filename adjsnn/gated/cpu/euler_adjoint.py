@@ -2,8 +2,8 @@
 
 from math import copysign
 
-from adjsnn.gated.cpu.arguments import FEW_CHANNELS, LIF, QIF, TOGETHER
-from adjsnn.gated.cpu.euler import add_input
+from adjsnn.gated.cpu.arguments import FEW_CHANNELS, LIF, QIF, TOGETHER, Taken
+from adjsnn.gated.cpu.euler import add_input, again
 from adjsnn.gated.cpu.membranes import reset_back, step_partials
 from adjsnn.gated.cpu.products import add_outer_later, add_pending, add_products, add_to_rows, dot_rows, whole_pays
 from adjsnn.gated.cpu.vectors import (
@@ -25,6 +25,7 @@ from adjsnn.gated.cpu.vectors import (
     select,
     total,
 )
+from adjsnn.gated.limits import KEPT
 from adjsnn.numerics.compiled import compiled
 
 PADDED = 32  # numbers in four vectors of AVX2 in float32, as many as loops over vectors take at a time
@@ -50,32 +51,49 @@ def backward(network, synapses, path, cotangents, want, costate, first, last, me
     keep = (one - h / synapses.tau_fast, one - h / synapses.tau_slow)
     gain = (one / synapses.tau_fast, one / synapses.tau_slow)
     d_tau_fast = d_tau_slow = 0.0
-    steps, tile = len(path.current), memory.m.shape[0] // n_hidden
-    for t in range(steps - 1, -1, -1):
+    steps, tile, thin = len(path.current), memory.m.shape[0] // n_hidden, path.crossings.shape[0] == 0
+    for begin in range((steps - 1) // KEPT * KEPT, -1, -KEPT):
+        end = min(begin + KEPT, steps)
         for start in range(first, last, tile):
             stop = min(start + tile, last)
             here, to = start * n_hidden, stop * n_hidden
-            for_fast, for_slow = _released_back(network, gain, path, cotangents, want, costate, memory, sums, t, start, stop)
-            d_tau_fast -= for_fast
-            d_tau_slow -= for_slow
-            if want.tau_fast | want.tau_slow:
-                for_fast, for_slow = _tau_back(network, gain, path, want, costate, memory, t, start, stop)
-                d_tau_fast += for_fast
-                d_tau_slow += for_slow
-            _back(network, keep[0], path, costate, memory, sums, t, here, to)
-            _inputs_back(network, path, want, memory, sums, t, start, stop)
-            if len(cotangents.readout) > 0:
-                for b in range(start, stop):
-                    decay(costate.eta[b], keep[1], one, cotangents.readout[t, b])
-            if (len(cotangents.v) > 0) | want.reads_fast | want.reads_slow:
-                _read_back(keep, gain, cotangents, want, costate, t, here, to)
+            if thin:
+                copy(path.v[begin // KEPT, here:to], memory.volts[0, : to - here])
+                for t in range(begin, end):
+                    again(network, _taken(path, memory, thin, t - begin, t, here, to), memory.x[: to - here])
+            for t in range(end - 1, begin - 1, -1):
+                taken = _taken(path, memory, thin, t - begin, t, here, to)
+                for_fast, for_slow = _released_back(network, gain, taken, cotangents, want, costate, memory, sums, start, stop)
+                d_tau_fast -= for_fast
+                d_tau_slow -= for_slow
+                if want.tau_fast | want.tau_slow:
+                    for_fast, for_slow = _tau_back(network, gain, path, want, costate, memory, t, start, stop)
+                    d_tau_fast += for_fast
+                    d_tau_slow += for_slow
+                _back(network, keep[0], taken, costate, memory, sums, here, to)
+                _inputs_back(network, path, want, memory, sums, t, start, stop)
+                if len(cotangents.readout) > 0:
+                    for b in range(start, stop):
+                        decay(costate.eta[b], keep[1], one, cotangents.readout[t, b])
+                if (len(cotangents.v) > 0) | want.reads_fast | want.reads_slow:
+                    _read_back(keep, gain, cotangents, want, costate, t, here, to)
     add_pending(memory.pending, sums.w_rec_t)
     sums.tau[0] += d_tau_fast
     sums.tau[1] += d_tau_slow
 
 
 @compiled(**PIECE)
-def _released_back(network, gain, path, cotangents, want, costate, memory, sums, t, start, stop):
+def _taken(path, memory, thin, k, t, here, to):
+    """Step t of a tile, the k-th since a stored voltage."""
+    current = path.current[t, here:to]
+    if thin:
+        size = to - here
+        return Taken(memory.volts[k, :size], memory.volts[k + 1, :size], current, memory.crossings[k, :size])
+    return Taken(path.v[t, here:to], path.v[t + 1, here:to], current, path.crossings[t, here:to])
+
+
+@compiled(**PIECE)
+def _released_back(network, gain, taken, cotangents, want, costate, memory, sums, start, stop):
     """What one step of a tile needs of the neurons that release charge, or would, were they moved.
 
     Fills `to_now` and `to_after` with m g(v) and m g(v⁺) of (4.1), and adds to the gradients of W_rec and W_out.
@@ -85,10 +103,10 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
     """
     n_hidden = network.w_rec_t.shape[0]
     here, size = start * n_hidden, (stop - start) * n_hidden
-    v, crossings = path.v[t, here : here + size], path.crossings[t, here : here + size]
+    v, crossings = taken.v, taken.crossings
     m, marks = memory.m[:size], memory.x[:size]
     inside(v, network.zone, network.two_sided, marks)
-    inside(path.v[t + 1, here : here + size], network.zone, network.two_sided, m)
+    inside(taken.after, network.zone, network.two_sided, m)
     for n in range(size):  # in the zone before or after, or once through it
         m[n] += marks[n] + abs(crossings[n])
     fill(memory.to_now[:size], v.dtype.type(0.0))
@@ -101,9 +119,9 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
         whole = (some == TOGETHER * n_hidden) & whole_pays(m[done : done + some])
         if whole:
             count = some
-            _all_chosen(network, path, costate, memory, t, here, done, some)
+            _all_chosen(network, taken, costate, memory, here, done, some)
         else:
-            count = _some_chosen(network, path, costate, memory, t, here, done, some)
+            count = _some_chosen(network, taken, costate, memory, here, done, some)
         if want.reads_fast | want.reads_slow | (cotangents.charge.shape[0] > 0):
             _asked(want, cotangents, costate, memory, here + done, whole, some // n_hidden, n_hidden)
         fast, slow = _charge_back(network, gain, cotangents, want, memory, count)
@@ -117,41 +135,42 @@ def _released_back(network, gain, path, cotangents, want, costate, memory, sums,
 
 
 @compiled(**PIECE)
-def _all_chosen(network, path, costate, memory, t, here, done, size):
+def _all_chosen(network, taken, costate, memory, here, done, size):
     """Voltages, crossings, W_recᵀ ζ and W_outᵀ η of all neurons of TOGETHER samples."""
-    at, n_hidden = here + done, network.w_rec_t.shape[0]
-    crossings, crossed = path.crossings[t, at : at + size], memory.crossed
-    copy(path.v[t, at : at + size], memory.v)
-    copy(path.v[t + 1, at : at + size], memory.v[size:])
+    n_hidden = network.w_rec_t.shape[0]
+    crossings, crossed = taken.crossings[done : done + size], memory.crossed
+    copy(taken.v[done : done + size], memory.v)
+    copy(taken.after[done : done + size], memory.v[size:])
     for n in range(size):
         crossed[n] = crossings[n]
-    fill(memory.projected[:size], path.v.dtype.type(0.0))
-    add_products(network.w_rec, costate.zeta, at, 1, n_hidden, memory.projected[:size])
+    fill(memory.projected[:size], taken.v.dtype.type(0.0))
+    add_products(network.w_rec, costate.zeta, here + done, 1, n_hidden, memory.projected[:size])
     copy(memory.share[done : done + size], memory.slow)
 
 
 @compiled(**PIECE)
-def _some_chosen(network, path, costate, memory, t, here, done, size):
+def _some_chosen(network, taken, costate, memory, here, done, size):
     """The same of the neurons that are marked in m, of up to TOGETHER samples. Returns their number, as it is filled up."""
     n_hidden, active, v, crossed = network.w_rec_t.shape[0], memory.active, memory.v, memory.crossed
     count = 0
     for b in range(size // n_hidden):
-        at, mine = here + done + b * n_hidden, active[count:]
-        found = select(memory.m[at - here : at - here + n_hidden], mine)
+        at, mine = done + b * n_hidden, active[count:]
+        found = select(memory.m[at : at + n_hidden], mine)
         for k in range(found):
-            crossed[count + k] = path.crossings[t, at + mine[k]]
-            memory.slow[count + k] = memory.share[at - here + mine[k]]
-        dot_rows(network.w_rec_t, mine, found, costate.zeta[at : at + n_hidden], memory.projected[count:])
+            crossed[count + k] = taken.crossings[at + mine[k]]
+            memory.slow[count + k] = memory.share[at + mine[k]]
+        zeta = costate.zeta[here + at : here + at + n_hidden]
+        dot_rows(network.w_rec_t, mine, found, zeta, memory.projected[count:])
         count += found
         memory.ends[b] = count
     # Filled up by neurons that do nothing, so that no loop has a rest.
     filled = min((count + PADDED - 1) // PADDED * PADDED, crossed.shape[0])
     for k in range(count, filled):
-        v[k] = v[filled + k] = crossed[k] = memory.projected[k] = memory.slow[k] = path.v.dtype.type(0.0)
+        v[k] = v[filled + k] = crossed[k] = memory.projected[k] = memory.slow[k] = v.dtype.type(0.0)
     for b in range(size // n_hidden):
-        at, begin = here + done + b * n_hidden, 0 if b == 0 else memory.ends[b - 1]
+        at, begin = done + b * n_hidden, 0 if b == 0 else memory.ends[b - 1]
         for k in range(begin, memory.ends[b]):
-            v[k], v[filled + k] = path.v[t, at + active[k]], path.v[t + 1, at + active[k]]
+            v[k], v[filled + k] = taken.v[at + active[k]], taken.after[at + active[k]]
     return filled
 
 
@@ -243,10 +262,10 @@ def _charge_back(network, gain, cotangents, want, memory, count):
 
 
 @compiled(**PIECE)
-def _back(network, keep, path, costate, memory, sums, t, here, to):
+def _back(network, keep, taken, costate, memory, sums, here, to):
     """(4.1) and the ζ of (4.3) for one step of a tile; w is left behind."""
     size = to - here
-    v, current, c, h = path.v[t, here:to], path.current[t, here:to], network.constants, network.h
+    v, current, c, h = taken.v, taken.current, network.constants, network.h
     to_now, to_after, mu, w = memory.to_now[:size], memory.to_after[:size], memory.mu[:size], memory.w[:size]
     push, pull, d_c0 = memory.push[:size], memory.pull[:size], sums.c0
     lam, zeta = costate.lam_v[here:to], costate.zeta[here:to]
@@ -254,7 +273,7 @@ def _back(network, keep, path, costate, memory, sums, t, here, to):
     total(lam, to_after, mu)
     fill(w, v.dtype.type(0.0))
     if network.membrane == LIF:
-        reset_back(v, current, c, h, path.crossings[t, here:to], w, mu, sums.c1)
+        reset_back(v, current, c, h, taken.crossings, w, mu, sums.c1)
         for n in range(size):
             d_c0[n] += mu[n] * push[n] * c[0, n] * (v[n] - current[n])
     elif network.membrane == QIF:

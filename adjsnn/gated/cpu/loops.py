@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adjsnn.gated.cpu.again import EulerAgain
 from adjsnn.gated.cpu.arguments import (
     PENDING,
     SPARE,
@@ -15,10 +16,8 @@ from adjsnn.gated.cpu.arguments import (
     Costate,
     Cotangents,
     EulerAdjointMemory,
-    EulerMemory,
     Network,
     Outcome,
-    Path,
     Pending,
     RungeKutta,
     StageAdjointMemory,
@@ -27,12 +26,14 @@ from adjsnn.gated.cpu.arguments import (
     Synapses,
     Want,
 )
+from adjsnn.gated.cpu.arrays import array, blocks_of, copied, euler_memory, part_of, path_of, rows
 from adjsnn.gated.cpu.covered import GATES, MEMBRANES
 from adjsnn.gated.cpu.tableau import FusedTableau
+from adjsnn.gated.limits import KEPT
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Irregular
 from adjsnn.gated.runge_kutta import GatedRungeKutta
-from adjsnn.numerics.memory import aligned, fresh
+from adjsnn.numerics.memory import aligned
 from adjsnn.numerics.threads import groups_of, run_parts
 
 TILE = 512  # neurons of some samples that Euler steps treat together: their vectors stay in a core's nearest cache
@@ -72,54 +73,43 @@ class FusedGated:
     def carry(self, y0: GatedState) -> Carry:
         """What the first block starts with beside the initial state."""
         level = self.program.charge_level(y0.v)
-        recurrent = aligned([tuple(y0.a_fast.shape)], _array(y0.a_fast).dtype)[0]
+        recurrent = aligned([tuple(y0.a_fast.shape)], array(y0.a_fast).dtype)[0]
         # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
         self._products(self.tensors.w_rec, y0.a_fast, recurrent)
-        return Carry(recurrent, _copied(_array(level)))
+        return Carry(recurrent, copied(array(level)))
 
     def fill(
         self, u: Tensor, trajectory: GatedTrajectory, carried: Carry, n_steps: int, start: int, unit: int
     ) -> tuple[Irregular, Carry]:
         """As `Body.fill` in `adjsnn.gated.engine`."""
-        carried = Carry(*map(_copied, carried))
+        carried = Carry(*map(copied, carried))
         t = trajectory
         progress = self.forward(u, t.v, t.a_fast, t.a_slow, t.readout, t.current, t.crossings, carried)
-        if (step := progress.broken) >= 0:
+        v, crossings, step = t.v, t.crossings, progress.broken
+        if t.thin and (step >= 0 or self.program.any_irregular(progress.lowest, progress.highest)):
+            v, crossings = self._again.voltages(t)
+        if step >= 0:
             steps, after = slice(step, step + 1), slice(step + 1, step + 2)
             a_fast = t.a_fast
-            if len(a_fast) < len(t.v):
-                a_fast = self._activities(a_fast[0], self.tensors.tau_fast, t.v[: step + 2], t.crossings[: step + 1])
-            self.program.refuse(t.v[after], a_fast[after], t.crossings[steps].to(u.dtype), start + step)
-        return self.program.irregular(t.crossings, progress.lowest, progress.highest, start), carried
+            if len(a_fast) < len(v):
+                a_fast = self._again.activities(a_fast[0], self.tensors.tau_fast, v[: step + 2], crossings[: step + 1])
+            self.program.refuse(v[after], a_fast[after], crossings[steps].to(u.dtype), start + step)
+        return self.program.irregular(crossings, progress.lowest, progress.highest, start), carried
 
     @property
-    def activities(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    def again(self) -> EulerAgain | None:
         """As of a body in `adjsnn.gated.engine`."""
-        return None if self.tableau else self._activities
-
-    def _activities(self, first: Tensor, tau: Tensor, v: Tensor, crossings: Tensor) -> Tensor:
-        from adjsnn.gated.cpu.euler import activities  # noqa: PLC0415  loads the compiler
-
-        n_steps, batch, n_hidden = crossings.shape
-        result, dtype = fresh(v.shape, v), _array(v).dtype.type
-        result[0] = first
-        path = [self.rows(_array(x), 2) for x in (v, crossings)]
-        level, out = self.rows(_array(self.program.charge_level(v[0])).copy(), 1), self.rows(result.numpy(), 2)
-        network, constant = self.network(dtype), dtype(tau.item())
-
-        def work(k: int, first: int, last: int, part: int) -> bool:
-            del k, part
-            activities(network, constant, *path, level, first, last, *self._memory(n_hidden, dtype), out)
-            return True
-
-        run_parts(work, groups_of(batch, n_hidden * n_steps, n_hidden), 1)
-        return result
+        return None if self.tableau else self._again
 
     def sweep(
         self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None], c_charge: Tensor | None = None
     ) -> "FusedSweep":
         """The backward sweep; arguments as of `FusedSweep`."""
         return FusedSweep(self, shape, wanted, last, c_charge)
+
+    @property
+    def _again(self) -> EulerAgain:
+        return EulerAgain(self.program, self.network(array(self.tensors.w_rec).dtype.type), block_length)
 
     def forward(
         self, u: Tensor, v: Tensor, a_fast: Tensor, a_slow: Tensor, readout: Tensor, current: Tensor, crossings: Tensor,
@@ -131,16 +121,16 @@ class FusedGated:
             Progress.
         """
         loop, t = self._loop("forward"), self.tensors
-        dtype, n_hidden = _array(v).dtype.type, v.shape[2]
-        self._products(t.w_out, a_slow[0], _array(readout[0]))
+        dtype, n_hidden = array(v).dtype.type, v.shape[2]
+        self._products(t.w_out, a_slow[0], array(readout[0]))
         channels = np.arange(len(t.w_out), dtype=np.int32)
         network, scheme = self.network(dtype), self.scheme(dtype)
-        whole, carry = self.path(u, v, a_fast, a_slow, readout, current, crossings), Carry(*(self.rows(x, 1) for x in carry))
+        whole, carry = path_of(u, v, a_fast, a_slow, readout, current, crossings), Carry(*(rows(x, 1) for x in carry))
         length = block_length(v[0].numel())
         groups = groups_of(u.shape[1], n_hidden * min(len(u), length), n_hidden)
         outcomes = [Outcome(np.full(2, -1, np.int64), np.zeros(2, np.int64)) for _ in groups]
-        blocks = _blocks(len(u), length)
-        paths = [_part(whole, start, stop) for start, stop in blocks]
+        blocks = blocks_of(len(u), length)
+        paths = [part_of(whole, start, stop, length) for start, stop in blocks]
         broken: list[int] = []
 
         def work(k: int, first: int, last: int, part: int) -> bool:
@@ -154,10 +144,10 @@ class FusedGated:
         return Progress(min(broken, default=-1), *_range(outcomes))
 
     def _products(self, matrix: Tensor, a: Tensor, out: np.ndarray) -> None:
-        index, weight = np.empty(a.shape[1] + SPARE, np.int32), np.empty_like(_array(a[0]))
+        index, weight = np.empty(a.shape[1] + SPARE, np.int32), np.empty_like(array(a[0]))
         from adjsnn.gated.cpu.euler import products  # noqa: PLC0415  loads the compiler
 
-        products(_array(matrix.T), _array(a), index, weight, out)
+        products(array(matrix.T), array(a), index, weight, out)
 
     def _loop(self, direction: str) -> Callable[..., Any]:
         """The compiled solve or adjoint, imported when first needed: numba takes a second."""
@@ -173,7 +163,7 @@ class FusedGated:
         """The network as the loops take it."""
         t, width = self.tensors, self.gate.width
         constants, bias = aligned([(2, self.tile, len(t.w_rec)), (self.tile, len(t.w_rec))], dtype)
-        constants[...], bias[...] = self._constants()[:, None], _array(t.bias)
+        constants[...], bias[...] = self._constants()[:, None], array(t.bias)
         return Network(
             membrane=MEMBRANES[type(self.neuron)],
             gate=GATES[type(self.gate)],
@@ -181,23 +171,13 @@ class FusedGated:
             zone=(dtype(1.0 / width), dtype(1.0 - self.neuron.threshold / width)),
             h=dtype(self.dt),
             constants=constants.reshape(2, -1),
-            w_rec_t=_array(t.w_rec.T),
-            w_rec=_array(t.w_rec),
-            w_in_t=_array(t.w_in.T),
+            w_rec_t=array(t.w_rec.T),
+            w_rec=array(t.w_rec),
+            w_in_t=array(t.w_in.T),
             bias=bias.reshape(-1),
-            w_out=_array(t.w_out),
-            w_out_t=_array(t.w_out.T),
+            w_out=array(t.w_out),
+            w_out_t=array(t.w_out.T),
         )
-
-    def path(self, *arrays: Tensor) -> Path:
-        """What is stored of a trajectory, u to crossings, as the loops take it."""
-        whole = Path(*(_array(x) for x in arrays))
-        per_neuron = {name: self.rows(getattr(whole, name), 2) for name in ("v", "a_fast", "a_slow", "current", "crossings")}
-        return whole._replace(**per_neuron)
-
-    def rows(self, x: np.ndarray, dimensions: int) -> np.ndarray:
-        """An array (…, B, N) as the loops take it, (…, B·N) of so many dimensions."""
-        return x.reshape(-1) if dimensions == 1 else x.reshape(len(x), x.shape[1] * x.shape[2])
 
     def scheme(self, dtype: Any) -> Synapses | RungeKutta:
         """How a step is taken."""
@@ -208,11 +188,11 @@ class FusedGated:
 
     def _memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
         """What a thread of the forward loop writes to."""
-        index = np.empty(n_hidden + SPARE, np.int32)
         if self.tableau is None:
-            return (EulerMemory._make([index, *aligned([(self.tile * n_hidden,)] * (len(EulerMemory._fields) - 1), dtype)]),)
+            return (euler_memory(n_hidden, self.tile, dtype),)
         s, width = len(self.tableau.b), self.tile * n_hidden
         *blocks, turns, x, weight, drive = aligned([(s + 1, width)] * 5 + [(width,), (width,), (n_hidden,), (width,)], dtype)
+        index = np.empty(n_hidden + SPARE, np.int32)
         return (StageMemory._make([index, *blocks, turns, x, weight, drive, np.empty(s)]),)
 
     def _adjoint_memory(self, n_hidden: int, dtype: Any) -> tuple[Any, ...]:
@@ -224,13 +204,14 @@ class FusedGated:
             "each": np.empty(self.tile, np.int64),
         }
         if self.tableau is None:
-            twice, others = ("v", "x", "g", "level"), ("active", "ends", "pending")
+            twice, others = ("v", "x", "g", "level"), ("active", "ends", "pending", "volts", "crossings")
             names = [name for name in EulerAdjointMemory._fields if name not in others]
             vectors = [(2 * width if name in twice else width,) for name in names]
-            charges, cotangents, *found = aligned(waiting + vectors, dtype)
+            charges, cotangents, volts, *found = aligned([*waiting, (KEPT + 1, width), *vectors], dtype)
+            of_thin = {"volts": volts, "crossings": np.empty((KEPT, width), np.int8)}
             pending = Pending(indices["count"], charges, cotangents)
             given = dict(zip(names, found, strict=True))
-            return (EulerAdjointMemory(active=indices["active"], ends=indices["each"], pending=pending, **given),)
+            return (EulerAdjointMemory(active=indices["active"], ends=indices["each"], pending=pending, **given, **of_thin),)
         s = len(self.tableau.b)
         charges, cotangents, *found = aligned([*waiting, *[(s + 1, width)] * 6, *[(width,)] * 8], dtype)
         pending = Pending(indices["count"], charges, cotangents)
@@ -239,11 +220,11 @@ class FusedGated:
 
     def _constants(self) -> np.ndarray:
         """1/τ and v_r for each neuron, (2, N); zeros where the membrane has none."""
-        w = _array(self.tensors.w_rec)
+        w = array(self.tensors.w_rec)
         rows = np.zeros((2, len(w)), w.dtype)
         for name, value in self.tensors.constants.items():
             row = 1 if name == "v_reset" else 0
-            rows[row] = _array(value) if row else 1.0 / _array(value)
+            rows[row] = array(value) if row else 1.0 / array(value)
         return rows
 
     def _by_name(self, sums: list[Tensor], d_tau: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
@@ -285,20 +266,20 @@ class FusedSweep:
         t = kernel.tensors
         n_steps, batch, n_hidden = shape
         self.kernel, self.wanted, self.length = kernel, wanted, block_length(batch * n_hidden)
-        self.dtype = _array(t.w_rec).dtype.type
+        self.dtype = array(t.w_rec).dtype.type
         self.network, self.scheme = kernel.network(self.dtype), kernel.scheme(self.dtype)
         names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
         self.want = Want._make([*(name in wanted for name in names), last[2] is not None, last[3] is not None])
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
         eta, lam_v, fast, slow = (
-            aligned([(batch, width)], self.dtype, zero=True)[0] if x is None else _copied(_array(x))
+            aligned([(batch, width)], self.dtype, zero=True)[0] if x is None else copied(array(x))
             for x, width in zip(last, widths, strict=True)
         )
         self.scales = (1.0, 1.0) if kernel.tableau else (t.tau_fast.item(), t.tau_slow.item())
         fast /= self.dtype(self.scales[0])
         slow /= self.dtype(self.scales[1])
         self.state = Costate(lam_v, aligned([lam_v.shape], self.dtype, zero=True)[0], eta, fast, slow)
-        self.c_charge = np.zeros((0, 0), self.dtype) if c_charge is None else _array(c_charge)
+        self.c_charge = np.zeros((0, 0), self.dtype) if c_charge is None else array(c_charge)
         self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         per_neuron = ((kernel.tile * n_hidden,),) * 3
         self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *per_neuron, t.w_out.shape)
@@ -315,16 +296,16 @@ class FusedSweep:
             d_u: memory for the gradient of u.
         """
         tr, t, loop = trajectory, self.kernel.tensors, self.kernel._loop("backward")
-        whole = self.kernel.path(u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)
-        losses = [_EMPTY[self.dtype] if x is None else _array(x) for x in cotangents]
-        losses[1:] = [self.kernel.rows(x, 2) for x in losses[1:]]
+        whole = path_of(u, tr.v, tr.a_fast, tr.a_slow, tr.readout, tr.current, tr.crossings)
+        losses = [_EMPTY[self.dtype] if x is None else array(x) for x in cotangents]
+        losses[1:] = [rows(x, 2) for x in losses[1:]]
         filled = None if d_u is None else d_u.contiguous()  # a loop would be compiled for another layout, and be slower
         whole_d_u = _EMPTY[self.dtype] if filled is None else filled.numpy()
-        of_neurons = {name: self.kernel.rows(getattr(self.state, name), 1) for name in ("lam_v", "zeta", "fast", "slow")}
+        of_neurons = {name: rows(getattr(self.state, name), 1) for name in ("lam_v", "zeta", "fast", "slow")}
         state = self.state._replace(**of_neurons)
-        blocks = _blocks(len(u), self.length)[::-1]
-        paths = [_part(whole, start, stop) for start, stop in blocks]
-        charge = self.kernel.rows(self.c_charge, 1)
+        blocks = blocks_of(len(u), self.length)[::-1]
+        paths = [part_of(whole, start, stop, self.length) for start, stop in blocks]
+        charge = rows(self.c_charge, 1)
         asked = [Cotangents._make([*(c[start:stop] for c in losses), charge]) for start, stop in blocks]
 
         def work(k: int, first: int, last: int, part: int) -> bool:
@@ -358,32 +339,6 @@ class FusedSweep:
 _EMPTY = {dtype: np.zeros((0, 0, 0), dtype) for dtype in (np.float32, np.float64)}
 
 
-def _array(x: Tensor) -> np.ndarray:
-    """The tensor's memory as an array, contiguous."""
-    return x.detach().contiguous().numpy()
-
-
-def _copied(x: np.ndarray) -> np.ndarray:
-    result = aligned([x.shape], x.dtype)[0]
-    result[...] = x
-    return result
-
-
-def _part(path: Path, start: int, stop: int) -> Path:
-    """Steps start … stop-1 of a path."""
-    at, states = slice(start, stop), slice(start, stop + 1)
-    kept = slice(min(start, len(path.a_fast) - 1), stop + 1)  # of a lean one the last row is all there is
-    return Path(
-        u=path.u[at],
-        v=path.v[states],
-        a_fast=path.a_fast[kept],
-        a_slow=path.a_slow[kept],
-        readout=path.readout[states],
-        current=path.current[at],
-        crossings=path.crossings[at],
-    )
-
-
 def _range(outcomes: Sequence[Outcome]) -> tuple[int, int]:
     return min(int(x.extremes[0]) for x in outcomes), max(int(x.extremes[1]) for x in outcomes)
 
@@ -391,7 +346,3 @@ def _range(outcomes: Sequence[Outcome]) -> tuple[int, int]:
 def block_length(width: int) -> int:
     """Steps between two looks at the outside world, and the unit of checkpointing, for `width` neurons in the whole batch."""
     return max(1, NEURON_STEPS // max(width, 1))
-
-
-def _blocks(n_steps: int, length: int) -> list[tuple[int, int]]:
-    return [(start, min(start + length, n_steps)) for start in range(0, n_steps, length)]

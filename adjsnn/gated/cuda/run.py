@@ -52,7 +52,7 @@ class CudaGated:
 
     name = "cuda"
     carried = 2
-    activities = None
+    again = None
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
         *others, constants = tensors
