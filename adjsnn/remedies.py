@@ -64,7 +64,8 @@ def wake(
             "a plain Parameter, which can be raised",
             "adjsnn.remedies.voltage_gap in the loss",
         )
-    silent = (_mask(wanted, sol.layer_counts(k)) & (sol.layer_counts(k) == 0)).to(weights)
+    counts = sol.layer_counts(k)
+    silent = (_mask(wanted, counts) & (counts == 0)).to(weights)
     spiked = (sol.layer_counts(k - 1) > 0).to(weights)
     shares = torch.cat([silent.T @ spiked, silent.sum(0)[:, None]], 1)
     shares = shares if reduce is None else reduce(shares)

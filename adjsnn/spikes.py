@@ -350,16 +350,16 @@ class SpikeTrains(Recorded):
         """Samples that are there, as torch's indexing takes them."""
         if isinstance(which, slice):
             return which
-        seen, wanted = f"samples {which!r}", f"a number, a slice, or indices, of {self.batch} samples"
+        wanted = f"a number, a slice, or indices, of {self.batch} samples"
         indices = tensor("which", None if isinstance(which, tuple) else which, wanted, "x[0], x[2:4]")
         indices = indices.long() if indices.numel() == 0 or indices.dtype == torch.uint8 else indices
         if indices.dtype == torch.bool:
             there = indices.shape == (self.batch,)
         else:
             there = not (indices.is_floating_point() or indices.is_complex()) and indices.dim() < 2
-            there = there and bool(((indices >= -self.batch) & (indices < self.batch)).all())
+            there = there and (not indices.numel() or -self.batch <= int(indices.min()) <= int(indices.max()) < self.batch)
         if not there:
-            raise ConfigurationError(seen, wanted, "x[0], x[2:4]")
+            raise ConfigurationError(f"samples {which!r}", wanted, "x[0], x[2:4]")
         indices = indices if indices.dtype == torch.bool else indices.long()
         return torch.atleast_1d(indices).to(self.idx.device)
 

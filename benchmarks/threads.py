@@ -4,7 +4,8 @@
 
 The delayed XOR with gated synapses (`experiments/delayed_xor.py`), with few trials for evaluation: seconds of training as the
 run itself counts them, without start and evaluations. "Busy" is another process that computes all the time on one of two cores.
-Runs alternate between the ways; the table has medians and the spread.
+Runs alternate between the ways; the table has medians and the spread. Two trainings at once, which have nothing to do with
+each other, show what two cores are worth beside one: those that share a cache, a memory or a core are worth less than two.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -28,7 +30,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PYTHON = (sys.executable,)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-WAYS = {"one thread": (PYTHON, 1), "two threads": (PYTHON, 2), "two processes (torchrun)": (TORCHRUN, 1)}
+APART = "two trainings at once"
+WAYS = {"one thread": (PYTHON, 1), "two threads": (PYTHON, 2), "two processes (torchrun)": (TORCHRUN, 1), APART: (PYTHON, 1)}
 STATES = {"idle": tuple(WAYS), "busy": ("one thread", "two threads")}
 
 
@@ -45,6 +48,12 @@ def state(name: str) -> Iterator[None]:
 
 
 def seconds(way: str, iterations: int) -> float:
+    """Of training; of two at once the mean."""
+    with ThreadPoolExecutor() as pool:
+        return statistics.mean(pool.map(lambda _: _seconds(way, iterations), range(2 if way == APART else 1)))
+
+
+def _seconds(way: str, iterations: int) -> float:
     """Of training, in a process of its own."""
     launch, threads = WAYS[way]
     with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +102,11 @@ def report(found: dict[tuple[str, str], list[float]], iterations: int) -> str:
             f"| {name} | {way} | {statistics.median(times):.2f} | {min(times):.2f} | {max(times):.2f} "
             f"| {statistics.median(times) / one:.2f} | {max(times) / one:.2f} |"
         )
+    alone, apart = (statistics.median(found["idle", way]) for way in ("one thread", APART))
+    lines += [
+        "",
+        f"Two cores did {2 * alone / apart:.2f} times the work of one in trainings that have nothing to do with each other.",
+    ]
     return "\n".join([*lines, ""])
 
 
