@@ -4,6 +4,8 @@ import os
 import random
 import sys
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait actively for each other, longer than small products take
+
 import matplotlib as mpl
 import pytest
 import torch
