@@ -90,7 +90,7 @@ def derivative(
 ) -> float:
     """Of the cost along a direction: differences over two steps, extrapolated; those ahead where there is nothing behind."""
 
-    # Delays that were equal move apart in any order, and the loop takes those of a source in theirs.
+    # Equal delays move apart in any order, and the loop takes those of a source in their order.
     solve = forward if name in ("in_delay", "rec_delay") else glif_loops.forward
 
     def at(step: float) -> float:
