@@ -1,14 +1,18 @@
 """Shapes and dtypes of the inner layers are checked while the tests run; the doors raise the library's own errors."""
 
+import gc
 import os
 import random
 import sys
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait actively for each other, longer than small products take
 
 import matplotlib as mpl
 import pytest
 import torch
 from jaxtyping import config, install_import_hook
 
+gc.disable()  # until all that stays is there
 mpl.use("Agg")
 if not torch.cuda.is_available():  # loops for a GPU run in numba's simulator then; numba reads this when it is imported
     os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
@@ -95,6 +99,13 @@ def pytest_collection_modifyitems(items):
         # Shape checks double the time of a solve: the first case of every third test has them, and every slow one.
         item.stash[CHECKED] = (name not in of_module and len(of_module) % 3 == 0) or item.get_closest_marker("slow") is not None
         of_module.add(name)
+
+
+def pytest_collection_finish():
+    """The garbage collector looks through what tests make, more seldom, and not each time through all modules."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 def pytest_runtest_setup(item):

@@ -4,7 +4,10 @@ Every array begins or ends where a page of memory does that nothing may touch, t
 Whole numbers, whose sums no order changes, are compared exactly, and others within rounding. Prints how many float32 and
 float64 a register holds.
 
-    python tests/register_loops.py [few]
+    python tests/register_loops.py [few [once]]
+
+`few` lengths are taken instead of all, and with `once` sums of products of float32 alone, whose code is that of float64 but for
+the length of a register: nearly all of the time goes to compiling it.
 """
 
 import ctypes
@@ -244,7 +247,7 @@ def judge_outer(numbers, size, length, groups, terms):
     judge(loop, formula, arrays, terms and TOGETHER * groups + 1)
 
 
-def judge_all(dtype, lengths, counts):
+def judge_all(dtype, lengths, counts, products=True):
     random = np.random.default_rng(0)
 
     def whole(*shape):
@@ -256,6 +259,8 @@ def judge_all(dtype, lengths, counts):
     judge_intrinsics(random, dtype)
     for length in lengths:
         judge_select(random, dtype, length)
+        if not products:
+            continue
         for count in counts:
             judge_products(whole, random, length, count, 0)
         judge_products(other, random, length, counts[-1], 1)
@@ -266,5 +271,6 @@ def judge_all(dtype, lengths, counts):
 
 
 if __name__ == "__main__":
+    few, once = "few" in sys.argv[1:], "once" in sys.argv[1:]
     for dtype in (np.float32, np.float64):
-        judge_all(dtype, *(FEW if sys.argv[1:] == ["few"] else (LENGTHS, COUNTS)))
+        judge_all(dtype, *(FEW if few else (LENGTHS, COUNTS)), products=not once or dtype == np.float32)

@@ -51,16 +51,17 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Modules of the library that a file imports, at its top or inside a function."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adjsnn"):
             inner = {f"{node.module}.{x.name}" for x in node.names}
             found |= (inner & MODULES.keys()) or {node.module}
         elif isinstance(node, ast.Import):
             found |= {x.name for x in node.names if x.name.startswith("adjsnn")}
-    return found
+    return frozenset(found)
 
 
 def room(module: str) -> str:
@@ -112,6 +113,7 @@ def test_no_circle():
     TopologicalSorter({name: imports(path) - {"adjsnn", name} for name, path in MODULES.items()}).prepare()
 
 
+@cache
 def functions() -> list[tuple[str, ast.FunctionDef]]:
     return [
         (f"{name}.{node.name}", node)

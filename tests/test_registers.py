@@ -30,8 +30,9 @@ def judged(*arguments, **environment):
     return [int(x) for x in done.stdout.split()]
 
 
-@pytest.mark.parametrize("cases", [["few"], pytest.param([], marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize("cases", [["few", "once"], pytest.param([], marks=pytest.mark.slow)], ids=["few", "all"])
 def test_sums_of_this_machine(cases):
+    """Of a few, sums of float64 are compared by the tests of gated networks, whose loops then are those of plain code."""
     held = judged(*cases)
     assert held[0] == 2 * held[1]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pint
 import pytest
 import torch
+from pint_units import REGISTRY
 from torch import Tensor
 
 import adjsnn
@@ -75,7 +75,7 @@ def test_a_constant_of_another_sign_or_name():
         models.adex(g_leak=10.0)
     with pytest.raises(adjsnn.ConfigurationError, match=r"the constant 'tau_m'.*Try: 'tau_w'"):
         models.adex(tau_m=10.0)
-    for measured in ("100*ms", pint.UnitRegistry().Quantity(100.0, "ms")):
+    for measured in ("100*ms", REGISTRY.Quantity(100.0, "ms")):
         with pytest.raises(adjsnn.ConfigurationError, match="tau_w=.*expected a plain number, in the unit of the docstring"):
             models.adex(tau_w=measured)
     with pytest.raises(adjsnn.ConfigurationError, match=r"kind='squd'; expected one of 'squid', 'traub-miles'"):

@@ -3,17 +3,16 @@
 import re
 from typing import Any
 
-import pint
 import pytest
 import quantities as pq
 import torch
+from pint_units import REGISTRY as U
 
 import adjsnn
 from adjsnn import ConfigurationError
 from adjsnn.equations.units import stated, unit_of, value_of
 
 F64 = torch.float64
-U = pint.UnitRegistry()
 ADEX = """dv/dt = (g_l*(E_l - v) + g_l*D*exp((v - v_t)/D) - w + I)/C : volt
 dw/dt = (a*(v - E_l) - w)/tau_w : amp
 I : amp"""

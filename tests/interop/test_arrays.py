@@ -4,10 +4,10 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
-import pint
 import pytest
 import quantities as pq
 import torch
+from pint_units import REGISTRY as PINT
 from written_trains import assert_same, random_trains
 
 import adjsnn
@@ -15,7 +15,6 @@ from adjsnn import ConfigurationError, SpikeTrains
 from adjsnn.interop import from_arrays, to_arrays
 from adjsnn.interop.units import KNOWN, from_ms, in_ms, unit_of
 
-PINT = pint.UnitRegistry()
 THREE = {"ids": [2, 0, 1], "n_neurons": 3}
 
 

@@ -166,7 +166,7 @@ class Intervals:
         self.clear = (np.abs((top - v_th).astype(float)) > 5e-14 * size) & (np.abs(v - v_th) > 5e-14 * size)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("decisions", [_decisions, _decisions_in_lanes, _decisions_in_cells, _decisions_of_each])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bound_that_spares_searches_passes_over_no_crossing(seed, decisions):

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pint
 import pytest
 import quantities as pq
 import torch
+from pint_units import REGISTRY as UNIT
 
 import adjsnn
 from adjsnn import ConfigurationError, LIFNetwork, SpikeTrains
@@ -26,7 +26,6 @@ CONSTANTS = {
     "t_ref": 2.0,
     "I_e": 30.0,
 }
-UNIT = pint.UnitRegistry()
 PINT = {
     "tau_m": UNIT.s,
     "C_m": UNIT.nF,

@@ -1,5 +1,6 @@
 """The first crossing of a moving threshold in many digits, by partial fractions, a fine grid and bisection."""
 
+from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -17,12 +18,33 @@ class Curve(NamedTuple):
     linear: list[tuple[mpmath.mpf, mpmath.mpf]]
 
     def at(self, t) -> mpmath.mpf:
-        parts = [a * mpmath.exp(-r * t) for a, r in self.plain] + [a * t * mpmath.exp(-r * t) for a, r in self.linear]
-        return mpmath.fsum(parts)
+        return self.both(t)[0]
 
     def slope(self, t) -> mpmath.mpf:
-        parts = [-a * r * mpmath.exp(-r * t) for a, r in self.plain]
-        return mpmath.fsum(parts + [a * (1 - r * t) * mpmath.exp(-r * t) for a, r in self.linear])
+        return self.both(t)[1]
+
+    def both(self, t) -> tuple[mpmath.mpf, mpmath.mpf]:
+        """f and its slope; the exponentials take nearly all of the time."""
+        values, slopes = [], []
+        for a, r in self.plain:
+            values.append(part := a * mpmath.exp(-r * t))
+            slopes.append(-r * part)
+        for a, r in self.linear:
+            part = a * mpmath.exp(-r * t)
+            values.append(part * t)
+            slopes.append(part * (1 - r * t))
+        return mpmath.fsum(values), mpmath.fsum(slopes)
+
+    def gathered(self) -> "Curve":
+        """The same with one coefficient for each rate."""
+        return Curve(*(list(zip(sums.values(), sums, strict=True)) for sums in map(_by_rate, self)))
+
+
+def _by_rate(terms: list[tuple[mpmath.mpf, mpmath.mpf]]) -> dict[mpmath.mpf, mpmath.mpf]:
+    sums: dict[mpmath.mpf, mpmath.mpf] = {}
+    for a, r in terms:
+        sums[r] = sums.get(r, 0) + a
+    return sums
 
 
 def curve(mu, gain, bias, v, v_th, currents, parts) -> Curve:
@@ -48,15 +70,16 @@ def grid(horizon: float, fastest: float) -> list[float]:
 
 def first_upward(f: Curve, horizon: float, fastest: float) -> float:
     """First zero from below in (0, horizon], or inf; maxima between points of the grid are looked for."""
-    times = grid(horizon, fastest)
-    values = [f.at(mpmath.mpf(t)) for t in times]
-    for k in range(1, len(times)):
-        if values[k - 1] < 0 and values[k] >= 0:
-            return bisected(f.at, times[k - 1], times[k])
-        if values[k - 1] < 0 and f.slope(times[k - 1]) > 0 and f.slope(times[k]) < 0:  # a maximum in between
-            peak = bisected(lambda t: -f.slope(t), times[k - 1], times[k])
+    times, f = grid(horizon, fastest), f.gathered()
+    value, slope = f.both(mpmath.mpf(times[0]))
+    for before, t in pairwise(times):
+        (was, rising), (value, slope) = (value, slope), f.both(mpmath.mpf(t))
+        if was < 0 and value >= 0:
+            return bisected(f.at, before, t)
+        if was < 0 and rising > 0 and slope < 0:  # a maximum in between
+            peak = bisected(lambda t: -f.slope(t), before, t)
             if f.at(peak) > 0:
-                return bisected(f.at, times[k - 1], peak)
+                return bisected(f.at, before, peak)
     return inf
 
 
