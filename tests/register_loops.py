@@ -36,7 +36,7 @@ from adjsnn.gated.cpu.products import (
     dot_rows,
 )
 from adjsnn.gated.cpu.vectors import LOOP, select
-from adjsnn.numerics.registers import added, lanes, load, load_first, store, store_first, summed, zeros
+from adjsnn.numerics.registers import added, lanes, load, load2, load4, load_first, store, store_first, summed, zeros, zeros4
 
 LENGTHS, COUNTS = (*range(1, 71), 100, 128, 129, 200), tuple(range(21))
 FEW = (1, 7, 15, 16, 17, 30, 33, 60, 70), (0, 1, 4, 7)
@@ -132,6 +132,31 @@ def judge_intrinsics(random, dtype):
         if count == 2:
             arrays[0][start], arrays[1][-1] = np.nan, np.inf
         judge(partial(_after, intrinsics, (start, count, factor)), formula, arrays, 0)
+
+
+@numba.njit(**LOOP)
+def several(x, y, twice, fourfold, start, factor):
+    """Two and four registers at once."""
+    store(twice, start, added(load2(x, start), factor, load2(y, start)))
+    store(fourfold, start, added(added(zeros4(x), factor, load4(y, start)), load4(x, start), load4(x, start)))
+
+
+def judge_several(random, dtype):
+    """At any place of an array."""
+    wide = int(held(np.zeros(1, dtype)))
+    for start in (0, 1, 7, 16):
+
+        def formula(x, y, twice, fourfold, start=start):
+            a, b = x[start:], y[start:]
+            two = a[: 2 * wide] + dtype(start - 3) * b[: 2 * wide]
+            return {
+                2: np.concatenate([twice[:start], two]),
+                3: np.concatenate([fourfold[:start], dtype(start - 3) * b + a * a]),
+            }
+
+        lengths = [start + count * wide for count in (4, 4, 2, 4)]
+        arrays = [random.integers(-8, 9, n).astype(dtype) for n in lengths]
+        judge(partial(_after, several, (start, dtype(start - 3))), formula, arrays, 0)
 
 
 def _after(loop, others, *arrays):
@@ -257,6 +282,7 @@ def judge_all(dtype, lengths, counts, products=True):
         return random.standard_normal(shape).astype(dtype)
 
     judge_intrinsics(random, dtype)
+    judge_several(random, dtype)
     for length in lengths:
         judge_select(random, dtype, length)
         if not products:

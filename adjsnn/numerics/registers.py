@@ -2,8 +2,8 @@
 
 LLVM turns a loop over arrays into vectors, and stores every sum after each turn of the loop around it. A product of matrices is
 bound by that. Here a loop says which sums stay in registers: `load` takes as many numbers of a contiguous vector as a register
-holds, `lanes` of them, `added` adds a multiple, and `store` puts them back. The forms with a `count` take the first so
-many numbers alone, and zeros for the rest.
+holds, `lanes` of them, `added` adds a multiple, and `store` puts them back. `load2`, `load4` and `zeros4` are two and four
+registers side by side, as one. The forms with a `count` take the first so many numbers alone, and zeros for the rest.
 
 With the compiler switched off they are arrays, and an index beyond the end is an error.
 """
@@ -65,9 +65,16 @@ def _register_of(array: Any) -> Register | None:
     return Register(array.dtype, _register_bytes() * 8 // array.dtype.bitwidth)
 
 
+def _several(array: Any, count: int) -> Register | None:
+    """So many registers side by side."""
+    one = _register_of(array)
+    return one and Register(one.dtype, one.count * count)
+
+
 def _holds(array: Any, register: Any) -> bool:
-    """Whether a register's numbers can be put into an array."""
-    return isinstance(register, Register) and register == _register_of(array) and array.mutable
+    """Whether the numbers of a register, or of several, can be put into an array."""
+    one = _register_of(array)
+    return one is not None and isinstance(register, Register) and register.dtype == one.dtype and array.mutable
 
 
 def _whole(*numbers: Any) -> bool:
@@ -164,29 +171,37 @@ def _chosen(typing: Any, marks: Any, start: Any, count: Any, index: Any, at: Any
     return (types.intp(marks, types.intp, types.intp, index, types.intp), code) if fits else None
 
 
-def _zeros(typing: Any, array: Any) -> Any:
-    """A register of zeros of an array's type."""
-    del typing
-    register = _register_of(array)
-    return register and (register(array), lambda context, *_: ir.Constant(context.get_value_type(register), None))
+def _zeros_of(count: int) -> Callable[[Any, Any], Any]:
+    """Makes so many registers of zeros of an array's type."""
+
+    def zeros(typing: Any, array: Any) -> Any:
+        del typing
+        register = _several(array, count)
+        return register and (register(array), lambda context, *_: ir.Constant(context.get_value_type(register), None))
+
+    return zeros
 
 
-def _load(typing: Any, array: Any, start: Any) -> Any:
-    """Numbers `start` and after of a vector."""
-    del typing
-    register = _register_of(array)
+def _load_of(count: int) -> Callable[[Any, Any, Any], Any]:
+    """Takes numbers `start` and after of a vector into so many registers."""
 
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kind = context.get_value_type(register)
-        loaded = builder.load(_address(context, builder, signature.args[0], values, kind))
-        loaded.align = array.dtype.bitwidth // 8
-        return loaded
+    def load(typing: Any, array: Any, start: Any) -> Any:
+        del typing
+        register = _several(array, count)
 
-    return (register(array, types.intp), code) if register and _whole(start) else None
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kind = context.get_value_type(register)
+            loaded = builder.load(_address(context, builder, signature.args[0], values, kind))
+            loaded.align = array.dtype.bitwidth // 8
+            return loaded
+
+        return (register(array, types.intp), code) if register and _whole(start) else None
+
+    return load
 
 
 def _store(typing: Any, array: Any, start: Any, register: Any) -> Any:
-    """Put a register's numbers into a vector, from `start` on."""
+    """Put the numbers of a register, or of several, into a vector, from `start` on."""
     del typing
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -225,7 +240,7 @@ def _store_first(typing: Any, array: Any, start: Any, count: Any, register: Any)
         builder.call(masked, [values[3], _address(context, builder, signature.args[0], values, kind), align, mask])
         return context.get_dummy_value()
 
-    fits = _holds(array, register) and _whole(start, count)
+    fits = _holds(array, register) and register == _register_of(array) and _whole(start, count)
     return (types.void(array, types.intp, types.intp, register), code) if fits else None
 
 
@@ -283,19 +298,35 @@ def chosen(marks, start, count, index, at):
     raise NotImplementedError
 
 
-@_in_loops(_zeros)
+@_in_loops(_zeros_of(1))
 def zeros(array):
     return np.zeros(lanes(array), array.dtype)
 
 
-@_in_loops(_load)
+@_in_loops(_zeros_of(4))
+def zeros4(array):
+    return np.zeros(4 * lanes(array), array.dtype)
+
+
+@_in_loops(_load_of(1))
 def load(array, start):
     return load_first(array, start, lanes(array))
 
 
+@_in_loops(_load_of(2))
+def load2(array, start):
+    return np.concatenate((load(array, start), load(array, start + lanes(array))))
+
+
+@_in_loops(_load_of(4))
+def load4(array, start):
+    return np.concatenate((load2(array, start), load2(array, start + 2 * lanes(array))))
+
+
 @_in_loops(_store)
 def store(array, start, register):
-    store_first(array, start, lanes(array), register)
+    for k in range(len(register)):
+        array[start + k] = register[k]
 
 
 @_in_loops(_load_first)

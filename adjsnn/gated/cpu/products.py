@@ -3,7 +3,19 @@
 from adjsnn.gated.cpu.arguments import PENDING, TOGETHER
 from adjsnn.gated.cpu.vectors import CALLED, OPTIONS, PIECE, copy, number
 from adjsnn.numerics.compiled import compiled
-from adjsnn.numerics.registers import added, lanes, load, load_first, many_registers, store, store_first, summed, zeros
+from adjsnn.numerics.registers import (
+    added,
+    lanes,
+    load,
+    load2,
+    load4,
+    load_first,
+    many_registers,
+    store,
+    store_first,
+    summed,
+    zeros,
+)
 
 
 @compiled(**OPTIONS)
@@ -33,28 +45,16 @@ def add_products(matrix, weight, first, step, apart, total):
 def _four_registers(matrix, weight, first, step, apart, total, m):
     """Columns m … of `add_products`, as many as four registers hold: 16 sums, which hide how long one takes."""
     rows, length = matrix.shape
-    wide = lanes(total)
     a, b, c, d = total[:length], total[length : 2 * length], total[2 * length : 3 * length], total[3 * length : 4 * length]
-    m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
-    a0, a1, a2, a3 = load(a, m), load(a, m1), load(a, m2), load(a, m3)
-    b0, b1, b2, b3 = load(b, m), load(b, m1), load(b, m2), load(b, m3)
-    c0, c1, c2, c3 = load(c, m), load(c, m1), load(c, m2), load(c, m3)
-    d0, d1, d2, d3 = load(d, m), load(d, m1), load(d, m2), load(d, m3)
+    p, q, r, s = load4(a, m), load4(b, m), load4(c, m), load4(d, m)
     for n in range(rows):
-        row, at = matrix[n], first + n * step
-        r0, r1, r2, r3 = load(row, m), load(row, m1), load(row, m2), load(row, m3)
-        x = weight[at]
-        a0, a1, a2, a3 = added(a0, x, r0), added(a1, x, r1), added(a2, x, r2), added(a3, x, r3)
-        x = weight[at + apart]
-        b0, b1, b2, b3 = added(b0, x, r0), added(b1, x, r1), added(b2, x, r2), added(b3, x, r3)
-        x = weight[at + 2 * apart]
-        c0, c1, c2, c3 = added(c0, x, r0), added(c1, x, r1), added(c2, x, r2), added(c3, x, r3)
-        x = weight[at + 3 * apart]
-        d0, d1, d2, d3 = added(d0, x, r0), added(d1, x, r1), added(d2, x, r2), added(d3, x, r3)
-    put(a, m, a0, a1, a2, a3)
-    put(b, m, b0, b1, b2, b3)
-    put(c, m, c0, c1, c2, c3)
-    put(d, m, d0, d1, d2, d3)
+        row, at = load4(matrix[n], m), first + n * step
+        p, q = added(p, weight[at], row), added(q, weight[at + apart], row)
+        r, s = added(r, weight[at + 2 * apart], row), added(s, weight[at + 3 * apart], row)
+    store(a, m, p)
+    store(b, m, q)
+    store(c, m, r)
+    store(d, m, s)
 
 
 @compiled(**OPTIONS)
@@ -62,34 +62,15 @@ def _two_registers(matrix, weight, first, step, apart, total, m):
     """The same for two registers: 8 sums, for machines with 16 registers, and for what four leave."""
     rows, length = matrix.shape
     a, b, c, d = total[:length], total[length : 2 * length], total[2 * length : 3 * length], total[3 * length : 4 * length]
-    m1 = m + lanes(total)
-    a0, a1, b0, b1 = load(a, m), load(a, m1), load(b, m), load(b, m1)
-    c0, c1, d0, d1 = load(c, m), load(c, m1), load(d, m), load(d, m1)
+    p, q, r, s = load2(a, m), load2(b, m), load2(c, m), load2(d, m)
     for n in range(rows):
-        row, at = matrix[n], first + n * step
-        r0, r1 = load(row, m), load(row, m1)
-        x, y = weight[at], weight[at + apart]
-        a0, a1, b0, b1 = added(a0, x, r0), added(a1, x, r1), added(b0, y, r0), added(b1, y, r1)
-        x, y = weight[at + 2 * apart], weight[at + 3 * apart]
-        c0, c1, d0, d1 = added(c0, x, r0), added(c1, x, r1), added(d0, y, r0), added(d1, y, r1)
-    store(a, m, a0)
-    store(a, m1, a1)
-    store(b, m, b0)
-    store(b, m1, b1)
-    store(c, m, c0)
-    store(c, m1, c1)
-    store(d, m, d0)
-    store(d, m1, d1)
-
-
-@compiled(**OPTIONS)
-def put(total, m, r0, r1, r2, r3):
-    """Four registers one after the other."""
-    wide = lanes(total)
-    store(total, m, r0)
-    store(total, m + wide, r1)
-    store(total, m + 2 * wide, r2)
-    store(total, m + 3 * wide, r3)
+        row, at = load2(matrix[n], m), first + n * step
+        p, q = added(p, weight[at], row), added(q, weight[at + apart], row)
+        r, s = added(r, weight[at + 2 * apart], row), added(s, weight[at + 3 * apart], row)
+    store(a, m, p)
+    store(b, m, q)
+    store(c, m, r)
+    store(d, m, s)
 
 
 @compiled(**OPTIONS)
@@ -115,20 +96,17 @@ def add_rows(matrix, index, weight, count, total):
     """total += Σ weight[k] matrix[index[k]] over the first `count` k."""
     length, wide, m = total.shape[0], lanes(total), 0
     while m + 4 * wide <= length:
-        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
-        r0, r1, r2, r3 = load(total, m), load(total, m1), load(total, m2), load(total, m3)
+        sums = load4(total, m)
         for k in range(count):
-            row, x = matrix[index[k]], weight[k]
-            r0, r1 = added(r0, x, load(row, m)), added(r1, x, load(row, m1))
-            r2, r3 = added(r2, x, load(row, m2)), added(r3, x, load(row, m3))
-        put(total, m, r0, r1, r2, r3)
+            sums = added(sums, weight[k], load4(matrix[index[k]], m))
+        store(total, m, sums)
         m += 4 * wide
     while m < length:
         some = min(wide, length - m)
-        r0 = load_first(total, m, some)
+        rest = load_first(total, m, some)
         for k in range(count):
-            r0 = added(r0, weight[k], load_first(matrix[index[k]], m, some))
-        store_first(total, m, some, r0)
+            rest = added(rest, weight[k], load_first(matrix[index[k]], m, some))
+        store_first(total, m, some, rest)
         m += wide
 
 
@@ -137,21 +115,17 @@ def add_to_rows(matrix, index, weight, count, row):
     """matrix[index[k]] += weight[k] row for the first `count` k."""
     length, wide, m = row.shape[0], lanes(row), 0
     while m + 4 * wide <= length:
-        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
-        r0, r1, r2, r3 = load(row, m), load(row, m1), load(row, m2), load(row, m3)
+        piece = load4(row, m)
         for k in range(count):
-            into, x = matrix[index[k]], weight[k]
-            store(into, m, added(load(into, m), x, r0))
-            store(into, m1, added(load(into, m1), x, r1))
-            store(into, m2, added(load(into, m2), x, r2))
-            store(into, m3, added(load(into, m3), x, r3))
+            into = matrix[index[k]]
+            store(into, m, added(load4(into, m), weight[k], piece))
         m += 4 * wide
     while m < length:
         some = min(wide, length - m)
-        r0 = load_first(row, m, some)
+        rest = load_first(row, m, some)
         for k in range(count):
             into = matrix[index[k]]
-            store_first(into, m, some, added(load_first(into, m, some), weight[k], r0))
+            store_first(into, m, some, added(load_first(into, m, some), weight[k], rest))
         m += wide
 
 
@@ -161,26 +135,23 @@ def add_to_rows_of(matrix, index, count, weights, rows, last, at):
     length, m = matrix.shape[1], 0
     wide = lanes(weights[0])
     while m + 4 * wide <= length:
-        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
         for k in range(count):
             n = index[k]
             into = matrix[n]
-            r0, r1, r2, r3 = load(into, m), load(into, m1), load(into, m2), load(into, m3)
+            sums = load4(into, m)
             for i in range(1, last + 1):
-                x, row = weights[i, at + n], rows[i]
-                r0, r1 = added(r0, x, load(row, at + m)), added(r1, x, load(row, at + m1))
-                r2, r3 = added(r2, x, load(row, at + m2)), added(r3, x, load(row, at + m3))
-            put(into, m, r0, r1, r2, r3)
+                sums = added(sums, weights[i, at + n], load4(rows[i], at + m))
+            store(into, m, sums)
         m += 4 * wide
     while m < length:
         some = min(wide, length - m)
         for k in range(count):
             n = index[k]
             into = matrix[n]
-            r0 = load_first(into, m, some)
+            rest = load_first(into, m, some)
             for i in range(1, last + 1):
-                r0 = added(r0, weights[i, at + n], load_first(rows[i], at + m, some))
-            store_first(into, m, some, r0)
+                rest = added(rest, weights[i, at + n], load_first(rows[i], at + m, some))
+            store_first(into, m, some, rest)
         m += wide
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from adjsnn.gated.cpu.arguments import LIF
 from adjsnn.gated.cpu.euler import add_input, add_released
 from adjsnn.gated.cpu.membranes import flow_of
-from adjsnn.gated.cpu.products import dot_rows, put
+from adjsnn.gated.cpu.products import dot_rows
 from adjsnn.gated.cpu.vectors import LOOP, OPTIONS, PIECE, charges_of, copy, fill, total
 from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
-from adjsnn.numerics.registers import added, lanes, load, load_first, store_first, zeros
+from adjsnn.numerics.registers import added, lanes, load4, load_first, store, store_first, zeros, zeros4
 
 
 @compiled(**LOOP)
@@ -134,22 +134,19 @@ def combine(start, rows, weights, count, h, out):
     """out = start + h Σ weights[j] rows[j] over the first `count` j; what has no weight is not read."""
     length, wide, m = out.shape[0], lanes(out), 0
     while m + 4 * wide <= length:
-        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
-        r0, r1, r2, r3 = load(start, m), load(start, m1), load(start, m2), load(start, m3)
+        sums = load4(start, m)
         for j in range(count):
-            x, row = h * weights[j], rows[j]
-            if x != 0:
-                r0, r1 = added(r0, x, load(row, m)), added(r1, x, load(row, m1))
-                r2, r3 = added(r2, x, load(row, m2)), added(r3, x, load(row, m3))
-        put(out, m, r0, r1, r2, r3)
+            if weights[j] != 0:
+                sums = added(sums, h * weights[j], load4(rows[j], m))
+        store(out, m, sums)
         m += 4 * wide
     while m < length:
         some = min(wide, length - m)
-        r0 = load_first(start, m, some)
+        rest = load_first(start, m, some)
         for j in range(count):
             if weights[j] != 0:
-                r0 = added(r0, h * weights[j], load_first(rows[j], m, some))
-        store_first(out, m, some, r0)
+                rest = added(rest, h * weights[j], load_first(rows[j], m, some))
+        store_first(out, m, some, rest)
         m += wide
 
 
@@ -171,25 +168,19 @@ def scaled(drive, start, keep, rows, weights, first, count, out):
     """out = drive + keep start + Σ weights[j] rows[j] over first ≤ j < count; an empty drive is zero."""
     length, wide, driven, m = out.shape[0], lanes(out), drive.shape[0] > 0, 0
     while m + 4 * wide <= length:
-        m1, m2, m3 = m + wide, m + 2 * wide, m + 3 * wide
-        r0 = r1 = r2 = r3 = zeros(out)
-        if driven:
-            r0, r1, r2, r3 = load(drive, m), load(drive, m1), load(drive, m2), load(drive, m3)
-        r0, r1 = added(r0, keep, load(start, m)), added(r1, keep, load(start, m1))
-        r2, r3 = added(r2, keep, load(start, m2)), added(r3, keep, load(start, m3))
+        sums = load4(drive, m) if driven else zeros4(out)
+        sums = added(sums, keep, load4(start, m))
         for j in range(first, count):
-            x, row = weights[j], rows[j]
-            r0, r1 = added(r0, x, load(row, m)), added(r1, x, load(row, m1))
-            r2, r3 = added(r2, x, load(row, m2)), added(r3, x, load(row, m3))
-        put(out, m, r0, r1, r2, r3)
+            sums = added(sums, weights[j], load4(rows[j], m))
+        store(out, m, sums)
         m += 4 * wide
     while m < length:
         some = min(wide, length - m)
-        r0 = load_first(drive, m, some) if driven else zeros(out)
-        r0 = added(r0, keep, load_first(start, m, some))
+        rest = load_first(drive, m, some) if driven else zeros(out)
+        rest = added(rest, keep, load_first(start, m, some))
         for j in range(first, count):
-            r0 = added(r0, weights[j], load_first(rows[j], m, some))
-        store_first(out, m, some, r0)
+            rest = added(rest, weights[j], load_first(rows[j], m, some))
+        store_first(out, m, some, rest)
         m += wide
 
 
