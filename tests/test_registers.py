@@ -90,7 +90,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("function", "arguments"), [(f, a) for functions, a in WRONG.values() for f in functions])
 def test_what_no_register_takes_is_refused_by_name(function, arguments):
-    with pytest.raises(TypingError, match=r"(?s)No implementation of function.*<intrinsic _(load|store|zeros|added|summed)"):
+    with pytest.raises(TypingError, match=r"(?s)No implementation of function.*<intrinsic (load|store|zeros|added|summed)"):
         numba.njit(**LOOP)(function)(*arguments)
 
 

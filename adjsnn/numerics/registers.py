@@ -275,7 +275,12 @@ def _summed(typing: Any, register: Any, other: Any) -> Any:
 
 def _in_loops(code: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorator: in loops what `code` makes; with the compiler switched off the function itself."""
-    return lambda function: function if _CONFIG.DISABLE_JIT else intrinsic(code)
+
+    def named(function: Callable[..., Any]) -> Any:
+        code.__name__ = function.__name__  # which numba says where arguments do not fit
+        return function if _CONFIG.DISABLE_JIT else intrinsic(code)
+
+    return named
 
 
 @_in_loops(_lanes)
