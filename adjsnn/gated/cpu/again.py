@@ -1,6 +1,8 @@
 """What Euler steps of the fused loops do not store, found again: the numbers that they had."""
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +20,20 @@ class EulerAgain:
 
     Args:
         program: what ran.
-        network: as the loops take it.
+        network: gives it as the loops take it.
         length: of a unit of steps, given the neurons of the whole batch.
     """
 
-    def __init__(self, program: GatedProgram, network: Network, length: Callable[[int], int]) -> None:
-        self.program, self.network, self.length = program, network, length
-        self.n_hidden, self.dtype = len(network.w_rec), network.w_rec.dtype.type
+    def __init__(self, program: GatedProgram, network: Callable[[], Network], length: Callable[[int], int]) -> None:
+        self.program, self._given, self.length = program, network, length
+
+    @cached_property
+    def network(self) -> Network:
+        return self._given()
+
+    @property
+    def dtype(self) -> Any:
+        return self.network.w_rec.dtype.type
 
     def voltages(self, trajectory: GatedTrajectory) -> tuple[Tensor, Tensor]:
         from adjsnn.gated.cpu.euler import voltages  # noqa: PLC0415  loads the compiler
@@ -74,7 +83,8 @@ class EulerAgain:
         return result
 
     def _memory(self) -> EulerMemory:
-        return euler_memory(self.n_hidden, len(self.network.bias) // self.n_hidden, self.dtype)
+        n_hidden = len(self.network.w_rec)
+        return euler_memory(n_hidden, len(self.network.bias) // n_hidden, self.dtype)
 
     def _level(self, v: Tensor) -> np.ndarray:
         """G(v) of a row, which a loop moves along."""

@@ -1,6 +1,7 @@
 """Connects the fused CPU loops to tensors: threads, and gradients by name."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +110,7 @@ class FusedGated:
 
     @property
     def _again(self) -> EulerAgain:
-        return EulerAgain(self.program, self.network(array(self.tensors.w_rec).dtype.type), block_length)
+        return EulerAgain(self.program, lambda: self.network, block_length)
 
     def forward(
         self, u: Tensor, v: Tensor, a_fast: Tensor, a_slow: Tensor, readout: Tensor, current: Tensor, crossings: Tensor,
@@ -124,7 +125,7 @@ class FusedGated:
         dtype, n_hidden = array(v).dtype.type, v.shape[2]
         self._products(t.w_out, a_slow[0], array(readout[0]))
         channels = np.arange(len(t.w_out), dtype=np.int32)
-        network, scheme = self.network(dtype), self.scheme(dtype)
+        network, scheme = self.network, self.scheme(dtype)
         whole, carry = path_of(u, v, a_fast, a_slow, readout, current, crossings), Carry(*(rows(x, 1) for x in carry))
         length = block_length(v[0].numel())
         groups = groups_of(u.shape[1], n_hidden * min(len(u), length), n_hidden)
@@ -159,9 +160,10 @@ class FusedGated:
             from adjsnn.gated.cpu import runge_kutta_adjoint as adjoint  # noqa: PLC0415
         return forward.forward if direction == "forward" else adjoint.backward
 
-    def network(self, dtype: Any) -> Network:
+    @cached_property
+    def network(self) -> Network:
         """The network as the loops take it."""
-        t, width = self.tensors, self.gate.width
+        t, width, dtype = self.tensors, self.gate.width, array(self.tensors.w_rec).dtype.type
         constants, bias = aligned([(2, self.tile, len(t.w_rec)), (self.tile, len(t.w_rec))], dtype)
         constants[...], bias[...] = self._constants()[:, None], array(t.bias)
         return Network(
@@ -267,7 +269,7 @@ class FusedSweep:
         n_steps, batch, n_hidden = shape
         self.kernel, self.wanted, self.length = kernel, wanted, block_length(batch * n_hidden)
         self.dtype = array(t.w_rec).dtype.type
-        self.network, self.scheme = kernel.network(self.dtype), kernel.scheme(self.dtype)
+        self.network, self.scheme = kernel.network, kernel.scheme(self.dtype)
         names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
         self.want = Want._make([*(name in wanted for name in names), last[2] is not None, last[3] is not None])
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
