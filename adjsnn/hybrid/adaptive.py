@@ -155,7 +155,7 @@ class _Run:
         self.intervals, self.output = zeros.new_empty(0, batch), zeros.new_empty(0, batch)
         self.watch: Watch | None = None
         if system is not None and (levels := system.guard(self._column(self.t), y0)) is not None:
-            self.watch = Watch(system, tableau, field, levels)
+            self.watch = Watch(self.arrays, system, tableau, field, levels)
         self.fired = zeros.new_empty(0, batch)
         self.make_room(1)
         self.times[0], self.kept[0], self.output[0] = self.t, y0, 0
@@ -214,7 +214,7 @@ class _Run:
         t_end = xp.where(moving & ~reaches, self.t + h, xp.where(moving, target, self.t))
 
         u = self._input(tensor(self.interval))
-        ks, new, error = self._stages(t_end, h, u)
+        ks, slopes, new, error = self._stages(t_end, h, u)
         y, reached = self.arrays.array(self.y), self.arrays.array(new)
         error = error / (self.atol + control.rtol * xp.maximum(abs(y), abs(reached)))
         size = self.arrays.cast(_norm(error, xp), torch.float64)
@@ -232,17 +232,16 @@ class _Run:
 
         events, after_rejection = None, moving & ~accepted
         if self.watch is not None:
-            span = Span(tensor(self.t), tensor(t_end), tensor(h))
-            events = self.watch.look(tensor(accepted), tensor(moving), span, self.y, u, ks)
-        if isinstance(events, Tensor):  # who waits stays as it was
-            wait, events = self.arrays.array(events), None
+            events = self.watch.look(accepted, moving, Span(self.t, t_end, h), self.y, u, slopes)
+        if events is not None and not isinstance(events, Found):  # who waits stays as it was
+            wait, events = events, None
             moving, accepted, arrived = moving & ~wait, accepted & ~wait, arrived & ~wait
             after_rejection = xp.where(wait, self.after_rejection, after_rejection)
         if events is not None:
             # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
-            new = torch.where(events.fires.unsqueeze(1), events.plus, new)
-            fires, time, length = (self.arrays.array(x) for x in (events.fires, events.time, events.length))
-            t_end, h = xp.where(fires, time, t_end), xp.where(fires, length, h)
+            fires = events.fires
+            new = torch.where(tensor(fires).unsqueeze(1), events.plus, new)
+            t_end, h = xp.where(fires, events.time, t_end), xp.where(fires, events.length, h)
             proposed = xp.where(fires, xp.maximum(proposed, self.h), proposed)
             arrived = arrived & ~fires
 
@@ -253,7 +252,7 @@ class _Run:
         if not self.jumps:
             self.first = torch.where(taken, ks[-1], self.first)
         if self.watch is not None:
-            self.watch.arrive(tensor(accepted), self._column(tensor(t_end)), self.y, u, events)
+            self.watch.arrive(accepted, self.watch.column(t_end), self.y, u, events)
         self._record(accepted, arrived, last, t_end, h, events)
         self.t = xp.where(accepted, t_end, self.t)
         self.h = xp.where(moving, proposed, self.h)
@@ -263,13 +262,14 @@ class _Run:
         smallest = 16 * torch.finfo(torch.float64).eps * xp.maximum(abs(self.t), abs(target))
         self.stuck = self.stuck | (refused & (self.h <= smallest))
 
-    def _stages(self, t_end: Any, h: Any, u: Tensor | None) -> tuple[list[Tensor], Tensor, Any]:
-        """Derivatives at all stages, the last at the new state; the new state; and the estimate of its error, an array."""
+    def _stages(self, t_end: Any, h: Any, u: Tensor | None) -> tuple[list[Tensor], list[Any], Tensor, Any]:
+        """Derivatives at all stages, the last at the new state, as tensors and as arrays; the new state; the estimate of its
+        error, an array."""
         tableau, arrays = self.tableau, self.arrays
         begin, end, length = (arrays.cast(x, self.y.dtype)[:, None] for x in (self.t, t_end, h))
         first = None if self.jumps else self.first
         ks, slopes, new = stages(arrays, tableau, self.field, (begin, end, length), self.y, u, tableau.stages, first)
-        return ks, new, length * weighted(tableau.b_error or (), slopes)
+        return ks, slopes, new, length * weighted(tableau.b_error or (), slopes)
 
     def result(self) -> AdaptiveRun:
         """What was taken, trimmed."""
@@ -290,7 +290,7 @@ class _Run:
         if self.watch is not None:
             event = torch.where(index[:n] >= self.count, -1, self.fired[:n])
         steps = Steps(times, self.lengths[:n], intervals, self.output[: n + 1], self.rows, event)
-        slowest = None if self.watch is None else self.watch.slowest
+        slowest = None if self.watch is None else self.arrays.tensor(self.watch.slowest)
         return AdaptiveRun(steps, self.outputs, kept, self.stride, self.rejected, slowest)
 
     def _record(self, accepted: Any, arrived: Any, last: Any, t_end: Any, h: Any, events: Found | None) -> None:

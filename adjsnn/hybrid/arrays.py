@@ -38,9 +38,19 @@ class TorchArrays:
         return x.to(dtype)
 
     @staticmethod
-    def moved(y: Any, h: Any, slope: Any) -> Tensor:
-        """y + h·slope, (B, D)."""
-        return y + h * slope
+    def added(y: Any, change: Any) -> Tensor:
+        """y + change, of the shape of the change."""
+        return y + change
+
+    @staticmethod
+    def first_true(x: Any, axis: int) -> Any:
+        """The number of the first True along an axis, 0 where there is none."""
+        return x.to(torch.int8).argmax(axis)
+
+    @staticmethod
+    def counting(n: int, like: Any) -> Any:
+        """0 … n-1, (n,)."""
+        return torch.arange(n, dtype=like.dtype, device=like.device)
 
 
 class NumpyArrays(TorchArrays):
@@ -61,11 +71,19 @@ class NumpyArrays(TorchArrays):
         return x.astype(DTYPES[dtype], copy=False)
 
     @staticmethod
-    def moved(y: Any, h: Any, slope: Any) -> Tensor:
+    def added(y: Any, change: Any) -> Tensor:
         # In torch's own memory, since a matrix product of the same numbers may round differently at another place.
-        out = torch.empty(y.shape, dtype=torch.float32 if y.dtype == np.float32 else torch.float64)
-        np.add(y, h * slope, out=out.numpy())
+        out = torch.empty(change.shape, dtype=torch.float32 if y.dtype == np.float32 else torch.float64)
+        np.add(y, change, out=out.numpy())
         return out
+
+    @staticmethod
+    def first_true(x: Any, axis: int) -> Any:
+        return x.argmax(axis)
+
+    @staticmethod
+    def counting(n: int, like: Any) -> Any:
+        return np.arange(n, dtype=like.dtype)
 
 
 def arrays_for(y0: Tensor) -> type[TorchArrays]:
@@ -102,7 +120,7 @@ def stages(
     start, ks, new = arrays.array(y), [field(arrays.tensor(times[0]), y, u) if first is None else first], y
     slopes = [arrays.array(ks[0])]
     for i in range(1, count):
-        new = arrays.moved(start, times[2], weighted(tableau.a[i], slopes))
+        new = arrays.added(start, times[2] * weighted(tableau.a[i], slopes))
         ks.append(field(arrays.tensor(stage_time(tableau, i, times)), new, u))
         slopes.append(arrays.array(ks[-1]))
     return ks, slopes, new

@@ -59,7 +59,7 @@ class Product:
         places: where among what autograd saves of an evaluation the tensors of `read` are; None where some are not there.
     """
 
-    evaluate: Callable[..., tuple[Tensor, ...]]
+    evaluate: Callable[..., Any]
     after: Callable[..., Tensor]
     read: dict[int, Tensor]
     places: dict[int, int] | None = None
