@@ -43,6 +43,16 @@ class TorchArrays:
         return y + change
 
     @staticmethod
+    def clip(x: Any, low: int | float | None, high: int | float | None) -> Any:
+        return x.clip(low, high)
+
+    @staticmethod
+    def surely_none(x: Any) -> bool:
+        """Whether no entry is True, as far as that is known without waiting for a device."""
+        del x
+        return False
+
+    @staticmethod
     def first_true(x: Any, axis: int) -> Any:
         """The number of the first True along an axis, 0 where there is none."""
         return x.to(torch.int8).argmax(axis)
@@ -76,6 +86,15 @@ class NumpyArrays(TorchArrays):
         out = torch.empty(change.shape, dtype=torch.float32 if y.dtype == np.float32 else torch.float64)
         np.add(y, change, out=out.numpy())
         return out
+
+    @staticmethod
+    def clip(x: Any, low: int | float | None, high: int | float | None) -> Any:
+        x = x if low is None else np.maximum(x, low)  # np.clip takes as long as five of these
+        return x if high is None else np.minimum(x, high)
+
+    @staticmethod
+    def surely_none(x: Any) -> bool:
+        return not x.any()
 
     @staticmethod
     def first_true(x: Any, axis: int) -> Any:

@@ -127,7 +127,7 @@ class Inside:
         # Where there is no chord, for want of a number, the end shows what the guard is.
         chord = xp.where(xp.isfinite(before) & xp.isfinite(after), before / (before - after), 1.0)
         share = xp.where(_rises(before, after), chord, float("inf"))
-        least = self.arrays.cast(xp.clip(xp.amin(share, 1), None, 1.0), torch.float64)
+        least = self.arrays.cast(self.arrays.clip(xp.amin(share, 1), None, 1.0), torch.float64)
         return low + least * (high - low), xp.argmin(share, 1)
 
     def _column(self, x: Any) -> Any:

@@ -21,6 +21,7 @@ ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the cont
 LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
 STRAIGHT = 1e-5  # part of the step over which a guard has one speed, for Newton's method
 BRIEF = 4.0  # roundings of the time, up to which a step is an instant: all a guard does in it is rounding
+EPS = torch.finfo(torch.float64).eps
 TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 
 
@@ -93,7 +94,7 @@ class Watch:
             the events, `Found`; or the samples that must try the same step again, since their events wait, (B,).
         """
         xp, never = self.arrays.xp, float("inf")
-        self.brief = span.length <= BRIEF * torch.finfo(torch.float64).eps * abs(span.end)
+        self.brief = span.length <= BRIEF * EPS * abs(span.end)
         inside = Inside(self.arrays, self.system, self.tableau, span, y, ks[: len(self.tableau.dense)], self.levels)
         found = inside.first()
         if found is None:
@@ -190,7 +191,7 @@ class Watch:
             level = arrays.array(levels_of(self.system, t, minus))[self.samples, guard]
             change = arrays.cast(level / speed, torch.float64)
             change = xp.where(xp.isfinite(change), change, 0.0)
-            moved = xp.minimum(xp.clip(length - change, 0.0, None), span.length)
+            moved = xp.minimum(arrays.clip(length - change, 0.0, None), span.length)
             length = xp.where(settled, length, moved)
             settled = settled | (abs(change) <= small)
             if not bool((settled | (abs(change) <= STRAIGHT * span.length)).all()):
@@ -199,7 +200,7 @@ class Watch:
 
     def _count(self, fires: Any, guard: Any, t: Any, length: Any) -> None:
         """Raise EventError where more events than guards follow each other without time passing."""
-        instant = fires & (length <= 1e-12 * self.arrays.xp.clip(abs(t), 1.0, None))
+        instant = fires & (length <= 1e-12 * self.arrays.clip(abs(t), 1.0, None))
         self.at_once = self.arrays.xp.where(instant, self.at_once + 1, 0)
         if bool((self.at_once > self.count + 5).any()):
             sample = int(self.at_once.argmax())

@@ -6,7 +6,7 @@ import torch
 
 
 def far_below(levels: Any) -> bool:
-    """Whether functions (P+1, B, G) are below zero at all points, and so that none of the lines of `may_exceed` reaches zero."""
+    """Whether functions (P+1, B, G) are below zero at all points, and so that no line of `may_exceed` reaches zero."""
     twice = 2.0 * levels[1:-1]
     below = (levels.max() < 0.0) & ((twice - levels[:-2]).max() < 0.0) & ((twice - levels[2:]).max() < 0.0)
     return bool(below)  # what is no number is not below
