@@ -231,7 +231,7 @@ class _Run:
 
         events, after_rejection = None, moving & ~accepted
         if self.watch is not None:
-            events = self.watch.look(accepted, moving, Span(self.t, t_end, h), self.y, u, slopes)
+            events = self.watch.look(accepted, moving, Span(self.t, t_end, h), self.y, u, slopes, ks[0])
         if events is not None and not isinstance(events, Found):  # who waits stays as it was
             wait, events = events, None
             moving, accepted, arrived = moving & ~wait, accepted & ~wait, arrived & ~wait

@@ -43,6 +43,11 @@ class TorchArrays:
         return y + change
 
     @staticmethod
+    def widened(x: Any, width: int) -> Any:
+        """(..., 1) as (..., width), for several products with such arrays."""
+        return x.expand(*x.shape[:-1], width)
+
+    @staticmethod
     def clip(x: Any, low: int | float | None, high: int | float | None) -> Any:
         return x.clip(low, high)
 
@@ -86,6 +91,10 @@ class NumpyArrays(TorchArrays):
         out = torch.empty(change.shape, dtype=torch.float32 if y.dtype == np.float32 else torch.float64)
         np.add(y, change, out=out.numpy())
         return out
+
+    @staticmethod
+    def widened(x: Any, width: int) -> Any:
+        return np.repeat(x, width, -1)  # a loop over few numbers costs as much as one over a hundred
 
     @staticmethod
     def clip(x: Any, low: int | float | None, high: int | float | None) -> Any:

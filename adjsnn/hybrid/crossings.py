@@ -61,11 +61,12 @@ class Inside:
         """φ at fractions of the step, (P, B) or (P, 1): (P, B, G)."""
         arrays = self.arrays
         s = arrays.cast(sigma, self.y.dtype)[..., None]
+        each = s if s.shape[1] == 1 else arrays.widened(s, self.y.shape[1])
         increment, *others = self.powers
-        increment = increment * s
+        increment = increment * each
         for power in others:
             increment += power
-            increment *= s
+            increment *= each
         t = self._column(self.span.begin) + s * self._column(self.span.length)
         y = arrays.added(arrays.array(self.y), increment)
         levels = arrays.array(levels_of(self.system, arrays.tensor(t).flatten(0, 1), y.flatten(0, 1)))

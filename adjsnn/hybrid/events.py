@@ -76,7 +76,16 @@ class Watch:
         self.at_once = 0 * self.samples
         self.slowest = arrays.array(levels.new_full((len(levels),), float("inf")))
 
-    def look(self, tried: Any, moving: Any, span: Span, y: Float[Tensor, "B D"], u: Tensor | None, ks: Sequence[Any]) -> Any:
+    def look(
+        self,
+        tried: Any,
+        moving: Any,
+        span: Span,
+        y: Float[Tensor, "B D"],
+        u: Tensor | None,
+        slopes: Sequence[Any],
+        first: Float[Tensor, "B D"],
+    ) -> Any:
         """The first event of each sample in a step that may be taken; None where there is none in any.
 
         To locate one event takes as long as to locate one in every sample. So samples with an event wait, in front of the step
@@ -88,14 +97,15 @@ class Watch:
             span: of the step.
             y: state before the step, (B, D).
             u: held input, (B, C), or None.
-            ks: its stage derivatives, arrays (B, D), the last of them at its end.
+            slopes: its stage derivatives, arrays (B, D), the last of them at its end.
+            first: the first of them, as a tensor.
 
         Returns:
             the events, `Found`; or the samples that must try the same step again, since their events wait, (B,).
         """
         xp, never = self.arrays.xp, float("inf")
         self.brief = span.length <= BRIEF * EPS * abs(span.end)
-        inside = Inside(self.arrays, self.system, self.tableau, span, y, ks[: len(self.tableau.dense)], self.levels)
+        inside = Inside(self.arrays, self.system, self.tableau, span, y, slopes[: len(self.tableau.dense)], self.levels)
         found = inside.first()
         if found is None:
             return None
@@ -115,7 +125,7 @@ class Watch:
         guess, guard = inside.cross(low, high)
         guess = xp.where(pending, 0.0, guess)
         guard = xp.where(pending, self.arrays.first_true(waiting, 1), guard)
-        length, minus = self._polish(fires & ~pending, guard, xp.where(fires, guess, 1.0) * span.length, span, y, u)
+        length, minus = self._polish(fires & ~pending, guard, xp.where(fires, guess, 1.0) * span.length, span, y, u, first)
         guard = xp.where(fires, guard, -1)
         return self._jump(fires, guard, length, minus, span, u)
 
@@ -168,9 +178,13 @@ class Watch:
         return (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1), of_y
 
     def _polish(
-        self, wanted: Any, guard: Any, guess: Any, span: Span, y: Tensor, u: Tensor | None
+        self, wanted: Any, guard: Any, guess: Any, span: Span, y: Tensor, u: Tensor | None, first: Tensor
     ) -> tuple[Any, Float[Tensor, "B D"]]:
-        """The length at which the guard of the step itself is zero, (B,), by Newton's method, and the state there."""
+        """The length at which the guard of the step itself is zero, (B,), by Newton's method, and the state there.
+
+        Args:
+            first: the step's first stage derivative, (B, D).
+        """
         arrays, xp, tableau = self.arrays, self.arrays.xp, self.tableau
         length, minus, speed = guess, y, None
         settled, start = ~wanted, arrays.array(y)
@@ -181,7 +195,7 @@ class Watch:
         for polish in range(POLISHES + 1):
             now = [arrays.array(self.column(x)) for x in (span.begin, xp.minimum(span.begin + length, span.end), length)]
             times = now[0], now[1], now[2]
-            slopes = stages(arrays, tableau, self.field, times, y, u, tableau.stages - 1)[1]
+            slopes = stages(arrays, tableau, self.field, times, y, u, tableau.stages - 1, first)[1]
             minus = arrays.added(start, times[2] * weighted(tableau.b, slopes))
             if polish == POLISHES or bool(settled.all()):
                 break

@@ -26,10 +26,12 @@ def guard_slopes(
     """φ_y and φ_t of each sample's guard."""
     state, time = y.detach().requires_grad_(), t.detach().requires_grad_()
     with torch.enable_grad():
-        value = level(system, time, state, guard)
-    if not value.requires_grad:
+        levels = levels_of(system, time, state)
+    if not levels.requires_grad:
         return torch.zeros_like(y), torch.zeros_like(t)
-    slopes = torch.autograd.grad(value, (state, time), torch.ones_like(value), allow_unused=True)
+    count = levels.shape[1]
+    own = torch.ones_like(levels) if count == 1 else torch.nn.functional.one_hot(guard.clamp(min=0), count).to(levels)
+    slopes = torch.autograd.grad(levels, (state, time), own, allow_unused=True)
     return (
         torch.zeros_like(y) if slopes[0] is None else slopes[0],
         torch.zeros_like(t) if slopes[1] is None else slopes[1],
