@@ -252,7 +252,7 @@ class _Run:
             first = ks[0] if self.first is None else self.first
             self.first = torch.where(taken, ks[-1], first) if events is None else None
         if self.watch is not None:
-            self.watch.arrive(accepted, self.watch.column(t_end), self.y, u, events)
+            self.watch.arrive(accepted, self.watch.column(t_end), self.y, events)
         self._record(accepted, arrived, last, t_end, h, events)
         self.t = xp.where(accepted, t_end, self.t)
         self.h = xp.where(moving, proposed, self.h)

@@ -11,7 +11,7 @@ from torch import Tensor
 from adjsnn.hybrid.arrays import TorchArrays, stages, weighted
 from adjsnn.hybrid.crossings import Inside, Span
 from adjsnn.hybrid.event_steps import POLISHES
-from adjsnn.hybrid.guards import check_numbers, guard_slopes, levels_of, rounding
+from adjsnn.hybrid.guards import check_numbers, first_of, guard_slopes, levels_of, rounding
 from adjsnn.hybrid.refusals import not_left, piled, raised, touches
 from adjsnn.hybrid.steps import Field, jump
 from adjsnn.hybrid.system import HybridSystem
@@ -36,6 +36,7 @@ class Found:
         length: of the step up to the event, (B,), float64, ms.
         levels: the guards before the jump, (B, G).
         plus: state after the jump, (B, D).
+        leaving: dφ/dt after the jump and what rounding leaves of φ there, (B, 1); None where no jump ends near its own guard.
     """
 
     fires: Any
@@ -44,6 +45,7 @@ class Found:
     length: Any
     levels: Any
     plus: Float[Tensor, "B D"]
+    leaving: tuple[Any, Any] | None
 
 
 class Watch:
@@ -130,19 +132,34 @@ class Watch:
         return self._jump(fires, guard, length, minus, span, u)
 
     def _jump(self, fires: Any, guard: Any, length: Any, minus: Float[Tensor, "B D"], span: Span, u: Tensor | None) -> Found:
-        """The events at the end of steps cut to `length` (B,), where the state is `minus`."""
+        """The events at the end of steps cut to `length` (B,), where the state is `minus`.
+
+        Raises:
+            EventError: an event was not found, or a jump leaves its own guard reached or raises another.
+        """
         xp, array = self.arrays.xp, self.arrays.array
         time = xp.minimum(span.begin + length, span.end)
         t, which = self.column(time), self.arrays.tensor(guard)
         speed, of_y = self._speed(t, minus, which, u)
-        self.slowest = xp.where(fires, xp.minimum(self.slowest, array(speed)), self.slowest)
         plus = jump(self.system, t, minus, which, self.count)
-        before = levels_of(self.system, t, minus)
-        self._check(self.arrays.tensor(fires), which, t, minus, plus, before, speed, of_y, u)
+        before, after = (array(levels_of(self.system, t, y)) for y in (minus, plus))
+        check_numbers(fires, t, before, after)
+        room, speed = 64.0 * self.eps + array(rounding(of_y, minus, speed, t)), array(speed)
+        off = before[self.samples, guard]
+        missed = fires & ~((abs(off) <= self.arrays.clip(room, TIE, None)) & (speed > 0.0))
+        if bool(missed.any()):
+            sample = first_of(missed)[0]
+            raise touches(int(guard[sample]), sample, float(t[sample]), float(off[sample]), float(speed[sample]))
+        self.slowest = xp.where(fires, xp.minimum(self.slowest, speed), self.slowest)
+        leaving, own = None, guard[:, None] == self.numbers
+        if bool((fires[:, None] & ((after >= 0.0) | (own & (after >= -TIE)))).any()):
+            speed, of_y = self._speed(t, plus, which, u)
+            leaving = array(speed)[:, None], array(rounding(of_y, plus, speed, t))[:, None]
+            self._check(fires, guard, t, before, after, leaving[1])
         self._count(fires, guard, span.begin, length)
-        return Found(fires, which, time, length, array(before), plus)
+        return Found(fires, which, time, length, before, plus, leaving)
 
-    def arrive(self, taken: Any, t: Tensor, y: Tensor, u: Tensor | None, events: Found | None) -> None:
+    def arrive(self, taken: Any, t: Tensor, y: Tensor, events: Found | None) -> None:
         """Note the guards at the state y from which the next step starts, for the samples (B,) whose step was taken.
 
         A guard that its own jump left on zero, to rounding, is below it where it is falling, like that of a ball on the floor;
@@ -154,14 +171,13 @@ class Watch:
         if events is not None:
             own = array(events.guard)[:, None] == self.numbers
             spent = spent & ~own
-            if bool((own & (levels >= -TIE)).any()):
+            if events.leaving is not None:
+                speed, room = events.leaving
                 unmoved = (levels >= -TIE) & (levels == events.levels)
-                speed, of_y = self._speed(t, y, events.guard, u)
                 # Not a little below: there events may pile up, which has to be seen.
-                reset = (levels >= 0.0) & (levels <= array(rounding(of_y, y, speed, t))[:, None])
-                on_zero = own & (unmoved | reset)
+                on_zero = own & (unmoved | ((levels >= 0.0) & (levels <= room)))
                 levels = xp.where(on_zero, 0.0, levels)
-                levels = xp.where(on_zero & (array(speed)[:, None] < 0.0), self.below, levels)
+                levels = xp.where(on_zero & (speed < 0.0), self.below, levels)
                 spent = spent | on_zero
         self.levels = xp.where(taken[:, None], levels, self.levels)
         self.spent = xp.where(taken[:, None], spent & (levels >= 0.0), self.spent)
@@ -220,38 +236,15 @@ class Watch:
             sample = int(self.at_once.argmax())
             raise piled(int(self.at_once[sample]), sample, float(t[sample]), int(guard[sample]))
 
-    def _check(
-        self,
-        fires: Tensor,
-        guard: Tensor,
-        t: Tensor,
-        minus: Tensor,
-        plus: Tensor,
-        before: Tensor,
-        speed: Tensor,
-        of_y: Tensor,
-        u: Tensor | None,
-    ) -> None:
-        """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
-        after = levels_of(self.system, t, plus)
-        check_numbers(fires, t, before, after)
-        own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
-        room = 64.0 * self.eps + rounding(of_y, minus, speed, t)
-        off = before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
-        missed = fires & ~((off.abs() <= room.clamp(min=TIE)) & (speed > 0.0))
-        if bool(missed.any()):
-            sample = int(missed.nonzero()[0])
-            raise touches(int(guard[sample]), sample, float(t[sample]), float(off[sample]), float(speed[sample]))
+    def _check(self, fires: Any, guard: Any, t: Tensor, before: Any, after: Any, room: Any) -> None:
+        """Raise EventError where a jump leaves its own guard reached, but for rounding (B, 1), or raises another."""
+        own = guard[:, None] == self.numbers
         tied = ~own & (before >= -TIE)
-        wrong = fires[:, None] & (after >= 0.0) & ~tied
-        if not bool(wrong.any()):
-            return
-        speed, of_y = self._speed(t, plus, guard, u)
         unmoved = (after <= TIE) & (after == before)
-        wrong = wrong & ~(own & (unmoved | (after <= rounding(of_y, plus, speed, t).unsqueeze(1))))
+        wrong = fires[:, None] & (after >= 0.0) & ~tied & ~(own & (unmoved | (after <= room)))
         if not bool(wrong.any()):
             return
-        sample, other = (int(k) for k in wrong.nonzero()[0])
+        sample, other = first_of(wrong)
         fired, when = int(guard[sample]), float(t[sample])
         if other == fired:
             raise not_left(fired, sample, when, float(after[sample, other]))

@@ -1,5 +1,7 @@
 """The guards of a hybrid system at a state: their levels, slopes and roundings."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -55,11 +57,18 @@ def leaves_zero(
     return leaving
 
 
-def check_numbers(fires: Tensor, t: Tensor, before: Float[Tensor, "B G"], after: Float[Tensor, "B G"]) -> None:
-    """Raise EventError where a guard is no number, or infinitely far above zero, before or after an event."""
+def check_numbers(fires: Any, t: Tensor, before: Any, after: Any) -> None:
+    """Raise EventError where a guard (B, G) is no number, or infinitely far above zero, before or after an event; of arrays."""
     top = float("inf")
     if not bool((fires[:, None] & ~((before < top) & (after < top))).any()):
         return
     for levels, when in ((before, "at"), (after, "after the jump at")):
-        for sample, guard in (fires[:, None] & ~(levels < top)).nonzero().tolist():
+        wrong = fires[:, None] & ~(levels < top)
+        if bool(wrong.any()):
+            sample, guard = first_of(wrong)
             raise no_number(guard, sample, float(t[sample]), float(levels[sample, guard]), when)
+
+
+def first_of(x: Any) -> list[int]:
+    """Where the first True of an array is."""
+    return torch.as_tensor(x).nonzero()[0].tolist()
