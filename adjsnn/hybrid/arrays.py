@@ -38,11 +38,6 @@ class TorchArrays:
         return x.to(dtype)
 
     @staticmethod
-    def added(y: Any, change: Any) -> Tensor:
-        """y + change, of the shape of the change."""
-        return y + change
-
-    @staticmethod
     def widened(x: Any, width: int) -> Any:
         """(..., 1) as (..., width), for several products with such arrays."""
         return x.expand(*x.shape[:-1], width)
@@ -84,13 +79,6 @@ class NumpyArrays(TorchArrays):
     @staticmethod
     def cast(x: Any, dtype: torch.dtype) -> Any:
         return x.astype(DTYPES[dtype], copy=False)
-
-    @staticmethod
-    def added(y: Any, change: Any) -> Tensor:
-        # In torch's own memory, since a matrix product of the same numbers may round differently at another place.
-        out = torch.empty(change.shape, dtype=torch.float32 if y.dtype == np.float32 else torch.float64)
-        np.add(y, change, out=out.numpy())
-        return out
 
     @staticmethod
     def widened(x: Any, width: int) -> Any:
@@ -145,10 +133,11 @@ def stages(
         times: begin, end and length of the step, arrays (B, 1).
         first: k_1, where it is known.
     """
-    start, ks, new = arrays.array(y), [field(arrays.tensor(times[0]), y, u) if first is None else first], y
+    ks, new = [field(arrays.tensor(times[0]), y, u) if first is None else first], y
     slopes = [arrays.array(ks[0])]
     for i in range(1, count):
-        new = arrays.added(start, times[2] * weighted(tableau.a[i], slopes))
+        # In torch's own memory, since a matrix product of the same numbers may round differently at another place.
+        new = arrays.tensor(times[2] * weighted(tableau.a[i], slopes)) + y
         ks.append(field(arrays.tensor(stage_time(tableau, i, times)), new, u))
         slopes.append(arrays.array(ks[-1]))
     return ks, slopes, new

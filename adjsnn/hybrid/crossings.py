@@ -68,7 +68,7 @@ class Inside:
             increment += power
             increment *= each
         t = self._column(self.span.begin) + s * self._column(self.span.length)
-        y = arrays.added(arrays.array(self.y), increment)
+        y = arrays.tensor(increment) + self.y
         levels = arrays.array(levels_of(self.system, arrays.tensor(t).flatten(0, 1), y.flatten(0, 1)))
         return arrays.xp.where(s > 0.0, levels.reshape(*y.shape[:2], -1), self.begins)
 

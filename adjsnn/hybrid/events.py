@@ -203,7 +203,7 @@ class Watch:
         """
         arrays, xp, tableau = self.arrays, self.arrays.xp, self.tableau
         length, minus, speed = guess, y, None
-        settled, start = ~wanted, arrays.array(y)
+        settled = ~wanted
         if not bool(wanted.any()):
             return length, minus
         # What is left after a small change is its square, or with a speed from before its product with the change before.
@@ -212,7 +212,7 @@ class Watch:
             now = [arrays.array(self.column(x)) for x in (span.begin, xp.minimum(span.begin + length, span.end), length)]
             times = now[0], now[1], now[2]
             slopes = stages(arrays, tableau, self.field, times, y, u, tableau.stages - 1, first)[1]
-            minus = arrays.added(start, times[2] * weighted(tableau.b, slopes))
+            minus = arrays.tensor(times[2] * weighted(tableau.b, slopes)) + y
             if polish == POLISHES or bool(settled.all()):
                 break
             t = arrays.tensor(times[1])
