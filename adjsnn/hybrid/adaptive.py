@@ -249,8 +249,7 @@ class _Run:
             new = self.on_arrival(tensor(last), new, tensor(arrived))
         self.y = torch.where(taken, new, self.y)
         if not self.jumps:
-            first = ks[0] if self.first is None else self.first
-            self.first = torch.where(taken, ks[-1], first) if events is None else None
+            self.first = torch.where(taken, ks[-1], ks[0]) if events is None else None
         if self.watch is not None:
             self.watch.arrive(accepted, self.watch.column(t_end), self.y, events)
         self._record(accepted, arrived, last, t_end, h, events)

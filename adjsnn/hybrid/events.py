@@ -68,15 +68,15 @@ class Watch:
         self.arrays, self.system, self.tableau, self.field = arrays, system, tableau, field
         self.dtype, self.eps = levels.dtype, torch.finfo(levels.dtype).eps
         self.below = -torch.finfo(levels.dtype).tiny  # just below zero
+        batch, self.count, array = *levels.shape, arrays.array
         # What is on zero at the start is leaving it.
-        self.levels = arrays.array(torch.where(levels >= 0.0, self.below, levels))
-        self.count = levels.shape[1]
-        self.numbers = arrays.array(torch.arange(self.count, device=levels.device))
-        self.samples = arrays.array(torch.arange(len(levels), device=levels.device))
-        self.spent = self.levels != self.levels  # fired, and not below zero since
-        self.brief = self.samples < 0  # whether the step is an instant
-        self.at_once = 0 * self.samples
-        self.slowest = arrays.array(levels.new_full((len(levels),), float("inf")))
+        self.levels = array(torch.where(levels >= 0.0, self.below, levels))
+        self.numbers = array(torch.arange(self.count, device=levels.device))
+        self.samples = array(torch.arange(batch, device=levels.device))
+        self.spent = array(torch.zeros_like(levels, dtype=torch.bool))  # fired, and not below zero since
+        self.brief = array(torch.zeros(batch, dtype=torch.bool, device=levels.device))  # whether the step is an instant
+        self.at_once = array(torch.zeros(batch, dtype=torch.long, device=levels.device))
+        self.slowest = array(levels.new_full((batch,), float("inf")))
 
     def look(
         self,
