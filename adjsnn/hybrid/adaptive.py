@@ -24,6 +24,7 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 STRETCH = 1.01  # a last step may be this much longer than proposed, so that no sliver of an interval is left over
 ASK_EVERY = {"cpu": 1}  # attempts between questions whether all are done; elsewhere 16, since each waits for the device
 KEPT_BITS = 20  # mantissa bits of a step length
+EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,15 @@ class _Run:
         self.intervals, self.output = zeros.new_empty(0, batch), zeros.new_empty(0, batch)
         self.watch: Watch | None = None
         if system is not None and (levels := system.guard(self._column(self.t), y0)) is not None:
-            self.watch = Watch(system, tableau, field, levels)
+            self.watch = Watch(self.arrays, system, tableau, field, levels)
         self.fired = zeros.new_empty(0, batch)
         self.make_room(1)
         self.times[0], self.kept[0], self.output[0] = self.t, y0, 0
-        # The first derivative is that which ended the step before, unless the field has jumped since.
-        self.jumps = u is not None or by_interval or arrive is not None or self.watch is not None
-        self.first = field(self._column(self.t), y0, self._input(zeros))
-        self.h = self._first_length()
+        # The first derivative is that which ended the step before, unless the field or the state has jumped since.
+        self.jumps = u is not None or by_interval or arrive is not None
+        first = field(self._column(self.t), y0, self._input(zeros))
+        self.first = None if self.jumps else first
+        self.h = self._first_length(first)
         self.counts = self.samples < count
         for name in ("t", "h", "ts", "samples", "counts", "interval", "count", "rejected", "stuck", "after_rejection"):
             setattr(self, name, self.arrays.array(getattr(self, name)))
@@ -206,7 +208,7 @@ class _Run:
         """Try one step of every sample that has not arrived; the others stay where they are."""
         xp, tensor, control = self.arrays.xp, self.arrays.tensor, self.control
         moving = self._moving()
-        last = xp.clip(self.interval + 1, 0, len(self.ts) - 1)
+        last = self.arrays.clip(self.interval + 1, None, len(self.ts) - 1)
         target = self.ts[last, self.samples]
         left = target - self.t
         reaches = self.h * STRETCH >= left
@@ -214,7 +216,7 @@ class _Run:
         t_end = xp.where(moving & ~reaches, self.t + h, xp.where(moving, target, self.t))
 
         u = self._input(tensor(self.interval))
-        ks, new, error = self._stages(t_end, h, u)
+        ks, slopes, new, error = self._stages(t_end, h, u)
         y, reached = self.arrays.array(self.y), self.arrays.array(new)
         error = error / (self.atol + control.rtol * xp.maximum(abs(y), abs(reached)))
         size = self.arrays.cast(_norm(error, xp), torch.float64)
@@ -222,27 +224,23 @@ class _Run:
         accepted = moving & fine & (size <= 1.0)
         arrived = accepted & reaches
 
-        # A size of zero asks for the largest growth, and one that is not a number for the largest reduction.
-        factor = xp.clip(SAFETY * size ** (-1.0 / 5.0), SHRINK, GROW)
-        factor = xp.where(fine, factor, SHRINK)
-        factor = xp.where(self.after_rejection | ~accepted, xp.clip(factor, None, 1.0), factor)
-        proposed = _rounded(h * factor)
-        # A step cut short by an output time says nothing against the longer one proposed before.
-        proposed = xp.where(arrived, xp.maximum(proposed, self.h), proposed)
+        proposed = self._proposed(h, size, fine, accepted)
+        if not self.arrays.surely_none(arrived):
+            # A step cut short by an output time says nothing against the longer one proposed before.
+            proposed = xp.where(arrived, xp.maximum(proposed, self.h), proposed)
 
         events, after_rejection = None, moving & ~accepted
         if self.watch is not None:
-            span = Span(tensor(self.t), tensor(t_end), tensor(h))
-            events = self.watch.look(tensor(accepted), tensor(moving), span, self.y, u, ks)
-        if isinstance(events, Tensor):  # who waits stays as it was
-            wait, events = self.arrays.array(events), None
+            events = self.watch.look(accepted, moving, Span(self.t, t_end, h), self.y, u, slopes, ks[0])
+        if events is not None and not isinstance(events, Found):  # who waits stays as it was
+            wait, events = events, None
             moving, accepted, arrived = moving & ~wait, accepted & ~wait, arrived & ~wait
             after_rejection = xp.where(wait, self.after_rejection, after_rejection)
         if events is not None:
             # The step is taken again up to the event; being shorter than one that was accepted, its error is not judged again.
-            new = torch.where(events.fires.unsqueeze(1), events.plus, new)
-            fires, time, length = (self.arrays.array(x) for x in (events.fires, events.time, events.length))
-            t_end, h = xp.where(fires, time, t_end), xp.where(fires, length, h)
+            fires = events.fires
+            new = torch.where(tensor(fires).unsqueeze(1), events.plus, new)
+            t_end, h = xp.where(fires, events.time, t_end), xp.where(fires, events.length, h)
             proposed = xp.where(fires, xp.maximum(proposed, self.h), proposed)
             arrived = arrived & ~fires
 
@@ -251,25 +249,34 @@ class _Run:
             new = self.on_arrival(tensor(last), new, tensor(arrived))
         self.y = torch.where(taken, new, self.y)
         if not self.jumps:
-            self.first = torch.where(taken, ks[-1], self.first)
+            self.first = torch.where(taken, ks[-1], ks[0]) if events is None else None
         if self.watch is not None:
-            self.watch.arrive(tensor(accepted), self._column(tensor(t_end)), self.y, u, events)
+            self.watch.arrive(accepted, self.watch.column(t_end), self.y, events)
         self._record(accepted, arrived, last, t_end, h, events)
         self.t = xp.where(accepted, t_end, self.t)
         self.h = xp.where(moving, proposed, self.h)
         refused, self.after_rejection = moving & ~accepted, after_rejection
-        self.rejected = self.rejected + refused
-        # A step that is refused and of a length that rounding swallows cannot be made shorter.
-        smallest = 16 * torch.finfo(torch.float64).eps * xp.maximum(abs(self.t), abs(target))
-        self.stuck = self.stuck | (refused & (self.h <= smallest))
+        if not self.arrays.surely_none(refused):
+            self.rejected = self.rejected + refused
+            # A step that is refused and of a length that rounding swallows cannot be made shorter.
+            smallest = 16 * EPS * xp.maximum(abs(self.t), abs(target))
+            self.stuck = self.stuck | (refused & (self.h <= smallest))
 
-    def _stages(self, t_end: Any, h: Any, u: Tensor | None) -> tuple[list[Tensor], Tensor, Any]:
-        """Derivatives at all stages, the last at the new state; the new state; and the estimate of its error, an array."""
+    def _proposed(self, h: Any, size: Any, fine: Any, accepted: Any) -> Any:
+        """Lengths for the steps after those of length h, from the sizes of their errors, (B,)."""
+        xp, clip = self.arrays.xp, self.arrays.clip
+        # A size of zero asks for the largest growth, and one that is not a number for the largest reduction.
+        factor = xp.where(fine, clip(SAFETY * size ** (-1.0 / 5.0), SHRINK, GROW), SHRINK)
+        return _rounded(h * xp.where(self.after_rejection | ~accepted, clip(factor, None, 1.0), factor))
+
+    def _stages(self, t_end: Any, h: Any, u: Tensor | None) -> tuple[list[Tensor], list[Any], Tensor, Any]:
+        """Derivatives at all stages, the last at the new state, as tensors and as arrays; the new state; the estimate of its
+        error, an array."""
         tableau, arrays = self.tableau, self.arrays
         begin, end, length = (arrays.cast(x, self.y.dtype)[:, None] for x in (self.t, t_end, h))
-        first = None if self.jumps else self.first
-        ks, slopes, new = stages(arrays, tableau, self.field, (begin, end, length), self.y, u, tableau.stages, first)
-        return ks, new, length * weighted(tableau.b_error or (), slopes)
+        times = begin, end, length
+        ks, slopes, new = stages(arrays, tableau, self.field, times, self.y, u, tableau.stages, self.first)
+        return ks, slopes, new, length * weighted(tableau.b_error or (), slopes)
 
     def result(self) -> AdaptiveRun:
         """What was taken, trimmed."""
@@ -289,31 +296,36 @@ class _Run:
         event = None
         if self.watch is not None:
             event = torch.where(index[:n] >= self.count, -1, self.fired[:n])
-        steps = Steps(times, self.lengths[:n], intervals, self.output[: n + 1], self.rows, event)
-        slowest = None if self.watch is None else self.watch.slowest
+        lengths = torch.where(index[:n] >= self.count, 0.0, self.lengths[:n])
+        steps = Steps(times, lengths, intervals, self.output[: n + 1], self.rows, event)
+        slowest = None if self.watch is None else self.arrays.tensor(self.watch.slowest)
         return AdaptiveRun(steps, self.outputs, kept, self.stride, self.rejected, slowest)
 
     def _record(self, accepted: Any, arrived: Any, last: Any, t_end: Any, h: Any, events: Found | None) -> None:
-        """Write an accepted step at each sample's own row; others write again what is there."""
+        """Write an accepted step at each sample's own row.
+
+        Of a step that is not accepted something is written too: where the next one is going to be, or the padding.
+        """
         xp, array = self.arrays.xp, self.arrays.array
-        row, samples = self.count, self.samples
-        after = row + accepted
-
-        def write(into: Tensor, place: Any, chosen: Any, value: Any) -> None:
-            values = array(into)
-            values[place, samples] = xp.where(chosen, value, values[place, samples])
-
-        write(self.lengths, row, accepted, h)
-        write(self.intervals, row, accepted, self.interval)
-        write(self.times, after, accepted, t_end)
-        write(self.output, after, arrived, last)
+        row, samples, y = self.count, self.samples, array(self.y)
+        array(self.lengths)[row, samples] = h
+        array(self.intervals)[row, samples] = self.interval
+        array(self.times)[row + 1, samples] = t_end
         if events is not None:
-            write(self.fired, row, accepted, array(events.guard))
-        y = array(self.y)
-        write(self.kept, after // self.stride, (accepted & (after % self.stride == 0))[:, None], y)
-        write(self.outputs, last, arrived[:, None], y)
-        write(self.rows, last, arrived, after)
-        self.count, self.interval = after, self.interval + arrived
+            array(self.fired)[row, samples] = array(events.guard)
+        if self.stride == 1:
+            array(self.kept)[row + 1, samples] = y
+        else:
+            kept, place = array(self.kept), (row + 1) // self.stride
+            chosen = accepted & ((row + 1) % self.stride == 0)
+            kept[place, samples] = xp.where(chosen[:, None], y, kept[place, samples])
+        self.count = row + accepted
+        if not self.arrays.surely_none(arrived):
+            array(self.output)[row + 1, samples] = xp.where(arrived, last, -1)
+            outputs, rows = array(self.outputs), array(self.rows)
+            outputs[last, samples] = xp.where(arrived[:, None], y, outputs[last, samples])
+            rows[last, samples] = xp.where(arrived, self.count, rows[last, samples])
+            self.interval = self.interval + arrived
 
     def _input(self, interval: Tensor) -> Tensor | None:
         if self.u is None and not self.by_interval:
@@ -323,16 +335,16 @@ class _Run:
             return interval
         return self.u[interval, torch.arange(len(interval), device=interval.device)]
 
-    def _first_length(self) -> Tensor:
-        """First step to try, (B,), from the size of f and of its change (Hairer, Nørsett & Wanner, II.4)."""
+    def _first_length(self, first: Tensor) -> Tensor:
+        """First step to try, (B,), from the size of f, `first`, and of its change (Hairer, Nørsett & Wanner, II.4)."""
         scale = self.control.atol + self.control.rtol * self.y.abs()
-        d0, d1 = _norm(self.y / scale, torch).double(), _norm(self.first / scale, torch).double()
+        d0, d1 = _norm(self.y / scale, torch).double(), _norm(first / scale, torch).double()
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-        first = self.ts[1] - self.ts[0]
-        h0 = torch.minimum(_rounded(h0), torch.where(first > 0.0, first, self.ts[-1] - self.ts[0]))
-        t, y = self._column(self.t + h0), self.y + self._column(h0) * self.first
+        span = self.ts[1] - self.ts[0]
+        h0 = torch.minimum(_rounded(h0), torch.where(span > 0.0, span, self.ts[-1] - self.ts[0]))
+        t, y = self._column(self.t + h0), self.y + self._column(h0) * first
         ahead = self.field(t, y, self._input(self.interval))
-        d2 = _norm((ahead - self.first) / scale, torch).double() / h0
+        d2 = _norm((ahead - first) / scale, torch).double() / h0
         largest = torch.maximum(d1, d2)
         h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest).pow(1.0 / 5.0))
         h = torch.minimum(100.0 * h0, _rounded(h1))

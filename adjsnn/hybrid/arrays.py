@@ -38,9 +38,29 @@ class TorchArrays:
         return x.to(dtype)
 
     @staticmethod
-    def moved(y: Any, h: Any, slope: Any) -> Tensor:
-        """y + h·slope, (B, D)."""
-        return y + h * slope
+    def widened(x: Any, width: int) -> Any:
+        """(..., 1) as (..., width), for several products with such arrays."""
+        return x.expand(*x.shape[:-1], width)
+
+    @staticmethod
+    def clip(x: Any, low: int | float | None, high: int | float | None) -> Any:
+        return x.clip(low, high)
+
+    @staticmethod
+    def surely_none(x: Any) -> bool:
+        """Whether no entry is True, as far as that is known without waiting for a device."""
+        del x
+        return False
+
+    @staticmethod
+    def first_true(x: Any, axis: int) -> Any:
+        """The number of the first True along an axis, 0 where there is none."""
+        return x.to(torch.int8).argmax(axis)
+
+    @staticmethod
+    def counting(n: int, like: Any) -> Any:
+        """0 … n-1, (n,)."""
+        return torch.arange(n, dtype=like.dtype, device=like.device)
 
 
 class NumpyArrays(TorchArrays):
@@ -61,11 +81,25 @@ class NumpyArrays(TorchArrays):
         return x.astype(DTYPES[dtype], copy=False)
 
     @staticmethod
-    def moved(y: Any, h: Any, slope: Any) -> Tensor:
-        # In torch's own memory, since a matrix product of the same numbers may round differently at another place.
-        out = torch.empty(y.shape, dtype=torch.float32 if y.dtype == np.float32 else torch.float64)
-        np.add(y, h * slope, out=out.numpy())
-        return out
+    def widened(x: Any, width: int) -> Any:
+        return np.repeat(x, width, -1)  # a loop over few numbers costs as much as one over a hundred
+
+    @staticmethod
+    def clip(x: Any, low: int | float | None, high: int | float | None) -> Any:
+        x = x if low is None else np.maximum(x, low)  # np.clip takes as long as five of these
+        return x if high is None else np.minimum(x, high)
+
+    @staticmethod
+    def surely_none(x: Any) -> bool:
+        return not x.any()
+
+    @staticmethod
+    def first_true(x: Any, axis: int) -> Any:
+        return x.argmax(axis)
+
+    @staticmethod
+    def counting(n: int, like: Any) -> Any:
+        return np.arange(n, dtype=like.dtype)
 
 
 def arrays_for(y0: Tensor) -> type[TorchArrays]:
@@ -99,10 +133,11 @@ def stages(
         times: begin, end and length of the step, arrays (B, 1).
         first: k_1, where it is known.
     """
-    start, ks, new = arrays.array(y), [field(arrays.tensor(times[0]), y, u) if first is None else first], y
+    ks, new = [field(arrays.tensor(times[0]), y, u) if first is None else first], y
     slopes = [arrays.array(ks[0])]
     for i in range(1, count):
-        new = arrays.moved(start, times[2], weighted(tableau.a[i], slopes))
+        # In torch's own memory, since a matrix product of the same numbers may round differently at another place.
+        new = arrays.tensor(times[2] * weighted(tableau.a[i], slopes)) + y
         ks.append(field(arrays.tensor(stage_time(tableau, i, times)), new, u))
         slopes.append(arrays.array(ks[-1]))
     return ks, slopes, new

@@ -1,15 +1,17 @@
 """Events of a hybrid system inside adaptive steps: found on the continuous extension, located on the step itself, (3.4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.hybrid.arrays import arrays_for, stage_time, stages, weighted
-from adjsnn.hybrid.crossings import Inside, Span, column
+from adjsnn.hybrid.arrays import TorchArrays, stages, weighted
+from adjsnn.hybrid.crossings import Inside, Span
 from adjsnn.hybrid.event_steps import POLISHES
-from adjsnn.hybrid.guards import check_numbers, guard_slopes, level, levels_of, rounding
+from adjsnn.hybrid.guards import check_numbers, first_of, guard_slopes, levels_of, rounding
 from adjsnn.hybrid.refusals import not_left, piled, raised, touches
 from adjsnn.hybrid.steps import Field, jump
 from adjsnn.hybrid.system import HybridSystem
@@ -19,34 +21,38 @@ ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the cont
 LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
 STRAIGHT = 1e-5  # part of the step over which a guard has one speed, for Newton's method
 BRIEF = 4.0  # roundings of the time, up to which a step is an instant: all a guard does in it is rounding
+EPS = torch.finfo(torch.float64).eps
 TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 
 
 @dataclass(frozen=True)
 class Found:
-    """Events that cut steps short.
+    """Events that cut steps short. All but states and guards are arrays.
 
     Attributes:
         fires: which samples, (B,).
         guard: which guard, (B,), -1 where none.
         time: of the event, (B,), float64, ms.
         length: of the step up to the event, (B,), float64, ms.
-        minus: state before the jump, (B, D).
+        levels: the guards before the jump, (B, G).
         plus: state after the jump, (B, D).
+        leaving: dφ/dt after the jump and what rounding leaves of φ there, (B, 1); None where no jump ends near its own guard.
     """
 
-    fires: Bool[Tensor, " B"]
+    fires: Any
     guard: Int[Tensor, " B"]
-    time: Float[Tensor, " B"]
-    length: Float[Tensor, " B"]
-    minus: Float[Tensor, "B D"]
+    time: Any
+    length: Any
+    levels: Any
     plus: Float[Tensor, "B D"]
+    leaving: tuple[Any, Any] | None
 
 
 class Watch:
-    """Looks for events in the steps of an adaptive run.
+    """Looks for events in the steps of an adaptive run. What it computes are arrays, of `arrays`.
 
     Args:
+        arrays: those of the run.
         system: guard and jump.
         tableau: the method.
         field: f(t (B, 1), y (B, D), u).
@@ -56,44 +62,52 @@ class Watch:
         slowest: smallest dφ/dt at an event of each sample, (B,), 1/ms; inf where there was none.
     """
 
-    def __init__(self, system: HybridSystem, tableau: Tableau, field: Field, levels: Float[Tensor, "B G"]) -> None:
-        self.system, self.tableau, self.field = system, tableau, field
+    def __init__(
+        self, arrays: type[TorchArrays], system: HybridSystem, tableau: Tableau, field: Field, levels: Float[Tensor, "B G"]
+    ) -> None:
+        self.arrays, self.system, self.tableau, self.field = arrays, system, tableau, field
+        self.dtype, self.eps = levels.dtype, torch.finfo(levels.dtype).eps
+        self.below = -torch.finfo(levels.dtype).tiny  # just below zero
+        batch, self.count, array = *levels.shape, arrays.array
         # What is on zero at the start is leaving it.
-        self.levels = torch.where(levels >= 0.0, _below(levels), levels)
-        self.count = levels.shape[1]
-        self.arrays = arrays_for(levels)
-        self.spent = torch.zeros_like(levels, dtype=torch.bool)  # fired, and not below zero since
-        self.brief = torch.zeros(len(levels), dtype=torch.bool, device=levels.device)  # whether the step is an instant
-        self.at_once = torch.zeros(len(levels), dtype=torch.long, device=levels.device)
-        self.slowest = levels.new_full((len(levels),), float("inf"))
+        self.levels = array(torch.where(levels >= 0.0, self.below, levels))
+        self.numbers = array(torch.arange(self.count, device=levels.device))
+        self.samples = array(torch.arange(batch, device=levels.device))
+        self.spent = array(torch.zeros_like(levels, dtype=torch.bool))  # fired, and not below zero since
+        self.brief = array(torch.zeros(batch, dtype=torch.bool, device=levels.device))  # whether the step is an instant
+        self.at_once = array(torch.zeros(batch, dtype=torch.long, device=levels.device))
+        self.slowest = array(levels.new_full((batch,), float("inf")))
 
     def look(
         self,
-        tried: Bool[Tensor, " B"],
-        moving: Bool[Tensor, " B"],
+        tried: Any,
+        moving: Any,
         span: Span,
         y: Float[Tensor, "B D"],
         u: Tensor | None,
-        ks: list[Tensor],
-    ) -> Found | Bool[Tensor, " B"] | None:
+        slopes: Sequence[Any],
+        first: Float[Tensor, "B D"],
+    ) -> Any:
         """The first event of each sample in a step that may be taken; None where there is none in any.
 
         To locate one event takes as long as to locate one in every sample. So samples with an event wait, in front of the step
         that has it, as long as a sample without one is behind them in time; then those that have gathered are located together.
 
         Args:
-            tried: the samples whose steps count.
-            moving: the samples that have not arrived.
+            tried: the samples whose steps count, (B,).
+            moving: the samples that have not arrived, (B,).
             span: of the step.
             y: state before the step, (B, D).
             u: held input, (B, C), or None.
-            ks: its stage derivatives, the last of them at its end.
+            slopes: its stage derivatives, arrays (B, D), the last of them at its end.
+            first: the first of them, as a tensor.
 
         Returns:
-            the events; or the samples that must try the same step again, since their events wait.
+            the events, `Found`; or the samples that must try the same step again, since their events wait, (B,).
         """
-        self.brief = span.length <= BRIEF * torch.finfo(span.end.dtype).eps * span.end.abs()
-        inside = Inside(self.system, self.tableau, span, y, ks[: len(self.tableau.dense)], self.levels)
+        xp, never = self.arrays.xp, float("inf")
+        self.brief = span.length <= BRIEF * EPS * abs(span.end)
+        inside = Inside(self.arrays, self.system, self.tableau, span, y, slopes[: len(self.tableau.dense)], self.levels)
         found = inside.first()
         if found is None:
             return None
@@ -103,131 +117,135 @@ class Watch:
         fires = pending | (tried & rises & ~self.brief)
         if not bool(fires.any()):
             return None
-        never = span.begin.new_tensor(float("inf"))
-        if bool(torch.where(moving & ~fires, span.begin, never).min() < torch.where(fires, span.begin, never).min()):
+        if bool(xp.where(moving & ~fires, span.begin, never).min() < xp.where(fires, span.begin, never).min()):
             return fires
         for divided in range(LONGEST):
             # A flight that begins on zero may be any part of the step, and has no chord from its start.
-            if divided >= ROUNDS and not bool((fires & ~pending & (low == 0.0) & (self.levels.amax(1) > -TIE)).any()):
+            if divided >= ROUNDS and not bool((fires & ~pending & (low == 0.0) & (xp.amax(self.levels, 1) > -TIE)).any()):
                 break
             low, high, _ = inside.divide(low, high)
         guess, guard = inside.cross(low, high)
-        guess = torch.where(pending, 0.0, guess)
-        guard = torch.where(pending, waiting.to(torch.int8).argmax(1), guard)
-        length, minus = self._polish(fires & ~pending, guard, torch.where(fires, guess, 1.0) * span.length, span, y, u)
-        guard = torch.where(fires, guard, -1)
-        t_event = torch.minimum(span.begin + length, span.end)
-        t = column(t_event, y)
-        of_y, of_t = guard_slopes(self.system, t, minus, guard)
-        speed = (of_y * self.field(t, minus, u)).sum(1) + of_t.squeeze(1)
-        self.slowest = torch.where(fires, torch.minimum(self.slowest, speed), self.slowest)
-        plus = jump(self.system, t, minus, guard, self.count)
-        self._check(fires, guard, t, minus, plus, speed, of_y, u)
-        self._count(fires, guard, span.begin, length)
-        return Found(fires, guard, t_event, length, minus, plus)
+        guess = xp.where(pending, 0.0, guess)
+        guard = xp.where(pending, self.arrays.first_true(waiting, 1), guard)
+        length, minus = self._polish(fires & ~pending, guard, xp.where(fires, guess, 1.0) * span.length, span, y, u, first)
+        guard = xp.where(fires, guard, -1)
+        return self._jump(fires, guard, length, minus, span, u)
 
-    def arrive(self, taken: Bool[Tensor, " B"], t: Tensor, y: Tensor, u: Tensor | None, events: Found | None) -> None:
-        """Note the guards at the state y from which the next step starts, for the samples whose step was taken.
+    def _jump(self, fires: Any, guard: Any, length: Any, minus: Float[Tensor, "B D"], span: Span, u: Tensor | None) -> Found:
+        """The events at the end of steps cut to `length` (B,), where the state is `minus`.
+
+        Raises:
+            EventError: an event was not found, or a jump leaves its own guard reached or raises another.
+        """
+        xp, array = self.arrays.xp, self.arrays.array
+        time = xp.minimum(span.begin + length, span.end)
+        t, which = self.column(time), self.arrays.tensor(guard)
+        speed, of_y = self._speed(t, minus, which, u)
+        plus = jump(self.system, t, minus, which, self.count)
+        before, after = (array(levels_of(self.system, t, y)) for y in (minus, plus))
+        check_numbers(fires, t, before, after)
+        room, speed = 64.0 * self.eps + array(rounding(of_y, minus, speed, t)), array(speed)
+        off = before[self.samples, guard]
+        missed = fires & ~((abs(off) <= self.arrays.clip(room, TIE, None)) & (speed > 0.0))
+        if bool(missed.any()):
+            sample = first_of(missed)[0]
+            raise touches(int(guard[sample]), sample, float(t[sample]), float(off[sample]), float(speed[sample]))
+        self.slowest = xp.where(fires, xp.minimum(self.slowest, speed), self.slowest)
+        leaving, own = None, guard[:, None] == self.numbers
+        if bool((fires[:, None] & ((after >= 0.0) | (own & (after >= -TIE)))).any()):
+            speed, of_y = self._speed(t, plus, which, u)
+            leaving = array(speed)[:, None], array(rounding(of_y, plus, speed, t))[:, None]
+            self._check(fires, guard, t, before, after, leaving[1])
+        self._count(fires, guard, span.begin, length)
+        return Found(fires, which, time, length, before, plus, leaving)
+
+    def arrive(self, taken: Any, t: Tensor, y: Tensor, events: Found | None) -> None:
+        """Note the guards at the state y from which the next step starts, for the samples (B,) whose step was taken.
 
         A guard that its own jump left on zero, to rounding, is below it where it is falling, like that of a ball on the floor;
         where it is not, it has been crossed, and fires again when it has been below.
         """
-        levels, spent = levels_of(self.system, t, y), self.spent
-        own = torch.zeros_like(spent)
-        if events is not None:
-            own = torch.nn.functional.one_hot(events.guard.clamp(min=0), self.count).bool() & events.fires[:, None]
-            spent = spent & ~own
-        if events is not None and bool((own & (levels >= -TIE)).any()):
-            unmoved = (levels >= -TIE) & (levels == levels_of(self.system, t, events.minus))
-            of_y, of_t = guard_slopes(self.system, t, y, events.guard)
-            speed = (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1)
-            # Not a little below: there events may pile up, which has to be seen.
-            reset = (levels >= 0.0) & (levels <= rounding(of_y, y, speed, t).unsqueeze(1))
-            on_zero = own & (unmoved | reset)
-            levels = torch.where(on_zero, torch.where(speed.unsqueeze(1) < 0.0, _below(levels), 0.0), levels)
-            spent = spent | on_zero
+        xp, array = self.arrays.xp, self.arrays.array
+        levels, spent = array(levels_of(self.system, t, y)), self.spent
         taken = taken & ~(self.brief if events is None else self.brief & ~events.fires)
-        self.levels = torch.where(taken[:, None], levels, self.levels)
-        self.spent = torch.where(taken[:, None], spent & (levels >= 0.0), self.spent)
+        if events is not None:
+            own = array(events.guard)[:, None] == self.numbers
+            spent = spent & ~own
+            if events.leaving is not None:
+                speed, room = events.leaving
+                unmoved = (levels >= -TIE) & (levels == events.levels)
+                # Not a little below: there events may pile up, which has to be seen.
+                on_zero = own & (unmoved | ((levels >= 0.0) & (levels <= room)))
+                levels = xp.where(on_zero, 0.0, levels)
+                levels = xp.where(on_zero & (speed < 0.0), self.below, levels)
+                spent = spent | on_zero
+        self.levels = xp.where(taken[:, None], levels, self.levels)
+        self.spent = xp.where(taken[:, None], spent & (levels >= 0.0), self.spent)
+
+    def column(self, x: Any) -> Tensor:
+        """A time of each sample beside its state, in the state's dtype, a tensor (B, 1)."""
+        return self.arrays.tensor(self.arrays.cast(x, self.dtype)[:, None])
+
+    def _speed(
+        self, t: Tensor, y: Float[Tensor, "B D"], guard: Int[Tensor, " B"], u: Tensor | None
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
+        """dφ/dt of each sample's guard along the flow, and φ_y."""
+        of_y, of_t = guard_slopes(self.system, t, y, guard)
+        return (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1), of_y
 
     def _polish(
-        self, wanted: Tensor, guard: Tensor, guess: Tensor, span: Span, y: Tensor, u: Tensor | None
-    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
-        """The length at which the guard of the step itself is zero, by Newton's method, and the state there."""
-        tableau = self.tableau
+        self, wanted: Any, guard: Any, guess: Any, span: Span, y: Tensor, u: Tensor | None, first: Tensor
+    ) -> tuple[Any, Float[Tensor, "B D"]]:
+        """The length at which the guard of the step itself is zero, (B,), by Newton's method, and the state there.
+
+        Args:
+            first: the step's first stage derivative, (B, D).
+        """
+        arrays, xp, tableau = self.arrays, self.arrays.xp, self.tableau
         length, minus, speed = guess, y, None
         settled = ~wanted
         if not bool(wanted.any()):
             return length, minus
+        # What is left after a small change is its square, or with a speed from before its product with the change before.
+        small = 4.0 * self.eps * (abs(span.begin) + span.length)
         for polish in range(POLISHES + 1):
-            end = torch.minimum(span.begin + length, span.end)
-            now = column(span.begin, y), column(end, y), column(length, y)
-            times = self.arrays.array(now[0]), self.arrays.array(now[1]), self.arrays.array(now[2])
-            slopes = stages(self.arrays, tableau, self.field, times, y, u, tableau.stages - 1)[1]
-            minus = self.arrays.moved(self.arrays.array(y), times[2], weighted(tableau.b, slopes))
+            now = [arrays.array(self.column(x)) for x in (span.begin, xp.minimum(span.begin + length, span.end), length)]
+            times = now[0], now[1], now[2]
+            slopes = stages(arrays, tableau, self.field, times, y, u, tableau.stages - 1, first)[1]
+            minus = arrays.tensor(times[2] * weighted(tableau.b, slopes)) + y
             if polish == POLISHES or bool(settled.all()):
                 break
+            t = arrays.tensor(times[1])
             if speed is None:
-                flow = self.field(stage_time(tableau, tableau.stages - 1, now), minus, u)
-                of_y, of_t = guard_slopes(self.system, now[1], minus, guard)
-                speed = (of_y * flow).sum(1) + of_t.squeeze(1)
-            change = (level(self.system, now[1], minus, guard) / speed).double()
-            change = torch.where(change.isfinite(), change, 0.0)
-            moved = torch.minimum((length - change).clamp(min=0.0), span.length)
-            length = torch.where(settled, length, moved)
-            # What is left after a small change is its square, or with a speed from before its product with the change before.
-            small = 4.0 * torch.finfo(y.dtype).eps * (span.begin.abs() + span.length)
-            settled = settled | (change.abs() <= small)
-            if not bool((settled | (change.abs() <= STRAIGHT * span.length)).all()):
+                speed = arrays.array(self._speed(t, minus, arrays.tensor(guard), u)[0])
+            level = arrays.array(levels_of(self.system, t, minus))[self.samples, guard]
+            change = arrays.cast(level / speed, torch.float64)
+            change = xp.where(xp.isfinite(change), change, 0.0)
+            moved = xp.minimum(arrays.clip(length - change, 0.0, None), span.length)
+            length = xp.where(settled, length, moved)
+            settled = settled | (abs(change) <= small)
+            if not bool((settled | (abs(change) <= STRAIGHT * span.length)).all()):
                 speed = None
         return length, minus
 
-    def _count(self, fires: Tensor, guard: Tensor, t: Tensor, length: Tensor) -> None:
+    def _count(self, fires: Any, guard: Any, t: Any, length: Any) -> None:
         """Raise EventError where more events than guards follow each other without time passing."""
-        instant = fires & (length <= 1e-12 * t.abs().clamp(min=1.0))
-        self.at_once = torch.where(instant, self.at_once + 1, 0)
+        instant = fires & (length <= 1e-12 * self.arrays.clip(abs(t), 1.0, None))
+        self.at_once = self.arrays.xp.where(instant, self.at_once + 1, 0)
         if bool((self.at_once > self.count + 5).any()):
             sample = int(self.at_once.argmax())
             raise piled(int(self.at_once[sample]), sample, float(t[sample]), int(guard[sample]))
 
-    def _check(
-        self,
-        fires: Tensor,
-        guard: Tensor,
-        t: Tensor,
-        minus: Tensor,
-        plus: Tensor,
-        speed: Tensor,
-        of_y: Tensor,
-        u: Tensor | None,
-    ) -> None:
-        """Raise EventError where an event was not found, or a jump leaves its own guard reached or raises another."""
-        before, after = levels_of(self.system, t, minus), levels_of(self.system, t, plus)
-        check_numbers(fires, t, before, after)
-        own = torch.nn.functional.one_hot(guard.clamp(min=0), self.count).bool()
-        room = 64.0 * torch.finfo(minus.dtype).eps + rounding(of_y, minus, speed, t)
-        off = before.gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
-        missed = fires & ~((off.abs() <= room.clamp(min=TIE)) & (speed > 0.0))
-        if bool(missed.any()):
-            sample = int(missed.nonzero()[0])
-            raise touches(int(guard[sample]), sample, float(t[sample]), float(off[sample]), float(speed[sample]))
+    def _check(self, fires: Any, guard: Any, t: Tensor, before: Any, after: Any, room: Any) -> None:
+        """Raise EventError where a jump leaves its own guard reached, but for rounding (B, 1), or raises another."""
+        own = guard[:, None] == self.numbers
         tied = ~own & (before >= -TIE)
-        wrong = fires[:, None] & (after >= 0.0) & ~tied
-        if not bool(wrong.any()):
-            return
-        of_y, of_t = guard_slopes(self.system, t, plus, guard)
-        speed = (of_y * self.field(t, plus, u)).sum(1) + of_t.squeeze(1)
         unmoved = (after <= TIE) & (after == before)
-        wrong = wrong & ~(own & (unmoved | (after <= rounding(of_y, plus, speed, t).unsqueeze(1))))
+        wrong = fires[:, None] & (after >= 0.0) & ~tied & ~(own & (unmoved | (after <= room)))
         if not bool(wrong.any()):
             return
-        sample, other = (int(k) for k in wrong.nonzero()[0])
+        sample, other = first_of(wrong)
         fired, when = int(guard[sample]), float(t[sample])
         if other == fired:
             raise not_left(fired, sample, when, float(after[sample, other]))
         raise raised(fired, sample, when, other, float(before[sample, other]), float(after[sample, other]))
-
-
-def _below(levels: Tensor) -> Tensor:
-    """Just below zero."""
-    return torch.full_like(levels, -torch.finfo(levels.dtype).tiny)

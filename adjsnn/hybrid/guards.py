@@ -1,5 +1,7 @@
 """The guards of a hybrid system at a state: their levels, slopes and roundings."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -26,10 +28,12 @@ def guard_slopes(
     """φ_y and φ_t of each sample's guard."""
     state, time = y.detach().requires_grad_(), t.detach().requires_grad_()
     with torch.enable_grad():
-        value = level(system, time, state, guard)
-    if not value.requires_grad:
+        levels = levels_of(system, time, state)
+    if not levels.requires_grad:
         return torch.zeros_like(y), torch.zeros_like(t)
-    slopes = torch.autograd.grad(value, (state, time), torch.ones_like(value), allow_unused=True)
+    count = levels.shape[1]
+    own = torch.ones_like(levels) if count == 1 else torch.nn.functional.one_hot(guard.clamp(min=0), count).to(levels)
+    slopes = torch.autograd.grad(levels, (state, time), own, allow_unused=True)
     return (
         torch.zeros_like(y) if slopes[0] is None else slopes[0],
         torch.zeros_like(t) if slopes[1] is None else slopes[1],
@@ -53,11 +57,18 @@ def leaves_zero(
     return leaving
 
 
-def check_numbers(fires: Tensor, t: Tensor, before: Float[Tensor, "B G"], after: Float[Tensor, "B G"]) -> None:
-    """Raise EventError where a guard is no number, or infinitely far above zero, before or after an event."""
+def check_numbers(fires: Any, t: Tensor, before: Any, after: Any) -> None:
+    """Raise EventError where a guard (B, G) is no number, or infinitely far above zero, before or after an event; of arrays."""
     top = float("inf")
     if not bool((fires[:, None] & ~((before < top) & (after < top))).any()):
         return
     for levels, when in ((before, "at"), (after, "after the jump at")):
-        for sample, guard in (fires[:, None] & ~(levels < top)).nonzero().tolist():
+        wrong = fires[:, None] & ~(levels < top)
+        if bool(wrong.any()):
+            sample, guard = first_of(wrong)
             raise no_number(guard, sample, float(t[sample]), float(levels[sample, guard]), when)
+
+
+def first_of(x: Any) -> list[int]:
+    """Where the first True of an array is."""
+    return torch.as_tensor(x).nonzero()[0].tolist()

@@ -32,15 +32,13 @@ class Operation:
         function: torch's.
         arguments: by position, a `Ref` for every tensor that is computed.
         options: by name, likewise.
-        nested: whether there are lists among them, or tensors by name.
         results: the numbers of the tensors it returns, None for the places of others.
         single: whether it returns one tensor.
     """
 
-    function: Callable[..., Any]
+    function: Any
     arguments: tuple[Any, ...]
     options: dict[str, Any]
-    nested: bool
     results: tuple[int | None, ...]
     single: bool
 
@@ -49,37 +47,21 @@ class Operation:
         """The numbers of its arguments that are tensors."""
         return _read((*self.arguments, *self.options.values()))
 
-    def run(self, values: dict[int, Tensor]) -> None:
-        """Compute the results from the values so far, and add them."""
-        if self.nested:
-            arguments = [_filled(x, values) for x in self.arguments]
-            out = self.function(*arguments, **{name: _filled(x, values) for name, x in self.options.items()})
-        else:
-            out = self.function(*(values[x.number] if type(x) is Ref else x for x in self.arguments), **self.options)
-        if self.single:
-            values[self.results[0]] = out  # pyright: ignore[reportArgumentType]
-        else:
-            values.update((n, x) for n, x in zip(self.results, out, strict=True) if n is not None)
-
 
 @dataclass(frozen=True)
 class Product:
     """s = f_yᵀ c at any t, y and u, by the operations that one evaluation of it took.
 
     Attributes:
-        before: the operations that do not depend on c, as far as the others read them.
-        after: those that do.
-        read: what `after` reads that is not the same at all points, by number: as it was when it was recorded.
-        constants: the tensors that depend on none of t, y, u and c, by number.
-        result: the number of s; None where it is zero.
+        evaluate: what `after` reads that is not the same at all points, from t, y and u, by operations that do not depend on c.
+        after: s from c and what it reads, by the operations that do.
+        read: what that is, by number: as it was when it was recorded.
         places: where among what autograd saves of an evaluation the tensors of `read` are; None where some are not there.
     """
 
-    before: tuple[Operation, ...]
-    after: tuple[Operation, ...]
+    evaluate: Callable[..., Any]
+    after: Callable[..., Tensor]
     read: dict[int, Tensor]
-    constants: dict[int, Tensor]
-    result: int | None
     places: dict[int, int] | None = None
 
     def points(
@@ -94,24 +76,16 @@ class Product:
         Raises:
             NotSideBySide: an operation cannot be done for all of them at once.
         """
-
-        def evaluate(t: Tensor, y: Tensor, u: Tensor | None) -> Any:
-            values = self.constants | {T: t, Y: y} | ({} if u is None else {U: u})
-            for operation in self.before:
-                operation.run(values)
-            return tuple(values[n] for n in self.read)
-
         if not self.read:
-            return [self.constants.copy() for _ in y]
+            return [()] * len(y)
         if self.places is not None:
             given = {T: t, Y: y, U: u}
             found = [saved[self.places[n]] if n in self.places else given[n] for n in self.read]
             if any(len(x) != len(y) for x in found):
                 raise NotSideBySide
         else:
-            found = side_by_side(evaluate, t, y, u)
-        rows = zip(*(x.unbind() for x in found), strict=True)
-        return [self.constants | dict(zip(self.read, row, strict=True)) for row in rows]
+            found = side_by_side(self.evaluate, t, y, u)
+        return list(zip(*(x.unbind() for x in found), strict=True))
 
     def placed(self, saved: Sequence[Tensor]) -> "Product":
         """The same with the places in what autograd saved at some points, the last of which is that of the recording."""
@@ -124,17 +98,12 @@ class Product:
             places[n] = place
         return replace(self, places=places)
 
-    def pull(self, values: dict[int, Tensor], cotangent: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """s at one of the `points`, whose values are used up, (B, D)."""
-        if self.result is None:
-            return torch.zeros_like(cotangent)
-        values[C] = cotangent
-        for operation in self.after:
-            operation.run(values)
-        return values[self.result]
+    def pull(self, point: tuple[Tensor, ...], cotangent: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """s at one of the `points`, (B, D)."""
+        return self.after(cotangent, *point)
 
 
-Points = list[dict[int, Tensor]]
+Points = list[tuple[Tensor, ...]]
 T, Y, U, C = range(4)
 
 
@@ -206,7 +175,6 @@ def _operation(numbers: _Numbers, function: Any, arguments: Sequence[Any], optio
         function=function,
         arguments=tuple(numbered(x) for x in arguments),
         options={name: numbered(x) for name, x in options.items()},
-        nested=any(isinstance(x, (list, tuple)) for x in arguments) or bool(options),
         results=tuple(numbers.of(x) if isinstance(x, Tensor) else None for x in ((results,) if single else results)),
         single=single,
     )
@@ -227,18 +195,48 @@ def _parted(operations: Sequence[Operation], tensors: Sequence[Tensor], result: 
             before.append(operation)
             of_point |= numbers
     if result is None or result not in of_cotangent:
-        return Product((), (), {}, {}, None)
+        return Product(lambda t, y, u: (), torch.zeros_like, {})
     after = _wanted(after, {result})
-    read = set().union(*(operation.read for operation in after)) & of_point
-    before = _wanted(before, read)
+    read = sorted(set().union(*(operation.read for operation in after)) & of_point)
+    before = _wanted(before, set(read))
     named = set().union(*(operation.read for operation in (*before, *after))) - of_point - of_cotangent
+    constants = {n: tensors[n] for n in named}
     return Product(
-        before=tuple(before),
-        after=tuple(after),
-        read={n: tensors[n] for n in sorted(read)},
-        constants={n: tensors[n] for n in named},
-        result=result,
+        evaluate=_function((T, Y, U), before, f"({''.join(f'v{n}, ' for n in read)})", constants),
+        after=_function((C, *read), after, f"v{result}", constants),
+        read={n: tensors[n] for n in read},
     )
+
+
+def _function(
+    given: Sequence[int], operations: Sequence[Operation], result: str, constants: dict[int, Tensor]
+) -> Callable[..., Any]:
+    """Operations as a function of the tensors of some numbers, n of which is called vn.
+
+    Written out and compiled: to walk through a list of operations takes about as long as a small operation does. They are
+    called by the names that torch gives them in Python, with the same arguments, which is faster than what was recorded.
+    """
+    known: dict[str, Any] = {f"v{n}": x for n, x in constants.items()}
+
+    def said(x: Any) -> str:
+        if type(x) is Ref:
+            return f"v{x.number}"
+        if type(x) is list:
+            return f"[{', '.join(map(said, x))}]"
+        name = f"c{len(known)}"
+        known[name] = x
+        return name
+
+    lines = [f"def function({', '.join(f'v{n}' for n in given)}):"]
+    for operation in operations:
+        arguments = [*map(said, operation.arguments), *(f"{name}={said(x)}" for name, x in operation.options.items())]
+        targets = ["_" if n is None else f"v{n}" for n in operation.results]
+        into = targets[0] if operation.single else f"({', '.join(targets)},)"
+        name = operation.function._schema.name.removeprefix("aten::")
+        function = getattr(torch._C._VariableFunctions, name, operation.function)  # pyright: ignore[reportAttributeAccessIssue]
+        lines.append(f" {into} = {said(function)}({', '.join(arguments)})")
+    exec("\n".join([*lines, f" return {result}"]), known)
+    return known["function"]
 
 
 def _alike(points: Tensor, x: Tensor) -> bool:
@@ -258,12 +256,6 @@ def _wanted(operations: Sequence[Operation], results: set[int]) -> list[Operatio
             wanted.append(operation)
             needed |= operation.read
     return wanted[::-1]
-
-
-def _filled(x: Any, values: dict[int, Tensor]) -> Any:
-    if type(x) is Ref:
-        return values[x.number]
-    return [_filled(entry, values) for entry in x] if type(x) is list else x
 
 
 def _read(x: Any) -> set[int]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adjsnn.checks import all_finite
 from adjsnn.errors import IntegrationError
 from adjsnn.hybrid.arrays import stage_time
 from adjsnn.hybrid.packets import Packets
@@ -248,9 +249,8 @@ def run_fixed(
 
 def check_finite(y: Float[Tensor, "T1 B D"], ts: Float[Tensor, " T1"]) -> None:
     """Raise IntegrationError unless states y (T+1, B, D) at times ts are finite."""
-    fine = y.isfinite().all(2)
-    if not bool(fine.all()):
-        row, sample = (int(i) for i in (~fine).nonzero()[0])
+    if not all_finite(y):
+        row, sample = (int(i) for i in (~y.isfinite().all(2)).nonzero()[0])
         raise IntegrationError(
             f"the state of sample {sample} diverged by t = {float(ts[row]):g} ms",
             "finite states",

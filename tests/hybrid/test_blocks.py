@@ -219,6 +219,26 @@ def test_a_product_reads_what_autograd_saved_or_computes_it(saved, monkeypatch):
     assert relative(found, _gradients(*trial, adjoint=BPTT(), **options_for("dopri5"))[1]) < 1e-12
 
 
+class Woven(Counted):
+    """A field of operations that take lists, return several tensors and have options, before and after the cotangent."""
+
+    def vector_field(self, t, y, u):
+        left, right = super().vector_field(t, y, u).chunk(2, 1)
+        scale = torch.stack([left, right, left * right], 2).softmax(2)[..., 0]
+        high = torch.cat([left, right.flip(1)], 1).logsumexp(1, keepdim=True)
+        return torch.cat([left * scale.cumsum(1), torch.where(left > 0.0, right, left * right) - high], 1)
+
+
+def test_a_product_of_many_kinds_of_operations(monkeypatch):
+    made = []
+    monkeypatch.setattr(products.Product, "placed", lambda self, saved: made.append(self) or self)
+    trial = _trial(Woven(12))
+    sol, found, calls = _gradients(*trial, method="rk4")
+    assert calls < 2 * sol.stats.steps  # not four for each
+    assert len(made[0].read) > 3
+    assert relative(found, _gradients(*trial, method="rk4", adjoint=BPTT())[1]) < 1e-12
+
+
 class Deep(HybridSystem):
     """A field that saves `hidden` numbers for the three of its state."""
 
@@ -302,6 +322,24 @@ def test_events_by_numpy_and_by_torch_are_the_same(monkeypatch):
     assert int((fast.event_index >= 0).sum()) >= 6
     monkeypatch.setattr(arrays, "SMALL", 0)
     assert torch.equal(adjsnn.solve(net, None, **options).event_times, fast.event_times)
+
+
+class Watched(Counted):
+    """A guard that stays below zero."""
+
+    def guard(self, t, y):
+        return y[:, :1] - 100.0
+
+
+def test_a_guard_that_does_not_fire_costs_no_evaluations():
+    calls = []
+    for kind in (Counted, Watched):
+        net, _, y0 = _trial(kind())
+        CALLS.clear()
+        sol = adjsnn.solve(net, None, ts=TIMES, y0=y0, **options_for("dopri5"))
+        calls.append(len(CALLS))
+    assert calls[0] == calls[1]
+    assert torch.equal(sol.y, adjsnn.solve(Counted(), None, ts=TIMES, y0=y0, **options_for("dopri5")).y)
 
 
 def test_a_batch_and_its_samples_have_the_same_bits():
