@@ -10,8 +10,10 @@ from networks import DT, GATES, MEMBRANES, random_loss, random_network, random_t
 
 import adjsnn
 from adjsnn import BPTT, ConfigurationError, DiscreteAdjoint, GatedState
+from adjsnn.gated import program
 from adjsnn.gated.cpu import loops
 from adjsnn.gated.limits import KEPT
+from adjsnn.numerics.memory import fresh
 
 PARTS = ("readout", "v", "a_fast", "a_slow", "charge", "spike_charge", "final_state")
 
@@ -188,6 +190,39 @@ def test_a_state_that_diverges_is_named_as_by_what_keeps_everything():
             adjsnn.solve(net, u, dt=DT, y0=y0)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+
+
+def message_of(net, u, **options):
+    with pytest.raises(adjsnn.IntegrationError) as error:
+        adjsnn.solve(net, u, dt=0.1, **options)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("step", [0, KEPT - 1, KEPT, 2 * KEPT - 1, 39])
+@pytest.mark.parametrize("unit", [1, 7, 40])
+def test_the_state_of_a_broken_step_is_that_of_the_step(monkeypatch, unit, step):
+    """Not that of the step before, which a broken one left where the next stored voltage belongs."""
+    net = adjsnn.GatedSynapseNetwork(1, 10, 1, neuron=adjsnn.NIF(), dtype=torch.float64)
+    monkeypatch.setattr(loops, "NEURON_STEPS", unit * 3 * net.n_hidden)
+    u = torch.full((40, 3, 1), 0.5, dtype=torch.float64)
+    with torch.no_grad():
+        net.w_in.fill_(1.0)
+    u[step:, 1] = 1111.0
+    messages = {message_of(net, u, kernels=kernels) for kernels in ("plain", "fused")}
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize(("method", "learnt"), [("euler", False), ("euler", True), ("heun", False)])
+def test_currents_that_overflow_are_told_from_no_memory_that_was_never_written(monkeypatch, method, learnt):
+    """Samples of later tiles take the step at which an earlier one breaks, too: their row is asked as well."""
+    monkeypatch.setattr(program, "fresh", lambda *args, **options: fresh(*args, **options).fill_(126))
+    net = adjsnn.GatedSynapseNetwork(1, 300, 1, neuron=adjsnn.LIF(tau_mem=5.0), dtype=torch.float32)
+    u = torch.zeros(20, 12, 1)
+    with torch.no_grad():
+        net.w_in.fill_(1.0)
+    net.tau_fast.requires_grad_(learnt)
+    u[5, 0] = -1e37  # finite voltages far below the threshold; of a tile, currents beyond float32
+    assert message_of(net, u, method=method).startswith("the currents overflowed by t = 0.6 ms")
 
 
 def test_without_gradients():

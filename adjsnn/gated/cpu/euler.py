@@ -77,7 +77,7 @@ def forward(network, synapses, path, carry, first, last, memory, channels, outco
                     dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
                 if not fine:
                     outcome.broken[0], outcome.broken[1] = t, start
-                    end = t  # of the tiles behind, what breaks earlier still
+                    end = t + 1  # the tiles behind take the step, too: its row is read
                     break
             if thin:
                 copy((memory.next if (end - begin) % 2 else memory.now)[: to - here], path.v[begin // KEPT + 1, here:to])
