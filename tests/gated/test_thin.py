@@ -2,7 +2,9 @@
 voltages, crossings and synapses again when asked."""
 
 import copy
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -138,6 +140,56 @@ def test_gradients_of_the_readout_are_right_after_voltages_were_changed():
     sol = adjsnn.solve(net, u, dt=DT, y0=y0)
     sol.v.detach().fill_(0.5)
     assert torch.equal(torch.autograd.grad(sol.readout.square().sum(), net.w_rec)[0], expected)
+
+
+def test_another_name_for_the_solution_finds_the_same_tensors():
+    """Else a change of the one's voltages would be taken for no change, or for one of the other's."""
+    (_, net), u, y0 = both()
+    sol = adjsnn.solve(net, u, dt=DT, y0=y0)
+    other = copy.copy(sol)
+    assert sol.crossings is other.crossings
+    assert sol.v.data_ptr() == other.v.data_ptr()
+    sol.v.detach().add_(0.1)
+    for name in (sol, other):
+        with pytest.raises(ConfigurationError, match=r"sol\.v, changed in place"):
+            _ = name.charge
+
+
+def test_threads_that_ask_at_once_get_the_same_tensors():
+    (_, net), u, y0 = both()
+    sol = adjsnn.solve(net, u, dt=DT, y0=y0)
+    together = threading.Barrier(4)
+
+    def ask(_):
+        together.wait()
+        return sol.crossings, sol.v, sol.a_fast
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert all(x is y for each in found for x, y in zip(each, found[0], strict=True))
+
+
+@pytest.mark.parametrize("part", [*PARTS, "crossings", "spike_speeds"])
+def test_what_is_first_asked_for_in_a_transform_of_torch_func(part):
+    """Is a number there as elsewhere, and after it what it would have been without."""
+
+    def numbers(sol):
+        x = getattr(sol, part)
+        return x.v if part == "final_state" else x
+
+    (_, net), u, y0 = both()
+    other, sol, again = (adjsnn.solve(net, u, dt=DT, y0=y0) for _ in range(3))
+    expected = numbers(other)
+    slope = torch.func.grad(lambda x: (x * numbers(sol).detach()).sum())(torch.tensor(2.0, dtype=u.dtype))
+    torch.testing.assert_close(slope, expected.detach().sum().to(u.dtype))
+    scaled = torch.vmap(lambda x: (x * numbers(again).detach()).sum())(torch.ones(2, dtype=u.dtype))
+    torch.testing.assert_close(scaled, slope.expand(2))
+    for found in (numbers(sol), numbers(again)):
+        assert torch.equal(found, expected)
+        if expected.requires_grad:
+            slopes = (torch.autograd.grad(x.square().sum(), net.w_in)[0] for x in (found, numbers(other)))
+            assert torch.equal(*slopes)
+            other = adjsnn.solve(net, u, dt=DT, y0=y0)
 
 
 def test_a_copy_holds_the_numbers():
