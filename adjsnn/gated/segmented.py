@@ -15,7 +15,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.cotangents import lost, tell_silence
 from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
-from adjsnn.gated.program import Form, GatedTrajectory, Irregular, bytes_per_step, memory_for
+from adjsnn.gated.program import Form, GatedTrajectory, Irregular, bytes_of, memory_for
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of, tell_where
 
@@ -93,9 +93,7 @@ class Units:
     @property
     def unit_bytes(self) -> int:
         """Memory of one unit's trajectory."""
-        steps = self.length * self.n_hidden * bytes_per_step(self.tensors, self.form)
-        readout = (self.length + 1) * len(self.tensors.w_out) * self.tensors.w_rec.element_size()
-        return int(self.batch * (steps + readout))
+        return bytes_of(self.tensors, (self.length, self.batch), self.form, self.length)
 
     def run(self, unit: int, start: Snapshot) -> tuple[Tensor, GatedTrajectory, Snapshot, Irregular]:
         """One unit from a snapshot: its input, its trajectory, the snapshot at its end, and what is to be warned of."""

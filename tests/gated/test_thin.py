@@ -1,6 +1,7 @@
 """Thin trajectories: Euler steps keep currents and a few voltages where no time constant of the synapses is learnt, and find
 voltages, crossings and synapses again when asked."""
 
+import contextlib
 import copy
 import threading
 import warnings
@@ -93,6 +94,23 @@ def test_four_bytes_and_a_quarter_per_neuron_and_step_instead_of_seventeen():
     assert whole == (17 * steps + 3 * 4) * batch * nets[0].n_hidden + readout
     kept = [adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=DiscreteAdjoint(checkpoints=1)).stats.stored_bytes for net in nets]
     assert kept[1] < kept[0]
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+@pytest.mark.parametrize(("steps", "unit"), [(1, 1), (2, 2), (16, 5), (100, 1), (100, 7), (100, 100)])
+def test_a_memory_budget_is_kept_to_the_byte(monkeypatch, steps, unit, learnt):
+    """However many rows short units and short trials have beside those of their steps."""
+    nets, u, y0 = both(steps=steps)
+    monkeypatch.setattr(loops, "NEURON_STEPS", unit * 3 * nets[0].n_hidden)
+    net = nets[not learnt]
+    needed = adjsnn.solve(net, u, dt=DT, y0=y0).stats.stored_bytes
+    fits = adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=DiscreteAdjoint(memory_mb=needed / 1e6))
+    assert isinstance(fits, adjsnn.GatedSolution)
+    budget = (needed - 1) / 1e6
+    with contextlib.suppress(ConfigurationError):  # where not even one block of steps and one state fit
+        tight = adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=DiscreteAdjoint(memory_mb=budget))
+        assert isinstance(tight, adjsnn.CheckpointedSolution)
+        assert tight.stats.stored_bytes <= budget * 1e6
 
 
 @pytest.mark.parametrize(
