@@ -119,7 +119,8 @@ class SegmentedGated(FirstOrder):
         kept_units = kept_on_the_way(units.count, units.slots)
         readout = v0.new_empty(units.n_steps + 1, units.batch, units.tensors.w_out.shape[0])
         snapshots: dict[int, Snapshot] = {}
-        charge, counts = torch.zeros_like(v0), torch.zeros_like(v0, dtype=torch.long)
+        charge = torch.zeros_like(v0, memory_format=torch.contiguous_format)
+        counts = torch.zeros_like(v0, dtype=torch.long)
         irregular = Irregular()
         for unit in range(units.count):
             if unit in kept_units:
@@ -128,7 +129,7 @@ class SegmentedGated(FirstOrder):
             _, trajectory, snapshot, of_unit = units.run(unit, snapshot)
             irregular = irregular.and_then(of_unit)
             readout[start : stop + 1] = trajectory.readout
-            charge += units.engine.program.spent(trajectory.v, trajectory.crossings)
+            units.engine.spent(units.tensors, trajectory, charge)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
             del trajectory
         units.engine.program.warn(irregular)

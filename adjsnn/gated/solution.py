@@ -195,12 +195,11 @@ class GatedSolution(Recorded):
         return self.charge.abs().sum(0) if self._unread is None else alone(self._spike_charge, self._unread.spent)
 
     def _spike_charge(self, unread: Tensor) -> Tensor:
+        if not self._trajectory.thin:
+            self._seal.check(*FOUND)
         with torch.no_grad():
-            if self._trajectory.thin:
-                spent = self._engine.again(self._tensors).spent(self._trajectory)
-            else:
-                self._seal.check(*FOUND)
-                spent = self._program.spent(*self._found)
+            spent = torch.zeros_like(unread, memory_format=torch.contiguous_format)
+            self._engine.spent(self._tensors, self._trajectory, spent)
         return given(spent, unread)
 
     @property

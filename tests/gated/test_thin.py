@@ -97,6 +97,21 @@ def test_four_bytes_and_a_quarter_per_neuron_and_step_instead_of_seventeen():
 
 
 @pytest.mark.parametrize("learnt", [False, True])
+@pytest.mark.parametrize("unit", [1, 7, KEPT, 100])
+def test_a_price_on_spikes_has_the_same_gradient_with_checkpoints(monkeypatch, unit, learnt):
+    """To the bit, as the price is no sum of Σ|q|: that has to be the same, in units of whatever length."""
+    nets, u, y0 = both(steps=100)
+    monkeypatch.setattr(loops, "NEURON_STEPS", unit * 3 * nets[0].n_hidden)
+    net = nets[not learnt]
+    stored, kept = (
+        found(net, u, y0, lambda sol: sol.spike_charge.square().sum(), adjoint=adjoint)
+        for adjoint in (DiscreteAdjoint(), DiscreteAdjoint(checkpoints=2))
+    )
+    assert torch.equal(kept[0].spike_charge, stored[0].spike_charge)
+    assert all(torch.equal(x, y) for x, y in zip(kept[1], stored[1], strict=True))
+
+
+@pytest.mark.parametrize("learnt", [False, True])
 @pytest.mark.parametrize(("steps", "unit"), [(1, 1), (2, 2), (16, 5), (100, 1), (100, 7), (100, 100)])
 def test_a_memory_budget_is_kept_to_the_byte(monkeypatch, steps, unit, learnt):
     """However many rows short units and short trials have beside those of their steps."""
