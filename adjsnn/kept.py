@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from copy import copy
 from dataclasses import is_dataclass
-from typing import TYPE_CHECKING, Any, Self
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
+
+R = TypeVar("R")
+S = TypeVar("S")
 
 # A figure that is computed when first asked for, and kept. To type checkers it is a property, as protocols ask for one.
 if TYPE_CHECKING:
@@ -31,8 +35,16 @@ else:
             kept = vars(sol)
             place = self.name if torch.is_grad_enabled() else f"{self.name} without a tape"
             if place not in kept:  # what has a tape is found under its name before this is called, in either mode
-                kept[place] = self.function(sol)
+                kept.setdefault(place, alone(self.function, sol))  # of several threads the first one's
             return kept[place]
+
+
+def alone(function: Callable[[S], R], sol: S) -> R:
+    """function(sol), outside the transforms of torch.func that it is asked for in: they would wrap what outlives them."""
+    if not torch._C._are_functorch_transforms_active():
+        return function(sol)
+    with torch._C._DisableFuncTorch():  # pyright: ignore[reportAttributeAccessIssue]
+        return function(sol)
 
 
 def kept(x: Tensor) -> Tensor:
@@ -50,11 +62,19 @@ class Seal:
     def __init__(self, **tensors: Tensor) -> None:
         self._tensors = tensors
         self._versions = {name: _version(x) for name, x in tensors.items()}
+        self._lock = Lock()
 
     def add(self, **tensors: Tensor) -> None:
-        """Tensors more, as they are now."""
-        self._tensors |= tensors
-        self._versions |= {name: _version(x) for name, x in tensors.items()}
+        """Tensors more, as they are now; those of a thread that was first stay."""
+        with self._lock:
+            if not tensors.keys() & self._tensors.keys():
+                self._versions |= {name: _version(x) for name, x in tensors.items()}
+                self._tensors |= tensors
+
+    def get(self, *names: str) -> tuple[Tensor, ...] | None:
+        """Those of the named tensors, if they are there."""
+        with self._lock:
+            return tuple(self._tensors[name] for name in names) if all(name in self._tensors for name in names) else None
 
     def changed(self, *names: str) -> list[str]:
         """Those of the named tensors, or of all where none is named, that were changed in place."""

@@ -14,7 +14,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.autograd import attach, form_of
 from adjsnn.gated.network import GatedState
 from adjsnn.gated.problem import GatedProblem
-from adjsnn.gated.program import bytes_per_step
+from adjsnn.gated.program import bytes_of
 from adjsnn.gated.segmented import Inputs, Units, segmented, slots_within
 from adjsnn.gated.solution import CheckpointedSolution, GatedSolution
 from adjsnn.numerics.checkpoints import slots_for
@@ -62,7 +62,8 @@ def _kept_states(choice: DiscreteAdjoint, problem: GatedProblem) -> Choose | Non
     if choice.memory_mb is None:
         return None
     memory_mb, tensors = float(choice.memory_mb), problem.tensors
-    trajectory = n_steps * batch * len(tensors.w_rec) * bytes_per_step(tensors, form_of(problem.engine, tensors, n_steps))
+    unit = problem.engine.unit_length(tensors, n_steps, batch)
+    trajectory = bytes_of(tensors, problem.shape, form_of(problem.engine, tensors, n_steps), unit)
     if trajectory <= memory_mb * 1e6 and not isinstance(problem.inputs, Stream):
         return None
     return lambda units: slots_within(memory_mb, units)

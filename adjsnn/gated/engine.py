@@ -57,8 +57,8 @@ class Again(Protocol):
         """
         ...
 
-    def spent(self, trajectory: GatedTrajectory) -> Tensor:
-        """Σ|q| of each neuron of a thin trajectory, (B, N)."""
+    def spent(self, trajectory: GatedTrajectory, total: Tensor) -> None:
+        """Adds Σ|q| of each neuron to `total`, (B, N): the same sum over a whole trajectory and over its units one by one."""
         ...
 
 
@@ -192,6 +192,14 @@ class Engine:
         found = self.body(tensors, "forward").again
         assert found is not None
         return found
+
+    def spent(self, tensors: GatedTensors, trajectory: GatedTrajectory, total: Tensor) -> None:
+        """Adds Σ|q| of each neuron to `total`, (B, N)."""
+        found = self.body(tensors, "forward").again
+        if found is None:
+            total += self.program.spent(trajectory.v, trajectory.crossings)
+        else:
+            found.spent(trajectory, total)
 
     def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState, form: Form = "whole") -> GatedTrajectory:
         """Forward solution into preallocated memory, without a tape."""

@@ -310,14 +310,26 @@ def memory_for(
     n_steps, batch, _ = u.shape
     w, n_out = tensors.w_rec, len(tensors.w_out)
     width = batch * len(w)
-    voltages = kept_rows(n_steps, unit or n_steps)[-1] + 1 if form == "thin" else n_steps + 1
-    synapses = n_steps + 1 if form == "whole" else 2
+    voltages, synapses, counted = _rows(n_steps, form, unit or n_steps)
     v, a_fast, a_slow = (fresh((k, batch, len(w)), w, place=start * width) for k in (voltages, synapses, synapses))
     readout = fresh((n_steps + 1, batch, n_out), w, place=start * batch * n_out)
     current = fresh((n_steps, batch, len(w)), w, place=start * width)
-    counted = 0 if form == "thin" else n_steps
     crossings = fresh((counted, batch, len(w)), w, torch.int8, place=start * width)
     return GatedTrajectory(v, a_fast, a_slow, readout, current, crossings)
+
+
+def bytes_of(tensors: GatedTensors, shape: tuple[int, int], form: Form, unit: int) -> int:
+    """Memory of a trajectory of (T, B) steps and samples in units of `unit` steps, as `memory_for` takes it."""
+    n_steps, batch = shape
+    voltages, synapses, counted = _rows(n_steps, form, unit)
+    per_neuron = (voltages + 2 * synapses + n_steps) * tensors.w_rec.element_size() + counted
+    return batch * (len(tensors.w_rec) * per_neuron + (n_steps + 1) * len(tensors.w_out) * tensors.w_rec.element_size())
+
+
+def _rows(n_steps: int, form: Form, unit: int) -> tuple[int, int, int]:
+    """Rows of v, of each synapse, and of crossings."""
+    voltages = kept_rows(n_steps, unit)[-1] + 1 if form == "thin" else n_steps + 1
+    return voltages, n_steps + 1 if form == "whole" else 2, 0 if form == "thin" else n_steps
 
 
 def kept_rows(n_steps: int, unit: int) -> list[int]:
@@ -327,12 +339,6 @@ def kept_rows(n_steps: int, unit: int) -> list[int]:
     """
     lengths = (min(unit, n_steps - start) for start in range(0, n_steps, unit))
     return list(accumulate((-(-length // KEPT) for length in lengths), initial=0))
-
-
-def bytes_per_step(tensors: GatedTensors, form: Form) -> float:
-    """Memory of a trajectory per neuron and step: I, and what is kept of v, both synapses, and a byte of crossings."""
-    numbers = {"whole": 4.0, "lean": 2.0, "thin": 1.0 + 1.0 / KEPT}[form]
-    return numbers * tensors.w_rec.element_size() + (form != "thin")
 
 
 def nested(n_steps: int, unit: int, block: int) -> Iterator[tuple[int, int]]:

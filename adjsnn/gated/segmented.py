@@ -15,7 +15,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.cotangents import lost, tell_silence
 from adjsnn.gated.engine import Engine, Sweep
 from adjsnn.gated.network import GatedState, GatedTensors
-from adjsnn.gated.program import Form, GatedTrajectory, Irregular, bytes_per_step, memory_for
+from adjsnn.gated.program import Form, GatedTrajectory, Irregular, bytes_of, memory_for
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out, layouts_of, tell_where
 
@@ -93,9 +93,7 @@ class Units:
     @property
     def unit_bytes(self) -> int:
         """Memory of one unit's trajectory."""
-        steps = self.length * self.n_hidden * bytes_per_step(self.tensors, self.form)
-        readout = (self.length + 1) * len(self.tensors.w_out) * self.tensors.w_rec.element_size()
-        return int(self.batch * (steps + readout))
+        return bytes_of(self.tensors, (self.length, self.batch), self.form, self.length)
 
     def run(self, unit: int, start: Snapshot) -> tuple[Tensor, GatedTrajectory, Snapshot, Irregular]:
         """One unit from a snapshot: its input, its trajectory, the snapshot at its end, and what is to be warned of."""
@@ -121,7 +119,8 @@ class SegmentedGated(FirstOrder):
         kept_units = kept_on_the_way(units.count, units.slots)
         readout = v0.new_empty(units.n_steps + 1, units.batch, units.tensors.w_out.shape[0])
         snapshots: dict[int, Snapshot] = {}
-        charge, counts = torch.zeros_like(v0), torch.zeros_like(v0, dtype=torch.long)
+        charge = torch.zeros_like(v0, memory_format=torch.contiguous_format)
+        counts = torch.zeros_like(v0, dtype=torch.long)
         irregular = Irregular()
         for unit in range(units.count):
             if unit in kept_units:
@@ -130,7 +129,7 @@ class SegmentedGated(FirstOrder):
             _, trajectory, snapshot, of_unit = units.run(unit, snapshot)
             irregular = irregular.and_then(of_unit)
             readout[start : stop + 1] = trajectory.readout
-            charge += units.engine.program.spent(trajectory.v, trajectory.crossings)
+            units.engine.spent(units.tensors, trajectory, charge)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
             del trajectory
         units.engine.program.warn(irregular)

@@ -1,7 +1,6 @@
 """What a solve of a gated network returns; its face is that of `adjsnn.solutions`, with one layer."""
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +14,14 @@ from adjsnn.gated.engine import Engine
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import GatedProgram, GatedTrajectory, Located
 from adjsnn.gated.segmented import Record
-from adjsnn.kept import Recorded, Seal, computed_once
+from adjsnn.kept import Recorded, Seal, alone, computed_once
 from adjsnn.solutions import described, summed_errors
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains
 from adjsnn.untraced import untraced
 
 NOT_KEPT = ("v", "a_fast", "a_slow", "charge", "crossings", "spikes", "spike_speeds", "layer_spikes", "layer_speeds")
+
+FOUND = ("sol.v", "sol.crossings")  # found when asked for, where the trajectory is thin
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,11 @@ class _Given(torch.autograd.Function):
 
 def given(values: Tensor, unread: Tensor) -> Tensor:
     """`values`, with the gradient of `unread`."""
-    result: Any = _Given.apply(values, unread) if unread.requires_grad else values
+    if not unread.requires_grad:
+        return values
+    if torch._C._are_functorch_transforms_active():  # which take no Function as short as this one
+        return values + unread
+    result: Any = _Given.apply(values, unread)
     return result
 
 
@@ -121,28 +126,30 @@ class GatedSolution(Recorded):
     def __post_init__(self) -> None:
         t, inputs = self._trajectory, {"inputs": self._u} if self._program.reads_input_again else {}
         object.__setattr__(self, "_seal", Seal(**{"sol.a_fast": t.a_fast, "sol.a_slow": t.a_slow}, **inputs))
-        if not t.thin or "_found" in vars(self):
-            self._sealed(*self._found)
+        found = vars(self).pop("_found", None if t.thin else (t.v, t.crossings))
+        if found is not None:
+            self._seal.add(**dict(zip(FOUND, found, strict=True)))
 
     def __getstate__(self) -> dict[str, Any]:
-        _ = self._found  # a copy holds numbers, rather than what finds them on the machine where it is made
-        return super().__getstate__()
+        # A copy holds numbers, rather than what finds them on the machine where it is made.
+        return super().__getstate__() | ({"_found": self._found} if self._trajectory.thin else {})
 
     @property
     def _program(self) -> GatedProgram:
         return self._engine.program
 
-    def _sealed(self, v: Tensor, crossings: Tensor) -> tuple[Tensor, Tensor]:
-        self._seal.add(**{"sol.v": v, "sol.crossings": crossings})
-        return v, crossings
-
-    @cached_property
+    @property
     def _found(self) -> tuple[Tensor, Tensor]:
-        """Voltages and crossings of all steps, found again where the trajectory is thin."""
-        if not self._trajectory.thin:
-            return self._trajectory.v, self._trajectory.crossings
-        with torch.inference_mode(mode=False), torch.no_grad():
-            return self._sealed(*self._engine.again(self._tensors).voltages(self._trajectory))
+        """Voltages and crossings of all steps, found again where the trajectory is thin; kept in the seal, which other names
+        for the solution share."""
+        found = self._seal.get(*FOUND)
+        if found is None:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                found = alone(lambda t: self._engine.again(self._tensors).voltages(t), self._trajectory)
+            self._seal.add(**dict(zip(FOUND, found, strict=True)))
+            return self._found
+        v, crossings = found
+        return v, crossings
 
     @computed_once
     @untraced
@@ -168,7 +175,7 @@ class GatedSolution(Recorded):
         if not self._trajectory.thin:
             return stored
         assert self._unread is not None
-        self._seal.check("sol.v", "sol.crossings")
+        self._seal.check(*FOUND)
         with torch.no_grad():
             values = self._engine.again(self._tensors).activities(stored[0], tau, *found)
         return given(values, getattr(self._unread.states, name))
@@ -178,22 +185,22 @@ class GatedSolution(Recorded):
     def charge(self) -> Float[Tensor, "T B N"]:
         """Charge q released in each step, equation (1.6), differentiable: its sum over a full crossing is 1."""
         v, crossings = self.v, self.crossings
-        self._seal.check("sol.v", "sol.crossings")
+        self._seal.check(*FOUND)
         return self._program.charge(v, crossings)
 
     @property
     @untraced
     def spike_charge(self) -> Float[Tensor, "B N"]:
         """Σ|q| of each neuron, its differentiable number of spikes."""
-        if self._unread is None:
-            return self.charge.abs().sum(0)
+        return self.charge.abs().sum(0) if self._unread is None else alone(self._spike_charge, self._unread.spent)
+
+    def _spike_charge(self, unread: Tensor) -> Tensor:
+        if not self._trajectory.thin:
+            self._seal.check(*FOUND)
         with torch.no_grad():
-            if self._trajectory.thin:
-                spent = self._engine.again(self._tensors).spent(self._trajectory)
-            else:
-                self._seal.check("sol.v", "sol.crossings")
-                spent = self._program.spent(*self._found)
-        return given(spent, self._unread.spent)
+            spent = torch.zeros_like(unread, memory_format=torch.contiguous_format)
+            self._engine.spent(self._tensors, self._trajectory, spent)
+        return given(spent, unread)
 
     @property
     @untraced
@@ -204,7 +211,9 @@ class GatedSolution(Recorded):
     @property
     def final_state(self) -> GatedState:
         """State at the last time, to go on from with `solve(..., y0=...)`."""
-        t = self._trajectory
+        return alone(self._final_state, self._trajectory)
+
+    def _final_state(self, t: GatedTrajectory) -> GatedState:
         last = GatedState(t.v[-1].clone(), t.a_fast[-1].clone(), t.a_slow[-1].clone())
         if not t.thin:
             return last

@@ -1,8 +1,11 @@
 """Thin trajectories: Euler steps keep currents and a few voltages where no time constant of the synapses is learnt, and find
 voltages, crossings and synapses again when asked."""
 
+import contextlib
 import copy
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,8 +13,10 @@ from networks import DT, GATES, MEMBRANES, random_loss, random_network, random_t
 
 import adjsnn
 from adjsnn import BPTT, ConfigurationError, DiscreteAdjoint, GatedState
+from adjsnn.gated import program
 from adjsnn.gated.cpu import loops
 from adjsnn.gated.limits import KEPT
+from adjsnn.numerics.memory import fresh
 
 PARTS = ("readout", "v", "a_fast", "a_slow", "charge", "spike_charge", "final_state")
 
@@ -91,6 +96,38 @@ def test_four_bytes_and_a_quarter_per_neuron_and_step_instead_of_seventeen():
     assert kept[1] < kept[0]
 
 
+@pytest.mark.parametrize("learnt", [False, True])
+@pytest.mark.parametrize("unit", [1, 7, KEPT, 100])
+def test_a_price_on_spikes_has_the_same_gradient_with_checkpoints(monkeypatch, unit, learnt):
+    """To the bit, as the price is no sum of Σ|q|: that has to be the same, in units of whatever length."""
+    nets, u, y0 = both(steps=100)
+    monkeypatch.setattr(loops, "NEURON_STEPS", unit * 3 * nets[0].n_hidden)
+    net = nets[not learnt]
+    stored, kept = (
+        found(net, u, y0, lambda sol: sol.spike_charge.square().sum(), adjoint=adjoint)
+        for adjoint in (DiscreteAdjoint(), DiscreteAdjoint(checkpoints=2))
+    )
+    assert torch.equal(kept[0].spike_charge, stored[0].spike_charge)
+    assert all(torch.equal(x, y) for x, y in zip(kept[1], stored[1], strict=True))
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+@pytest.mark.parametrize(("steps", "unit"), [(1, 1), (2, 2), (16, 5), (100, 1), (100, 7), (100, 100)])
+def test_a_memory_budget_is_kept_to_the_byte(monkeypatch, steps, unit, learnt):
+    """However many rows short units and short trials have beside those of their steps."""
+    nets, u, y0 = both(steps=steps)
+    monkeypatch.setattr(loops, "NEURON_STEPS", unit * 3 * nets[0].n_hidden)
+    net = nets[not learnt]
+    needed = adjsnn.solve(net, u, dt=DT, y0=y0).stats.stored_bytes
+    fits = adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=DiscreteAdjoint(memory_mb=needed / 1e6))
+    assert isinstance(fits, adjsnn.GatedSolution)
+    budget = (needed - 1) / 1e6
+    with contextlib.suppress(ConfigurationError):  # where not even one block of steps and one state fit
+        tight = adjsnn.solve(net, u, dt=DT, y0=y0, adjoint=DiscreteAdjoint(memory_mb=budget))
+        assert isinstance(tight, adjsnn.CheckpointedSolution)
+        assert tight.stats.stored_bytes <= budget * 1e6
+
+
 @pytest.mark.parametrize(
     "name", ["v", "a_slow", "crossings", "charge", "spike_charge", "final_state", "spike_speeds", "spikes"]
 )
@@ -136,6 +173,56 @@ def test_gradients_of_the_readout_are_right_after_voltages_were_changed():
     sol = adjsnn.solve(net, u, dt=DT, y0=y0)
     sol.v.detach().fill_(0.5)
     assert torch.equal(torch.autograd.grad(sol.readout.square().sum(), net.w_rec)[0], expected)
+
+
+def test_another_name_for_the_solution_finds_the_same_tensors():
+    """Else a change of the one's voltages would be taken for no change, or for one of the other's."""
+    (_, net), u, y0 = both()
+    sol = adjsnn.solve(net, u, dt=DT, y0=y0)
+    other = copy.copy(sol)
+    assert sol.crossings is other.crossings
+    assert sol.v.data_ptr() == other.v.data_ptr()
+    sol.v.detach().add_(0.1)
+    for name in (sol, other):
+        with pytest.raises(ConfigurationError, match=r"sol\.v, changed in place"):
+            _ = name.charge
+
+
+def test_threads_that_ask_at_once_get_the_same_tensors():
+    (_, net), u, y0 = both()
+    sol = adjsnn.solve(net, u, dt=DT, y0=y0)
+    together = threading.Barrier(4)
+
+    def ask(_):
+        together.wait()
+        return sol.crossings, sol.v, sol.a_fast
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert all(x is y for each in found for x, y in zip(each, found[0], strict=True))
+
+
+@pytest.mark.parametrize("part", [*PARTS, "crossings", "spike_speeds"])
+def test_what_is_first_asked_for_in_a_transform_of_torch_func(part):
+    """Is a number there as elsewhere, and after it what it would have been without."""
+
+    def numbers(sol):
+        x = getattr(sol, part)
+        return x.v if part == "final_state" else x
+
+    (_, net), u, y0 = both()
+    other, sol, again = (adjsnn.solve(net, u, dt=DT, y0=y0) for _ in range(3))
+    expected = numbers(other)
+    slope = torch.func.grad(lambda x: (x * numbers(sol).detach()).sum())(torch.tensor(2.0, dtype=u.dtype))
+    torch.testing.assert_close(slope, expected.detach().sum().to(u.dtype))
+    scaled = torch.vmap(lambda x: (x * numbers(again).detach()).sum())(torch.ones(2, dtype=u.dtype))
+    torch.testing.assert_close(scaled, slope.expand(2))
+    for found in (numbers(sol), numbers(again)):
+        assert torch.equal(found, expected)
+        if expected.requires_grad:
+            slopes = (torch.autograd.grad(x.square().sum(), net.w_in)[0] for x in (found, numbers(other)))
+            assert torch.equal(*slopes)
+            other = adjsnn.solve(net, u, dt=DT, y0=y0)
 
 
 def test_a_copy_holds_the_numbers():
@@ -188,6 +275,39 @@ def test_a_state_that_diverges_is_named_as_by_what_keeps_everything():
             adjsnn.solve(net, u, dt=DT, y0=y0)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+
+
+def message_of(net, u, **options):
+    with pytest.raises(adjsnn.IntegrationError) as error:
+        adjsnn.solve(net, u, dt=0.1, **options)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("step", [0, KEPT - 1, KEPT, 2 * KEPT - 1, 39])
+@pytest.mark.parametrize("unit", [1, 7, 40])
+def test_the_state_of_a_broken_step_is_that_of_the_step(monkeypatch, unit, step):
+    """Not that of the step before, which a broken one left where the next stored voltage belongs."""
+    net = adjsnn.GatedSynapseNetwork(1, 10, 1, neuron=adjsnn.NIF(), dtype=torch.float64)
+    monkeypatch.setattr(loops, "NEURON_STEPS", unit * 3 * net.n_hidden)
+    u = torch.full((40, 3, 1), 0.5, dtype=torch.float64)
+    with torch.no_grad():
+        net.w_in.fill_(1.0)
+    u[step:, 1] = 1111.0
+    messages = {message_of(net, u, kernels=kernels) for kernels in ("plain", "fused")}
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize(("method", "learnt"), [("euler", False), ("euler", True), ("heun", False)])
+def test_currents_that_overflow_are_told_from_no_memory_that_was_never_written(monkeypatch, method, learnt):
+    """Samples of later tiles take the step at which an earlier one breaks, too: their row is asked as well."""
+    monkeypatch.setattr(program, "fresh", lambda *args, **options: fresh(*args, **options).fill_(126))
+    net = adjsnn.GatedSynapseNetwork(1, 300, 1, neuron=adjsnn.LIF(tau_mem=5.0), dtype=torch.float32)
+    u = torch.zeros(20, 12, 1)
+    with torch.no_grad():
+        net.w_in.fill_(1.0)
+    net.tau_fast.requires_grad_(learnt)
+    u[5, 0] = -1e37  # finite voltages far below the threshold; of a tile, currents beyond float32
+    assert message_of(net, u, method=method).startswith("the currents overflowed by t = 0.6 ms")
 
 
 def test_without_gradients():

@@ -68,19 +68,16 @@ class EulerAgain:
         run_groups(work, groups_of(batch, n_hidden * n_steps, n_hidden))
         return result
 
-    def spent(self, trajectory: GatedTrajectory) -> Tensor:
+    def spent(self, trajectory: GatedTrajectory, total: Tensor) -> None:
         from adjsnn.gated.cpu.euler import spent  # noqa: PLC0415  loads the compiler
 
-        level = self._level(trajectory.v[0])
-        result = torch.zeros_like(trajectory.v[0], memory_format=torch.contiguous_format)
-        out = rows(result.numpy(), 1)
+        out = rows(total.numpy(), 1)
 
         def loop(path: Path, start: int, stop: int, first: int, last: int) -> None:
             del start, stop
-            spent(self.network, path, level, first, last, self._memory(), out)
+            spent(self.network, path, first, last, self._memory(), out)
 
         self._in_units(loop, trajectory)
-        return result
 
     def _memory(self) -> EulerMemory:
         n_hidden = len(self.network.w_rec)

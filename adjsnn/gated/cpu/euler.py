@@ -77,7 +77,7 @@ def forward(network, synapses, path, carry, first, last, memory, channels, outco
                     dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
                 if not fine:
                     outcome.broken[0], outcome.broken[1] = t, start
-                    end = t  # of the tiles behind, what breaks earlier still
+                    end = t + 1  # the tiles behind take the step, too: its row is read
                     break
             if thin:
                 copy((memory.next if (end - begin) % 2 else memory.now)[: to - here], path.v[begin // KEPT + 1, here:to])
@@ -221,27 +221,28 @@ def voltages(network, path, first, last, memory, v, crossings):
 
 
 @compiled(**LOOP)
-def spent(network, path, level, first, last, memory, out):
-    """Adds Σ|q| of samples first … last-1 of a thin trajectory.
+def spent(network, path, first, last, memory, out):
+    """Adds Σ|q| of samples first … last-1, step after step, so that the sum is the same in units of any length.
 
     Args:
         network: Network.
-        path: Path, thin, as `forward` left it.
-        level: G before the first step, (B·N,); on return after the last.
+        path: Path, as `forward` left it.
         first: of the samples.
         last: one past the last of them.
         memory: EulerMemory.
         out: (B·N,), added to.
     """
-    n_hidden, tile = network.w_rec_t.shape[0], memory.q.shape[0]
+    n_hidden, tile, thin = network.w_rec_t.shape[0], memory.q.shape[0], path.crossings.shape[0] == 0
     for here in range(first * n_hidden, last * n_hidden, tile):
         to = min(here + tile, last * n_hidden)
-        charge, before, whole = memory.charge[: to - here], level[here:to], out[here:to]
+        charge, before, whole = memory.charge[: to - here], memory.q[: to - here], out[here:to]
+        charges_of(network, path.v[0, here:to], before)
         for t in range(len(path.current)):
-            if t % KEPT == 0:
+            if thin & (t % KEPT == 0):
                 copy(path.v[t // KEPT, here:to], memory.now[: to - here])
-            taken = _taking(path, memory, True, t % KEPT, t, here, to)
-            again(network, taken, memory.turns[: to - here])
+            taken = _taking(path, memory, thin, t % KEPT, t, here, to)
+            if thin:
+                again(network, taken, memory.turns[: to - here])
             charges_of(network, taken.after, charge)
             for n in range(to - here):
                 whole[n] += abs(charge[n] - before[n] + taken.crossings[n])

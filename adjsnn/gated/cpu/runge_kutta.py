@@ -51,8 +51,9 @@ def forward(network, scheme, path, carry, first, last, memory, channels, outcome
                 dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])
             lowest, highest = min(lowest, low), max(highest, high)
             if not fine:
-                outcome.broken[0], outcome.broken[1] = t, start
-                return
+                outcome.broken[0], outcome.broken[1] = t, start  # the tiles behind take the step, too: its row is read
+        if outcome.broken[0] >= 0:
+            return
     outcome.extremes[0], outcome.extremes[1] = min(outcome.extremes[0], lowest), max(outcome.extremes[1], highest)
 
 
