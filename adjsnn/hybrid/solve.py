@@ -51,8 +51,8 @@ def solve_hybrid(
         dt: distance of the output times, ms, starting at 0, for inputs (T, B, C). Either this or ts.
         ts: output times, (T+1,), increasing, ms; a tensor, an array or a sequence.
         method: "euler", "heun", "rk4": `substeps` steps between output times. "dopri5", "tsit5": adaptive steps for each
-            sample. "torchdiffeq:<name>": the method of that name in torchdiffeq, with BPTT (default) or Backsolve; its dopri8 is
-            as exact as asked for at its own steps alone, not at the times ts between them.
+            sample. "torchdiffeq:<name>": the method of that name in torchdiffeq, with BPTT (default) or Backsolve; its dopri8
+            is as exact as asked for at its own steps alone, not at the times ts between them.
         rtol: relative tolerance of adaptive steps, default 1e-6.
         atol: absolute tolerance of adaptive steps, default 1e-8.
         max_steps: most attempted adaptive steps of any sample.
