@@ -121,10 +121,10 @@ def _one_of_each_seed(label: str, runs: Sequence[Finished]) -> Group:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Mean ± standard deviation, or the value of a single one."""
-    if len(values) == 1:
-        return format(values[0], form)
-    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}}"
+    """Mean ± standard deviation, or the value of a single one; of those that are numbers, and how many, where not all are."""
+    numbers = [x for x in values if not np.isnan(x)] or values
+    told = format(np.mean(numbers), form) + (f" ± {np.std(numbers, ddof=1):{form}}" if len(numbers) > 1 else "")
+    return told if len(numbers) == len(values) else f"{told} ({len(numbers)} of {len(values)})"
 
 
 def shown_columns(runs: Sequence[Finished]) -> dict[str, tuple[str, str]]:

@@ -18,6 +18,7 @@ import torch
 import adjsnn
 from adjsnn.training import Column, Cost, Experiment, TrainingConfig, main
 from adjsnn.training.__main__ import main as runs_main
+from adjsnn.training.compare import spread
 from adjsnn.training.files import read_about, read_summary, sealed
 from adjsnn.training.ranges import _numbers
 from adjsnn.training.sweep import _locked
@@ -377,3 +378,18 @@ def test_the_runs_of_a_killed_sweep_save_and_end(tmp_path):
     for run in root.glob("endless/*"):
         assert "stopped by signal 15" in (run / "log.txt").read_text()
         assert len(list((run / "checkpoints").glob("0*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((1.0, 3.0), "2.0 ± 1.4"),
+        ((2.0,), "2.0"),
+        ((math.nan,), "nan"),
+        ((1.0, math.nan, 3.0), "2.0 ± 1.4 (2 of 3)"),
+        ((math.nan, 3.0), "3.0 (1 of 2)"),
+        ((math.nan, math.nan), "nan ± nan"),
+    ],
+)
+def test_runs_without_a_number_are_counted_beside_the_mean_of_the_others(values, told):
+    assert spread(values, ".1f") == told
