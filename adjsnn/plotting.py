@@ -209,10 +209,12 @@ def balanced_currents(
     *,
     window: Number = 5.0,
     title: str = "currents into a neuron",
+    unit: str = "",
     axes: Axes | None = None,
 ) -> Axes:
     """External and recurrent current into one neuron at times ts, each (T,), and their sum, averaged over `window` ms.
 
+    `unit` is that of the currents, for their axis.
     The title has the correlation of the two averaged currents: -1 is perfect balance.
     """
     axes = _axes(axes, 7.0, 2.4)
@@ -226,7 +228,7 @@ def balanced_currents(
     axes.plot(times, smooth[0] + smooth[1], color=INK, lw=1.0, label="sum")
     correlation = float(np.corrcoef(smooth[0], smooth[1])[0, 1])
     axes.axhline(0.0, color=INK, lw=0.4)
-    axes.set(xlabel="time (ms)", ylabel="current", xlim=(0.0, float(ts[-1])))
+    axes.set(xlabel="time (ms)", ylabel=f"current ({unit})" if unit else "current", xlim=(0.0, float(ts[-1])))
     axes.set_title(loc="left", label=f"{title}, {window:g} ms averages: correlation {correlation:.2f}")
     axes.legend(fontsize=7, **BESIDE)
     return axes

@@ -141,6 +141,8 @@ class Coding(Experiment[C]):
     def objective(self, found: dict[str, float]) -> float:
         return found["cost"] + self.config.activity_cost * (found["spikes_per_s"] / 60.0) ** 2
 
+    current_unit = ""
+
     def currents(self, net: Any, sol: Any, u: Tensor, neuron: int) -> Currents:
         raise NotImplementedError
 
@@ -158,6 +160,8 @@ class Coding(Experiment[C]):
 
 class GatedCoding(Coding[G]):
     """With gated synapses; u is held over each step."""
+
+    current_unit = "1/ms"
 
     def network(self) -> adjsnn.GatedSynapseNetwork:
         """Random start: independent Gaussian weights.
@@ -211,6 +215,8 @@ class GatedCoding(Coding[G]):
 
 class LIFCoding(Coding[L]):
     """With LIF neurons that jump; costs are exact integrals, smooth in every spike time (docs/equations.md, 2.17 and 2.19)."""
+
+    current_unit = "thresholds"
 
     def network(self) -> adjsnn.LIFNetwork:
         """Random start like that of gated synapses: input weights of their final size, hardly any readout and recurrence."""

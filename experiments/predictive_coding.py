@@ -98,7 +98,7 @@ class PredictiveCoding(Coding[C]):
         neuron = int(w_in.norm(dim=1).argmax())
         external, recurrent = self.currents(net, sol, u, neuron)
         title = f"currents into neuron {neuron}"
-        plotting.balanced_currents(sol.ts[:-1], external, recurrent, title=title, axes=middle)
+        plotting.balanced_currents(sol.ts[:-1], external, recurrent, title=title, unit=self.current_unit, axes=middle)
         plotting.raster(sol, order=torch.argsort(angle), axes=bottom)
         bottom.set_ylabel("neuron, by\ndirection of w_out" if planar else "neuron, by w_out")
         for axes in (top, middle):

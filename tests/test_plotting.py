@@ -96,3 +96,9 @@ def test_a_raster_of_a_trial_of_no_length_is_empty():
     lif = adjsnn.LIFNetwork(5, 3)
     axes = plotting.raster(adjsnn.solve(lif, SpikeTrains.latency(torch.zeros(1, 5), 0.0), kernels="plain"))
     assert axes.get_title("left") == "spikes, 0 per second and neuron"
+
+
+@pytest.mark.parametrize(("options", "label"), [({}, "current"), ({"unit": "1/ms"}, "current (1/ms)")])
+def test_currents_name_their_unit(options, label):
+    ts = torch.arange(8.0)
+    assert plotting.balanced_currents(ts, ts.sin(), ts.cos(), **options).get_ylabel() == label
