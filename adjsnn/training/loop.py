@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -18,25 +18,11 @@ from adjsnn.training.angles import angles
 from adjsnn.training.batches import share_of
 from adjsnn.training.experiment import Cost, Experiment
 from adjsnn.training.files import load_checkpoint
-from adjsnn.training.processes import Processes, mean_over_processes
+from adjsnn.training.processes import Processes
 from adjsnn.training.runs import RunFolder
 from adjsnn.training.stopping import Stop
 
 MOST_SKIPPED = 10  # steps in a row
-
-
-class _CostOf(nn.Module):
-    """An experiment's cost as a module of the network, for DistributedDataParallel to look at."""
-
-    def __init__(self, experiment: Experiment[Any], net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self._experiment = experiment
-        self.last: Cost | None = None
-
-    def forward(self, batch: Any) -> Tensor:
-        self.last = self._experiment.cost(self.net, batch)
-        return self.last.value
 
 
 @dataclass
@@ -158,14 +144,13 @@ def train(experiment: Experiment[Any], training: Training, run: RunFolder | None
         IntegrationError: the cost is not finite, or the gradient overflows several times in a row.
     """
     config = experiment.config
-    costs = _CostOf(experiment, training.net)
-    shared = team.shared(costs)
+    team.same(training.net)
     rates = [group["lr"] for group in training.optimiser.param_groups]
     for group, rate in zip(training.optimiser.param_groups, rates, strict=True):
         group.setdefault("initial_lr", rate)  # the state of a resumed one has it, beside the rate of its last step
     writer = _Writer(experiment, run, training.done)
     if training.done == 0:
-        _judge(experiment, training, run, writer, costs, team)
+        _judge(experiment, training, run, writer, None, team)
         _save(training, run)
     elif run is not None and not run.has_best:
         run.tell(f"the best network of {run.path} is lost; that of step {training.done} is judged in its place")
@@ -174,12 +159,13 @@ def train(experiment: Experiment[Any], training: Training, run: RunFolder | None
         run.save_best(training.judged)
     while training.done < config.iterations:
         started = time.perf_counter()
-        _step(experiment, training, shared, costs, team)
+        cost, asked = _step(experiment, training, team, stop)
         training.seconds += time.perf_counter() - started
         last = training.done == config.iterations
         if training.done % config.log_every == 0 or last:
-            _judge(experiment, training, run, writer, costs, team)
-        asked = team.agree(stop.signal)
+            _judge(experiment, training, run, writer, cost, team)
+        if team.count == 1:
+            asked = stop.signal  # of the time since the step's message, too, which others would not know of
         if training.done % config.save_every == 0 or last or asked:
             _save(training, run)
         if asked:
@@ -190,17 +176,18 @@ def train(experiment: Experiment[Any], training: Training, run: RunFolder | None
     team.wait()
 
 
-def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, costs: _CostOf, team: Processes) -> None:
+def _step(experiment: Experiment[Any], training: Training, team: Processes, stop: Stop) -> tuple[Cost, int]:
+    """One step of the optimiser: the cost of this process's samples, and the signal that a process was asked to stop by."""
     config, optimiser = experiment.config, training.optimiser
     factor = experiment.schedule(training.done / config.iterations)
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * factor
     batch = share_of(experiment.place(experiment.batch(training.generator, training.done)), team.rank, team.count)
     optimiser.zero_grad()
-    value = shared(batch)
-    value.backward()
+    found = experiment.cost(training.net, batch)
+    found.value.backward()
+    cost, asked = team.mean(training.net, found.value, stop.signal)
     norm = experiment.limit_gradient(training.net)
-    cost = float(mean_over_processes(value.detach()))
     overflow = math.isfinite(cost) and not math.isfinite(norm)
     training.skipped = training.skipped + 1 if overflow else 0
     if not math.isfinite(cost) or training.skipped > MOST_SKIPPED:
@@ -215,26 +202,31 @@ def _step(experiment: Experiment[Any], training: Training, shared: nn.Module, co
     else:
         with one_torch_thread():
             optimiser.step()
-        assert costs.last is not None
         with torch.no_grad():
-            experiment.after_step(training.net, batch, costs.last, optimiser.param_groups[0]["lr"])
+            experiment.after_step(training.net, batch, found, optimiser.param_groups[0]["lr"])
     if training.average is not None:
         training.average.update_parameters(training.net)
     training.done += 1
     added = {"steps": 1.0, "cost": cost, "skipped": float(overflow), "norm": 0.0 if overflow else norm}
     for name, number in added.items():
         training.sums[name] = training.sums.get(name, 0.0) + number
+    return found, asked
 
 
 def _judge(
-    experiment: Experiment[Any], training: Training, run: RunFolder | None, writer: "_Writer", costs: _CostOf, team: Processes
+    experiment: Experiment[Any],
+    training: Training,
+    run: RunFolder | None,
+    writer: "_Writer",
+    last: Cost | None,
+    team: Processes,
 ) -> None:
     """Evaluate on the validation set, write a row, keep the network if it is the best; by the first process alone.
 
     The slowest spike is that of the last batch in all processes, as the network was when it was solved.
     """
     sums, training.sums = training.sums, {}
-    speed = math.nan if costs.last is None else team.least(slowest(costs.last.sol))
+    speed = math.nan if last is None else team.least(slowest(last.sol))
     if run is None:
         return
     numbers, training.start = training.start, None

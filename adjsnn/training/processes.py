@@ -61,15 +61,43 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
-    def shared(self, module: nn.Module) -> nn.Module:
-        """A module whose gradients become their mean over processes (DistributedDataParallel)."""
+    def same(self, module: nn.Module) -> None:
+        """Gives all processes the first one's weights."""
+        if self.count > 1:
+            with torch.no_grad():
+                for p in module.parameters():
+                    dist.broadcast(p, 0)
+
+    def mean(self, module: nn.Module, cost: Tensor, asked: int) -> tuple[float, int]:
+        """Makes the gradients their mean over processes: one message, with everything else that a step has to tell.
+
+        An adjoint gives all gradients at once, at its end: there is nothing that could be sent meanwhile. Weights that no
+        process's cost uses stay without a gradient.
+
+        Args:
+            module: the network.
+            cost: of this process.
+            asked: a number of this process.
+
+        Returns:
+            the mean cost and the largest of the processes' numbers.
+        """
         if self.count == 1:
-            return module
-        devices = [self.device] if self.device.type == "cuda" else None
-        # A network may hold weights that its cost does not use; buffers are constants, the same in every process.
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False
-        )
+            return float(cost.detach()), asked
+        learnt = [p for p in module.parameters() if p.requires_grad]
+        used = [float(p.grad is not None) for p in learnt]
+        numbers = [float(asked if rank == self.rank else 0) for rank in range(self.count)]
+        told = torch.tensor([*used, *numbers], dtype=cost.dtype, device=cost.device)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in learnt]
+        pieces = [cost.detach(), *gradients, told]
+        message = torch.cat([x.flatten() for x in pieces])
+        dist.all_reduce(message)
+        total, *sums, told = message.split([x.numel() for x in pieces])
+        total, *told = [float(total), *told.tolist()]
+        for p, summed, users in zip(learnt, sums, told, strict=False):
+            if users:
+                p.grad = summed.div_(self.count).view_as(p)
+        return total / self.count, int(max(told[len(learnt) :]))
 
 
 def batch_mean(x: Tensor) -> Tensor:
