@@ -54,7 +54,7 @@ class _Attached(FirstOrder):
     @staticmethod
     def forward(ctx, engine, start, form, names, u, v0, a_fast0, a_slow0, *flat):
         tensors = _tensors(names, flat)
-        trajectory = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0), form)
+        trajectory, spent = engine.solve(tensors, u, GatedState(v0, a_fast0, a_slow0), form)
         ctx.engine, ctx.start, ctx.names = engine, start, names
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat, *trajectory.flat())
@@ -62,10 +62,10 @@ class _Attached(FirstOrder):
         if trajectory.thin:
             ctx.mark_non_differentiable(trajectory.v, trajectory.a_fast, trajectory.a_slow)
         ctx.set_materialize_grads(False)
-        # Zeros with the gradients of what is found when it is asked for: Σ|q|, and the states of a thin trajectory, which take
-        # no memory for being zero.
+        # Zeros with the gradients of what is found when it is asked for, the states of a thin trajectory; being zero they take
+        # no memory.
         states = (v0.new_zeros(()).expand(len(u) + 1, *v0.shape) for _ in range(3))
-        return *trajectory.flat(), torch.zeros_like(v0), *states
+        return *trajectory.flat(), spent, *states
 
     @staticmethod
     def backward(ctx, *grad_outputs):

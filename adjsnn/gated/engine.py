@@ -57,10 +57,6 @@ class Again(Protocol):
         """
         ...
 
-    def spent(self, trajectory: GatedTrajectory, total: Tensor) -> None:
-        """Adds Σ|q| of each neuron to `total`, (B, N): the same sum over a whole trajectory and over its units one by one."""
-        ...
-
 
 class Body(Protocol):
     """A way to compute one program over one network's tensors; all of them agree to rounding.
@@ -91,6 +87,10 @@ class Body(Protocol):
 
     def carry(self, y0: GatedState) -> Any:
         """What the steps hand on beside the state, before the first one; in a form of the body's own."""
+        ...
+
+    def spent(self, carried: Any) -> Tensor:
+        """Σ|q| of each neuron over the steps so far, (B, N), added up step after step; of what `fill` returned."""
         ...
 
     def fill(
@@ -193,34 +193,19 @@ class Engine:
         assert found is not None
         return found
 
-    def spent(self, tensors: GatedTensors, trajectory: GatedTrajectory, total: Tensor) -> None:
-        """Adds Σ|q| of each neuron to `total`, (B, N)."""
-        found = self.body(tensors, "forward").again
-        if found is None:
-            total += self.program.spent(trajectory.v, trajectory.crossings)
-        else:
-            found.spent(trajectory, total)
-
-    def solve(self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState, form: Form = "whole") -> GatedTrajectory:
-        """Forward solution into preallocated memory, without a tape."""
-        trajectory = memory_for(tensors, u, form, unit=self.unit_length(tensors, len(u), u.shape[1]))
-        carried = self.body(tensors, "forward").carry(y0)
-        irregular, _ = self.fill(tensors, u, y0, trajectory, carried, len(u))
+    def solve(
+        self, tensors: GatedTensors, u: Float[Tensor, "T B C"], y0: GatedState, form: Form = "whole"
+    ) -> tuple[GatedTrajectory, Tensor]:
+        """Forward solution into preallocated memory, and Σ|q| of each neuron, (B, N); without a tape."""
+        unit, body = self.unit_length(tensors, len(u), u.shape[1]), self.body(tensors, "forward")
+        trajectory = memory_for(tensors, u, form, unit=unit)
+        set_out(trajectory, y0)
+        irregular, carried = body.fill(u, trajectory, body.carry(y0), len(u), 0, unit)
         self.program.warn(irregular)
-        return trajectory
+        return trajectory, body.spent(carried)
 
-    def fill(
-        self,
-        tensors: GatedTensors,
-        u: Float[Tensor, "T B C"],
-        y0: GatedState,
-        trajectory: GatedTrajectory,
-        carried: Any,
-        n_steps: int,
-        start: int = 0,
-    ) -> tuple[Irregular, Any]:
-        """As `Body.fill`, from the state y0 before the steps."""
-        for stored, first in zip((trajectory.v, trajectory.a_fast, trajectory.a_slow), y0, strict=True):
-            stored[0] = first
-        unit = self.unit_length(tensors, n_steps, u.shape[1])
-        return self.body(tensors, "forward").fill(u, trajectory, carried, n_steps, start, unit)
+
+def set_out(trajectory: GatedTrajectory, y0: GatedState) -> None:
+    """Write the state before the steps into row 0, from which `Body.fill` goes on."""
+    for stored, first in zip((trajectory.v, trajectory.a_fast, trajectory.a_slow), y0, strict=True):
+        stored[0] = first

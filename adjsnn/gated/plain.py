@@ -4,6 +4,7 @@ The other bodies compute the same, to rounding; which one runs is chosen in `eng
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,13 @@ from adjsnn.gated.runge_kutta import GatedRungeKutta
 from adjsnn.gated.runge_kutta_adjoint import RungeKuttaSweep
 
 
+class Carry(NamedTuple):
+    """What the steps hand on beside the state: G(v), and Σ|q| so far, each (B, N)."""
+
+    level: Tensor
+    spent: Tensor
+
+
 class Plain:
     """One program over one network's tensors; a body as in `adjsnn.gated.engine`.
 
@@ -25,7 +33,7 @@ class Plain:
     """
 
     name = "plain"
-    carried = 1
+    carried = 2
     again = None
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
@@ -35,24 +43,29 @@ class Plain:
         """Steps in one block of the backward pass."""
         return block_length(n_steps, batch * len(self.tensors.w_rec) * self.program.stage_count)
 
-    def carry(self, y0: GatedState) -> tuple[Tensor]:
-        """G(v) of the initial state, (B, N)."""
-        return (self.program.charge_level(y0.v).detach().clone(),)
+    def carry(self, y0: GatedState) -> Carry:
+        """As `Body.carry` in `adjsnn.gated.engine`."""
+        level = self.program.charge_level(y0.v).detach().clone()
+        return Carry(level, torch.zeros_like(level, memory_format=torch.contiguous_format))
+
+    def spent(self, carried: Carry) -> Tensor:
+        """As `Body.spent` in `adjsnn.gated.engine`."""
+        return carried.spent
 
     def fill(
-        self, u: Tensor, trajectory: GatedTrajectory, carried: tuple[Tensor], n_steps: int, start: int, unit: int
-    ) -> tuple[Irregular, tuple[Tensor]]:
+        self, u: Tensor, trajectory: GatedTrajectory, carried: Carry, n_steps: int, start: int, unit: int
+    ) -> tuple[Irregular, Carry]:
         """As `Body.fill` in `adjsnn.gated.engine`."""
         program, tensors = self.program, self.tensors
         current, readout = trajectory.current, trajectory.readout
         states = GatedState(trajectory.v, trajectory.a_fast, trajectory.a_slow)
         _, batch, n_hidden = current.shape
         block = block_length(n_steps, batch * n_hidden * program.stage_count)
-        irregular = Irregular()
+        irregular, spent = Irregular(), carried.spent.clone()
         with torch.inference_mode():  # without autograd's bookkeeping a small operation costs half
             crossings_block = u.new_empty(min(block, len(current)), batch, n_hidden)
             rates, w_out_t = program.rates(tensors), tensors.w_out.T
-            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, carried[0])
+            now = Step(states.v[0], states.a_fast[0], states.a_slow[0], None, None, carried.level)
             torch.mm(states.a_slow[0], w_out_t, out=readout[0])
             for first, last in nested(len(current), unit, block):
                 # The drive of the block is written where I will stand; each step reads its drive and overwrites it.
@@ -65,11 +78,13 @@ class Plain:
                     now = program.step(now, memory.current, rates, memory)
                 lowest, highest = program.check(states.v[after], states.a_fast[after], crossed, start + first)
                 trajectory.crossings[first:last] = crossed
+                for charge in program.charge(states.v[first : last + 1], trajectory.crossings[first:last]).abs_().unbind():
+                    spent += charge
                 irregular = irregular.and_then(
                     program.irregular(trajectory.crossings[first:last], lowest, highest, start + first)
                 )
                 torch.mm(states.a_slow[after].flatten(0, 1), w_out_t, out=readout[after].flatten(0, 1))
-        return irregular, (now.charge_level.clone(),)
+        return irregular, Carry(now.charge_level.clone(), spent)
 
     def sweep(
         self, shape: tuple[int, int, int], wanted: frozenset[str], last: Sequence[Tensor | None], c_charge: Tensor | None = None

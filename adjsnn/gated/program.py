@@ -22,7 +22,6 @@ from adjsnn.numerics.scalars import spread
 
 Form = Literal["whole", "lean", "thin"]  # what is stored of a trajectory
 BLOCK_ELEMENTS = 1 << 18  # entries of one (steps, B, N) block: a handful of such float32 blocks stay in a last-level cache
-SUMMED = 1 << 16  # entries of a block of steps of which the charge is summed: a handful stay in a core's second cache
 
 
 class Step(NamedTuple):
@@ -189,13 +188,6 @@ class GatedProgram(ABC):
         """
         level = self.charge_level(v)
         return level[1:] - level[:-1] + crossings
-
-    def spent(self, v: Float[Tensor, "T1 B N"], crossings: Int8[Tensor, "T B N"]) -> Float[Tensor, "B N"]:
-        """Σ|q| of each neuron, some steps at a time, so that they stay in a core's cache."""
-        total, some = torch.zeros_like(v[0]), max(1, SUMMED // max(1, v[0].numel()))
-        for start in range(0, len(crossings), some):
-            total += self.charge(v[start : start + some + 1], crossings[start : start + some]).abs_().sum(0)
-        return total
 
     def first_level(self, v: Float[Tensor, " S"], moved: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
         """The voltage of the first threshold between v and moved: θ or -θ, or 0 where a phase slips backward."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.cotangents import lost, tell_silence
-from adjsnn.gated.engine import Engine, Sweep
+from adjsnn.gated.engine import Engine, Sweep, set_out
 from adjsnn.gated.network import GatedState, GatedTensors
 from adjsnn.gated.program import Form, GatedTrajectory, Irregular, bytes_of, memory_for
 from adjsnn.numerics.checkpoints import kept_on_the_way, reverse
@@ -75,6 +75,7 @@ class Units:
         self.tensors, self.inputs = tensors, inputs
         self.n_steps, self.batch = shape
         self.n_hidden = len(tensors.w_rec)
+        self.body = engine.body(tensors, "forward")
         self.length = engine.unit_length(tensors, self.n_steps, self.batch)
         self.count = -(-self.n_steps // self.length)
         # Units stay near a core: their voltages and crossings are kept.
@@ -86,8 +87,7 @@ class Units:
     @property
     def state_bytes(self) -> int:
         """Memory of one kept state: v, a_fast, a_slow, what is carried along, and the readout."""
-        carried = self.engine.body(self.tensors, "forward").carried
-        numbers = (3 + carried) * self.n_hidden + len(self.tensors.w_out)
+        numbers = (3 + self.body.carried) * self.n_hidden + len(self.tensors.w_out)
         return self.batch * numbers * self.tensors.w_rec.element_size()
 
     @property
@@ -100,8 +100,8 @@ class Units:
         begin, end = self.span(unit)
         u = self.inputs(begin, end)
         trajectory = memory_for(self.tensors, u, self.form, begin)
-        y0 = GatedState(*start[:3])
-        irregular, carry = self.engine.fill(self.tensors, u, y0, trajectory, start.carry, self.n_steps, begin)
+        set_out(trajectory, GatedState(*start[:3]))
+        irregular, carry = self.body.fill(u, trajectory, start.carry, self.n_steps, begin, self.length)
         if start.readout is not None:  # the same sum in the same order as the last row of the unit before
             trajectory.readout[0] = start.readout
         t = trajectory
@@ -114,12 +114,10 @@ class SegmentedGated(FirstOrder):
 
     @staticmethod
     def forward(ctx, units: Units, record: Record, names: tuple[str, ...], u: Tensor | None, v0, a_fast0, a_slow0, *flat):
-        carry = units.engine.body(units.tensors, "forward").carry(GatedState(v0, a_fast0, a_slow0))
-        snapshot = Snapshot(v0.clone(), a_fast0.clone(), a_slow0.clone(), carry)
+        snapshot = Snapshot(v0.clone(), a_fast0.clone(), a_slow0.clone(), units.body.carry(GatedState(v0, a_fast0, a_slow0)))
         kept_units = kept_on_the_way(units.count, units.slots)
         readout = v0.new_empty(units.n_steps + 1, units.batch, units.tensors.w_out.shape[0])
         snapshots: dict[int, Snapshot] = {}
-        charge = torch.zeros_like(v0, memory_format=torch.contiguous_format)
         counts = torch.zeros_like(v0, dtype=torch.long)
         irregular = Irregular()
         for unit in range(units.count):
@@ -129,7 +127,6 @@ class SegmentedGated(FirstOrder):
             _, trajectory, snapshot, of_unit = units.run(unit, snapshot)
             irregular = irregular.and_then(of_unit)
             readout[start : stop + 1] = trajectory.readout
-            units.engine.spent(units.tensors, trajectory, charge)
             counts += trajectory.crossings.abs().sum(0, dtype=torch.long)
             del trajectory
         units.engine.program.warn(irregular)
@@ -140,7 +137,7 @@ class SegmentedGated(FirstOrder):
         ctx.y0 = layouts_of(v0, a_fast0, a_slow0)
         ctx.save_for_backward(u, *flat)
         ctx.set_materialize_grads(False)
-        return readout, snapshot.v, snapshot.a_fast, snapshot.a_slow, charge
+        return readout, snapshot.v, snapshot.a_fast, snapshot.a_slow, units.body.spent(snapshot.carry)
 
     @staticmethod
     def backward(ctx, *grad_outputs):

@@ -57,11 +57,12 @@ class Stats:
 
 
 class Unread(NamedTuple):
-    """Zeros that have the gradients of what is found when it is asked for.
+    """What has the gradients of figures that the trajectory does not hold.
 
     Attributes:
-        spent: of Σ|q|, (B, N).
-        states: of v, a_fast and a_slow, (T+1, B, N) each, where the trajectory is thin; without memory of their own.
+        spent: Σ|q| of each neuron, (B, N).
+        states: zeros in place of v, a_fast and a_slow, (T+1, B, N) each, where the trajectory is thin; without memory of their
+            own.
     """
 
     spent: Tensor
@@ -192,15 +193,7 @@ class GatedSolution(Recorded):
     @untraced
     def spike_charge(self) -> Float[Tensor, "B N"]:
         """Σ|q| of each neuron, its differentiable number of spikes."""
-        return self.charge.abs().sum(0) if self._unread is None else alone(self._spike_charge, self._unread.spent)
-
-    def _spike_charge(self, unread: Tensor) -> Tensor:
-        if not self._trajectory.thin:
-            self._seal.check(*FOUND)
-        with torch.no_grad():
-            spent = torch.zeros_like(unread, memory_format=torch.contiguous_format)
-            self._engine.spent(self._tensors, self._trajectory, spent)
-        return given(spent, unread)
+        return self.charge.abs().sum(0) if self._unread is None else self._unread.spent.clone()
 
     @property
     @untraced

@@ -96,15 +96,16 @@ def test_four_bytes_and_a_quarter_per_neuron_and_step_instead_of_seventeen():
     assert kept[1] < kept[0]
 
 
+@pytest.mark.parametrize("method", ["euler", "heun", "rk4"])
 @pytest.mark.parametrize("learnt", [False, True])
 @pytest.mark.parametrize("unit", [1, 7, KEPT, 100])
-def test_a_price_on_spikes_has_the_same_gradient_with_checkpoints(monkeypatch, unit, learnt):
+def test_a_price_on_spikes_has_the_same_gradient_with_checkpoints(monkeypatch, unit, learnt, method):
     """To the bit, as the price is no sum of Σ|q|: that has to be the same, in units of whatever length."""
     nets, u, y0 = both(steps=100)
     monkeypatch.setattr(loops, "NEURON_STEPS", unit * 3 * nets[0].n_hidden)
     net = nets[not learnt]
     stored, kept = (
-        found(net, u, y0, lambda sol: sol.spike_charge.square().sum(), adjoint=adjoint)
+        found(net, u, y0, lambda sol: sol.spike_charge.square().sum(), adjoint=adjoint, method=method)
         for adjoint in (DiscreteAdjoint(), DiscreteAdjoint(checkpoints=2))
     )
     assert torch.equal(kept[0].spike_charge, stored[0].spike_charge)

@@ -68,24 +68,13 @@ class EulerAgain:
         run_groups(work, groups_of(batch, n_hidden * n_steps, n_hidden))
         return result
 
-    def spent(self, trajectory: GatedTrajectory, total: Tensor) -> None:
-        from adjsnn.gated.cpu.euler import spent  # noqa: PLC0415  loads the compiler
-
-        out = rows(total.numpy(), 1)
-
-        def loop(path: Path, start: int, stop: int, first: int, last: int) -> None:
-            del start, stop
-            spent(self.network, path, first, last, self._memory(), out)
-
-        self._in_units(loop, trajectory)
-
     def _memory(self) -> EulerMemory:
         n_hidden = len(self.network.w_rec)
         return euler_memory(n_hidden, len(self.network.bias) // n_hidden, self.dtype)
 
     def _level(self, v: Tensor) -> np.ndarray:
         """G(v) of a row, which a loop moves along."""
-        return rows(copied(array(self.program.charge_level(v))), 1)
+        return rows(copied(array(self.program.charge_level(v)))[0], 1)
 
     def _in_units(self, loop: Callable[[Path, int, int, int, int], None], trajectory: GatedTrajectory) -> None:
         """loop(path, start, stop, first, last) for all groups of samples, unit by unit of steps."""

@@ -140,10 +140,11 @@ class Taken(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What the forward loop hands from one block to the next beside the state: J and G(v), each (B, N)."""
+    """What the forward loop hands from one block to the next beside the state: J, G(v), and Σ|q| so far, each (B, N)."""
 
     recurrent: np.ndarray
     level: np.ndarray
+    spent: np.ndarray
 
 
 class Outcome(NamedTuple):

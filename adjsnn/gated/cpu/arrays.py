@@ -12,13 +12,15 @@ from adjsnn.numerics.memory import aligned
 
 def array(x: Tensor) -> np.ndarray:
     """The tensor's memory as an array, contiguous."""
-    return x.detach().contiguous().numpy()
+    return (x.detach() if x.requires_grad else x).contiguous().numpy()
 
 
-def copied(x: np.ndarray) -> np.ndarray:
-    result = aligned([x.shape], x.dtype)[0]
-    result[...] = x
-    return result
+def copied(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Copies of arrays of one type."""
+    results = aligned([x.shape for x in arrays], arrays[0].dtype)
+    for result, x in zip(results, arrays, strict=True):
+        result[...] = x
+    return results
 
 
 def rows(x: np.ndarray, dimensions: int) -> np.ndarray:

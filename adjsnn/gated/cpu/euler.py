@@ -105,7 +105,7 @@ def _step(network, keep, gain, taken, path, carry, memory, t, start, stop):
     n_hidden = network.w_rec_t.shape[0]
     here, to = start * n_hidden, stop * n_hidden
     v, after, current, crossings = taken.v, taken.after, taken.current, taken.crossings
-    recurrent, level = carry.recurrent[here:to], carry.level[here:to]
+    recurrent, level, spent = carry.recurrent[here:to], carry.level[here:to], carry.spent[here:to]
     turns, q, charge = memory.turns[: to - here], memory.q[: to - here], memory.charge[: to - here]
     total(recurrent, network.bias, current)
     for b in range(start, stop):
@@ -115,6 +115,7 @@ def _step(network, keep, gain, taken, path, carry, memory, t, start, stop):
     charges_of(network, after, charge)
     for n in range(v.shape[0]):  # the charge that the step releases: what G gained, and one for every threshold crossed
         q[n] = charge[n] - level[n] + turns[n]
+        spent[n] += abs(q[n])
     copy(charge, level)
     _filter(path.a_fast, t, here, to, q, keep[0], gain[0])
     _filter(path.a_slow, t, here, to, q, keep[1], gain[1])
@@ -218,35 +219,6 @@ def voltages(network, path, first, last, memory, v, crossings):
                 copy(path.v[t // KEPT, here:to], v[t, here:to])
             taken = Taken(v[t, here:to], v[t + 1, here:to], path.current[t, here:to], crossings[t, here:to])
             again(network, taken, memory.turns[: to - here])
-
-
-@compiled(**LOOP)
-def spent(network, path, first, last, memory, out):
-    """Adds Σ|q| of samples first … last-1, step after step, so that the sum is the same in units of any length.
-
-    Args:
-        network: Network.
-        path: Path, as `forward` left it.
-        first: of the samples.
-        last: one past the last of them.
-        memory: EulerMemory.
-        out: (B·N,), added to.
-    """
-    n_hidden, tile, thin = network.w_rec_t.shape[0], memory.q.shape[0], path.crossings.shape[0] == 0
-    for here in range(first * n_hidden, last * n_hidden, tile):
-        to = min(here + tile, last * n_hidden)
-        charge, before, whole = memory.charge[: to - here], memory.q[: to - here], out[here:to]
-        charges_of(network, path.v[0, here:to], before)
-        for t in range(len(path.current)):
-            if thin & (t % KEPT == 0):
-                copy(path.v[t // KEPT, here:to], memory.now[: to - here])
-            taken = _taking(path, memory, thin, t % KEPT, t, here, to)
-            if thin:
-                again(network, taken, memory.turns[: to - here])
-            charges_of(network, taken.after, charge)
-            for n in range(to - here):
-                whole[n] += abs(charge[n] - before[n] + taken.crossings[n])
-            copy(charge, before)
 
 
 @compiled(**LOOP)

@@ -58,7 +58,7 @@ class FusedGated:
     """
 
     name = "fused"
-    carried = 2
+    carried = 3
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
         self.program, self.tensors = program, tensors
@@ -73,17 +73,21 @@ class FusedGated:
 
     def carry(self, y0: GatedState) -> Carry:
         """What the first block starts with beside the initial state."""
-        level = self.program.charge_level(y0.v)
-        recurrent = aligned([tuple(y0.a_fast.shape)], array(y0.a_fast).dtype)[0]
+        carry = Carry._make(aligned([tuple(y0.v.shape)] * len(Carry._fields), array(y0.v).dtype, zero=True))
+        carry.level[...] = array(self.program.charge_level(y0.v))
         # No product of torch's here or after the loops: its idle threads spin for milliseconds on the cores we need.
-        self._products(self.tensors.w_rec, y0.a_fast, recurrent)
-        return Carry(recurrent, copied(array(level)))
+        self._products(self.tensors.w_rec, y0.a_fast, carry.recurrent)
+        return carry
+
+    def spent(self, carried: Carry) -> Tensor:
+        """As `Body.spent` in `adjsnn.gated.engine`."""
+        return torch.from_numpy(carried.spent)
 
     def fill(
         self, u: Tensor, trajectory: GatedTrajectory, carried: Carry, n_steps: int, start: int, unit: int
     ) -> tuple[Irregular, Carry]:
         """As `Body.fill` in `adjsnn.gated.engine`."""
-        carried = Carry(*map(copied, carried))
+        carried = Carry._make(copied(*carried))
         t = trajectory
         progress = self.forward(u, t.v, t.a_fast, t.a_slow, t.readout, t.current, t.crossings, carried)
         v, crossings, step = t.v, t.crossings, progress.broken
@@ -273,14 +277,14 @@ class FusedSweep:
         names = ("w_rec", "w_in", "w_out", "u", "tau_fast", "tau_slow")
         self.want = Want._make([*(name in wanted for name in names), last[2] is not None, last[3] is not None])
         widths = (t.w_out.shape[0], n_hidden, n_hidden, n_hidden)
-        eta, lam_v, fast, slow = (
-            aligned([(batch, width)], self.dtype, zero=True)[0] if x is None else copied(array(x))
-            for x, width in zip(last, widths, strict=True)
-        )
+        eta, lam_v, fast, slow, zeta = aligned([(batch, width) for width in (*widths, n_hidden)], self.dtype, zero=True)
+        for costate, x in zip((eta, lam_v, fast, slow), last, strict=True):
+            if x is not None:
+                costate[...] = array(x)
         self.scales = (1.0, 1.0) if kernel.tableau else (t.tau_fast.item(), t.tau_slow.item())
         fast /= self.dtype(self.scales[0])
         slow /= self.dtype(self.scales[1])
-        self.state = Costate(lam_v, aligned([lam_v.shape], self.dtype, zero=True)[0], eta, fast, slow)
+        self.state = Costate(lam_v, zeta, eta, fast, slow)
         self.c_charge = np.zeros((0, 0), self.dtype) if c_charge is None else array(c_charge)
         self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         per_neuron = ((kernel.tile * n_hidden,),) * 3

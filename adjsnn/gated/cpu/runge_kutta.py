@@ -16,7 +16,7 @@ from adjsnn.gated.cpu.arguments import LIF
 from adjsnn.gated.cpu.euler import add_input, add_released
 from adjsnn.gated.cpu.membranes import flow_of
 from adjsnn.gated.cpu.products import dot_rows
-from adjsnn.gated.cpu.vectors import LOOP, OPTIONS, PIECE, charges_of, copy, fill, total
+from adjsnn.gated.cpu.vectors import LOOP, OPTIONS, PIECE, add_magnitudes, charges_of, copy, fill, total
 from adjsnn.gated.limits import MOST_COUNTED, MOST_CROSSINGS
 from adjsnn.numerics.compiled import compiled
 from adjsnn.numerics.registers import added, lanes, load4, load_first, store, store_first, zeros, zeros4
@@ -46,6 +46,7 @@ def forward(network, scheme, path, carry, first, last, memory, channels, outcome
             if network.membrane == LIF:
                 _reset_at_threshold(network, scheme.method, v, after, memory)
             fine, low, high = _finish(network, scheme, path, recurrent, level, memory, t, here, to)
+            add_magnitudes(memory.charges[len(weights), : to - here], carry.spent[here:to])
             for b in range(start, stop):
                 a_slow = path.a_slow[t + 1, b * n_hidden : (b + 1) * n_hidden]
                 dot_rows(network.w_out, channels, len(network.w_out), a_slow, path.readout[t + 1, b])

@@ -109,6 +109,13 @@ def integral(gate, x, charge):
 
 
 @compiled(**OPTIONS)
+def add_magnitudes(x, out):
+    """out += |x|."""
+    for n in range(x.shape[0]):
+        out[n] += abs(x[n])
+
+
+@compiled(**OPTIONS)
 def charges_of(network, v, charge):
     """G(v): `zone`, `integral` and `mirrored` in one loop. A question in it that is the same for all would stay in it."""
     number, (height, offset) = v.dtype.type, network.zone

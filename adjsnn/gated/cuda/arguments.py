@@ -99,10 +99,11 @@ class Path(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What the steps hand on beside the state: J = W_rec a_f and G(v), each (B, N)."""
+    """What the steps hand on beside the state: J = W_rec a_f, G(v), and Σ|q| so far, each (B, N)."""
 
     recurrent: Any
     level: Any
+    spent: Any
 
 
 class Memory(NamedTuple):

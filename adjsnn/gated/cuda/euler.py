@@ -44,6 +44,7 @@ def _step(network, synapses, path, carry, broken, t, b, n):
     level = charge_level(network, v)
     q = level - carry.level[b, n] + turns
     carry.level[b, n] = level
+    carry.spent[b, n] += abs(q)
     path.v[t + 1, b, n], path.current[t, b, n], path.crossings[t, b, n] = v, current, counted(turns)
     path.a_fast[t + 1, b, n] = synapses.keep_fast * path.a_fast[t, b, n] + synapses.gain_fast * q
     path.a_slow[t + 1, b, n] = synapses.keep_slow * path.a_slow[t, b, n] + synapses.gain_slow * q

@@ -51,7 +51,7 @@ class CudaGated:
     """
 
     name = "cuda"
-    carried = 2
+    carried = 3
     again = None
 
     def __init__(self, program: GatedProgram, tensors: GatedTensors) -> None:
@@ -69,7 +69,12 @@ class CudaGated:
     def carry(self, y0: GatedState) -> Carry:
         """What the first step starts with beside the initial state."""
         with torch.no_grad():
-            return Carry((y0.a_fast @ self.tensors.w_rec.T).contiguous(), _own(self.program.charge_level(y0.v)))
+            recurrent, level = (y0.a_fast @ self.tensors.w_rec.T).contiguous(), _own(self.program.charge_level(y0.v))
+            return Carry(recurrent, level, torch.zeros_like(recurrent))
+
+    def spent(self, carried: Carry) -> Tensor:
+        """As `Body.spent` in `adjsnn.gated.engine`."""
+        return carried.spent
 
     def fill(
         self, u: Tensor, trajectory: GatedTrajectory, carried: Carry, n_steps: int, start: int, unit: int

@@ -103,6 +103,7 @@ def _end(network, scheme, path, carry, stages, broken, t, b, n):
     level = charge_level(network, after)
     charge = level + turns - carry.level[b, n]
     carry.level[b, n] = level
+    carry.spent[b, n] += abs(charge)
     stages[CHARGE, b, s, n] = charge
     current = stages[CURRENT, b, 0, n]
     path.v[t + 1, b, n], path.current[t, b, n], path.crossings[t, b, n] = after, current, counted(turns)
