@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from networks import DT, GATES, MEMBRANES, random_network, random_trial, relative
+from networks import DT, GATES, MEMBRANES, random_network, random_trial
 
 import adjsnn
 from adjsnn import DiscreteAdjoint
