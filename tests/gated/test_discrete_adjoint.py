@@ -111,7 +111,7 @@ def test_single_precision_adds_no_charge():
 
 
 @pytest.mark.parametrize("method", ["euler", "heun", "rk4"])
-def test_the_number_of_spikes_is_added_up_step_after_step(method, kernels):
+def test_the_number_of_spikes_adds_up_step_after_step(method, kernels):
     net = random_network(MEMBRANES["nif"], GATES["raised_cosine"], seed=4)
     u, y0 = random_trial(net, seed=4)
     sol = adjsnn.solve(net, u, dt=DT, y0=y0, method=method, kernels=kernels)
