@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adjsnn.errors import AdjsnnError
 from adjsnn.hybrid.run import Stored
-from adjsnn.hybrid.steps import HybridProgram, Steps, combine, derivatives
+from adjsnn.hybrid.steps import HybridProgram, Steps, derivatives, moved
 from adjsnn.hybrid.vjp import states_backward
 
 NUMBERS = 2**16  # of the states of a block, at most: what is made of them stays in a core's cache
@@ -110,7 +110,7 @@ def taped_block(
 
     tableau = program.tableau
     ks = derivatives(tableau, field, times, y, u, tableau.stages - tableau.first_same_as_last)
-    return y + times[2] * combine(tableau.b, ks)
+    return moved(tableau, tableau.b, y, times[2], ks)
 
 
 def evaluated(stored: Stored, t: Tensor, y: Tensor, u: Tensor | None) -> tuple[Tensor, list[Tensor]]:

@@ -10,7 +10,7 @@ from adjsnn.hybrid.arrays import stage_time
 from adjsnn.hybrid.blocks import Block, agree, evaluated, taped_block
 from adjsnn.hybrid.products import Points, Product, record
 from adjsnn.hybrid.run import Stored
-from adjsnn.hybrid.steps import combine
+from adjsnn.hybrid.steps import moved
 from adjsnn.hybrid.vjp import pull, pull_all
 from adjsnn.numerics.tableaus import Tableau
 
@@ -109,13 +109,13 @@ def _by_products(
     outputs: list[Tensor] = []
     points: list[Points] = []
     for i in range(count):
-        moved = block.y if i == 0 else block.y + h * combine(tableau.a[i], [x.detach() for x in outputs])
+        state = block.y if i == 0 else moved(tableau, tableau.a[i], block.y, h, [x.detach() for x in outputs])
         t = stage_time(tableau, i, block.times)
-        states.append(moved.detach().requires_grad_())
+        states.append(state.detach().requires_grad_())
         out, saved = evaluated(stored, t, states[i], u)
         outputs.append(out)
-        points.append(product.points(t, moved, None if u is None else u.detach(), saved))
-    block.check(block.y + h * combine(tableau.b, [x.detach() for x in outputs]))
+        points.append(product.points(t, state, None if u is None else u.detach(), saved))
+    block.check(moved(tableau, tableau.b, block.y, h, [x.detach() for x in outputs]))
     costate, k_bars, s_bars = _stage_by_stage(tableau, product, points, costate, kicks, h)
     wanted = [*([u] if u is not None and u.requires_grad else []), *stored.leaves]
     gradients = pull_all(outputs, [*states, *wanted], k_bars)
