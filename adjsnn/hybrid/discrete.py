@@ -31,7 +31,7 @@ def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     size = block_size(stored)
     side_by_side, product = size > 1, None
     for block in blocks_backward(stored, size):
-        kicks = at_rows(steps, cotangents, block.first + 1, block.stop + 1)
+        kicks = at_rows(stored, cotangents, block.first + 1, block.stop + 1)
         if side_by_side:
             try:
                 with refusals():

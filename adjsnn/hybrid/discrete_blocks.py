@@ -101,7 +101,8 @@ def _by_products(
 ) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
     """The equations of `discrete_sweep` with every s̄_i = f_yᵀ k̄_i by the recorded product, and θ̄, for all steps at once.
 
-    The product of all steps at once, which θ̄ needs anyway, says whether the recorded one was right.
+    The product of all steps at once at their first stage says whether the recorded one is right in each of them: the other
+    stages lie within the same step, with the same input.
     """
     tableau = stored.program.tableau
     count, h = tableau.stages - tableau.first_same_as_last, block.times[2]
@@ -116,36 +117,35 @@ def _by_products(
         outputs.append(out)
         points.append(product.points(t, state, None if u is None else u.detach(), saved))
     block.check(moved(tableau, tableau.b, block.y, h, [x.detach() for x in outputs]))
-    costate, k_bars, s_bars = _stage_by_stage(tableau, product, points, costate, kicks, h)
+    costate, k_bars, firsts = _stage_by_stage(tableau, product, points, costate, kicks, h)
     wanted = [*([u] if u is not None and u.requires_grad else []), *stored.leaves]
-    gradients = pull_all(outputs, [*states, *wanted], k_bars)
-    for of_state, bars in zip(gradients[:count], s_bars, strict=True):
-        # The same operations, of which a matrix product may round differently.
-        agree(bars, torch.zeros_like(bars) if of_state is None else of_state, 1024.0 * torch.finfo(bars.dtype).eps)
-    rest = gradients[count:]
+    of_first, *rest = pull_all(outputs, [states[0], *wanted], k_bars)
+    # The same operations, of which a matrix product may round differently.
+    agree(firsts, torch.zeros_like(firsts) if of_first is None else of_first, 1024.0 * torch.finfo(firsts.dtype).eps)
     of_u = rest[0] if len(wanted) > len(stored.leaves) else None
     return costate, of_u, rest[len(wanted) - len(stored.leaves) :]
 
 
 def _stage_by_stage(
     tableau: Tableau, product: Product, points: Sequence[Points], costate: Tensor, kicks: Tensor, h: Tensor
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """λ before the steps of a block, and of every stage k̄ and s̄, (K, B, D)."""
+) -> tuple[Tensor, Sequence[Tensor], Tensor]:
+    """λ before the steps of a block, k̄ of every stage, and s̄ of the first, (K, B, D) each."""
     count = len(points)
-    k_bars = [torch.empty_like(kicks) for _ in points]
-    s_bars: list[list[Tensor]] = [[] for _ in points]
-    into = [x.unbind() for x in k_bars]
+    k_bars = kicks.new_empty(count, *kicks.shape)
+    of_steps, of_stages = k_bars.unbind(1), [x.unbind() for x in k_bars.unbind()]
     weights = [[(j, tableau.a[j][i]) for j in range(i + 1, count) if tableau.a[j][i]] for i in range(count)]
+    shares = (h.unsqueeze(1) * h.new_tensor(tableau.b[:count])[:, None, None]).unbind()
+    lengths, kicked = h.unbind(), kicks.unbind()
     stages: list[Tensor] = [costate] * count
-    kicks_of, lengths = kicks.unbind(), h.unbind()
+    firsts: list[Tensor] = []
     for k in reversed(range(len(kicks))):
-        after = before = costate + kicks_of[k]
+        costate = costate + kicked[k]
+        torch.mul(costate, shares[k], out=of_steps[k])
         for i in reversed(range(count)):
-            k_bar = torch.mul(after, tableau.b[i], out=into[i][k])
+            k_bar = of_stages[i][k]
             for j, weight in weights[i]:
-                k_bar.add_(stages[j], alpha=weight)
-            stages[i] = product.pull(points[i][k], k_bar.mul_(lengths[k]))
-            before = before + stages[i]
-            s_bars[i].append(stages[i])
-        costate = before
-    return costate, k_bars, [torch.stack(x[::-1]) for x in s_bars]
+                k_bar.addcmul_(stages[j], lengths[k], value=weight)
+            stages[i] = product.pull(points[i][k], k_bar)
+            costate = costate + stages[i]
+        firsts.append(stages[0])
+    return costate, k_bars.unbind(), torch.stack(firsts[::-1])

@@ -246,15 +246,16 @@ def run_fixed(
     y = y0
     outputs[0] = y
     kept[:1] = y
+    at_output, at_step = outputs.unbind(), kept.unbind()
     for k, times in enumerate(times_of_steps(steps, y.dtype, 0, n)):
         y = step(program, steps, k, y, u, times)
         if (k + 1) % m == 0:
-            outputs[(k + 1) // m] = y
+            at_output[(k + 1) // m].copy_(y)
         if some is not None:
             if k + 1 in some:
                 some[k + 1] = y
         elif kept is not outputs:
-            kept[k + 1] = y
+            at_step[k + 1].copy_(y)
     check_finite(outputs, program.ts)
     return steps, outputs, kept
 
