@@ -17,6 +17,10 @@ from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
 
 PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
+ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
+LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
+CLOSE = 1e-7  # part of the step up to which a crossing has to be known for Newton's method to find it at once
+TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 FINER = 2  # times that a step is divided finer where a guard may rise above zero and fall again within a part
 
 
@@ -26,6 +30,24 @@ class Span(NamedTuple):
     begin: Any
     end: Any
     length: Any
+
+
+class Part(NamedTuple):
+    """A part of each sample's step, arrays.
+
+    Attributes:
+        low: where it begins, a fraction of the step, (B,).
+        high: where it ends.
+        before: φ there, (B, G).
+        after: φ here.
+        bend: second difference of φ about one of the two, (B, G).
+    """
+
+    low: Any
+    high: Any
+    before: Any
+    after: Any
+    bend: Any
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,10 @@ class Inside:
     begins: Any
 
     @cached_property
+    def _samples(self) -> Any:
+        return self.arrays.counting(len(self.y), self.arrays.first_true(self.begins, 1))
+
+    @cached_property
     def powers(self) -> Any:
         """Coefficients of the powers of σ in y(t + σh) - y, the highest first, (Q, B, D)."""
         total = None
@@ -58,8 +84,9 @@ class Inside:
         return self._column(self.span.length) * total
 
     def at(self, sigma: Any) -> Any:
-        """φ at fractions of the step, (P, B) or (P, 1): (P, B, G)."""
+        """φ at fractions of the step, (P, B) or (P, 1), of which only the first may be zero: (P, B, G)."""
         arrays = self.arrays
+        t = arrays.cast(self.span.begin + sigma * self.span.length, self.y.dtype)[..., None]
         s = arrays.cast(sigma, self.y.dtype)[..., None]
         each = s if s.shape[1] == 1 else arrays.widened(s, self.y.shape[1])
         increment, *others = self.powers
@@ -67,10 +94,10 @@ class Inside:
         for power in others:
             increment += power
             increment *= each
-        t = self._column(self.span.begin) + s * self._column(self.span.length)
         y = arrays.tensor(increment) + self.y
         levels = arrays.array(levels_of(self.system, arrays.tensor(t).flatten(0, 1), y.flatten(0, 1)))
-        return arrays.xp.where(s > 0.0, levels.reshape(*y.shape[:2], -1), self.begins)
+        levels = levels.reshape(*y.shape[:2], -1)
+        return arrays.xp.concatenate([arrays.xp.where(s[:1] > 0.0, levels[:1], self.begins), levels[1:]])
 
     def first(self) -> tuple[Any, Any, Any] | None:
         """The first part of the step in which a guard rises through zero: where it begins and ends, and whether there is one.
@@ -93,18 +120,46 @@ class Inside:
             )
         return low, xp.where(rises, high, 1.0), rises
 
-    def divide(self, low: Any, high: Any) -> tuple[Any, Any, Any]:
-        """The first of PIECES parts between two fractions in which a guard rises through zero, and whether one does, (B,)."""
-        width = (high - low) / PIECES
-        first, rises = self._first_of(self._levels(low, width, PIECES))
-        return low + first * width, self.arrays.xp.where(rises, low + (first + 1) * width, high), rises
+    def locate(self, low: Any, high: Any, wanted: Any) -> tuple[Any, Any]:
+        """Where a guard first rises through zero between two fractions, and which guard, each (B,), in the samples `wanted`.
+
+        The part is divided until it is straight enough for a parabola to tell where.
+        """
+        xp, on_zero = self.arrays.xp, self.arrays.xp.amax(self.begins, 1) > -TIE
+        divided, found = 0, None
+        while True:
+            part = self._divide(low, high)
+            low, high, divided = part.low, part.high, divided + 1
+            guess, guard, sure = self._cross(part)
+            if found is not None:
+                guess, guard = (xp.where(wanted, new, old) for new, old in zip((guess, guard), found, strict=True))
+            # A flight that begins on zero may be any part of the step, and has no chord from its start.
+            wanted = wanted & ~(sure | (divided >= ROUNDS)) | (wanted & (low == 0.0) & on_zero)
+            if divided == LONGEST or not bool(wanted.any()):
+                return guess, guard
+            found = guess, guard
+
+    def _divide(self, low: Any, high: Any) -> Part:
+        """The first of PIECES parts between two fractions in which a guard rises through zero; all where none does."""
+        xp, width = self.arrays.xp, (high - low) / PIECES
+        levels = self._levels(low, width, PIECES)
+        place, first, rises = self._first_of(levels)
+        samples, at = self._samples, self.arrays.clip(place, 1, PIECES - 1)
+        before, middle, after = (levels[at + n, samples] for n in (-1, 0, 1))
+        return Part(
+            low=low + first * width,
+            high=xp.where(rises, low + (first + 1) * width, high),
+            before=levels[place, samples],
+            after=levels[xp.where(rises, place + 1, PIECES), samples],
+            bend=before - 2.0 * middle + after,
+        )
 
     def _first_or_hidden(self, levels: Any) -> tuple[Any, Any, Any, Any]:
         """The first of some parts of the step in which a guard rises, the first part where there is none; whether one does;
         whether one may in a part before."""
         xp, parts = self.arrays.xp, len(levels) - 1
         width = 1.0 / parts
-        first, rises = self._first_of(levels)
+        _, first, rises = self._first_of(levels)
         low, high = first * width, (first + 1) * width
         hidden = _of_any_guard(may_exceed(levels, xp))
         if not bool(hidden.any()):
@@ -116,20 +171,30 @@ class Inside:
         """φ at the ends of parts of equal width, (P+1, B, G), each a number or (B,)."""
         return self.at(low + self.arrays.counting(parts + 1, self.span.length)[:, None] * width)
 
-    def _first_of(self, levels: Any) -> tuple[Any, Any]:
-        """The number of the first part in which a guard rises, 0 where there is none, and whether one does, each (B,)."""
+    def _first_of(self, levels: Any) -> tuple[Any, Any, Any]:
+        """The first part in which a guard rises, 0 where there is none, as its place and as a number; whether one does; (B,)."""
         rises = _of_any_guard(_rises(levels[:-1], levels[1:]))
-        return self.arrays.cast(self.arrays.first_true(rises, 0), torch.float64), rises.any(0)
+        first = self.arrays.first_true(rises, 0)
+        return first, self.arrays.cast(first, torch.float64), rises.any(0)
 
-    def cross(self, low: Any, high: Any) -> tuple[Any, Any]:
-        """Where the first guard crosses zero between two near fractions, along chords, and which guard, each (B,)."""
-        xp = self.arrays.xp
-        before, after = self.at(xp.stack([low, high]))
+    def _cross(self, part: Part) -> tuple[Any, Any, Any]:
+        """Where the first guard crosses zero in a part, and which guard, each (B,); whether a part of this part would tell the
+        same."""
+        xp, before, after, bend = self.arrays.xp, part.before, part.after, part.bend
+        rises, width = _rises(before, after), part.high - part.low
         # Where there is no chord, for want of a number, the end shows what the guard is.
         chord = xp.where(xp.isfinite(before) & xp.isfinite(after), before / (before - after), 1.0)
-        share = xp.where(_rises(before, after), chord, float("inf"))
+        slope = after - before - 0.5 * bend
+        root = xp.sqrt(slope * slope - 2.0 * bend * before)
+        curve = xp.where(slope > 0.0, -2.0 * before / (slope + root), (root - slope) / bend)
+        near = (curve >= 0.0) & (curve <= 1.0)
+        share = xp.where(rises, xp.where(near, curve, chord), float("inf"))
+        guard = xp.argmin(share, 1)
         least = self.arrays.cast(self.arrays.clip(xp.amin(share, 1), None, 1.0), torch.float64)
-        return low + least * (high - low), xp.argmin(share, 1)
+        off = self.arrays.cast(xp.where(near, curve - chord, 1.0), torch.float64)[self._samples, guard]
+        # The error of the parabola is that of the chord squared, in parts of the part.
+        sure = (off * off * width <= CLOSE) & (rises.sum(1) == 1)
+        return part.low + least * width, guard, sure
 
     def _column(self, x: Any) -> Any:
         """A time of each sample beside its state, in the state's dtype, (B, 1)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from adjsnn.checks import all_finite
 from adjsnn.errors import IntegrationError
 from adjsnn.hybrid.arrays import stage_time
+from adjsnn.hybrid.guards import one_of
 from adjsnn.hybrid.packets import Packets
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
@@ -199,8 +200,7 @@ def jump(
 ) -> Float[Tensor, "B D"]:
     """State after the events `guard` (B,), of `count` guards, (B, D); y where that is -1."""
     fires = (guard >= 0)[:, None]
-    fired = torch.nn.functional.one_hot(guard.clamp(min=0), count).bool() & fires
-    return torch.where(fires, system.jump(t, y, fired), y)
+    return torch.where(fires, system.jump(t, y, one_of(guard, count)), y)
 
 
 def replay(program: HybridProgram, steps: Steps, y: Tensor, u: Tensor | None, start: int, stop: int) -> Tensor:

@@ -7,10 +7,11 @@ import math
 
 from adjsnn.equations.cpu.names import DENSE, WATCHED, D, G, extend, field, jump, level_of, levels_of, pull_level
 from adjsnn.equations.cpu.steps import taken
-from adjsnn.hybrid.crossings import FINER, PIECES
+from adjsnn.hybrid.crossings import FINER, LONGEST, PIECES, ROUNDS, TIE
 from adjsnn.hybrid.event_steps import POLISHES
-from adjsnn.hybrid.events import BRIEF, LONGEST, ROUNDS, STRAIGHT, TIE
+from adjsnn.hybrid.events import BRIEF
 
+STRAIGHT = 1e-5  # part of the step over which a guard has one speed, for Newton's method
 EPS = 2.0**-52
 TINY = 2.0**-1022
 ROUNDINGS = 64.0 * EPS
