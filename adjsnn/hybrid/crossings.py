@@ -19,7 +19,9 @@ from adjsnn.numerics.tableaus import Tableau
 PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
 ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
 LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
-CLOSE = 1e-7  # part of the step up to which a crossing has to be known for Newton's method to find it at once
+CLOSE = (
+    1e-5  # third difference of a guard in a part of the step, relative to its rise, times the part: a crossing is known to less
+)
 TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 FINER = 2  # times that a step is divided finer where a guard may rise above zero and fall again within a part
 
@@ -33,21 +35,25 @@ class Span(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of each sample's step, arrays.
+    """A part of each sample's step in which a guard may rise through zero, arrays.
 
     Attributes:
         low: where it begins, a fraction of the step, (B,).
         high: where it ends.
-        before: φ there, (B, G).
-        after: φ here.
-        bend: second difference of φ about one of the two, (B, G).
+        rises: whether a guard does, (B,).
+        before: φ where it begins, (B, G).
+        after: φ where it ends.
+        bend: second difference of φ about the part, (B, G).
+        twist: its third difference.
     """
 
     low: Any
     high: Any
+    rises: Any
     before: Any
     after: Any
     bend: Any
+    twist: Any
 
 
 @dataclass(frozen=True)
@@ -99,101 +105,94 @@ class Inside:
         levels = levels.reshape(*y.shape[:2], -1)
         return arrays.xp.concatenate([arrays.xp.where(s[:1] > 0.0, levels[:1], self.begins), levels[1:]])
 
-    def first(self) -> tuple[Any, Any, Any] | None:
-        """The first part of the step in which a guard rises through zero: where it begins and ends, and whether there is one.
+    def first(self) -> Part | None:
+        """The first part of the step in which a guard rises through zero, the whole of it where none does.
 
         A guard that is below zero at both ends of a part, but bends so that it may have been above in between, is looked at
         more closely, in the samples where that comes before a crossing. None where no guard of any sample comes near zero.
         """
         xp, parts = self.arrays.xp, PIECES
-        levels = self._levels(0.0, 1.0 / parts, parts)
+        levels = self._levels(0.0, 1.0, parts)
         if far_below(levels):
             return None
-        low, high, rises, hidden = self._first_or_hidden(levels)
+        part, hidden = self._first_or_hidden(levels)
         for _ in range(FINER):
             if not bool(hidden.any()):
                 break
             parts *= PIECES
-            finer = self._first_or_hidden(self._levels(0.0, 1.0 / parts, parts))
-            low, high, rises, hidden = (
-                xp.where(hidden, x, before) for x, before in zip(finer, (low, high, rises, hidden), strict=True)
-            )
-        return low, xp.where(rises, high, 1.0), rises
+            finer, again = self._first_or_hidden(self._levels(0.0, 1.0, parts))
+            part = Part(*(xp.where(hidden if x.ndim == 1 else hidden[:, None], x, y) for x, y in zip(finer, part, strict=True)))
+            hidden = hidden & again
+        return part
 
-    def locate(self, low: Any, high: Any, wanted: Any) -> tuple[Any, Any]:
-        """Where a guard first rises through zero between two fractions, and which guard, each (B,), in the samples `wanted`.
+    def locate(self, part: Part, wanted: Any) -> tuple[Any, Any]:
+        """Where a guard first rises through zero in a part, and which guard, each (B,), in the samples `wanted`.
 
-        The part is divided until it is straight enough for a parabola to tell where.
+        The part is divided until a parabola tells where.
         """
         xp, on_zero = self.arrays.xp, self.arrays.xp.amax(self.begins, 1) > -TIE
-        divided, found = 0, None
-        while True:
-            part = self._divide(low, high)
-            low, high, divided = part.low, part.high, divided + 1
-            guess, guard, sure = self._cross(part)
-            if found is not None:
-                guess, guard = (xp.where(wanted, new, old) for new, old in zip((guess, guard), found, strict=True))
+        guess, guard, sure = self._cross(part)
+        for divided in range(LONGEST):
             # A flight that begins on zero may be any part of the step, and has no chord from its start.
-            wanted = wanted & ~(sure | (divided >= ROUNDS)) | (wanted & (low == 0.0) & on_zero)
-            if divided == LONGEST or not bool(wanted.any()):
-                return guess, guard
-            found = guess, guard
+            wanted = wanted & (((part.low == 0.0) & on_zero) | ~(sure | (divided >= ROUNDS)))
+            if not bool(wanted.any()):
+                break
+            width = part.high - part.low
+            part = self._part_of(self._levels(part.low, width, PIECES), part.low, width)
+            guess_of_part, guard_of_part, sure = self._cross(part)
+            guess, guard = xp.where(wanted, guess_of_part, guess), xp.where(wanted, guard_of_part, guard)
+        return guess, guard
 
-    def _divide(self, low: Any, high: Any) -> Part:
-        """The first of PIECES parts between two fractions in which a guard rises through zero; all where none does."""
-        xp, width = self.arrays.xp, (high - low) / PIECES
-        levels = self._levels(low, width, PIECES)
-        place, first, rises = self._first_of(levels)
-        samples, at = self._samples, self.arrays.clip(place, 1, PIECES - 1)
-        before, middle, after = (levels[at + n, samples] for n in (-1, 0, 1))
-        return Part(
-            low=low + first * width,
-            high=xp.where(rises, low + (first + 1) * width, high),
-            before=levels[place, samples],
-            after=levels[xp.where(rises, place + 1, PIECES), samples],
-            bend=before - 2.0 * middle + after,
-        )
-
-    def _first_or_hidden(self, levels: Any) -> tuple[Any, Any, Any, Any]:
-        """The first of some parts of the step in which a guard rises, the first part where there is none; whether one does;
-        whether one may in a part before."""
-        xp, parts = self.arrays.xp, len(levels) - 1
-        width = 1.0 / parts
-        _, first, rises = self._first_of(levels)
-        low, high = first * width, (first + 1) * width
+    def _first_or_hidden(self, levels: Any) -> tuple[Part, Any]:
+        """The first of some parts of the step in which a guard rises; whether one may in a part before, (B,)."""
+        xp, part = self.arrays.xp, self._part_of(levels, 0.0, 1.0)
         hidden = _of_any_guard(may_exceed(levels, xp))
         if not bool(hidden.any()):
-            return low, high, rises, hidden[0]
-        before = self.arrays.counting(parts, first)[:, None] < xp.where(rises, first, parts)
-        return low, high, rises, (hidden & before).any(0)
+            return part, hidden[0]
+        ends = self.arrays.counting(len(levels), part.low)[1:, None] / (len(levels) - 1)
+        return part, (hidden & (ends <= xp.where(part.rises, part.low, 1.0))).any(0)
 
     def _levels(self, low: Any, width: Any, parts: int) -> Any:
-        """φ at the ends of parts of equal width, (P+1, B, G), each a number or (B,)."""
-        return self.at(low + self.arrays.counting(parts + 1, self.span.length)[:, None] * width)
+        """φ at the ends of parts of equal width of a part, (P+1, B, G), each a number or (B,)."""
+        return self.at(low + self.arrays.counting(parts + 1, self.span.length)[:, None] * (width / parts))
 
-    def _first_of(self, levels: Any) -> tuple[Any, Any, Any]:
-        """The first part in which a guard rises, 0 where there is none, as its place and as a number; whether one does; (B,)."""
-        rises = _of_any_guard(_rises(levels[:-1], levels[1:]))
-        first = self.arrays.first_true(rises, 0)
-        return first, self.arrays.cast(first, torch.float64), rises.any(0)
+    def _part_of(self, levels: Any, low: Any, width: Any) -> Part:
+        """The first of equal parts in which a guard rises, from φ at their ends (P+1, B, G); all where none does.
+
+        Args:
+            low: where they begin, a number or (B,).
+            width: of all of them.
+        """
+        xp, parts, samples = self.arrays.xp, len(levels) - 1, self._samples
+        each = _of_any_guard(_rises(levels[:-1], levels[1:]))
+        place, rises = self.arrays.first_true(each, 0), each.any(0)
+        first = self.arrays.cast(place, torch.float64)
+        start = self.arrays.clip(place - 1, 0, parts - 3)
+        a, b, c, d = (levels[start + n, samples] for n in range(4))
+        return Part(
+            low=low + first * (width / parts),
+            high=low + xp.where(rises, first + 1.0, parts) * (width / parts),
+            rises=rises,
+            before=levels[place, samples],
+            after=levels[xp.where(rises, place + 1, parts), samples],
+            bend=0.5 * (a - b - c + d),
+            twist=d - a + 3.0 * (b - c),
+        )
 
     def _cross(self, part: Part) -> tuple[Any, Any, Any]:
-        """Where the first guard crosses zero in a part, and which guard, each (B,); whether a part of this part would tell the
-        same."""
+        """Where the first guard crosses zero in a part, and which guard, each (B,); whether that is close, and surely so."""
         xp, before, after, bend = self.arrays.xp, part.before, part.after, part.bend
-        rises, width = _rises(before, after), part.high - part.low
+        rises, rise, width = _rises(before, after), after - before, part.high - part.low
         # Where there is no chord, for want of a number, the end shows what the guard is.
-        chord = xp.where(xp.isfinite(before) & xp.isfinite(after), before / (before - after), 1.0)
-        slope = after - before - 0.5 * bend
+        chord = xp.where(xp.isfinite(before) & xp.isfinite(after), before / -rise, 1.0)
+        slope = rise - 0.5 * bend
         root = xp.sqrt(slope * slope - 2.0 * bend * before)
         curve = xp.where(slope > 0.0, -2.0 * before / (slope + root), (root - slope) / bend)
         near = (curve >= 0.0) & (curve <= 1.0)
         share = xp.where(rises, xp.where(near, curve, chord), float("inf"))
         guard = xp.argmin(share, 1)
         least = self.arrays.cast(self.arrays.clip(xp.amin(share, 1), None, 1.0), torch.float64)
-        off = self.arrays.cast(xp.where(near, curve - chord, 1.0), torch.float64)[self._samples, guard]
-        # The error of the parabola is that of the chord squared, in parts of the part.
-        sure = (off * off * width <= CLOSE) & (rises.sum(1) == 1)
+        sure = (near & (abs(part.twist) * width[:, None] <= CLOSE * rise))[self._samples, guard] & (rises.sum(1) == 1)
         return part.low + least * width, guard, sure
 
     def _column(self, x: Any) -> Any:

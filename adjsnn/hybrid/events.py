@@ -124,18 +124,17 @@ class Watch:
         xp, never = self.arrays.xp, float("inf")
         self.brief = span.length <= BRIEF * EPS * abs(span.end)
         inside = Inside(self.arrays, self.system, self.tableau, span, y, slopes[: len(self.tableau.dense)], self.levels)
-        found = inside.first()
-        if found is None:
+        part = inside.first()
+        if part is None:
             return None
-        low, high, rises = found
         waiting = (self.levels >= 0.0) & ~self.spent
         pending = tried & waiting.any(1)
-        fires = pending | (tried & rises & ~self.brief)
+        fires = pending | (tried & part.rises & ~self.brief)
         if not bool(fires.any()):
             return None
         if bool(xp.where(moving & ~fires, span.begin, never).min() < xp.where(fires, span.begin, never).min()):
             return fires
-        guess, guard = inside.locate(low, high, fires & ~pending)
+        guess, guard = inside.locate(part, fires & ~pending)
         guess = xp.where(pending, 0.0, guess)
         guard = xp.where(pending, self.arrays.first_true(waiting, 1), guard)
         reached = self._polish(fires & ~pending, guard, xp.where(fires, guess, 1.0) * span.length, span, y, u, first)
@@ -191,9 +190,7 @@ class Watch:
         """A time of each sample beside its state, in the state's dtype, a tensor (B, 1)."""
         return self.arrays.tensor(self.arrays.cast(x, self.dtype)[:, None])
 
-    def _polish(
-        self, wanted: Any, guard: Any, guess: Any, span: Span, y: Tensor, u: Tensor | None, first: Tensor
-    ) -> Reached:
+    def _polish(self, wanted: Any, guard: Any, guess: Any, span: Span, y: Tensor, u: Tensor | None, first: Tensor) -> Reached:
         """Where the guard of the step itself is zero, by Newton's method in the samples that are `wanted`.
 
         Args:
@@ -234,7 +231,8 @@ class Watch:
         missed = missed & ~((abs(off) <= room) & (reached.speed > 0.0))
         if bool(missed.any()):
             sample = first_of(missed)[0]
-            raise touches(int(guard[sample]), sample, float(reached.t[sample]), float(off[sample]), float(reached.speed[sample]))
+            numbers = (float(x[sample]) for x in (reached.t, off, reached.speed))
+            raise touches(int(guard[sample]), sample, *numbers)
 
     def _count(self, fires: Any, guard: Any, t: Any, length: Any) -> None:
         """Raise EventError where more events than guards follow each other without time passing."""
