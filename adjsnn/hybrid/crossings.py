@@ -1,8 +1,8 @@
 """Where guards rise through zero along a step, on its continuous extension: free of evaluations of the field."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -80,30 +80,45 @@ class Inside:
         return self.arrays.counting(len(self.y), self.arrays.first_true(self.begins, 1))
 
     @cached_property
-    def powers(self) -> Any:
+    def _powers(self) -> Any:
         """Coefficients of the powers of σ in y(t + σh) - y, the highest first, (Q, B, D)."""
-        total = None
-        for weight, k in zip(_powers(self.tableau.dense, self.y.dtype, self.y.device), self.slopes, strict=True):
-            if weight is not None:
-                share = self.arrays.array(weight) * k
-                total = share if total is None else total + share
-        return self._column(self.span.length) * total
+        return self._combined(_by_power)
 
-    def at(self, sigma: Any) -> Any:
-        """φ at fractions of the step, (P, B) or (P, 1), of which only the first may be zero: (P, B, G)."""
+    def _combined(self, weights: Callable[[Tableau], Sequence[Sequence[float]]]) -> Any:
+        """h Σ_j w_j k_j for N weights of each stage, (N, B, D)."""
+        arrays, y, total = self.arrays, self.y, None
+        for weight, k in zip(_columns(arrays, weights, self.tableau, y.dtype, y.device), self.slopes, strict=True):
+            if weight is not None:
+                share = weight * k
+                total = share if total is None else total + share
+        return arrays.widened(arrays.cast(self.span.length, y.dtype)[:, None], y.shape[1]) * total
+
+    def _between(self, low: Any, high: Any) -> Any:
+        """φ at the ends of PIECES parts between two fractions of the step, (B,): (P+1, B, G)."""
         arrays = self.arrays
-        t = arrays.cast(self.span.begin + sigma * self.span.length, self.y.dtype)[..., None]
-        s = arrays.cast(sigma, self.y.dtype)[..., None]
-        each = s if s.shape[1] == 1 else arrays.widened(s, self.y.shape[1])
-        increment, *others = self.powers
+        sigma = low + arrays.counting(PIECES + 1, low)[:, None] * ((high - low) / PIECES)
+        each = arrays.widened(arrays.cast(sigma, self.y.dtype)[..., None], self.y.shape[1])
+        increment, *others = self._powers
         increment = increment * each
         for power in others:
             increment += power
             increment *= each
+        levels = self._levels(sigma, increment)
+        return arrays.xp.concatenate([arrays.xp.where((low > 0.0)[:, None], levels[0], self.begins)[None], levels[1:]])
+
+    def _along(self, parts: int) -> Any:
+        """φ at the ends of parts of the step, (P+1, B, G)."""
+        arrays = self.arrays
+        sigma = arrays.counting(parts + 1, self.span.length)[1:, None] / parts
+        return arrays.xp.concatenate([self.begins[None], self._levels(sigma, self._combined(SHARES[parts]))])
+
+    def _levels(self, sigma: Any, increment: Any) -> Any:
+        """φ at fractions of the step, (P, B) or (P, 1), at which the state is y + increment, (P, B, D): (P, B, G)."""
+        arrays = self.arrays
+        t = arrays.cast(self.span.begin + sigma * self.span.length, self.y.dtype)[..., None]
         y = arrays.tensor(increment) + self.y
-        levels = arrays.array(levels_of(self.system, arrays.tensor(t).flatten(0, 1), y.flatten(0, 1)))
-        levels = levels.reshape(*y.shape[:2], -1)
-        return arrays.xp.concatenate([arrays.xp.where(s[:1] > 0.0, levels[:1], self.begins), levels[1:]])
+        levels = levels_of(self.system, arrays.tensor(t).flatten(0, 1), y.flatten(0, 1))
+        return arrays.array(levels).reshape(*y.shape[:2], -1)
 
     def first(self) -> Part | None:
         """The first part of the step in which a guard rises through zero, the whole of it where none does.
@@ -112,7 +127,7 @@ class Inside:
         more closely, in the samples where that comes before a crossing. None where no guard of any sample comes near zero.
         """
         xp, parts = self.arrays.xp, PIECES
-        levels = self._levels(0.0, 1.0, parts)
+        levels = self._along(parts)
         if far_below(levels):
             return None
         part, hidden = self._first_or_hidden(levels)
@@ -120,7 +135,7 @@ class Inside:
             if not bool(hidden.any()):
                 break
             parts *= PIECES
-            finer, again = self._first_or_hidden(self._levels(0.0, 1.0, parts))
+            finer, again = self._first_or_hidden(self._along(parts))
             part = Part(*(xp.where(hidden if x.ndim == 1 else hidden[:, None], x, y) for x, y in zip(finer, part, strict=True)))
             hidden = hidden & again
         return part
@@ -137,8 +152,7 @@ class Inside:
             wanted = wanted & (((part.low == 0.0) & on_zero) | ~(sure | (divided >= ROUNDS)))
             if not bool(wanted.any()):
                 break
-            width = part.high - part.low
-            part = self._part_of(self._levels(part.low, width, PIECES), part.low, width)
+            part = self._part_of(self._between(part.low, part.high), part.low, part.high - part.low)
             guess_of_part, guard_of_part, sure = self._cross(part)
             guess, guard = xp.where(wanted, guess_of_part, guess), xp.where(wanted, guard_of_part, guard)
         return guess, guard
@@ -151,10 +165,6 @@ class Inside:
             return part, hidden[0]
         ends = self.arrays.counting(len(levels), part.low)[1:, None] / (len(levels) - 1)
         return part, (hidden & (ends <= xp.where(part.rises, part.low, 1.0))).any(0)
-
-    def _levels(self, low: Any, width: Any, parts: int) -> Any:
-        """φ at the ends of parts of equal width of a part, (P+1, B, G), each a number or (B,)."""
-        return self.at(low + self.arrays.counting(parts + 1, self.span.length)[:, None] * (width / parts))
 
     def _part_of(self, levels: Any, low: Any, width: Any) -> Part:
         """The first of equal parts in which a guard rises, from φ at their ends (P+1, B, G); all where none does.
@@ -195,10 +205,6 @@ class Inside:
         sure = (near & (abs(part.twist) * width[:, None] <= CLOSE * rise))[self._samples, guard] & (rises.sum(1) == 1)
         return part.low + least * width, guard, sure
 
-    def _column(self, x: Any) -> Any:
-        """A time of each sample beside its state, in the state's dtype, (B, 1)."""
-        return self.arrays.cast(x, self.y.dtype)[:, None]
-
 
 def _rises(before: Any, after: Any) -> Any:
     return ~((before >= 0.0) | (after < 0.0))
@@ -209,9 +215,30 @@ def _of_any_guard(x: Any) -> Any:
     return x[..., 0] if x.shape[2] == 1 else x.any(2)
 
 
+def _by_power(tableau: Tableau) -> Sequence[Sequence[float]]:
+    """Coefficients of each stage in the dense output by power, highest first."""
+    return tuple(zip(*tuple(zip_longest(*tableau.dense, fillvalue=0.0))[::-1], strict=True))
+
+
+def _shares(tableau: Tableau, parts: int) -> Sequence[Sequence[float]]:
+    """Weights of each stage in the dense output at the end of each of some equal parts."""
+    ends = [(n + 1) / parts for n in range(parts)]
+    return [[sum(w * s**q for q, w in enumerate(row, 1)) for s in ends] for row in tableau.dense]
+
+
+SHARES = {PIECES**n: partial(_shares, parts=PIECES**n) for n in range(1, FINER + 2)}
+
+
 @lru_cache(maxsize=32)
-def _powers(dense: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor | None, ...]:
-    """Coefficients of each stage in the dense output by power, highest first, (Q, 1, 1) each; None where all are zero."""
-    by_power = tuple(zip_longest(*dense, fillvalue=0.0))
-    weights = torch.tensor(by_power[::-1], dtype=dtype, device=device).T[:, :, None, None].unbind()
-    return tuple(w if any(row) else None for w, row in zip(weights, dense, strict=True))
+def _columns(
+    arrays: type[TorchArrays],
+    weights: Callable[[Tableau], Sequence[Sequence[float]]],
+    tableau: Tableau,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Any, ...]:
+    """N weights of each stage as arrays (N, 1, 1); None where all are zero."""
+    rows = weights(tableau)
+    return tuple(
+        arrays.array(torch.tensor(row, dtype=dtype, device=device)[:, None, None]) if any(row) else None for row in rows
+    )

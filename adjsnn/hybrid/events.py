@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.hybrid.arrays import TorchArrays, stages, weighted
+from adjsnn.hybrid.arrays import TorchArrays, stages
 from adjsnn.hybrid.crossings import TIE, Inside, Span
 from adjsnn.hybrid.event_steps import POLISHES
 from adjsnn.hybrid.guards import Levels, check_numbers, first_of, levels_of, rounding
@@ -215,10 +215,11 @@ class Watch:
         arrays, xp, tableau = self.arrays, self.arrays.xp, self.tableau
         cut = span.begin, xp.minimum(span.begin + length, span.end), length
         begin, end, h = (arrays.cast(x, self.dtype)[:, None] for x in cut)
-        slopes = stages(arrays, tableau, self.field, (begin, end, h), y, u, tableau.stages - 1, first)[1]
-        t, minus = arrays.tensor(end), arrays.tensor(h * weighted(tableau.b, slopes)) + y
+        # The last stage is at the new state.
+        flows, _, minus = stages(arrays, tableau, self.field, (begin, end, h), y, u, tableau.stages, first)
+        t = arrays.tensor(end)
         there = Levels(self.system, t, minus)
-        speed, of_y = there.speeds(arrays.tensor(guard), self.field(t, minus, u))
+        speed, of_y = there.speeds(arrays.tensor(guard), flows[-1])
         return Reached(length, t, minus, arrays.array(there.values), arrays.array(speed), of_y)
 
     def _check_reached(self, fires: Any, guard: Any, reached: Reached) -> None:
