@@ -13,7 +13,7 @@ from adjsnn.hybrid.crossings import TIE, Inside, Span
 from adjsnn.hybrid.event_steps import POLISHES
 from adjsnn.hybrid.guards import Levels, check_numbers, first_of, levels_of, rounding
 from adjsnn.hybrid.refusals import not_left, piled, raised, touches
-from adjsnn.hybrid.steps import Field, jump
+from adjsnn.hybrid.steps import Field
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
 
@@ -148,13 +148,15 @@ class Watch:
         """
         xp, array = self.arrays.xp, self.arrays.array
         t, which, before = reached.t, self.arrays.tensor(guard), reached.levels
-        plus = jump(self.system, t, reached.minus, which, self.count)
+        own = guard[:, None] == self.numbers  # nothing where nothing fires
+        jumped = self.system.jump(t, reached.minus, self.arrays.tensor(own))
+        plus = torch.where(self.arrays.tensor(fires)[:, None], jumped, reached.minus)
         there = Levels(self.system, t, plus)
         after = array(there.values)
         check_numbers(fires, t, before, after)
         self._check_reached(fires, guard, reached)
         self.slowest = xp.where(fires, xp.minimum(self.slowest, reached.speed), self.slowest)
-        leaving, own = None, guard[:, None] == self.numbers
+        leaving = None
         if bool((fires[:, None] & ((after >= 0.0) | (own & (after >= -TIE)))).any()):
             speed, of_y = there.speeds(which, self.field(t, plus, u))
             leaving = array(speed)[:, None], array(rounding(of_y, plus, speed, t))[:, None]

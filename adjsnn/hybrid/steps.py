@@ -167,13 +167,10 @@ def moved(tableau: Tableau, weights: Sequence[float], y: Tensor, h: Tensor, ks: 
     """y + h Σ_i w_i k_i: of fixed steps in fewer operations, of adaptive ones in those of `adjsnn.hybrid.arrays.stages`."""
     if tableau.b_error is not None:
         return y + h * combine(weights, ks)
-    (w, total), *others = [(w, k) for w, k in zip(weights, ks, strict=False) if w != 0.0]
-    if not others:
-        return torch.addcmul(y, total, h, value=w)
-    total = total * w
+    (first, total), *others = [(w, k) for w, k in zip(weights, ks, strict=False) if w != 0.0]
     for w, k in others:
-        total = torch.add(total, k, alpha=w)
-    return torch.addcmul(y, total, h)
+        total = torch.add(total, k, alpha=w / first)
+    return torch.addcmul(y, total, h, value=first)
 
 
 def step(
