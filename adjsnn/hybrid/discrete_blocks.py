@@ -101,8 +101,8 @@ def _by_products(
 ) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
     """The equations of `discrete_sweep` with every s̄_i = f_yᵀ k̄_i by the recorded product, and θ̄, for all steps at once.
 
-    The product of all steps at once at their first stage says whether the recorded one is right in each of them: the other
-    stages lie within the same step, with the same input.
+    The product of all steps at once says whether the recorded one is right: at every stage in the block where it was recorded,
+    and in the others at one that is inside of each step, since it was recorded at the beginning of one.
     """
     tableau = stored.program.tableau
     count, h = tableau.stages - tableau.first_same_as_last, block.times[2]
@@ -117,19 +117,28 @@ def _by_products(
         outputs.append(out)
         points.append(product.points(t, state, None if u is None else u.detach(), saved))
     block.check(moved(tableau, tableau.b, block.y, h, [x.detach() for x in outputs]))
-    costate, k_bars, firsts = _stage_by_stage(tableau, product, points, costate, kicks, h)
+    judged = range(count) if block.stop == len(stored.steps) else (min(1, count - 1),)
+    costate, k_bars, s_bars = _stage_by_stage(tableau, product, points, costate, kicks, h, judged)
     wanted = [*([u] if u is not None and u.requires_grad else []), *stored.leaves]
-    of_first, *rest = pull_all(outputs, [states[0], *wanted], k_bars)
-    # The same operations, of which a matrix product may round differently.
-    agree(firsts, torch.zeros_like(firsts) if of_first is None else of_first, 1024.0 * torch.finfo(firsts.dtype).eps)
+    gradients = pull_all(outputs, [*(states[i] for i in judged), *wanted], k_bars)
+    for bars, of_state in zip(s_bars, gradients, strict=False):
+        # The same operations, of which a matrix product may round differently.
+        agree(bars, torch.zeros_like(bars) if of_state is None else of_state, 1024.0 * torch.finfo(bars.dtype).eps)
+    rest = gradients[len(judged) :]
     of_u = rest[0] if len(wanted) > len(stored.leaves) else None
     return costate, of_u, rest[len(wanted) - len(stored.leaves) :]
 
 
 def _stage_by_stage(
-    tableau: Tableau, product: Product, points: Sequence[Points], costate: Tensor, kicks: Tensor, h: Tensor
-) -> tuple[Tensor, Sequence[Tensor], Tensor]:
-    """λ before the steps of a block, k̄ of every stage, and s̄ of the first, (K, B, D) each."""
+    tableau: Tableau,
+    product: Product,
+    points: Sequence[Points],
+    costate: Tensor,
+    kicks: Tensor,
+    h: Tensor,
+    judged: Sequence[int],
+) -> tuple[Tensor, Sequence[Tensor], list[Tensor]]:
+    """λ before the steps of a block, k̄ of every stage, and s̄ of the stages that are `judged`, (K, B, D) each."""
     count = len(points)
     k_bars = kicks.new_empty(count, *kicks.shape)
     of_steps, of_stages = k_bars.unbind(1), [x.unbind() for x in k_bars.unbind()]
@@ -137,7 +146,7 @@ def _stage_by_stage(
     shares = (h.unsqueeze(1) * h.new_tensor(tableau.b[:count])[:, None, None]).unbind()
     lengths, kicked = h.unbind(), kicks.unbind()
     stages: list[Tensor] = [costate] * count
-    firsts: list[Tensor] = []
+    s_bars: list[list[Tensor]] = [[] for _ in judged]
     for k in reversed(range(len(kicks))):
         costate = costate + kicked[k]
         torch.mul(costate, shares[k], out=of_steps[k])
@@ -147,5 +156,6 @@ def _stage_by_stage(
                 k_bar.addcmul_(stages[j], lengths[k], value=weight)
             stages[i] = product.pull(points[i][k], k_bar)
             costate = costate + stages[i]
-        firsts.append(stages[0])
-    return costate, k_bars.unbind(), torch.stack(firsts[::-1])
+        for i, bars in zip(judged, s_bars, strict=True):
+            bars.append(stages[i])
+    return costate, k_bars.unbind(), [torch.stack(bars[::-1]) for bars in s_bars]
