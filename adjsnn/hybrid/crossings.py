@@ -19,9 +19,7 @@ from adjsnn.numerics.tableaus import Tableau
 PIECES = 8  # equal parts into which a step, and then the part with a crossing, is divided
 ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
 LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
-CLOSE = (
-    1e-5  # third difference of a guard in a part of the step, relative to its rise, times the part: a crossing is known to less
-)
+CLOSE = 1e-5  # third difference of a guard, in rises of it, times the part of the step: a parabola is off by a tenth of that
 TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 FINER = 2  # times that a step is divided finer where a guard may rise above zero and fall again within a part
 
@@ -190,7 +188,8 @@ class Inside:
         )
 
     def _cross(self, part: Part) -> tuple[Any, Any, Any]:
-        """Where the first guard crosses zero in a part, and which guard, each (B,); whether that is close, and surely so."""
+        """Where the first guard crosses zero in a part, along a parabola where there is one; which guard; whether it is as
+        close as need be, and the only guard; each (B,)."""
         xp, before, after, bend = self.arrays.xp, part.before, part.after, part.bend
         rises, rise, width = _rises(before, after), after - before, part.high - part.low
         # Where there is no chord, for want of a number, the end shows what the guard is.

@@ -198,9 +198,10 @@ class Watch:
         Args:
             first: the step's first stage derivative, (B, D).
         """
-        xp = self.arrays.xp
+        if not bool(wanted.any()):  # what fires has waited since the step began
+            return self._seen(guard, guess, self.column(span.begin), y, first)
+        xp, length, settled = self.arrays.xp, guess, ~wanted
         small = 4.0 * self.eps * (abs(span.begin) + span.length)
-        length, settled = guess, ~wanted
         reached = self._reach(guard, length, span, y, u, first)
         for _ in range(POLISHES):
             change = self.arrays.cast(reached.levels[self.samples, guard] / reached.speed, torch.float64)
@@ -219,10 +220,13 @@ class Watch:
         begin, end, h = (arrays.cast(x, self.dtype)[:, None] for x in cut)
         # The last stage is at the new state.
         flows, _, minus = stages(arrays, tableau, self.field, (begin, end, h), y, u, tableau.stages, first)
-        t = arrays.tensor(end)
-        there = Levels(self.system, t, minus)
-        speed, of_y = there.speeds(arrays.tensor(guard), flows[-1])
-        return Reached(length, t, minus, arrays.array(there.values), arrays.array(speed), of_y)
+        return self._seen(guard, length, arrays.tensor(end), minus, flows[-1])
+
+    def _seen(self, guard: Any, length: Any, t: Tensor, minus: Tensor, flow: Tensor) -> Reached:
+        """The guards at the end t (B, 1) of such a step, in the state `minus` with its derivative, (B, D)."""
+        array, there = self.arrays.array, Levels(self.system, t, minus)
+        speed, of_y = there.speeds(self.arrays.tensor(guard), flow)
+        return Reached(length, t, minus, array(there.values), array(speed), of_y)
 
     def _check_reached(self, fires: Any, guard: Any, reached: Reached) -> None:
         """Raise EventError where a guard is not zero, but for rounding, or does not rise."""

@@ -1,6 +1,7 @@
 """Events inside one step of one sample: found on its continuous extension, located on the step itself, (3.4).
 
-The same search as that of `adjsnn.hybrid.events` and `adjsnn.hybrid.crossings`, where it is explained.
+The same search as that of `adjsnn.hybrid.events` and `adjsnn.hybrid.crossings`, where it is explained, but for the parabola
+there: here to divide once more costs little.
 """
 
 import math
