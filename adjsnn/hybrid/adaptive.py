@@ -166,6 +166,7 @@ class _Run:
         self.first = None if self.jumps else first
         self.h = self._first_length(first)
         self.counts = self.samples < count
+        self.moving: Any = None
         for name in ("t", "h", "ts", "samples", "counts", "interval", "count", "rejected", "stuck", "after_rejection"):
             setattr(self, name, self.arrays.array(getattr(self, name)))
         atol = control.atol
@@ -176,7 +177,8 @@ class _Run:
         self.most_taken = int(self.count.max())
         if bool(self.stuck.any()):
             self._refuse_stuck()
-        return not bool(self._moving().any())
+        self.moving = self._moving()
+        return not bool(self.moving.any())
 
     def _moving(self) -> Any:
         """Samples that have not arrived and may try another step."""
@@ -207,7 +209,8 @@ class _Run:
     def attempt(self) -> None:
         """Try one step of every sample that has not arrived; the others stay where they are."""
         xp, tensor, control = self.arrays.xp, self.arrays.tensor, self.control
-        moving = self._moving()
+        moving = self._moving() if self.moving is None else self.moving
+        self.moving = None
         last = self.arrays.clip(self.interval + 1, None, len(self.ts) - 1)
         target = self.ts[last, self.samples]
         left = target - self.t

@@ -9,7 +9,7 @@ from adjsnn.hybrid.arrays import stage_time
 from adjsnn.hybrid.blocks import NotSideBySide, block_size, blocks_backward, refusals
 from adjsnn.hybrid.discrete_blocks import product_for, pull_block
 from adjsnn.hybrid.run import Gradients, Stored
-from adjsnn.hybrid.steps import combine, step_times
+from adjsnn.hybrid.steps import combine, moved, step_times
 from adjsnn.hybrid.vjp import add_held, add_inputs, add_leaves, at_row, at_rows, pull_field
 
 
@@ -31,7 +31,7 @@ def discrete_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     size = block_size(stored)
     side_by_side, product = size > 1, None
     for block in blocks_backward(stored, size):
-        kicks = at_rows(steps, cotangents, block.first + 1, block.stop + 1)
+        kicks = at_rows(stored, cotangents, block.first + 1, block.stop + 1)
         if side_by_side:
             try:
                 with refusals():
@@ -64,7 +64,7 @@ def _pull_step(stored: Stored, k: int, y: Tensor, costate: Tensor, sums: Sequenc
     outputs: list[Tensor] = []
     values: list[Tensor] = []
     for i in range(count):
-        state = (y if i == 0 else y + h * combine(tableau.a[i], values)).detach().requires_grad_()
+        state = (y if i == 0 else moved(tableau, tableau.a[i], y, h, values)).detach().requires_grad_()
         with torch.enable_grad():
             out = program.field(stage_time(tableau, i, times), state, u)
         inputs.append(state)

@@ -10,7 +10,7 @@ from adjsnn.hybrid.arrays import stage_time
 from adjsnn.hybrid.blocks import Block, agree, evaluated, taped_block
 from adjsnn.hybrid.products import Points, Product, record
 from adjsnn.hybrid.run import Stored
-from adjsnn.hybrid.steps import combine
+from adjsnn.hybrid.steps import moved
 from adjsnn.hybrid.vjp import pull, pull_all
 from adjsnn.numerics.tableaus import Tableau
 
@@ -101,7 +101,8 @@ def _by_products(
 ) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
     """The equations of `discrete_sweep` with every s̄_i = f_yᵀ k̄_i by the recorded product, and θ̄, for all steps at once.
 
-    The product of all steps at once, which θ̄ needs anyway, says whether the recorded one was right.
+    The product of all steps at once says whether the recorded one is right: at every stage in the block where it was recorded,
+    and in the others at one that is inside of each step, since it was recorded at the beginning of one.
     """
     tableau = stored.program.tableau
     count, h = tableau.stages - tableau.first_same_as_last, block.times[2]
@@ -109,43 +110,52 @@ def _by_products(
     outputs: list[Tensor] = []
     points: list[Points] = []
     for i in range(count):
-        moved = block.y if i == 0 else block.y + h * combine(tableau.a[i], [x.detach() for x in outputs])
+        state = block.y if i == 0 else moved(tableau, tableau.a[i], block.y, h, [x.detach() for x in outputs])
         t = stage_time(tableau, i, block.times)
-        states.append(moved.detach().requires_grad_())
+        states.append(state.detach().requires_grad_())
         out, saved = evaluated(stored, t, states[i], u)
         outputs.append(out)
-        points.append(product.points(t, moved, None if u is None else u.detach(), saved))
-    block.check(block.y + h * combine(tableau.b, [x.detach() for x in outputs]))
-    costate, k_bars, s_bars = _stage_by_stage(tableau, product, points, costate, kicks, h)
+        points.append(product.points(t, state, None if u is None else u.detach(), saved))
+    block.check(moved(tableau, tableau.b, block.y, h, [x.detach() for x in outputs]))
+    judged = range(count) if block.stop == len(stored.steps) else (min(1, count - 1),)
+    costate, k_bars, s_bars = _stage_by_stage(tableau, product, points, costate, kicks, h, judged)
     wanted = [*([u] if u is not None and u.requires_grad else []), *stored.leaves]
-    gradients = pull_all(outputs, [*states, *wanted], k_bars)
-    for of_state, bars in zip(gradients[:count], s_bars, strict=True):
+    gradients = pull_all(outputs, [*(states[i] for i in judged), *wanted], k_bars)
+    for bars, of_state in zip(s_bars, gradients, strict=False):
         # The same operations, of which a matrix product may round differently.
         agree(bars, torch.zeros_like(bars) if of_state is None else of_state, 1024.0 * torch.finfo(bars.dtype).eps)
-    rest = gradients[count:]
+    rest = gradients[len(judged) :]
     of_u = rest[0] if len(wanted) > len(stored.leaves) else None
     return costate, of_u, rest[len(wanted) - len(stored.leaves) :]
 
 
 def _stage_by_stage(
-    tableau: Tableau, product: Product, points: Sequence[Points], costate: Tensor, kicks: Tensor, h: Tensor
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """λ before the steps of a block, and of every stage k̄ and s̄, (K, B, D)."""
+    tableau: Tableau,
+    product: Product,
+    points: Sequence[Points],
+    costate: Tensor,
+    kicks: Tensor,
+    h: Tensor,
+    judged: Sequence[int],
+) -> tuple[Tensor, Sequence[Tensor], list[Tensor]]:
+    """λ before the steps of a block, k̄ of every stage, and s̄ of the stages that are `judged`, (K, B, D) each."""
     count = len(points)
-    k_bars = [torch.empty_like(kicks) for _ in points]
-    s_bars: list[list[Tensor]] = [[] for _ in points]
-    into = [x.unbind() for x in k_bars]
+    k_bars = kicks.new_empty(count, *kicks.shape)
+    of_steps, of_stages = k_bars.unbind(1), [x.unbind() for x in k_bars.unbind()]
     weights = [[(j, tableau.a[j][i]) for j in range(i + 1, count) if tableau.a[j][i]] for i in range(count)]
+    shares = (h.unsqueeze(1) * h.new_tensor(tableau.b[:count])[:, None, None]).unbind()
+    lengths, kicked = h.unbind(), kicks.unbind()
     stages: list[Tensor] = [costate] * count
-    kicks_of, lengths = kicks.unbind(), h.unbind()
+    s_bars: list[list[Tensor]] = [[] for _ in judged]
     for k in reversed(range(len(kicks))):
-        after = before = costate + kicks_of[k]
+        costate = costate + kicked[k]
+        torch.mul(costate, shares[k], out=of_steps[k])
         for i in reversed(range(count)):
-            k_bar = torch.mul(after, tableau.b[i], out=into[i][k])
+            k_bar = of_stages[i][k]
             for j, weight in weights[i]:
-                k_bar.add_(stages[j], alpha=weight)
-            stages[i] = product.pull(points[i][k], k_bar.mul_(lengths[k]))
-            before = before + stages[i]
-            s_bars[i].append(stages[i])
-        costate = before
-    return costate, k_bars, [torch.stack(x[::-1]) for x in s_bars]
+                k_bar.addcmul_(stages[j], lengths[k], value=weight)
+            stages[i] = product.pull(points[i][k], k_bar)
+            costate = costate + stages[i]
+        for i, bars in zip(judged, s_bars, strict=True):
+            bars.append(stages[i])
+    return costate, k_bars.unbind(), [torch.stack(bars[::-1]) for bars in s_bars]

@@ -33,7 +33,7 @@ def hybrid_sweep(stored: Stored, cotangents: Tensor) -> Gradients:
     side_by_side = size > 1 and stored.y0.shape[1] <= BY_MATRIX
     for block in blocks_backward(stored, size):
         part = slice(block.first, block.stop)
-        kicks = at_rows(steps, cotangents, block.first + 1, block.stop + 1)
+        kicks = at_rows(stored, cotangents, block.first + 1, block.stop + 1)
         if stored.of_times is None:
             kicks_of_end = kicks.new_zeros(len(block), len(of_end), 1)
         else:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adjsnn.hybrid.blocks import Block, side_by_side, taped_block
 from adjsnn.hybrid.discrete_blocks import backward_through, summed, transposed
-from adjsnn.hybrid.guards import level
+from adjsnn.hybrid.guards import level, one_of
 from adjsnn.hybrid.run import Stored
 from adjsnn.hybrid.vjp import check_speed, pull, pull_all
 
@@ -94,7 +94,7 @@ def _events(stored: Stored, block: Block, minus: Float[Tensor, "K B D"]) -> Even
         return None
     guard, state, when = guard[steps], minus[steps].requires_grad_(), block.times[1][steps].requires_grad_()
     fires = (guard >= 0).unsqueeze(2)
-    fired = torch.nn.functional.one_hot(guard.clamp(min=0), count).bool() & fires
+    fired = one_of(guard, count)
 
     def value(t: Tensor, y: Tensor, guard: Tensor) -> Tensor:
         return level(system, t, y, guard)

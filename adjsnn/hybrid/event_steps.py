@@ -6,7 +6,7 @@ from torch import Tensor
 
 from adjsnn.hybrid.guards import level
 from adjsnn.hybrid.packets import Sender, arrivals, deliver
-from adjsnn.hybrid.steps import HybridProgram, Steps, at_outputs, combine, derivatives, jump, step_times
+from adjsnn.hybrid.steps import HybridProgram, Steps, at_outputs, derivatives, jump, moved, step_times
 
 POLISHES = 12  # Newton steps on the step itself; three or four are usual
 
@@ -29,7 +29,7 @@ def taped_step(
     tableau, (t, t_end, length) = program.tableau, times
     h = length + (end - t_end) - (begin - t)
     ks = derivatives(tableau, program.field, (begin, end, h), y, u, tableau.stages - tableau.first_same_as_last)
-    return y + h * combine(tableau.b, ks)
+    return moved(tableau, tableau.b, y, h, ks)
 
 
 def unroll_events(

@@ -2,27 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adjsnn.hybrid.arrays import TorchArrays, stages, weighted
-from adjsnn.hybrid.crossings import Inside, Span
+from adjsnn.hybrid.arrays import TorchArrays, stages
+from adjsnn.hybrid.crossings import TIE, Inside, Span
 from adjsnn.hybrid.event_steps import POLISHES
-from adjsnn.hybrid.guards import check_numbers, first_of, guard_slopes, levels_of, rounding
+from adjsnn.hybrid.guards import Levels, check_numbers, first_of, levels_of, rounding
 from adjsnn.hybrid.refusals import not_left, piled, raised, touches
-from adjsnn.hybrid.steps import Field, jump
+from adjsnn.hybrid.steps import Field
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.numerics.tableaus import Tableau
 
-ROUNDS = 4  # divisions after the first: to 1 / 8^5 of the step, all on the continuous extension, free of evaluations of f
-LONGEST = 16  # divisions at most, where φ has no other sign at the start: to the rounding of a fraction
-STRAIGHT = 1e-5  # part of the step over which a guard has one speed, for Newton's method
 BRIEF = 4.0  # roundings of the time, up to which a step is an instant: all a guard does in it is rounding
 EPS = torch.finfo(torch.float64).eps
-TIE = 1e-9  # a guard this little above zero was reached in the same instant, not raised by a jump
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,26 @@ class Found:
     levels: Any
     plus: Float[Tensor, "B D"]
     leaving: tuple[Any, Any] | None
+
+
+class Reached(NamedTuple):
+    """Where guards reach zero, at the end of steps that were cut.
+
+    Attributes:
+        length: of the steps, an array (B,), float64, ms.
+        t: their end, (B, 1).
+        minus: the state there, (B, D).
+        levels: the guards there, an array (B, G).
+        speed: dφ/dt of the guard of each sample, an array (B,).
+        of_y: its φ_y, (B, D).
+    """
+
+    length: Any
+    t: Float[Tensor, "B 1"]
+    minus: Float[Tensor, "B D"]
+    levels: Any
+    speed: Any
+    of_y: Float[Tensor, "B D"]
 
 
 class Watch:
@@ -108,56 +124,46 @@ class Watch:
         xp, never = self.arrays.xp, float("inf")
         self.brief = span.length <= BRIEF * EPS * abs(span.end)
         inside = Inside(self.arrays, self.system, self.tableau, span, y, slopes[: len(self.tableau.dense)], self.levels)
-        found = inside.first()
-        if found is None:
+        part = inside.first()
+        if part is None:
             return None
-        low, high, rises = found
         waiting = (self.levels >= 0.0) & ~self.spent
         pending = tried & waiting.any(1)
-        fires = pending | (tried & rises & ~self.brief)
+        fires = pending | (tried & part.rises & ~self.brief)
         if not bool(fires.any()):
             return None
         if bool(xp.where(moving & ~fires, span.begin, never).min() < xp.where(fires, span.begin, never).min()):
             return fires
-        for divided in range(LONGEST):
-            # A flight that begins on zero may be any part of the step, and has no chord from its start.
-            if divided >= ROUNDS and not bool((fires & ~pending & (low == 0.0) & (xp.amax(self.levels, 1) > -TIE)).any()):
-                break
-            low, high, _ = inside.divide(low, high)
-        guess, guard = inside.cross(low, high)
+        guess, guard = inside.locate(part, fires & ~pending)
         guess = xp.where(pending, 0.0, guess)
         guard = xp.where(pending, self.arrays.first_true(waiting, 1), guard)
-        length, minus = self._polish(fires & ~pending, guard, xp.where(fires, guess, 1.0) * span.length, span, y, u, first)
-        guard = xp.where(fires, guard, -1)
-        return self._jump(fires, guard, length, minus, span, u)
+        reached = self._polish(fires & ~pending, guard, xp.where(fires, guess, 1.0) * span.length, span, y, u, first)
+        return self._jump(fires, xp.where(fires, guard, -1), reached, span, u)
 
-    def _jump(self, fires: Any, guard: Any, length: Any, minus: Float[Tensor, "B D"], span: Span, u: Tensor | None) -> Found:
-        """The events at the end of steps cut to `length` (B,), where the state is `minus`.
+    def _jump(self, fires: Any, guard: Any, reached: Reached, span: Span, u: Tensor | None) -> Found:
+        """The events where guards were reached.
 
         Raises:
             EventError: an event was not found, or a jump leaves its own guard reached or raises another.
         """
         xp, array = self.arrays.xp, self.arrays.array
-        time = xp.minimum(span.begin + length, span.end)
-        t, which = self.column(time), self.arrays.tensor(guard)
-        speed, of_y = self._speed(t, minus, which, u)
-        plus = jump(self.system, t, minus, which, self.count)
-        before, after = (array(levels_of(self.system, t, y)) for y in (minus, plus))
+        t, which, before = reached.t, self.arrays.tensor(guard), reached.levels
+        own = guard[:, None] == self.numbers  # nothing where nothing fires
+        jumped = self.system.jump(t, reached.minus, self.arrays.tensor(own))
+        plus = torch.where(self.arrays.tensor(fires)[:, None], jumped, reached.minus)
+        there = Levels(self.system, t, plus)
+        after = array(there.values)
         check_numbers(fires, t, before, after)
-        room, speed = 64.0 * self.eps + array(rounding(of_y, minus, speed, t)), array(speed)
-        off = before[self.samples, guard]
-        missed = fires & ~((abs(off) <= self.arrays.clip(room, TIE, None)) & (speed > 0.0))
-        if bool(missed.any()):
-            sample = first_of(missed)[0]
-            raise touches(int(guard[sample]), sample, float(t[sample]), float(off[sample]), float(speed[sample]))
-        self.slowest = xp.where(fires, xp.minimum(self.slowest, speed), self.slowest)
-        leaving, own = None, guard[:, None] == self.numbers
+        self._check_reached(fires, guard, reached)
+        self.slowest = xp.where(fires, xp.minimum(self.slowest, reached.speed), self.slowest)
+        leaving = None
         if bool((fires[:, None] & ((after >= 0.0) | (own & (after >= -TIE)))).any()):
-            speed, of_y = self._speed(t, plus, which, u)
+            speed, of_y = there.speeds(which, self.field(t, plus, u))
             leaving = array(speed)[:, None], array(rounding(of_y, plus, speed, t))[:, None]
             self._check(fires, guard, t, before, after, leaving[1])
-        self._count(fires, guard, span.begin, length)
-        return Found(fires, which, time, length, before, plus, leaving)
+        self._count(fires, guard, span.begin, reached.length)
+        time = xp.minimum(span.begin + reached.length, span.end)
+        return Found(fires, which, time, reached.length, before, plus, leaving)
 
     def arrive(self, taken: Any, t: Tensor, y: Tensor, events: Found | None) -> None:
         """Note the guards at the state y from which the next step starts, for the samples (B,) whose step was taken.
@@ -186,47 +192,54 @@ class Watch:
         """A time of each sample beside its state, in the state's dtype, a tensor (B, 1)."""
         return self.arrays.tensor(self.arrays.cast(x, self.dtype)[:, None])
 
-    def _speed(
-        self, t: Tensor, y: Float[Tensor, "B D"], guard: Int[Tensor, " B"], u: Tensor | None
-    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
-        """dφ/dt of each sample's guard along the flow, and φ_y."""
-        of_y, of_t = guard_slopes(self.system, t, y, guard)
-        return (of_y * self.field(t, y, u)).sum(1) + of_t.squeeze(1), of_y
-
-    def _polish(
-        self, wanted: Any, guard: Any, guess: Any, span: Span, y: Tensor, u: Tensor | None, first: Tensor
-    ) -> tuple[Any, Float[Tensor, "B D"]]:
-        """The length at which the guard of the step itself is zero, (B,), by Newton's method, and the state there.
+    def _polish(self, wanted: Any, guard: Any, guess: Any, span: Span, y: Tensor, u: Tensor | None, first: Tensor) -> Reached:
+        """Where the guard of the step itself is zero, by Newton's method in the samples that are `wanted`.
 
         Args:
             first: the step's first stage derivative, (B, D).
         """
-        arrays, xp, tableau = self.arrays, self.arrays.xp, self.tableau
-        length, minus, speed = guess, y, None
-        settled = ~wanted
-        if not bool(wanted.any()):
-            return length, minus
-        # What is left after a small change is its square, or with a speed from before its product with the change before.
+        if not bool(wanted.any()):  # what fires has waited since the step began
+            return self._seen(guard, guess, self.column(span.begin), y, first)
+        xp, length, settled = self.arrays.xp, guess, ~wanted
         small = 4.0 * self.eps * (abs(span.begin) + span.length)
-        for polish in range(POLISHES + 1):
-            now = [arrays.array(self.column(x)) for x in (span.begin, xp.minimum(span.begin + length, span.end), length)]
-            times = now[0], now[1], now[2]
-            slopes = stages(arrays, tableau, self.field, times, y, u, tableau.stages - 1, first)[1]
-            minus = arrays.tensor(times[2] * weighted(tableau.b, slopes)) + y
-            if polish == POLISHES or bool(settled.all()):
+        reached = self._reach(guard, length, span, y, u, first)
+        for _ in range(POLISHES):
+            change = self.arrays.cast(reached.levels[self.samples, guard] / reached.speed, torch.float64)
+            # Less than rounding is left, or it is no number.
+            settled = settled | ~((abs(change) > small) & xp.isfinite(change))
+            if bool(settled.all()):
                 break
-            t = arrays.tensor(times[1])
-            if speed is None:
-                speed = arrays.array(self._speed(t, minus, arrays.tensor(guard), u)[0])
-            level = arrays.array(levels_of(self.system, t, minus))[self.samples, guard]
-            change = arrays.cast(level / speed, torch.float64)
-            change = xp.where(xp.isfinite(change), change, 0.0)
-            moved = xp.minimum(arrays.clip(length - change, 0.0, None), span.length)
-            length = xp.where(settled, length, moved)
-            settled = settled | (abs(change) <= small)
-            if not bool((settled | (abs(change) <= STRAIGHT * span.length)).all()):
-                speed = None
-        return length, minus
+            length = xp.where(settled, length, xp.minimum(self.arrays.clip(length - change, 0.0, None), span.length))
+            reached = self._reach(guard, length, span, y, u, first)
+        return reached
+
+    def _reach(self, guard: Any, length: Any, span: Span, y: Tensor, u: Tensor | None, first: Tensor) -> Reached:
+        """The guards at the end of a step cut to `length` (B,)."""
+        arrays, xp, tableau = self.arrays, self.arrays.xp, self.tableau
+        cut = span.begin, xp.minimum(span.begin + length, span.end), length
+        begin, end, h = (arrays.cast(x, self.dtype)[:, None] for x in cut)
+        # The last stage is at the new state.
+        flows, _, minus = stages(arrays, tableau, self.field, (begin, end, h), y, u, tableau.stages, first)
+        return self._seen(guard, length, arrays.tensor(end), minus, flows[-1])
+
+    def _seen(self, guard: Any, length: Any, t: Tensor, minus: Tensor, flow: Tensor) -> Reached:
+        """The guards at the end t (B, 1) of such a step, in the state `minus` with its derivative, (B, D)."""
+        array, there = self.arrays.array, Levels(self.system, t, minus)
+        speed, of_y = there.speeds(self.arrays.tensor(guard), flow)
+        return Reached(length, t, minus, array(there.values), array(speed), of_y)
+
+    def _check_reached(self, fires: Any, guard: Any, reached: Reached) -> None:
+        """Raise EventError where a guard is not zero, but for rounding, or does not rise."""
+        array, off = self.arrays.array, reached.levels[self.samples, guard]
+        missed = fires & ~((abs(off) <= TIE) & (reached.speed > 0.0))
+        if not bool(missed.any()):
+            return
+        room = 64.0 * self.eps + array(rounding(reached.of_y, reached.minus, self.arrays.tensor(reached.speed), reached.t))
+        missed = missed & ~((abs(off) <= room) & (reached.speed > 0.0))
+        if bool(missed.any()):
+            sample = first_of(missed)[0]
+            numbers = (float(x[sample]) for x in (reached.t, off, reached.speed))
+            raise touches(int(guard[sample]), sample, *numbers)
 
     def _count(self, fires: Any, guard: Any, t: Any, length: Any) -> None:
         """Raise EventError where more events than guards follow each other without time passing."""

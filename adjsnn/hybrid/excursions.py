@@ -27,13 +27,18 @@ def may_exceed(levels: Any, xp: Any = torch) -> Any:
         (P, B, G).
     """
     before, after = levels[:-1], levels[1:]
-    twice = 2.0 * levels[1:-1]
-    if not bool(((twice >= levels[:-2]) | (twice >= levels[2:])).any()):
-        return xp.zeros_like(before, dtype=xp.bool)  # no line reaches zero: so in most steps
+    risen = after - before
+    may = (before < 0.0) & (after < 0.0)
+    may[1:] &= risen[:-1] > 0.0
+    may[:-1] &= risen[1:] < 0.0
+    may[0] &= after[0] >= risen[1]
+    may[-1] &= before[-1] >= -risen[-2]
+    if not bool(may.any()):
+        return may  # no lines meet above zero: so in most steps
     infinite = xp.full_like(levels[:1], float("inf"))
-    rise = xp.concatenate([infinite, after[:-1] - before[:-1]])  # along the line from the left, over one part
-    fall = xp.concatenate([before[1:] - after[1:], infinite])  # along the line from the right, towards the left
+    rise = xp.concatenate([infinite, risen[:-1]])  # along the line from the left, over one part
+    fall = xp.concatenate([-risen[1:], infinite])  # along the line from the right, towards the left
     left, right = rise == float("inf"), fall == float("inf")
     meet = before + rise * (after + fall - before) / (rise + fall)
     bound = xp.where(left, after + fall, xp.where(right, before + rise, meet))
-    return (before < 0.0) & (after < 0.0) & (rise > 0.0) & (fall > 0.0) & (bound >= 0.0)
+    return may & (bound >= 0.0)

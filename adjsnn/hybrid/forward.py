@@ -14,7 +14,7 @@ from adjsnn.hybrid.autograd import attach
 from adjsnn.hybrid.problem import HybridProblem
 from adjsnn.hybrid.run import Gradients, Stored
 from adjsnn.hybrid.solution import HybridSolution
-from adjsnn.hybrid.steps import combine, derivatives, step_times
+from adjsnn.hybrid.steps import derivatives, moved, step_times
 from adjsnn.hybrid.taped import Taped
 from adjsnn.hybrid.vjp import at_row
 
@@ -110,7 +110,7 @@ def _carry(stored: Stored, cotangents: Tensor) -> Gradients:
             tableau = program.tableau
             with stored.form.filled(values):
                 ks = derivatives(tableau, program.field, times, y, u_now, tableau.stages - tableau.first_same_as_last)
-            return y + times[2] * combine(tableau.b, ks)
+            return moved(tableau, tableau.b, y, times[2], ks)
 
         def push(*dots, arguments=arguments, after=after):
             return jvp(after, tuple(arguments), dots)[1]

@@ -22,22 +22,34 @@ def level(system: HybridSystem, t: Tensor, y: Tensor, guard: Int[Tensor, " B"]) 
     return levels_of(system, t, y).gather(1, guard.clamp(min=0)[:, None]).squeeze(1)
 
 
-def guard_slopes(
-    system: HybridSystem, t: Tensor, y: Tensor, guard: Int[Tensor, " B"]
-) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
-    """φ_y and φ_t of each sample's guard."""
-    state, time = y.detach().requires_grad_(), t.detach().requires_grad_()
-    with torch.enable_grad():
-        levels = levels_of(system, time, state)
-    if not levels.requires_grad:
-        return torch.zeros_like(y), torch.zeros_like(t)
-    count = levels.shape[1]
-    own = torch.ones_like(levels) if count == 1 else torch.nn.functional.one_hot(guard.clamp(min=0), count).to(levels)
-    slopes = torch.autograd.grad(levels, (state, time), own, allow_unused=True)
-    return (
-        torch.zeros_like(y) if slopes[0] is None else slopes[0],
-        torch.zeros_like(t) if slopes[1] is None else slopes[1],
-    )
+class Levels:
+    """φ of every guard at t (B, 1) and y (B, D), and where it leads from there.
+
+    Attributes:
+        values: φ, (B, G).
+    """
+
+    def __init__(self, system: HybridSystem, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"]) -> None:
+        self._y, self._t = y.detach().requires_grad_(), t.detach().requires_grad_()
+        with torch.enable_grad():
+            self._taped = levels_of(system, self._t, self._y)
+        self.values = self._taped.detach()
+
+    def speeds(self, guard: Int[Tensor, " B"], flow: Float[Tensor, "B D"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
+        """dφ/dt of each sample's guard along the flow, and φ_y. To be asked for once."""
+        of_y = of_t = None
+        if self._taped.requires_grad:
+            count = self.values.shape[1]
+            own = torch.ones_like(self.values) if count == 1 else one_of(guard, count).to(self.values)
+            of_y, of_t = torch.autograd.grad(self._taped, (self._y, self._t), own, allow_unused=True)
+        of_y = torch.zeros_like(self._y) if of_y is None else of_y
+        speed = (of_y * flow).sum(1)
+        return speed if of_t is None else speed + of_t.squeeze(1), of_y
+
+
+def one_of(guard: Int[Tensor, "*B"], count: int) -> Bool[Tensor, "*B G"]:
+    """True at each sample's guard, of `count`; nowhere where that is -1."""
+    return guard.unsqueeze(-1) == torch.arange(count, device=guard.device)
 
 
 def rounding(of_y: Float[Tensor, "B D"], y: Float[Tensor, "B D"], speed: Tensor, t: Tensor) -> Float[Tensor, " B"]:
@@ -51,8 +63,7 @@ def leaves_zero(
     """Where a guard is on zero, to rounding, and falls along the flow: like that of a ball thrown up from the floor."""
     leaving = torch.zeros_like(levels, dtype=torch.bool)
     for guard in (levels >= 0.0).any(0).nonzero().flatten():
-        of_y, of_t = guard_slopes(system, t, y, guard.expand(len(y)))
-        speed = (of_y * flow).sum(1) + of_t.squeeze(1)
+        speed, of_y = Levels(system, t, y).speeds(guard.expand(len(y)), flow)
         leaving[:, guard] = (levels[:, guard].abs() <= rounding(of_y, y, speed, t)) & (speed < 0.0)
     return leaving
 

@@ -18,11 +18,23 @@ def at_row(steps: Steps, cotangents: Float[Tensor, "T1 B D"], row: int) -> Float
     return torch.where((output >= 0)[:, None], cotangent, 0.0)
 
 
-def at_rows(steps: Steps, cotangents: Float[Tensor, "T1 B D"], start: int, stop: int) -> Float[Tensor, "K B D"]:
+def at_rows(stored: Stored, cotangents: Float[Tensor, "T1 B D"], start: int, stop: int) -> Float[Tensor, "K B D"]:
     """The same of rows start … stop-1."""
-    output = steps.output[start:stop]
+    if stored.program.lengths is not None:
+        return _at_fixed_rows(stored.program.substeps, cotangents, start, stop)
+    output = stored.steps.output[start:stop]
     cotangent = cotangents[output.clamp(min=0), torch.arange(output.shape[1], device=output.device)]
     return torch.where((output >= 0).unsqueeze(2), cotangent, 0.0)
+
+
+def _at_fixed_rows(substeps: int, cotangents: Tensor, start: int, stop: int) -> Tensor:
+    """The same where every row that is a multiple of `substeps` is an output of all samples."""
+    if substeps == 1:
+        return cotangents[start:stop]
+    first = -(-start // substeps)
+    rows = cotangents.new_zeros(stop - start, *cotangents.shape[1:])
+    rows[first * substeps - start :: substeps] = cotangents[first : (stop - 1) // substeps + 1]
+    return rows
 
 
 def add_held(u_bar: Tensor, interval: Tensor, of_u: Tensor) -> None:

@@ -188,13 +188,25 @@ def test_a_table_of_equal_values_gets_the_gradient_of_each(number):
     assert bool((found[1:] > 1.5 * found[:-1]).all())
 
 
-def test_a_wrong_recorded_product_is_noticed(monkeypatch):
-    trial = _trial(Counted(12))
-    judge = _gradients(*trial, method="rk4", adjoint=BPTT())[1]
+@pytest.mark.parametrize("where", ["everywhere", "in one step", "at the ends of the last step"])
+def test_a_wrong_recorded_product_is_noticed(where, monkeypatch):
+    """Products are asked for from the last stage of the last step to the first of the first."""
+    monkeypatch.setattr(blocks, "MOST", 8)
+    trial, asked = _trial(Counted(12)), [0]
+    options = {"method": "rk4", "substeps": 4}
+    judge = _gradients(*trial, adjoint=BPTT(), **options)[1]
     right = products.Product.pull
-    monkeypatch.setattr(products.Product, "pull", lambda *given: right(*given) * (1.0 + 1e-10))
-    sol, found, calls = _gradients(*trial, method="rk4")
-    assert calls >= 4 * sol.stats.steps
+
+    def pull(*given):
+        asked[0] += 1
+        step, stage = divmod(asked[0] - 1, 4)
+        wrong = {"everywhere": True, "in one step": step == 12, "at the ends of the last step": step == 0 and stage in (0, 3)}
+        return right(*given) * (1.0 + 1e-10 * wrong[where])
+
+    monkeypatch.setattr(products.Product, "pull", pull)
+    sol, found, calls = _gradients(*trial, **options)
+    assert sol.stats.steps == 24
+    assert calls >= 4 * (24 - 8)
     assert relative(found, judge) < 1e-12
 
 
@@ -342,12 +354,19 @@ def test_a_guard_that_does_not_fire_costs_no_evaluations():
     assert torch.equal(sol.y, adjsnn.solve(Counted(), None, ts=TIMES, y0=y0, **options_for("dopri5")).y)
 
 
-def test_a_batch_and_its_samples_have_the_same_bits():
-    net, y0 = Decay(0.5), torch.tensor([[1.0, 0.3, -2.0], [0.1, 4.0, 1.0]], dtype=F64, requires_grad=True)
-    whole = torch.autograd.grad(adjsnn.solve(net, None, ts=TIMES, y0=y0).y.square().sum(), y0)[0]
-    for b in range(2):
-        alone = adjsnn.solve(net, None, ts=TIMES, y0=y0[b : b + 1]).y.square().sum()
-        assert torch.equal(torch.autograd.grad(alone, y0)[0][b], whole[b])
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("method", ["heun", "rk4"])
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_a_batch_and_its_samples_have_the_same_bits(dtype, method, width):
+    """Whether an entry is in a vector of the processor or in what is left over of it."""
+    net, options = Decay(0.5).to(dtype), {"ts": TIMES.to(dtype), "method": method}
+    y0 = torch.randn(7, width, generator=torch.Generator().manual_seed(2), dtype=F64).to(dtype).requires_grad_()
+    whole = adjsnn.solve(net, None, y0=y0, **options).y
+    of_whole = torch.autograd.grad(whole.square().sum(), y0)[0]
+    for b in range(7):
+        alone = adjsnn.solve(net, None, y0=y0[b : b + 1], **options).y
+        assert torch.equal(alone[:, 0], whole[:, b])
+        assert torch.equal(torch.autograd.grad(alone.square().sum(), y0)[0][b], of_whole[b])
 
 
 @pytest.mark.parametrize("error", [TimeoutError, adjsnn.ConfigurationError])

@@ -72,3 +72,35 @@ def test_who_waits_loses_none_of_its_attempts():
     solved(Quadratic(), max_steps=most)
     with pytest.raises(IntegrationError, match=rf"sample {sample} .* max_steps={most - 1} attempts"):
         solved(Quadratic(), max_steps=most - 1)
+
+
+class Thrown(adjsnn.HybridSystem):
+    """A ball thrown up from -1 and reflected at 0, where `seen` is a guard."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def vector_field(self, t, y, u):
+        return torch.stack([y[:, 1], -1.0 + 0.0 * y[:, 0]], 1)
+
+    def guard(self, t, y):
+        return self.seen(y[:, :1])
+
+    def jump(self, t, y, fired):
+        return torch.where(fired, torch.stack([y[:, 0] - 1.0, y[:, 1]], 1), y)
+
+
+@pytest.mark.parametrize(
+    ("seen", "most"),
+    [(lambda x: x, 1), (lambda x: x + x**3, 3), (lambda x: torch.tanh(50.0 * x), 3), (lambda x: (1e3 * x).clamp(-1.0, 1.0), 3)],
+    ids=["a parabola", "curved", "steep", "cut off"],
+)
+def test_a_crossing_takes_few_evaluations_of_the_step(seen, most, monkeypatch):
+    """Where it is a parabola along the step, one: what it tells is where it is."""
+    reached, reach = [], Watch._reach
+    monkeypatch.setattr(Watch, "_reach", lambda self, *given: (reached.append(1), reach(self, *given))[1])
+    y0 = torch.tensor([[-1.0, 2.0]], dtype=F64)
+    sol = adjsnn.solve(Thrown(seen), None, y0=y0, ts=torch.tensor([0.0, 1.0], dtype=F64), method="dopri5")
+    assert 1 <= len(reached) <= most
+    torch.testing.assert_close(sol.event_times[0], torch.tensor([2.0 - 2.0**0.5], dtype=F64), rtol=1e-14, atol=0.0)

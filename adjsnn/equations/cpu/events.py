@@ -1,16 +1,18 @@
 """Events inside one step of one sample: found on its continuous extension, located on the step itself, (3.4).
 
-The same search as that of `adjsnn.hybrid.events` and `adjsnn.hybrid.crossings`, where it is explained.
+The same search as that of `adjsnn.hybrid.events` and `adjsnn.hybrid.crossings`, where it is explained, but for the parabola
+there: here to divide once more costs little.
 """
 
 import math
 
 from adjsnn.equations.cpu.names import DENSE, WATCHED, D, G, extend, field, jump, level_of, levels_of, pull_level
 from adjsnn.equations.cpu.steps import taken
-from adjsnn.hybrid.crossings import FINER, PIECES
+from adjsnn.hybrid.crossings import FINER, LONGEST, PIECES, ROUNDS, TIE
 from adjsnn.hybrid.event_steps import POLISHES
-from adjsnn.hybrid.events import BRIEF, LONGEST, ROUNDS, STRAIGHT, TIE
+from adjsnn.hybrid.events import BRIEF
 
+STRAIGHT = 1e-5  # part of the step over which a guard has one speed, for Newton's method
 EPS = 2.0**-52
 TINY = 2.0**-1022
 ROUNDINGS = 64.0 * EPS
