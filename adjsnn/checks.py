@@ -127,6 +127,12 @@ def tensor(name: str, values: object, expected: str, remedy: str) -> Tensor:
         raise ConfigurationError(f"{name} of type {type(values).__name__}: {error}", expected, remedy) from error
 
 
+def as_array(x: Tensor) -> np.ndarray:
+    """A copy or view on the CPU, contiguous, of float64 or of integers."""
+    array = x.numpy(force=True)
+    return np.asarray(array, np.float64 if array.dtype.kind == "f" else None, order="C")
+
+
 def all_finite(*tensors: Tensor) -> bool:
     """Whether every entry of dense tensors is finite. On the CPU by numpy: its calls are short, and torch's idle threads would
     spin on the cores that the loops need."""
@@ -134,10 +140,14 @@ def all_finite(*tensors: Tensor) -> bool:
         if math.isfinite(sum(x.detach().sum() for x in tensors)):  # waits for the device once
             return True
         return all(bool(x.detach().isfinite().all()) for x in tensors)
-    arrays = [x.detach().numpy() for x in tensors]
+    return finite_arrays([x.numpy(force=True) for x in tensors])
+
+
+def finite_arrays(arrays: Sequence[np.ndarray]) -> bool:
+    """The same of arrays."""
     # Sums are the faster look: finite only if every entry is. Of finite entries they overflow at worst.
     with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(sum(x.sum() for x in arrays)):
+        if math.isfinite(sum(np.add.reduce(x, None) for x in arrays)):
             return True
     return all(bool(np.isfinite(x).all()) for x in arrays)
 

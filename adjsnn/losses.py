@@ -201,7 +201,7 @@ def first_spike_cross_entropy(
             f"a tau1 of about a tenth of the trial, {TAU1 / SHORT_TRIAL * sol.t_end:.3g} ms",
             "tau1=None",
         )
-    time = torch.where(first.isinf(), sol.t_end, first)
+    time = first.clamp(max=sol.t_end)
     classes = _classes(labels, first)
     right = time.gather(1, classes[:, None])
     return torch.nn.functional.cross_entropy(time / -tau0, classes) + alpha * torch.expm1(right / tau1).mean()
@@ -336,7 +336,10 @@ def _classes(labels: object, scores: Tensor) -> Tensor:
         ConfigurationError: of another number, or outside the classes.
     """
     classes = tensor("labels", labels, "the class of each sample, (B,)", "labels.long(), one per sample")
-    outside = classes.is_floating_point() or classes.is_complex() or bool(((classes < 0) | (classes >= scores.shape[1])).any())
+    outside = classes.is_floating_point() or classes.is_complex()
+    if not outside:
+        numbers = classes.numpy(force=True)
+        outside = bool(((numbers < 0) | (numbers >= scores.shape[1])).any())
     if classes.shape != scores.shape[:1] or outside:
         raise ConfigurationError(
             f"labels of {classes.dtype} and shape {tuple(classes.shape)}",

@@ -15,9 +15,10 @@ def renew(module: nn.Module) -> None:
     """
     waiting, seen = [module], {module}
     for part in waiting:  # as module.modules(), in a tenth of its time
-        new = [child for child in part._modules.values() if child is not None and child not in seen]
-        seen.update(new)
-        waiting += new
+        if part._modules:
+            new = [child for child in part._modules.values() if child is not None and child not in seen]
+            seen.update(new)
+            waiting += new
         for hook in part._forward_pre_hooks.values():
             if isinstance(hook, KINDS):
                 hook(part, ())

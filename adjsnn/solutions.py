@@ -109,11 +109,13 @@ class LocalSolution(Protocol):
 
 
 def described(self: object) -> str:
-    """The `__repr__` of solutions: shapes in the place of tensors, without what is computed when asked for."""
+    """The `__repr__` of solutions: shapes in the place of tensors, without what is computed when asked for, but for the names
+    that a class has as `_described`."""
     if isinstance(self, Tensor):
         return str(tuple(self.shape))
     if is_dataclass(self):
-        parts = {x.name: getattr(self, x.name) for x in fields(self) if x.repr}
+        names = [*(x.name for x in fields(self) if x.repr), *getattr(type(self), "_described", ())]
+        parts = {name: getattr(self, name) for name in names}
     elif isinstance(self, tuple) and (named := getattr(self, "_fields", ())):
         parts = dict(zip(named, self, strict=True))  # a state of a network
     elif isinstance(self, list):

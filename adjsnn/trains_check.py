@@ -36,13 +36,9 @@ def _fine(idx: Tensor, time: Tensor, sign: Tensor, n_neurons: int, latest: float
         k, t, s = idx.numpy(), time.numpy(), sign.numpy()
         real = k >= 0
         with np.errstate(invalid="ignore"):
+            there = (t >= 0.0) & ((t <= latest) == real) & (np.isinf(t) | real)
             return bool(
-                k.min() >= -1
-                and k.max() < n_neurons
-                and t.min() >= 0.0
-                and ((t <= latest) == real).all()
-                and np.isinf(t[~real]).all()
-                and (np.abs(s) == real).all()
+                ((k >= -1) & (k < n_neurons) & there & (np.abs(s) == real)).all()
                 and (real[:, 1:] <= real[:, :-1]).all()
                 and (not ordered or (t[:, 1:] >= t[:, :-1]).all())
             )

@@ -14,7 +14,7 @@ from adjsnn.lif.cuda import loops as cuda_loops
 from adjsnn.lif.glif import plain as glif_plain
 from adjsnn.lif.glif import plain_adjoint as glif_plain_adjoint
 from adjsnn.lif.glif.body import both, both_back
-from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, on_the_host
+from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, back_on_the_host, on_the_host
 from adjsnn.lif.network import AnyState, LIFLayer
 
 
@@ -81,13 +81,13 @@ PLAIN = Body(
     "plain",
     lambda layers: None,
     both(on_the_host(plain.forward), glif_plain.forward),
-    both_back(on_the_host(plain_adjoint.backward), glif_plain_adjoint.backward),
+    both_back(back_on_the_host(plain_adjoint.backward), glif_plain_adjoint.backward),
 )
 CPU = Body(
     "fused",
     loops.obstacle,
     both(on_the_host(loops.forward), glif_loops.forward),
-    both_back(on_the_host(loops.backward), glif_loops.backward),
+    both_back(back_on_the_host(loops.backward), glif_loops.backward),
 )
 CUDA = Body("cuda", cuda_loops.obstacle, cuda_loops.forward, cuda_loops.backward, device="cuda", generalised=False)
 BODIES = {body.name: body for body in (CUDA, CPU, PLAIN)}  # "auto" takes the first without an obstacle; plain code has none

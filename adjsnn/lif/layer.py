@@ -2,7 +2,7 @@
 
 Between engine and body all of it is tensors on the network's device, so that a body for another device needs no copy on the
 host. What a body takes has the network's dtype, or float64 where it was computed; what it gives back is float64. Bodies of
-numpy take the same in float64 arrays: `on_the_host`.
+numpy take the same in float64 arrays: `on_the_host`, `back_on_the_host`.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adjsnn.checks import as_array
 from adjsnn.errors import EventError
 from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.lif.structure import Structure
@@ -76,13 +77,14 @@ class Events(NamedTuple):
 
     @property
     def batch(self) -> int:
-        return len(self.first) - 1
+        return self.first.shape[0] - 1
 
 
 def sample_of(spikes: Events) -> Tensor:
     """The sample of each spike, (S,)."""
     if spikes.first.is_cpu:  # torch shares even a few of them out, so that its workers spin afterwards
-        return torch.from_numpy(np.repeat(np.arange(spikes.batch), np.diff(spikes.first.numpy())))
+        first = spikes.first.numpy()
+        return torch.from_numpy(np.repeat(np.arange(spikes.batch), first[1:] - first[:-1]))
     numbers = torch.arange(spikes.batch, device=spikes.first.device)
     return numbers.repeat_interleave(spikes.first.diff(), output_size=len(spikes.time))
 
@@ -91,6 +93,17 @@ def counts_of(spikes: Events, neurons: int) -> Tensor:
     """Number of spikes of each neuron in each sample, (B, N)."""
     flat = sample_of(spikes) * neurons + spikes.neuron
     return flat.bincount(minlength=spikes.batch * neurons).view(spikes.batch, neurons)
+
+
+def first_of(spikes: Events, neurons: int) -> Tensor:
+    """The first spike of each neuron in each sample, (B · N,), or S where there is none."""
+    sample, size, count = sample_of(spikes), spikes.batch * neurons, spikes.time.shape[0]
+    if sample.is_cpu:
+        first, flat = np.full(size, count), sample.numpy() * neurons + spikes.neuron.numpy()
+        first[flat[::-1]] = np.arange(count)[::-1]  # of several at one place the last stays, here the earliest
+        return torch.from_numpy(first)
+    numbers = torch.arange(count, device=sample.device)  # the first of several is the smallest, since they are sorted
+    return numbers.new_full((size,), count).scatter_reduce(0, sample * neurons + spikes.neuron, numbers, "amin")
 
 
 ARRIVAL, RECURRENT, SPIKE, RELEASE, PROBE, DRIVE = range(6)  # kinds of events of a layer
@@ -159,7 +172,8 @@ class LayerRun(NamedTuple):
 
 
 class LayerCotangents(NamedTuple):
-    """Cotangents of a layer's results: time (S,), states at the probes (P, B, …, N), None where the loss has none."""
+    """Cotangents of a layer's results: time (S,), states at the probes (P, B, …, N), None where the loss has none. They are
+    torch's, or another layer's gradients: not to be written to."""
 
     time: X
     v: X | None
@@ -190,14 +204,42 @@ class LayerGradients(NamedTuple):
     h: X | None = None
 
 
-def on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of float64 arrays, contiguous and in the host's memory, as one of tensors; results are views of its arrays."""
+def on_the_host(forward: Callable[..., LayerRun]) -> Callable[..., LayerRun]:
+    """A solve of float64 arrays, contiguous and in the host's memory, as one of tensors; results are views of its arrays."""
 
-    def of_tensors(layer: LIFLayer, inputs: Events, start: AnyState, *others: Any) -> Any:
-        state = State(as_array(start.v), as_array(start.i))
-        return _as_tensors(function(_filled(layer), _as_arrays(inputs), state, *[_as_arrays(x) for x in others]))
+    def of_tensors(layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial) -> LayerRun:
+        run = forward(*_arrays(layer, inputs, start, trial))
+        spikes, states = Events(*map(torch.from_numpy, run.spikes)), State(*map(torch.from_numpy, run.states))
+        return LayerRun(spikes, torch.from_numpy(run.current), states, run.record)
 
     return of_tensors
+
+
+def back_on_the_host(backward: Callable[..., LayerGradients]) -> Callable[..., LayerGradients]:
+    """An adjoint likewise; of the run, whose record is arrays, it gets the tensors. What is not wanted of a layer's parameters
+    is None."""
+
+    def of_tensors(
+        layer: LIFLayer,
+        inputs: Events,
+        start: AnyState,
+        trial: Trial,
+        run: LayerRun,
+        cotangents: LayerCotangents,
+        wanted: frozenset[str],
+    ) -> LayerGradients:
+        given = LayerCotangents(*[None if x is None else as_array(x) for x in cotangents])
+        found = backward(*_arrays(layer, inputs, start, trial), run, given, wanted)
+        of_layer = [torch.from_numpy(x) if name in wanted else None for name, x in zip(Layer._fields, found.layer, strict=True)]
+        return LayerGradients(Layer(*of_layer), *map(torch.from_numpy, found[1:5]))
+
+    return of_tensors
+
+
+def _arrays(layer: LIFLayer, inputs: Events, start: AnyState, trial: Trial) -> tuple[Layer, Events, State, Trial]:
+    probes, drive, edges = map(as_array, (trial.probes, trial.drive, trial.edges))
+    over = Trial(trial.layer, trial.t_end, probes, trial.limit, drive, edges)
+    return _filled(layer), Events(*map(as_array, inputs)), State(as_array(start.v), as_array(start.i)), over
 
 
 def _filled(layer: LIFLayer) -> Layer:
@@ -207,26 +249,7 @@ def _filled(layer: LIFLayer) -> Layer:
     rec_delays = np.zeros((1, w_rec.shape[1]))
     if layer.rec_delays is not None and layer.w_rec is not None:
         rec_delays = as_array(layer.rec_delays).reshape(-1, n)
-    per_neuron = (layer.bias, layer.tau_mem, layer.tau_syn, layer.v_th, layer.v_reset, layer.refractory)
-    return Layer._make([as_array(layer.w_in), w_rec, *[as_array(x) for x in per_neuron], delays, rec_delays])
-
-
-def _as_arrays(x: Any) -> Any:
-    """Tensors, in named tuples or alone, as arrays; everything else as it is."""
-    if isinstance(x, Tensor):
-        return as_array(x)
-    if isinstance(x, LayerRun):  # its record is the body's own
-        return LayerRun(_as_arrays(x.spikes), as_array(x.current), None, x.record)
-    return type(x)(*[_as_arrays(part) for part in x]) if isinstance(x, tuple) else x
-
-
-def _as_tensors(x: Any) -> Any:
-    """The other way."""
-    if isinstance(x, np.ndarray):
-        return torch.from_numpy(x)
-    if isinstance(x, LayerRun):
-        return LayerRun(_as_tensors(x.spikes), torch.from_numpy(x.current), _as_tensors(x.states), x.record)
-    return None if x is None else type(x)(*[_as_tensors(part) for part in x])
+    return Layer(w_in=as_array(layer.w_in), w_rec=w_rec, delays=delays, rec_delays=rec_delays, **layer.constants)
 
 
 def _bytes(record: object) -> int:
@@ -251,9 +274,3 @@ def grazing(trial: Trial, sample: int, neuron: int, time: float) -> EventError:
         "a crossing, since a spike time that is touched has no derivative",
         "a loss without this spike, or other parameters by however little",
     )
-
-
-def as_array(x: Tensor) -> np.ndarray:
-    """A copy or view on the CPU, contiguous, of float64 or of integers."""
-    array = x.numpy(force=True)
-    return np.asarray(array, np.float64 if array.dtype.kind == "f" else None, order="C")

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adjsnn.checks import Count, Number, count, flag, is_flag, names, on_the_host, placement, positive
+from adjsnn.checks import Count, Number, as_array, count, flag, is_flag, names, on_the_host, placement, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import kept
 from adjsnn.lif.given import PARTS
 from adjsnn.lif.start import check_values, delay_times, following, per_layer, time_constants, triggered, weight
-from adjsnn.lif.structure import VERSION, keep_structure, structures
+from adjsnn.lif.structure import VERSION, Structure, keep_structure, structures
 from adjsnn.lif.synapses import Synapses
 from adjsnn.numerics.bounds import clip, separate, write
 from adjsnn.reparametrized import renew
@@ -62,6 +63,7 @@ class AdaptiveState(NamedTuple):
 
 
 AnyState: TypeAlias = LIFState | AdaptiveState
+PER_SYNAPSE = ("w_in", "w_rec", "delays", "rec_delays")  # of a layer, or of an axon: what may be large
 
 
 def four(state: AnyState) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -124,12 +126,49 @@ class LIFLayer(NamedTuple):
 
     def kept(self) -> "LIFLayer":
         """Private copies on the tape, which later changes of the network do not reach."""
-        return LIFLayer._make([None if x is None else kept(x) for x in self])
+        return _KeptLayer._make([None if x is None else kept(x) for x in self])
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """All but weights and delays by name, as float64 arrays on the host."""
+        return _constants(self)
 
 
-def _entries(listed: Any) -> list[Any]:
-    """list(listed), in half the time."""
-    return [getattr(listed, str(k)) for k in range(len(listed))] if type(listed) is nn.ParameterList else list(listed)
+class _KeptLayer(LIFLayer):
+    """One whose tensors nobody writes to, so that its arrays, which a solve asks for several times, stay what they are."""
+
+    @cached_property
+    def constants(self) -> dict[str, np.ndarray]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _constants(self)
+
+
+def _constants(layer: LIFLayer) -> dict[str, np.ndarray]:
+    pairs = zip(LIFLayer._fields, layer, strict=True)
+    return {name: as_array(x) for name, x in pairs if x is not None and name not in PER_SYNAPSE}
+
+
+def _entries(listed: Any, layers: Sequence[str]) -> list[Any]:
+    """list(listed), in a quarter of the time where it has an entry for each of the layers."""
+    if type(listed) is not nn.ParameterList or len(listed) != len(layers):
+        return list(listed)
+    own = listed._parameters  # what else an entry may be, None or the work of a hook, is an attribute of the list
+    return [own[k] if k in own else getattr(listed, k) for k in layers]
+
+
+def at_rest(shape: tuple[int, int], own: Structure, layer: Sequence[Any]) -> AnyState:
+    """State of rest of a layer, of `shape` (B, N), from its v_th, tau_adapt, tau_th and tau_follow."""
+    v_th, tau_adapt, tau_th, tau_follow = layer
+    batch, n = shape
+
+    def zeros(*rows: int) -> Tensor:
+        return v_th.new_zeros(batch, *rows, n)
+
+    v, i = zeros(), zeros() if own.receptors is None else zeros(own.receptors)
+    if tau_adapt is None and tau_th is None and tau_follow is None:
+        return LIFState(v, i)
+    # As the shapes of a solve: parameters may be replaced by one number for all components.
+    j, h = (0 if x is None else len(x) if x.dim() else 1 for x in (tau_adapt, tau_th))
+    return AdaptiveState(v, i, zeros(j), zeros(h + (tau_follow is not None)))
 
 
 class LIFNetwork(nn.Module):
@@ -491,7 +530,10 @@ class LIFNetwork(nn.Module):
         """The tensors of each layer, fetched so that parametrizations are applied and gradients flow through them; weights
         that are pruned, or normalised by hooks of torch, are computed anew."""
         renew(self)
-        lists = [_entries(getattr(self, name)) for name in LIFLayer._fields]
+        layers, parts, cls = [str(k) for k in range(len(self.layers))], self._modules, type(self)
+        # Torch looks a module up last, which takes its time: what a class has of that name goes first.
+        fetched = (parts[x] if x in parts and not hasattr(cls, x) else getattr(self, x) for x in LIFLayer._fields)
+        lists = [_entries(listed, layers) for listed in fetched]
         for name, entries in zip(LIFLayer._fields, lists, strict=True):
             if len(entries) != len(self.layers):
                 raise ConfigurationError(
@@ -503,20 +545,8 @@ class LIFNetwork(nn.Module):
         """State of rest of each layer: voltages and currents zero, and what spikes trigger, as LIFState and
         AdaptiveState say."""
         batch = count("batch", batch, 0)
-
-        def zeros(k: int, *rows: int) -> Tensor:
-            return self.v_th[k].new_zeros(batch, *rows, self.layers[k])
-
-        def of_layer(k: int) -> AnyState:
-            receptors = self.structure[k].receptors
-            v, i = zeros(k), zeros(k) if receptors is None else zeros(k, receptors)
-            # As the shapes of a solve: parameters may be replaced by one number for all components.
-            j, h = (0 if x is None else len(x) if x.dim() else 1 for x in (self.tau_adapt[k], self.tau_th[k]))
-            follows = self.tau_follow[k] is not None
-            adaptive = follows or self.tau_adapt[k] is not None or self.tau_th[k] is not None
-            return AdaptiveState(v, i, zeros(k, j), zeros(k, h + follows)) if adaptive else LIFState(v, i)
-
-        return [of_layer(k) for k in range(len(self.layers))]
+        rows = zip(self.v_th, self.tau_adapt, self.tau_th, self.tau_follow, strict=True)
+        return [at_rest((batch, n), own, row) for n, own, row in zip(self.layers, self.structure, rows, strict=True)]
 
     def project_(self, *, tau_min: Number = 0.1, tau_max: Number | None = None, margin: Number = 0.01) -> "LIFNetwork":
         """Move learnt parameters to the nearest values that a solve accepts, in place; call it after each step of an optimiser.

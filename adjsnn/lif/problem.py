@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from adjsnn.bodies import Ran
 from adjsnn.lif.layer import Drive, Events
-from adjsnn.lif.network import AnyState, LIFLayer, state_of
+from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
@@ -37,6 +39,11 @@ class LIFProblem:
     ran: Ran
     dt: float | None = None
 
+    @cached_property
+    def inputs(self) -> Events:
+        """The input spikes, without a tape; their times are a copy."""
+        return Events(self.trial.first, self.time.detach().to(torch.float64, copy=True), self.trial.source)
+
     def solution(self, results: Sequence[LayerResult]) -> LIFSolution:
         """The solution of what was found of each layer."""
         trial, like = self.trial, self.layers[0].w_in
@@ -44,17 +51,9 @@ class LIFProblem:
         return LIFSolution(
             t_end=trial.t_end,
             ts=probes.to(like, copy=True),
-            v=[r.v[:-1] for r in results],
-            i=[r.i[:-1] for r in results],
-            a=[None if r.a is None else r.a[:-1] for r in results],
-            h=[None if r.h is None else r.h[:-1] for r in results],
-            final_state=[
-                state_of(r.v[-1].clone(), r.i[-1].clone(), *(None if x is None else x[-1].clone() for x in (r.a, r.h)))
-                for r in results
-            ],
             _layers=self.layers,
             _results=list(results),
-            _inputs=(self.time, Events(trial.first, self.time.detach().double(), trial.source)),
+            _inputs=(self.time, self.inputs),
             _y0=self.y0,
             _times=probes.to(like, copy=True),
             _readout=self.readout,

@@ -1,18 +1,21 @@
 """What a solve of a LIF network returns; its face is that of `adjsnn.solutions`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from adjsnn.bodies import Ran
 from adjsnn.checks import Number, index, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Recorded, Seal, computed_once
 from adjsnn.lif.glif import voltage as glif
-from adjsnn.lif.layer import Drive, Events, counts_of, sample_of
+from adjsnn.lif.layer import Drive, Events, counts_of, first_of, sample_of
 from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, LIFState, state_of
 from adjsnn.lif.readout import (
     Readout,
@@ -74,12 +77,6 @@ class LIFSolution(Recorded):
     Attributes:
         t_end: end of the trial, ms.
         ts: (T,), times at which states were asked for, ms; empty without.
-        v: voltage of each layer at these times, each (T, B, N_l); differentiable. At the instant of an event that after it.
-        i: current of each layer, likewise, or (T, B, K, N_l) of K receptors.
-        a: spike-triggered currents of each layer, (T, B, J, N_l), or None without.
-        h: components of the threshold of each layer beside v_th, (T, B, H, N_l), or None without; what follows v last.
-        final_state: the state of each layer at t_end; differentiable. It holds neither what is left of refractory
-            times nor spikes on their way through delays: where there are any, no solve that starts from it is the continuation.
 
     Raises:
         ConfigurationError: a figure is asked for after the spike times it is computed from were changed in place.
@@ -87,11 +84,6 @@ class LIFSolution(Recorded):
 
     t_end: float
     ts: Float[Tensor, " T"]
-    v: list[Tensor]
-    i: list[Tensor]
-    a: list[Tensor | None]
-    h: list[Tensor | None]
-    final_state: list[AnyState]
     _layers: list[LIFLayer] = field(repr=False)
     _results: list[LayerResult] = field(repr=False)
     _inputs: tuple[Tensor, Events] = field(repr=False)
@@ -104,11 +96,47 @@ class LIFSolution(Recorded):
     _voltages_read: list[int] = field(repr=False, default_factory=list)
     _seal: Seal = field(init=False, repr=False)
 
+    _described: ClassVar = ("v", "i", "a", "h", "final_state")
     __repr__ = described
 
     def __post_init__(self) -> None:
         times = {f"sol.spike_times({k})": result.time for k, result in enumerate(self._results)}
         object.__setattr__(self, "_seal", Seal(**times))
+
+    @computed_once
+    @untraced
+    def v(self) -> list[Tensor]:
+        """Voltage of each layer at the times ts, each (T, B, N_l); differentiable. At the instant of an event that after it."""
+        return [result.v[:-1] for result in self._results]
+
+    @computed_once
+    @untraced
+    def i(self) -> list[Tensor]:
+        """Current of each layer, likewise, or (T, B, K, N_l) of K receptors."""
+        return [result.i[:-1] for result in self._results]
+
+    @computed_once
+    @untraced
+    def a(self) -> list[Tensor | None]:
+        """Spike-triggered currents of each layer, (T, B, J, N_l), or None without."""
+        return [None if result.a is None else result.a[:-1] for result in self._results]
+
+    @computed_once
+    @untraced
+    def h(self) -> list[Tensor | None]:
+        """Components of the threshold of each layer beside v_th, (T, B, H, N_l), or None without; what follows v last."""
+        return [None if result.h is None else result.h[:-1] for result in self._results]
+
+    @computed_once
+    @untraced
+    def final_state(self) -> list[AnyState]:
+        """The state of each layer at t_end; differentiable.
+
+        It holds neither what is left of refractory times nor spikes on their way through delays: where there are any, no solve
+        that starts from it is the continuation.
+        """
+        ends = [self._end(k) for k in range(len(self._results))]
+        return [end._make(x.clone() for x in end) for end in ends]
 
     @computed_once
     @untraced
@@ -141,15 +169,8 @@ class LIFSolution(Recorded):
         """First spike time of each neuron, ms; differentiable; inf for a neuron that is silent, without gradient."""
         k = self._number(layer)
         result = self._result(k)
-        time, spikes = result.time, result.run.spikes
-        n = len(self._layers[k].v_th)
-        none = len(spikes.time)  # the first of several is the smallest, since they are sorted
-        numbers = torch.arange(none, device=time.device)
-        first = numbers.new_full((spikes.batch * n,), none).scatter_reduce(0, _flat(spikes, n), numbers, "amin")
-        spiking = (first < none).nonzero()[:, 0]
-        spike = first[spiking]
-        silent = time.new_full((spikes.batch * n,), float("inf"))
-        return silent.index_put((spiking,), time[spike]).view(spikes.batch, n)
+        time, spikes, n = result.time, result.run.spikes, self._layers[k].v_th.shape[0]
+        return pad(time, (0, 1), value=math.inf).index_select(0, first_of(spikes, n)).view(spikes.batch, n)
 
     @untraced
     def spike_counts(self, layer: int = -1) -> Int[Tensor, "B N"]:
@@ -303,8 +324,7 @@ class LIFSolution(Recorded):
             raise ConfigurationError(
                 f"the integral of v of layer {k}, which has refractory times", "refractory=0.0", "the voltages at times ts"
             )
-        result, own, start = self._result(k), self._structures[k], self._y0[k]
-        end = state_of(result.v[-1], result.i[-1], *(None if x is None else x[-1] for x in (result.a, result.h)))
+        result, own, start, end = self._result(k), self._structures[k], self._y0[k], self._end(k)
         if own is not None:
             integral = glif.voltage_integral(self._layers[k], own, self._fed_by(k), result, start, end, self.t_end)
         else:
@@ -317,6 +337,11 @@ class LIFSolution(Recorded):
 
     def _number(self, layer: object) -> int:
         return index("layer", layer, len(self._layers))
+
+    def _end(self, layer: int) -> AnyState:
+        """The state of a layer at t_end."""
+        result = self._results[layer]
+        return state_of(result.v[-1], result.i[-1], *(None if x is None else x[-1] for x in (result.a, result.h)))
 
     def _fed_by(self, layer: int) -> tuple[Tensor, Events]:
         """Times and events of the spikes that a layer receives."""
@@ -374,11 +399,6 @@ class LIFSolution(Recorded):
         shape, neuron = (spikes.batch, int(counts.max()) if len(counts) else 0), spikes.neuron
         idx = neuron.new_full(shape, -1).index_put(entries, neuron)
         return SpikeTrains(idx, time.new_full(shape, float("inf")).index_put(entries, time), len(layer.v_th), self.t_end)
-
-
-def _flat(spikes: Events, n: int) -> Tensor:
-    """sample · N + neuron of each spike."""
-    return sample_of(spikes) * n + spikes.neuron
 
 
 def _speeds(layer: LIFLayer, result: LayerResult) -> Tensor:

@@ -16,6 +16,7 @@ from adjsnn.checks import (
     count,
     duration,
     finite,
+    finite_arrays,
     matches,
     positive,
     rounding,
@@ -29,14 +30,15 @@ from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.drive import injected
 from adjsnn.lif.engine import Kernels, choose
 from adjsnn.lif.glif.body import is_ordinary
-from adjsnn.lif.layer import Drive, as_array
-from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, LIFNetwork
+from adjsnn.lif.layer import Drive
+from adjsnn.lif.network import PER_SYNAPSE, AdaptiveState, AnyState, LIFLayer, LIFNetwork, at_rest
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LIFTrial
 from adjsnn.lif.shapes import lif_layers
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.lif.structure import RESETS, Structure
+from adjsnn.numerics.first_order import differentiated
 from adjsnn.shapes import checked
 from adjsnn.spikes import SpikeTrains
 
@@ -92,7 +94,7 @@ def solve_lif(
         EventError: a neuron spikes more than max_spikes times; in the backward pass, the loss depends on a spike that touches
             its threshold without crossing it.
     """
-    chosen = lif_adjoint(EventAdjoint() if adjoint is None else adjoint)
+    chosen = EventAdjoint() if adjoint is None else lif_adjoint(adjoint)
     layers = [layer.kept() for layer in lif_layers(system)]
     structures = _structures(system, layers, chosen)
     body, ran = choose(kernels, layers, any(x is not None for x in structures))
@@ -117,11 +119,14 @@ def solve_lif(
     elif dt is not None:
         raise ConfigurationError("dt for a LIF network without analog currents", "none: it has no grid", "leaving it out")
     end = duration("t_end", inputs.t_max if t_end is None else t_end)
-    probes = _times(ts, end, max(eps, rounding(ts)))
+    probes = _times(ts, end, max(eps, rounding(ts))).to(device)
     if has_clock(chosen) and max_spikes is not None:
         raise ConfigurationError("max_spikes on a clock", "none: a neuron spikes once in a step", "leaving it out")
     limit = _limit(max_spikes, end)
-    rest = LIFNetwork.initial_state(system, inputs.batch)
+    rest = [
+        at_rest((inputs.batch, n), own, (layer.v_th, layer.tau_adapt, layer.tau_th, layer.tau_follow))
+        for n, own, layer in zip(system.layers, system.structure, layers, strict=True)
+    ]
     if y0 is None:
         own = getattr(system.initial_state, "__func__", None) is not LIFNetwork.initial_state
         y0 = system.initial_state(inputs.batch) if own else rest  # of a user's own, which may be anything
@@ -129,14 +134,14 @@ def solve_lif(
         _check_state(layers, y0, rest)
         rest = [state._make(map(kept, state)) for state in y0]
     first, source, time = _columns(inputs, end, eps)
-    probes = torch.cat([probes, probes.new_tensor([end])]).to(device)
     trial = LIFTrial(first, source, end, probes, limit, body, edges, no_edges.view(0, 0, 0), no_edges, structures, [])
     return chosen.run_lif(LIFProblem(trial, layers, time, rest, drive, readout, ran, step))
 
 
 def _check_layers(layers: list[LIFLayer]) -> None:
     for k, layer in enumerate(layers):
-        if not all_finite(*(x for x in layer if x is not None)):
+        others = [x for name in PER_SYNAPSE if (x := getattr(layer, name)) is not None]
+        if not (all_finite(*others) and finite_arrays([*layer.constants.values()])):
             remedy = "a smaller learning rate or gradient clipping, if this happened in training"
             for name, x in layer._asdict().items():
                 if x is not None:
@@ -145,8 +150,8 @@ def _check_layers(layers: list[LIFLayer]) -> None:
             x = getattr(layer, name)
             if x is None or not x.numel():
                 continue
-            values = x.numpy(force=True)
-            least = (layer.v_th.numpy(force=True) - values).min() if name == "v_reset" else values.min()
+            values = x.numpy(force=True) if name in PER_SYNAPSE else layer.constants[name]
+            least = np.minimum.reduce(layer.constants["v_th"] - values if name == "v_reset" else values, None)
             if not (least >= 0.0 if expected == NOT_NEGATIVE else least > 0.0):
                 raise ConfigurationError(
                     f"{name}[{k}] from {values.min():g} to {values.max():g}",
@@ -218,7 +223,7 @@ def _check_inputs(system: LIFNetwork, x: SpikeTrains) -> None:
     x.check(ordered=False)
     if x.batch < 1:
         raise ConfigurationError("an empty batch", "at least one sample", "leaving empty batches out")
-    if bool((x.sign < 0).any()):
+    if bool((x.sign.numpy(force=True) < 0).any()):
         raise ConfigurationError("input spikes of negative sign", "spikes of sign +1", "a second set of inputs for them")
 
 
@@ -228,17 +233,18 @@ def _columns(x: SpikeTrains, end: float, eps: float) -> tuple[Tensor, Tensor, Te
     A spike that is beyond the end by a rounding alone, of the dtypes of both, is at it.
     """
     idx, time = x.idx, x.time
-    t = time.detach().cpu().numpy()
+    t = time.numpy(force=True)
     if bool((t[:, 1:] < t[:, :-1]).any()):  # moved past each other since the trains were made
         time, order = time.sort(dim=1, stable=True)
-        idx = idx.gather(1, order)
-    neuron = idx.cpu().numpy()
+        t, idx = time.numpy(force=True), idx.gather(1, order)
+    neuron = idx.numpy(force=True)
     real = neuron >= 0
     first = np.zeros(len(real) + 1, np.int64)
-    np.cumsum(real.sum(1), out=first[1:])
-    time = time[torch.from_numpy(real).to(time.device)]
-    late = as_array(time) - end
-    if len(late) and late.max() > 0.0:
+    real.sum(1).cumsum(out=first[1:])
+    t = t[real]
+    time = time[torch.from_numpy(real).to(time.device)] if differentiated(time) else torch.from_numpy(t).to(time.device)
+    if len(t) and float(t.max()) > end:
+        late = t.astype(np.float64) - end
         near = (late > 0.0) & (late <= max(eps, torch.finfo(time.dtype).eps) * end)
         if bool(near.any()):  # float64 holds the end itself; the shift has no gradient
             time = time.double() - torch.from_numpy(np.where(near, late, 0.0)).to(time.device)
@@ -281,9 +287,10 @@ def _check_currents(
 
 
 def _times(ts: Times | None, t_end: float, eps: float) -> Tensor:
-    """Sorted times in 0 … t_end; one at a rounding of t_end is t_end."""
+    """Sorted times in 0 … t_end, and t_end after them; one at a rounding of t_end is t_end."""
+    last = torch.from_numpy(np.array([t_end]))
     if ts is None:
-        return torch.zeros(0, dtype=torch.float64)
+        return last
     remedy = "ts=torch.linspace(0.0, t_end, 61)"
     probes = at_end(times("ts", ts, "sorted times, (T,)", remedy).cpu(), t_end, eps)
     if not bool((probes[1:] >= probes[:-1]).all()):
@@ -294,7 +301,7 @@ def _times(ts: Times | None, t_end: float, eps: float) -> Tensor:
             f"times from 0 to t_end = {t_end:.9g} ms",
             "a larger t_end",
         )
-    return probes
+    return torch.cat([probes, last])
 
 
 def _limit(max_spikes: Count | None, t_end: float) -> int:
@@ -305,7 +312,7 @@ def _limit(max_spikes: Count | None, t_end: float) -> int:
 
 def _starts_above(layers: list[LIFLayer]) -> bool:
     """Whether a neuron at rest is at its threshold or above."""
-    return not all(bool((layer.v_th.detach().numpy(force=True) > 0.0).all()) for layer in layers)
+    return any(np.minimum.reduce(layer.constants["v_th"], None) <= 0.0 for layer in layers)
 
 
 def _check_state(layers: list[LIFLayer], y0: Sequence[AnyState], at_rest: list[AnyState]) -> None:

@@ -170,7 +170,8 @@ def _response(t: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
     small = x.abs() < SERIES_BELOW
     near, far = torch.where(small, x, 0.0), torch.where(small, 1.0, x)
     series = torch.ones_like(near)
-    for k in range(16, 1, -1):  # (1 - e^{-x})/x
-        series = 1.0 - near / k * series
+    if bool((small & (t != 0.0)).any()):  # where t is 0 it is 1, and its slope is multiplied by 0
+        for k in range(16, 1, -1):  # (1 - e^{-x})/x
+            series = 1.0 - near / k * series
     slow, fast = torch.exp(-t / tau_mem), torch.exp(-t / tau_syn)
     return t / tau_mem * torch.where(small, slow * series, (slow - fast) / far)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from adjsnn.checks import all_finite
 from adjsnn.errors import ConfigurationError, warn_of_infinity
@@ -24,6 +25,11 @@ class FirstOrder(torch.autograd.Function):
             "adjoint=adjsnn.BPTT() for gated networks and HybridSystems, which is on torch's tape throughout, or a "
             "difference of two solves",
         )
+
+
+def differentiated(x: Tensor) -> bool:
+    """Whether something may ask for derivatives by x: dual numbers, which are refused, need not require a gradient."""
+    return x.requires_grad or forward_ad._current_level >= 0
 
 
 def first_order(pull: Pull) -> Callable[..., tuple[Tensor | None, ...]]:

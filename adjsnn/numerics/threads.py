@@ -81,6 +81,10 @@ def groups_of(batch: int, work_per_sample: int, n_hidden: int, *, alone: int = G
 def run_groups(work: Callable[[int, int, int], None], groups: list[tuple[int, int]]) -> None:
     """work(k, first, last) for each group, in `loop_threads` threads; the loops release the interpreter."""
 
+    if len(groups) == 1:
+        work(0, *groups[0])
+        return
+
     def whole(k: int, first: int, last: int, part: int) -> bool:
         work(k, first, last)
         return True

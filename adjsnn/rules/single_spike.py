@@ -58,7 +58,7 @@ class SingleSpike:
         ]
         problem = replace(problem, layers=layers)  # v̇ = i is τ_m v̇ = i with τ_m = 1 ms
         trial, results = problem.trial, list[LayerResult]()
-        inputs, time = Events(trial.first, problem.time.detach().double(), trial.source), problem.time
+        inputs, time = problem.inputs, problem.time
         for layer, start in zip(problem.layers, problem.y0, strict=True):
             runs: list[LayerRun] = []
             solved: Any = _Layer.apply(trial.t_end, inputs, runs, time, *layer, *start)

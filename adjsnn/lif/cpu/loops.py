@@ -1,6 +1,5 @@
 """Connects the fused LIF loops to arrays of a whole batch: threads over samples, and results put together in their order."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,7 +91,7 @@ def backward(
         LayerCotangents(cotangents.time, d_v, d_i),
     )
     own = [np.zeros(x.shape) for x in (inputs.time, *start, trial.drive)]  # of each sample alone
-    every, sums = _sums(layer, len(groups))
+    sums = [Layer._make([np.zeros(x.shape) for x in layer]) for _ in groups]
     outcomes: list[Any] = [None] * len(groups)
 
     def work(k: int, first: int, last: int) -> None:
@@ -101,8 +100,9 @@ def backward(
     run_groups(work, groups)
     for outcome, time in outcomes:
         _raise(trial, outcome, time)
-    for part in every[1:]:
-        every[0] += part
+    for part in sums[1:]:
+        for total, x in zip(sums[0], part, strict=True):
+            total += x
     return LayerGradients(sums[0], *own)
 
 
@@ -118,7 +118,7 @@ def joined(parts: Sequence[Any]) -> Any:
 def starts(counts: np.ndarray) -> np.ndarray:
     """Where each sample begins, and the end."""
     first = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=first[1:])
+    counts.cumsum(out=first[1:])
     return first
 
 
@@ -152,15 +152,6 @@ def _groups(layer: Layer, inputs: Events, trial: Trial) -> list[tuple[int, int]]
     return groups_of(inputs.batch, _work(layer, inputs, trial), len(layer.bias))
 
 
-def _sums(layer: Layer, groups: int) -> tuple[np.ndarray, list[Layer]]:
-    """Zeros for the gradients of every group, one row each, (groups, S), and the same as Layers."""
-    ends = list(itertools.accumulate(x.size for x in layer))
-    every = np.zeros((groups, ends[-1]))
-    return every, [
-        Layer._make([row[end - x.size : end].reshape(x.shape) for x, end in zip(layer, ends, strict=True)]) for row in every
-    ]
-
-
 def _work(layer: Layer, inputs: Events, trial: Trial) -> int:
     """Steps of a neuron per sample, about."""
     arrivals = len(inputs.time) / inputs.batch * (4 if layer.recurrent else 1)
@@ -179,10 +170,14 @@ def _alike(layer: Layer) -> bool:
     return len(layer.delays) == 1 and len(layer.rec_delays) == 1
 
 
+def _equal(x: np.ndarray) -> bool:
+    return bool(np.logical_and.reduce(x == x[0]))
+
+
 def _typed(layer: Layer) -> Layer:
     """An `each.Unequal` layer where neurons with the same arrivals have time constants of their own, rather than in groups."""
     tau_mem, tau_syn = layer.tau_mem, layer.tau_syn
-    if not _alike(layer) or ((tau_mem == tau_mem[0]).all() and (tau_syn == tau_syn[0]).all()):
+    if not _alike(layer) or (_equal(tau_mem) and _equal(tau_syn)):
         return layer
     groups = 1 + np.count_nonzero((np.diff(tau_mem) != 0.0) | (np.diff(tau_syn) != 0.0))
     if layer.recurrent and groups <= len(layer.bias) // GROUP:
@@ -195,11 +190,11 @@ def _typed(layer: Layer) -> Layer:
 def _forward(layer: Layer) -> Callable[..., Any]:
     """The compiled solve, imported when first needed: numba takes a second."""
     if layer.recurrent:
-        from adjsnn.lif.cpu import recurrent as module  # noqa: PLC0415
+        import adjsnn.lif.cpu.recurrent as module  # noqa: PLC0415
     elif _alike(layer):
-        from adjsnn.lif.cpu import feedforward_lanes as module  # noqa: PLC0415
+        import adjsnn.lif.cpu.feedforward_lanes as module  # noqa: PLC0415
     else:
-        from adjsnn.lif.cpu import feedforward as module  # noqa: PLC0415
+        import adjsnn.lif.cpu.feedforward as module  # noqa: PLC0415
     return module.forward
 
 
@@ -214,9 +209,9 @@ def _backward(layer: Layer, inputs: Events, trial: Trial, want_tau: bool) -> Cal
         return stops * len(layer.bias) > STATES
 
     if layer.recurrent:
-        from adjsnn.lif.cpu import recurrent_adjoint as module  # noqa: PLC0415
+        import adjsnn.lif.cpu.recurrent_adjoint as module  # noqa: PLC0415
     elif _alike(layer) and not (want_tau and too_many()):
-        from adjsnn.lif.cpu import feedforward_adjoint_lanes as module  # noqa: PLC0415
+        import adjsnn.lif.cpu.feedforward_adjoint_lanes as module  # noqa: PLC0415
     else:
-        from adjsnn.lif.cpu import feedforward_adjoint as module  # noqa: PLC0415
+        import adjsnn.lif.cpu.feedforward_adjoint as module  # noqa: PLC0415
     return module.backward
