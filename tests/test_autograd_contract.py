@@ -15,7 +15,7 @@ F64 = torch.float64
 # Said by torch of itself, when forward differentiation is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
 # One of each connection to torch; the others run with `make test-slow`.
-FAST = ("gated", "gated, checkpoints", "lif", "smooth", "hybrid")
+FAST = ("gated", "gated, checkpoints", "lif", "lif, recurrent, currents", "smooth", "hybrid")
 EVERY = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 

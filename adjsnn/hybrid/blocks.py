@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -128,6 +129,18 @@ def evaluated(stored: Stored, t: Tensor, y: Tensor, u: Tensor | None) -> tuple[T
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         return side_by_side(stored.program.field, t, y, u), saved
+
+
+def operations_of(x: Tensor) -> tuple[str, ...]:
+    """The names of the operations on the tape of a tensor, each once, in an order that is the same for the same operations."""
+    names, seen, waiting = list[str](), set[Any](), [x.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            names.append(node.name())
+            waiting.extend(following for following, _ in node.next_functions)
+    return tuple(names)
 
 
 def block_size(stored: Stored) -> int:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjsnn.hybrid.arrays import stage_time
-from adjsnn.hybrid.blocks import Block, agree, evaluated, taped_block
+from adjsnn.hybrid.blocks import Block, NotSideBySide, agree, evaluated, operations_of, taped_block
 from adjsnn.hybrid.products import Points, Product, record
 from adjsnn.hybrid.run import Stored
 from adjsnn.hybrid.steps import moved
@@ -102,7 +102,8 @@ def _by_products(
     """The equations of `discrete_sweep` with every s̄_i = f_yᵀ k̄_i by the recorded product, and θ̄, for all steps at once.
 
     The product of all steps at once says whether the recorded one is right: at every stage in the block where it was recorded,
-    and in the others at one that is inside of each step, since it was recorded at the beginning of one.
+    and in the others at one that is inside of each step, since it was recorded at the beginning of one. There the stages' own
+    operations must be the same.
     """
     tableau = stored.program.tableau
     count, h = tableau.stages - tableau.first_same_as_last, block.times[2]
@@ -117,6 +118,8 @@ def _by_products(
         outputs.append(out)
         points.append(product.points(t, state, None if u is None else u.detach(), saved))
     block.check(moved(tableau, tableau.b, block.y, h, [x.detach() for x in outputs]))
+    if len({operations_of(x) for x in outputs}) > 1:
+        raise NotSideBySide
     judged = range(count) if block.stop == len(stored.steps) else (min(1, count - 1),)
     costate, k_bars, s_bars = _stage_by_stage(tableau, product, points, costate, kicks, h, judged)
     wanted = [*([u] if u is not None and u.requires_grad else []), *stored.leaves]

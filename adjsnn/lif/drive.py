@@ -1,16 +1,17 @@
 """Analog currents into a layer, equation (2.16)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from adjsnn.lif.network import LIFLayer
 from adjsnn.lif.structure import Structure
+from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 
-class _BySample(torch.autograd.Function):
+class _BySample(FirstOrder):
     """u Wᵀ of (T, B, C) and (N, C), each sample rounded as it is alone, whatever the batch; one product does not."""
 
     @staticmethod
@@ -19,12 +20,17 @@ class _BySample(torch.autograd.Function):
         return torch.bmm(u.transpose(0, 1), w.T.expand(u.shape[1], -1, -1)).transpose(0, 1).contiguous()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_drive: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        u, w = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        of_u = torch.bmm(of_drive.transpose(0, 1), w.expand(u.shape[1], -1, -1)).transpose(0, 1) if needs[0] else None
-        return of_u, of_drive.flatten(0, 1).T @ u.flatten(0, 1) if needs[1] else None
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        return _backward(ctx, *grad_outputs)
+
+
+@first_order
+def _backward(ctx: Any, of_drive: Tensor) -> Sequence[Tensor | None]:
+    u, w = ctx.saved_tensors
+    needs_u, needs_w = ctx.needs_input_grad
+    of_u = torch.bmm(of_drive.transpose(0, 1), w.expand(u.shape[1], -1, -1)).transpose(0, 1) if needs_u else None
+    of_w = of_drive.flatten(0, 1).T @ u.flatten(0, 1) if needs_w else None
+    return laid_out((of_u, of_w), (u, w))
 
 
 def injected(u: Tensor, layer: LIFLayer, own: Structure) -> Tensor:

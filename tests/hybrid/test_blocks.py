@@ -7,7 +7,7 @@ from torch import nn
 
 import adjsnn
 from adjsnn import BPTT, HybridSystem
-from adjsnn.hybrid import arrays, blocks, discrete, products
+from adjsnn.hybrid import arrays, blocks, discrete, discrete_blocks, products
 from hybrid.test_as_seen import Decay
 from hybrid.test_events import Pair
 
@@ -204,6 +204,26 @@ def test_a_wrong_recorded_product_is_noticed(where, monkeypatch):
         return right(*given) * (1.0 + 1e-10 * wrong[where])
 
     monkeypatch.setattr(products.Product, "pull", pull)
+    sol, found, calls = _gradients(*trial, **options)
+    assert sol.stats.steps == 24
+    assert calls >= 4 * (24 - 8)
+    assert relative(found, judge) < 1e-12
+
+
+def test_a_stage_of_other_operations_than_that_which_is_judged_is_noticed(monkeypatch):
+    """As of a field with a branch, whose recorded product is that of the other one."""
+    monkeypatch.setattr(blocks, "MOST", 8)
+    trial, asked = _trial(Counted(12)), [0]
+    options = {"method": "rk4", "substeps": 4}
+    judge = _gradients(*trial, adjoint=BPTT(), **options)[1]
+    right = blocks.evaluated
+
+    def evaluated(stored, *given):
+        asked[0] += 1
+        out, saved = right(stored, *given)
+        return out.relu() - (-out).relu() if asked[0] == 8 else out, saved  # the last stage of the second block
+
+    monkeypatch.setattr(discrete_blocks, "evaluated", evaluated)
     sol, found, calls = _gradients(*trial, **options)
     assert sol.stats.steps == 24
     assert calls >= 4 * (24 - 8)
