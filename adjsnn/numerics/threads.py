@@ -61,18 +61,10 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def groups_of(batch: int, work_per_sample: int, n_hidden: int, *, alone: int = GROUPS_PER_THREAD) -> list[tuple[int, int]]:
-    """Samples (first, last) of each call. The gradient's sums are taken group by group, so their order is always the same.
-
-    Args:
-        batch: samples.
-        work_per_sample: neuron-steps of each.
-        n_hidden: neurons.
-        alone: groups of a thread that is the only one, and holds no other up.
-    """
+def groups_of(batch: int, work_per_sample: int, n_hidden: int) -> list[tuple[int, int]]:
+    """Samples (first, last) of each call. The gradient's sums are taken group by group, so their order is always the same."""
     threads = loop_threads()
-    per_thread = GROUPS_PER_THREAD if threads > 1 else alone
-    most = threads * per_thread if n_hidden <= MANY_NEURONS else threads  # each group has a dW_rec of its own
+    most = threads * GROUPS_PER_THREAD if n_hidden <= MANY_NEURONS else threads  # each group has a dW_rec of its own
     count = max(1, min(most, batch, batch * work_per_sample // SHARE))
     edges = [batch * k // count for k in range(count + 1)]
     return list(itertools.pairwise(edges))

@@ -65,7 +65,7 @@ class EulerAgain:
             memory = self._memory()
             activities(self.network, constant, *path, level, first, last, memory, out)
 
-        run_groups(work, groups_of(batch, n_hidden * n_steps, n_hidden, alone=1))
+        run_groups(work, groups_of(batch, n_hidden * n_steps, n_hidden))
         return result
 
     def _memory(self) -> EulerMemory:
@@ -90,4 +90,4 @@ class EulerAgain:
             loop(paths[part], *units[part], first, last)
             return True
 
-        run_parts(work, groups_of(batch, n_hidden * length, n_hidden, alone=1), len(units))
+        run_parts(work, groups_of(batch, n_hidden * length, n_hidden), len(units))

@@ -132,7 +132,7 @@ class FusedGated:
         network, scheme = self.network, self.scheme(dtype)
         whole, carry = path_of(u, v, a_fast, a_slow, readout, current, crossings), Carry(*(rows(x, 1) for x in carry))
         length = block_length(v[0].numel())
-        groups = groups_of(u.shape[1], n_hidden * min(len(u), length), n_hidden, alone=1)
+        groups = groups_of(u.shape[1], n_hidden * min(len(u), length), n_hidden)
         outcomes = [Outcome(np.full(2, -1, np.int64), np.zeros(2, np.int64)) for _ in groups]
         blocks = blocks_of(len(u), length)
         paths = [part_of(whole, start, stop, length) for start, stop in blocks]
@@ -286,7 +286,7 @@ class FusedSweep:
         slow /= self.dtype(self.scales[1])
         self.state = Costate(lam_v, zeta, eta, fast, slow)
         self.c_charge = np.zeros((0, 0), self.dtype) if c_charge is None else array(c_charge)
-        self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden, alone=1)
+        self.groups = groups_of(batch, n_hidden * min(n_steps, self.length), n_hidden)
         per_neuron = ((kernel.tile * n_hidden,),) * 3
         self.shapes = (t.w_rec.T.shape, t.w_in.T.shape, t.w_out.T.shape, *per_neuron, t.w_out.shape)
         self.total = [aligned(self.shapes, self.dtype, zero=True) for _ in self.groups]
