@@ -40,12 +40,14 @@ def gated(adjoint=None, method: str = "euler", kernels: str = "auto", neuron=Non
     return Case(net, {**dict(net.named_parameters()), "u": u, **{f"y0.{k}": x for k, x in y0._asdict().items()}}, value)
 
 
-def lif(kernels: str = "auto", recurrent: bool = False, currents: bool = False, read: bool = True) -> Case:
+def lif(kernels: str = "auto", recurrent: bool = False, currents: bool = False, read: bool = True, listed=False) -> Case:
     random = torch.Generator().manual_seed(5)
     learn = ("weights", "bias", "tau_mem", "tau_syn", "v_th", "v_reset", "delays")
+    synapses = adjsnn.Synapses(*torch.cartesian_prod(torch.arange(3), torch.arange(6)).T) if listed else None
     net = adjsnn.LIFNetwork(
-        3, (6, 4), recurrent=recurrent, bias=0.2, delays=0.5, n_out=2, learn=learn, generator=random, dtype=F64
-    )
+        3, (6, 4), recurrent=recurrent, bias=0.2, delays=0.5, n_out=2, learn=learn, synapses=(synapses, None), generator=random,
+        dtype=F64,
+    )  # fmt: skip
     with torch.no_grad():
         net.w_in[0].mul_(1.6)
         net.w_in[1].mul_(0.5)
@@ -81,7 +83,8 @@ def lif(kernels: str = "auto", recurrent: bool = False, currents: bool = False, 
     wanted |= {f"y0.{k}.{name}": x0 for k, state in enumerate(y0) for name, x0 in state._asdict().items()}
     if currents:
         wanted["u"] = u
-    unused = [name for name, p in wanted.items() if name.startswith("refractory") or not p.requires_grad]
+    silent = ("refractory",) if read else ("refractory", "w_out")
+    unused = [name for name, p in wanted.items() if name.startswith(silent) or not p.requires_grad]
     return Case(net, {name: p for name, p in wanted.items() if name not in unused}, value)
 
 
@@ -133,6 +136,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "lif": lif,
     "lif, plain": lambda: lif(kernels="plain"),
     "lif, recurrent, currents": lambda: lif(recurrent=True, currents=True),
+    "lif, list of synapses, currents": lambda: lif(currents=True, read=False, listed=True),
     "smooth": smooth,
     "smooth, function of time": lambda: smooth(mode="callable"),
     "smooth, adaptive, checkpoints": lambda: smooth(adjsnn.DiscreteAdjoint(checkpoints=2), "dopri5"),

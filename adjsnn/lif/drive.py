@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.lif.network import LIFLayer
 from adjsnn.lif.structure import Structure
+from adjsnn.lif.tensors import LIFLayer
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 
@@ -33,6 +33,34 @@ def _backward(ctx: Any, of_drive: Tensor) -> Sequence[Tensor | None]:
     return laid_out((of_u, of_w), (u, w))
 
 
+class _ByList(FirstOrder):
+    """u Wᵀ of (T, B, C) and a list of weights (E,), from `pre` to `post` of N neurons."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, each: Tensor, post: Tensor, pre: Tensor, n: int) -> Tensor:
+        ctx.save_for_backward(u, each)
+        ctx.places = post, pre
+        matrix = torch.sparse_coo_tensor(torch.stack([post, pre]), each, (n, u.shape[2]), check_invariants=False)
+        return torch.sparse.mm(matrix, u.flatten(0, 1).T).T.reshape(*u.shape[:2], n)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        return _back_by_list(ctx, *grad_outputs)
+
+
+@first_order
+def _back_by_list(ctx: Any, of_drive: Tensor) -> Sequence[Tensor | None]:
+    (u, each), (post, pre), (needs_u, needs_each, *_) = ctx.saved_tensors, ctx.places, ctx.needs_input_grad
+    flat, of_u, of_each = of_drive.flatten(0, 1).T, None, None
+    if needs_u:
+        size = u.shape[2], len(flat)
+        matrix = torch.sparse_coo_tensor(torch.stack([pre, post]), each, size, check_invariants=False)
+        of_u = torch.sparse.mm(matrix, flat).T.reshape(u.shape)
+    if needs_each:
+        of_each = (flat @ u.flatten(0, 1))[post, pre]
+    return *laid_out((of_u, of_each), (u, each)), None, None, None
+
+
 def injected(u: Tensor, layer: LIFLayer, own: Structure) -> Tensor:
     """W_in u of each step, (T, B, N), float64; of receptors the sum over them, of a list of synapses the sum over it."""
     w, u = layer.w_in.double(), u.double()
@@ -40,6 +68,4 @@ def injected(u: Tensor, layer: LIFLayer, own: Structure) -> Tensor:
         return _BySample.apply(u, w if own.receptors is None else w.sum(0))
     each = w if own.synapses.shared is None else w[own.synapses.shared.to(w.device)]
     pre, post = own.synapses.pre.to(w.device), own.synapses.post.to(w.device)
-    matrix = torch.sparse_coo_tensor(torch.stack([post, pre]), each, (len(layer.v_th), own.sources), check_invariants=False)
-    flat = torch.sparse.mm(matrix, u.reshape(-1, own.sources).T).T
-    return flat.reshape(*u.shape[:2], len(layer.v_th))
+    return _ByList.apply(u, each, post, pre, len(layer.v_th))
