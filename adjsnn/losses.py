@@ -201,7 +201,7 @@ def first_spike_cross_entropy(
             f"a tau1 of about a tenth of the trial, {TAU1 / SHORT_TRIAL * sol.t_end:.3g} ms",
             "tau1=None",
         )
-    time = first.clamp(max=sol.t_end)
+    time = torch.where(first.isinf(), sol.t_end, first)
     classes = _classes(labels, first)
     right = time.gather(1, classes[:, None])
     return torch.nn.functional.cross_entropy(time / -tau0, classes) + alpha * torch.expm1(right / tau1).mean()

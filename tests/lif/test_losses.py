@@ -75,6 +75,13 @@ def test_voltage_maximum_has_the_gradient_of_differences(ratio, recurrent):
     check_gradients(lif, lambda: losses.voltage_max(run()), lambda: [s.counts().tolist() for s in run().layer_spikes])
 
 
+def test_voltage_maximum_of_equal_time_constants_has_its_gradient_by_them():
+    """Where the response is a series, whose slope by a time constant is not that of its first term."""
+    lif, x = quiet(1.0), random_spikes(4, batch=2)
+    run = lambda: adjsnn.solve(lif, x, t_end=T_END)  # noqa: E731
+    check_gradients(lif, lambda: losses.voltage_max(run()), lambda: [s.counts().tolist() for s in run().layer_spikes])
+
+
 def test_voltage_maximum_at_a_cusp_moves_with_the_arrival():
     """v climbs until an inhibitory spike at 3 ms turns it down: dV/dt_a is the slope just before it."""
     lif = adjsnn.LIFNetwork(2, (1,), dtype=torch.float64)
