@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from adjsnn.hybrid.system import HybridSystem
     from adjsnn.lif.adjoint import EventAdjoint
     from adjsnn.lif.conv import Conv2d, LIFConv2d, Pool2d
-    from adjsnn.lif.network import AdaptiveState, LIFNetwork, LIFState
+    from adjsnn.lif.network import LIFNetwork
     from adjsnn.lif.solution import LIFSolution
     from adjsnn.lif.synapses import Synapses
+    from adjsnn.lif.tensors import AdaptiveState, LIFState
     from adjsnn.numerics.memory import release_memory
     from adjsnn.spikes import SpikeTrains
     from adjsnn.starting import start_from_data
@@ -135,7 +136,8 @@ _HOME = {
         "hybrid.solution": "HybridSolution",
         "hybrid.system": "HybridSystem",
         "lif.adjoint": "EventAdjoint",
-        "lif.network": "AdaptiveState LIFNetwork LIFState",
+        "lif.network": "LIFNetwork",
+        "lif.tensors": "AdaptiveState LIFState",
         "lif.conv": "Conv2d LIFConv2d Pool2d",
         "lif.synapses": "Synapses",
         "lif.solution": "LIFSolution",

@@ -16,7 +16,8 @@ from adjsnn.checks import Count, Number, Times
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.hybrid.system import HybridSystem
-from adjsnn.lif.network import AnyState, LIFNetwork
+from adjsnn.lif.network import LIFNetwork
+from adjsnn.lif.tensors import AnyState
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 

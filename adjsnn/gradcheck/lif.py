@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from adjsnn.gradcheck.probe import Gradients, Probe
-from adjsnn.lif.network import AnyState, LIFNetwork
+from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.solution import LIFSolution
+from adjsnn.lif.tensors import AnyState
 from adjsnn.spikes import SpikeTrains
 
 

@@ -14,7 +14,8 @@ from adjsnn.checks import Number, positive
 from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.lif.adjoint import EventAdjoint, has_clock, lif_adjoint
-from adjsnn.lif.network import AdaptiveState, LIFNetwork, LIFState
+from adjsnn.lif.network import LIFNetwork
+from adjsnn.lif.tensors import AdaptiveState, LIFState
 from adjsnn.solve import solve
 from adjsnn.spikes import SpikeTrains
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from adjsnn.errors import warn_of_silence
 from adjsnn.lif.layer import LayerCotangents, LayerGradients, LayerRun
-from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, four
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
+from adjsnn.lif.tensors import AdaptiveState, AnyState, LIFLayer, four
 from adjsnn.numerics.first_order import FirstOrder, differentiated, first_order, laid_out
 
 STATES = AdaptiveState._fields

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from adjsnn.bodies import Ran
 from adjsnn.lif.layer import Drive, Events
-from adjsnn.lif.network import AnyState, LIFLayer
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
+from adjsnn.lif.tensors import AnyState, LIFLayer
 
 
 @dataclass(frozen=True)

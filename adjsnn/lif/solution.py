@@ -16,7 +16,6 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.kept import Recorded, Seal, computed_once
 from adjsnn.lif.glif import voltage as glif
 from adjsnn.lif.layer import Drive, Events, counts_of, first_of, sample_of
-from adjsnn.lif.network import AdaptiveState, AnyState, LIFLayer, LIFState, state_of
 from adjsnn.lif.readout import (
     Readout,
     filtered_readout,
@@ -29,6 +28,7 @@ from adjsnn.lif.readout import (
 )
 from adjsnn.lif.run import LayerResult
 from adjsnn.lif.structure import Structure
+from adjsnn.lif.tensors import AdaptiveState, AnyState, LIFLayer, LIFState, state_of
 from adjsnn.lif.voltage import voltage_integral, voltage_max
 from adjsnn.solutions import described
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains

@@ -31,13 +31,14 @@ from adjsnn.lif.drive import injected
 from adjsnn.lif.engine import Kernels, choose
 from adjsnn.lif.glif.body import is_ordinary
 from adjsnn.lif.layer import Drive
-from adjsnn.lif.network import PER_SYNAPSE, AdaptiveState, AnyState, LIFLayer, LIFNetwork, at_rest
+from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LIFTrial
 from adjsnn.lif.shapes import lif_layers
 from adjsnn.lif.solution import LIFSolution
 from adjsnn.lif.structure import RESETS, Structure
+from adjsnn.lif.tensors import PER_SYNAPSE, AdaptiveState, AnyState, LIFLayer, at_rest
 from adjsnn.numerics.first_order import differentiated
 from adjsnn.shapes import checked
 from adjsnn.spikes import SpikeTrains

@@ -14,8 +14,9 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.lif.clocked import RESETS, ClockedRun, Reset, clocked_layer
 from adjsnn.lif.clocked_problem import clocked_solution, grid, input_spikes, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
-from adjsnn.lif.network import COMPONENTS, LIFLayer
+from adjsnn.lif.network import COMPONENTS
 from adjsnn.lif.problem import LIFProblem
+from adjsnn.lif.tensors import LIFLayer
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate

@@ -10,10 +10,10 @@ from torch import Tensor
 from adjsnn.bodies import Ran
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.layer import Events, LayerRun
-from adjsnn.lif.network import LIFLayer, LIFState
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult
 from adjsnn.lif.solution import LIFSolution
+from adjsnn.lif.tensors import LIFLayer, LIFState
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 
