@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from adjsnn.lif.conv import Conv2d, LIFConv2d, Pool2d
     from adjsnn.lif.network import LIFNetwork
     from adjsnn.lif.solution import LIFSolution
+    from adjsnn.lif.structure import AdaptiveState, LIFState
     from adjsnn.lif.synapses import Synapses
-    from adjsnn.lif.tensors import AdaptiveState, LIFState
     from adjsnn.numerics.memory import release_memory
     from adjsnn.spikes import SpikeTrains
     from adjsnn.starting import start_from_data
@@ -137,7 +137,7 @@ _HOME = {
         "hybrid.system": "HybridSystem",
         "lif.adjoint": "EventAdjoint",
         "lif.network": "LIFNetwork",
-        "lif.tensors": "AdaptiveState LIFState",
+        "lif.structure": "AdaptiveState LIFState",
         "lif.conv": "Conv2d LIFConv2d Pool2d",
         "lif.synapses": "Synapses",
         "lif.solution": "LIFSolution",

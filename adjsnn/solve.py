@@ -17,7 +17,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.hybrid.system import HybridSystem
 from adjsnn.lif.network import LIFNetwork
-from adjsnn.lif.tensors import AnyState
+from adjsnn.lif.structure import AnyState
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced
 

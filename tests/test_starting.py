@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 
 import adjsnn
 from adjsnn import ConfigurationError, SilentWarning, SpikeTrains, losses, remedies
-from adjsnn.lif.tensors import AdaptiveState
+from adjsnn.lif.structure import AdaptiveState
 
 LABELS = torch.tensor([0, 1, 2, 1])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from adjsnn.gradcheck.probe import Gradients, Probe
 from adjsnn.lif.network import LIFNetwork
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.lif.tensors import AnyState
+from adjsnn.lif.structure import AnyState
 from adjsnn.spikes import SpikeTrains
 
 

@@ -15,7 +15,7 @@ from adjsnn.errors import ConfigurationError
 from adjsnn.gated.network import GatedState, GatedSynapseNetwork
 from adjsnn.lif.adjoint import EventAdjoint, has_clock, lif_adjoint
 from adjsnn.lif.network import LIFNetwork
-from adjsnn.lif.tensors import AdaptiveState, LIFState
+from adjsnn.lif.structure import AdaptiveState, LIFState
 from adjsnn.solve import solve
 from adjsnn.spikes import SpikeTrains
 

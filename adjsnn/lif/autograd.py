@@ -12,7 +12,7 @@ from adjsnn.lif.layer import LayerCotangents, LayerGradients, LayerRun
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.lif.tensors import AdaptiveState, AnyState, LIFLayer, four
+from adjsnn.lif.structure import AdaptiveState, AnyState, LIFLayer, four
 from adjsnn.numerics.first_order import FirstOrder, differentiated, first_order, laid_out
 
 STATES = AdaptiveState._fields

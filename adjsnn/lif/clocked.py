@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adjsnn.kept import Recorded
 from adjsnn.lif.clocked_adaptation import Adaptation
-from adjsnn.lif.tensors import AdaptiveState, AnyState, LIFLayer, state_of
+from adjsnn.lif.structure import AdaptiveState, AnyState, LIFLayer, state_of
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
 

@@ -14,7 +14,7 @@ from adjsnn.kept import Recorded, Seal, computed_once
 from adjsnn.lif.clocked import ClockedRun, spiking
 from adjsnn.lif.clocked_readout import error_integral, filtered, integral, square_integral
 from adjsnn.lif.readout import Readout, target_at, target_square, windows
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer
 from adjsnn.solutions import described
 from adjsnn.spikes import SpikeTrains
 from adjsnn.untraced import untraced

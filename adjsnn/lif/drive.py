@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjsnn.lif.structure import Structure
-from adjsnn.lif.tensors import LIFLayer
+from adjsnn.lif.structure import LIFLayer, Structure
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 
 

@@ -15,7 +15,7 @@ from adjsnn.lif.glif import plain as glif_plain
 from adjsnn.lif.glif import plain_adjoint as glif_plain_adjoint
 from adjsnn.lif.glif.body import both, both_back
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, back_on_the_host, on_the_host
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer
 
 
 class Forward(Protocol):

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from adjsnn.checks import as_array
 from adjsnn.errors import EventError
-from adjsnn.lif.structure import Structure
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer, Structure
 
 X: TypeAlias = Any  # a tensor; in a body of numpy an array
 

@@ -12,9 +12,17 @@ from adjsnn.checks import Count, Number, count, flag, is_flag, names, on_the_hos
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.given import PARTS
 from adjsnn.lif.start import check_values, delay_times, following, per_layer, time_constants, triggered, weight
-from adjsnn.lif.structure import VERSION, keep_structure, structures
+from adjsnn.lif.structure import (  # noqa: F401  saved states look here
+    VERSION,
+    AdaptiveState,
+    AnyState,
+    LIFLayer,
+    LIFState,
+    at_rest,
+    keep_structure,
+    structures,
+)
 from adjsnn.lif.synapses import Synapses
-from adjsnn.lif.tensors import AdaptiveState, AnyState, LIFLayer, LIFState, at_rest  # noqa: F401  saved states look here
 from adjsnn.numerics.bounds import clip, separate, write
 from adjsnn.reparametrized import renew
 from adjsnn.shapes import refuse_meta

@@ -12,7 +12,7 @@ from adjsnn.lif.layer import Drive, Events
 from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LayerResult, LIFTrial
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from adjsnn.errors import ConfigurationError
 from adjsnn.lif.network import COMPONENTS, FOLLOWING, LIFNetwork
-from adjsnn.lif.structure import Structure, check_put_here
+from adjsnn.lif.structure import LIFLayer, Structure, check_put_here
 from adjsnn.lif.synapses import Synapses
-from adjsnn.lif.tensors import LIFLayer
 from adjsnn.shapes import ONE, checked, matrix, spread, wrong
 
 TRIGGERED = slice(LIFLayer._fields.index(COMPONENTS[0]), LIFLayer._fields.index(COMPONENTS[-1]) + 1)

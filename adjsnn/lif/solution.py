@@ -27,8 +27,7 @@ from adjsnn.lif.readout import (
     windows,
 )
 from adjsnn.lif.run import LayerResult
-from adjsnn.lif.structure import Structure
-from adjsnn.lif.tensors import AdaptiveState, AnyState, LIFLayer, LIFState, state_of
+from adjsnn.lif.structure import AdaptiveState, AnyState, LIFLayer, LIFState, Structure, state_of
 from adjsnn.lif.voltage import voltage_integral, voltage_max
 from adjsnn.solutions import described
 from adjsnn.spikes import GRAZING_SPEED, SpikeTrains

@@ -37,8 +37,7 @@ from adjsnn.lif.readout import Readout
 from adjsnn.lif.run import LIFTrial
 from adjsnn.lif.shapes import lif_layers
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.lif.structure import RESETS, Structure
-from adjsnn.lif.tensors import PER_SYNAPSE, AdaptiveState, AnyState, LIFLayer, at_rest
+from adjsnn.lif.structure import PER_SYNAPSE, RESETS, AdaptiveState, AnyState, LIFLayer, Structure, at_rest
 from adjsnn.numerics.first_order import differentiated
 from adjsnn.shapes import checked
 from adjsnn.spikes import SpikeTrains

@@ -14,7 +14,7 @@ from torch import Tensor
 from adjsnn.lif.flow import SERIES_BELOW, flow, turning_point
 from adjsnn.lif.layer import Drive, Events, as_array, counts_of, sample_of
 from adjsnn.lif.run import LayerResult
-from adjsnn.lif.tensors import LIFLayer, LIFState
+from adjsnn.lif.structure import LIFLayer, LIFState
 
 
 class Arrivals(NamedTuple):

@@ -16,7 +16,7 @@ from adjsnn.lif.clocked_problem import clocked_solution, grid, input_spikes, sol
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.network import COMPONENTS
 from adjsnn.lif.problem import LIFProblem
-from adjsnn.lif.tensors import LIFLayer
+from adjsnn.lif.structure import LIFLayer
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate

@@ -13,7 +13,7 @@ from adjsnn.lif.layer import Events, LayerRun
 from adjsnn.lif.problem import LIFProblem
 from adjsnn.lif.run import LayerResult
 from adjsnn.lif.solution import LIFSolution
-from adjsnn.lif.tensors import LIFLayer, LIFState
+from adjsnn.lif.structure import LIFLayer, LIFState
 from adjsnn.numerics.first_order import FirstOrder, first_order, laid_out
 from adjsnn.rules.stated import LAYER_ERROR, OTHERS, OWN, Stated
 

@@ -13,7 +13,7 @@ from adjsnn.lif.clocked import RESETS, ClockedLayer, ClockedRun, Reset, by_lag, 
 from adjsnn.lif.clocked_problem import clocked_solution, grid, input_spikes, solve_clocked
 from adjsnn.lif.clocked_solution import ClockedSolution
 from adjsnn.lif.problem import LIFProblem
-from adjsnn.lif.tensors import LIFLayer
+from adjsnn.lif.structure import LIFLayer
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.rules.stated import OUTPUT_ERROR, OWN, Stated
 from adjsnn.rules.surrogates import FastSigmoid, Surrogate

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import adjsnn
-from adjsnn.lif.tensors import LIFState
+from adjsnn.lif.structure import LIFState
 
 F64 = torch.float64
 MOST_SPIKES = 30  # of one neuron; more is an EventError of both bodies

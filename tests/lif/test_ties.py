@@ -27,7 +27,7 @@ def test_neurons_that_are_alike_spike_together_though_each_would_silence_the_oth
         ]
         x = adjsnn.SpikeTrains.from_list([events], n_neurons=2, t_max=60.0, dtype=F64)
         start = random.uniform(-0.5, 0.4)
-        y0 = [adjsnn.lif.tensors.LIFState(torch.full((1, 5), start, dtype=F64), torch.zeros(1, 5, dtype=F64))]
+        y0 = [adjsnn.lif.structure.LIFState(torch.full((1, 5), start, dtype=F64), torch.zeros(1, 5, dtype=F64))]
         spikes = adjsnn.solve(net, x, y0=y0, kernels=lif_kernels).layer_spikes[0].to_list()[0]
         trains = [[t for t, n in spikes if n == k] for k in range(5)]
         assert trains[0]

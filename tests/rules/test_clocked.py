@@ -10,7 +10,7 @@ import adjsnn
 from adjsnn import ConfigurationError, LIFNetwork, SpikeTrains
 from adjsnn.lif import flow
 from adjsnn.lif.clocked import _relative_gain, arrivals, clocked_layer, unroll
-from adjsnn.lif.tensors import LIFState
+from adjsnn.lif.structure import LIFState
 from adjsnn.rules import (
     RTRL,
     Arctangent,

@@ -9,7 +9,7 @@ from test_clocked import F64, spikes
 
 import adjsnn
 from adjsnn import ConfigurationError, LIFNetwork
-from adjsnn.lif.tensors import AdaptiveState
+from adjsnn.lif.structure import AdaptiveState
 from adjsnn.rules import (
     DirectFeedbackAlignment,
     EscapeNoise,

@@ -7,7 +7,7 @@ from test_clocked import F64, network, spikes
 import adjsnn
 from adjsnn import ConfigurationError
 from adjsnn.lif.cpu import clocked_loops
-from adjsnn.lif.tensors import LIFState
+from adjsnn.lif.structure import LIFState
 from adjsnn.rules import (
     Arctangent,
     Boxcar,

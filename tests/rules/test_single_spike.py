@@ -8,7 +8,7 @@ import torch
 
 import adjsnn
 from adjsnn import ConfigurationError, EventAdjoint, LIFNetwork, SpikeTrains
-from adjsnn.lif.tensors import LIFState
+from adjsnn.lif.structure import LIFState
 from adjsnn.rules import SingleSpike
 
 F64 = torch.float64

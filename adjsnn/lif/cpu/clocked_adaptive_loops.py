@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adjsnn.lif.clocked import ClockedLayer, ClockedRun, Differentiated, Reset, Sent, after_reset
 from adjsnn.lif.cpu import clocked_loops as ordinary
-from adjsnn.lif.tensors import AdaptiveState, AnyState
+from adjsnn.lif.structure import AdaptiveState, AnyState
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups

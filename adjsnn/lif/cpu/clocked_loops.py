@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adjsnn.lif.clocked import SHAPES, ClockedLayer, ClockedRun, Differentiated, Reset, Sent, Slope, after_reset, arrivals
-from adjsnn.lif.tensors import AnyState
+from adjsnn.lif.structure import AnyState
 from adjsnn.numerics.first_order import FirstOrder, first_order
 from adjsnn.numerics.memory import fresh
 from adjsnn.numerics.threads import groups_of, run_groups

@@ -19,7 +19,7 @@ from adjsnn.lif.layer import (
     grazing,
     runaway,
 )
-from adjsnn.lif.tensors import LIFLayer
+from adjsnn.lif.structure import LIFLayer
 from adjsnn.numerics.threads import groups_of, loop_threads, run_groups
 
 GROUP = 16  # neurons of equal time constants, about as quick together as if each had its own

@@ -26,7 +26,7 @@ from adjsnn.lif.cuda.tensors import (
     sweeps,
 )
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, Trial, runaway
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer
 from adjsnn.numerics.device import launch
 
 ROOM = 16  # spikes of a neuron that the first pass has room for; if one has more, a second has room for exactly those of each

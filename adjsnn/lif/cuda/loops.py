@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer
 from adjsnn.numerics import gpu
 
 

@@ -26,7 +26,7 @@ from adjsnn.lif.cuda.tensors import (
     sweeps,
 )
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, State, Trial, counts_of, runaway
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer
 from adjsnn.numerics.device import launch
 
 ROOM = 16  # spikes for which the first pass has room, per neuron of a sample; each further pass has four times as much

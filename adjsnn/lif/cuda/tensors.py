@@ -9,7 +9,7 @@ from torch import Tensor
 from adjsnn.lif.cuda.feedforward_adjoint import FINE, Into, Part, by_source, by_spike
 from adjsnn.lif.cuda.stops import Neurons, Stops
 from adjsnn.lif.layer import Events, Layer, LayerCotangents, State, Trial, grazing, sample_of
-from adjsnn.lif.tensors import AnyState, LIFLayer
+from adjsnn.lif.structure import AnyState, LIFLayer
 from adjsnn.numerics.device import launch
 
 PART = 2**28  # bytes that samples swept at once may take, beside what is there anyway; one sample at least

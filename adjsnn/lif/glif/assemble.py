@@ -12,9 +12,8 @@ from torch import Tensor
 
 from adjsnn.lif.glif.arrays import GLIF, GLIFGradients, Neurons, Wiring
 from adjsnn.lif.layer import as_array
-from adjsnn.lif.structure import Structure
+from adjsnn.lif.structure import LIFLayer, Structure
 from adjsnn.lif.synapses import Synapses
-from adjsnn.lif.tensors import LIFLayer
 
 
 class Connections(NamedTuple):

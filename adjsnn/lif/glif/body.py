@@ -12,8 +12,7 @@ from torch import Tensor
 from adjsnn.lif.glif.arrays import GLIF, GLIFCotangents, GLIFGradients, GLIFRun, GLIFState
 from adjsnn.lif.glif.assemble import assembled, carried_back
 from adjsnn.lif.layer import Events, LayerCotangents, LayerGradients, LayerRun, Trial, as_array
-from adjsnn.lif.structure import Structure
-from adjsnn.lif.tensors import AnyState, LIFLayer, LIFState, four, state_of
+from adjsnn.lif.structure import AnyState, LIFLayer, LIFState, Structure, four, state_of
 
 Forward = Callable[[LIFLayer, Events, AnyState, Trial], LayerRun]
 Backward = Callable[[LIFLayer, Events, AnyState, Trial, LayerRun, LayerCotangents, frozenset[str]], LayerGradients]

@@ -18,8 +18,7 @@ from adjsnn.lif.glif.assemble import Assembled, Connections, assembled
 from adjsnn.lif.glif.crossing import collected, of_numbers, pieces
 from adjsnn.lif.layer import Drive, Events, as_array, counts_of, sample_of
 from adjsnn.lif.run import LayerResult
-from adjsnn.lif.structure import Structure
-from adjsnn.lif.tensors import AnyState, LIFLayer, four
+from adjsnn.lif.structure import AnyState, LIFLayer, Structure, four
 
 
 class Arrivals(NamedTuple):
