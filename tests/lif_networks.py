@@ -106,7 +106,7 @@ def scanned_spikes(
     inputs = x.to_list()
     w = lif.w_in[0].detach().double()
     drives = [None] * x.batch if currents is None else [(currents[:, b].double() @ w.T).numpy() for b in range(x.batch)]
-    for layer in lif.structure():
+    for layer in lif.tensors():
         p = {name: None if value is None else value.detach().double().numpy() for name, value in layer._asdict().items()}
         inputs = [_scan(p, row, t_end, step, drive, dt) for row, drive in zip(inputs, drives, strict=True)]
         found.append(inputs)

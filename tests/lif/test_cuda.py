@@ -344,4 +344,4 @@ def test_the_same_bits_every_time_on_any_stream(kind, layers):
     with torch.cuda.stream(torch.cuda.Stream()):
         again = results(lif, x, "cuda")
     assert all(torch.equal(again[name], y) for name, y in first.items())
-    assert engine.choose("auto", lif.structure())[0].name == "cuda"
+    assert engine.choose("auto", lif.tensors())[0].name == "cuda"

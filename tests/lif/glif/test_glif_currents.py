@@ -35,7 +35,7 @@ def test_spikes_and_states_are_those_of_a_dense_scan():
     sol = adjsnn.solve(lif, x, currents=u, dt=DT, ts=TIMES)
     assert sol.stats.spikes[0] > 20
     drive = np.einsum("tbm,knm->tbn", u.numpy(), lif.w_in[0].detach().numpy())
-    layer = assembled(lif.structure()[0], lif.structure[0]).arrays()
+    layer = assembled(lif.tensors()[0], lif.structure[0]).arrays()
     trial = Trial(0, STEPS * DT, np.array([*TIMES]), 200, drive, DT * np.arange(1, STEPS))
     for b, found in enumerate(sol.layer_spikes[0].to_list()):
         times, sources = (np.array(column) for column in zip(*x.to_list()[b], strict=True))
