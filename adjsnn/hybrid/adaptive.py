@@ -1,7 +1,7 @@
 """Adaptive Runge–Kutta steps, every sample of a batch with its own time, step length and error control."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -251,8 +251,7 @@ class _Run:
         if self.on_arrival is not None:
             new = self.on_arrival(tensor(last), new, tensor(arrived))
         self.y = torch.where(taken, new, self.y)
-        if not self.jumps:
-            self.first = torch.where(taken, ks[-1], ks[0]) if events is None else None
+        self.first = None if self.jumps else self._next_first(ks, taken, events)
         if self.watch is not None:
             self.watch.arrive(accepted, self.watch.column(t_end), self.y, events)
         self._record(accepted, arrived, last, t_end, h, events)
@@ -264,6 +263,14 @@ class _Run:
             # A step that is refused and of a length that rounding swallows cannot be made shorter.
             smallest = 16 * EPS * xp.maximum(abs(self.t), abs(target))
             self.stuck = self.stuck | (refused & (self.h <= smallest))
+
+    def _next_first(self, ks: Sequence[Tensor], taken: Tensor, events: Found | None) -> Tensor | None:
+        """The first derivative of the next step, (B, D), where it is known, from the stages of this one."""
+        first = torch.where(taken, ks[-1], ks[0])
+        if events is None:
+            return first
+        flow = events.flow
+        return None if flow is None else torch.where(self.arrays.tensor(events.fires)[:, None], flow, first)
 
     def _proposed(self, h: Any, size: Any, fine: Any, accepted: Any) -> Any:
         """Lengths for the steps after those of length h, from the sizes of their errors, (B,)."""

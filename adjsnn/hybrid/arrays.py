@@ -134,10 +134,10 @@ def stages(
         first: k_1, where it is known.
     """
     ks, new = [field(arrays.tensor(times[0]), y, u) if first is None else first], y
-    slopes = [arrays.array(ks[0])]
+    slopes, h = [arrays.array(ks[0])], arrays.widened(times[2], y.shape[1])
     for i in range(1, count):
         # In torch's own memory, since a matrix product of the same numbers may round differently at another place.
-        new = arrays.tensor(times[2] * weighted(tableau.a[i], slopes)) + y
+        new = arrays.tensor(h * weighted(tableau.a[i], slopes)) + y
         ks.append(field(arrays.tensor(stage_time(tableau, i, times)), new, u))
         slopes.append(arrays.array(ks[-1]))
     return ks, slopes, new

@@ -17,6 +17,7 @@ from adjsnn.hybrid.vjp import states_backward
 
 NUMBERS = 2**16  # of the states of a block, at most: what is made of them stays in a core's cache
 MOST = 128  # steps of a block
+NARROW = 8  # numbers of a state, up to which operations take each sample's time many times over rather than as one
 FEWEST = 4  # steps that such a block could have, for it to be worth it
 WORKING = 2**23  # bytes that autograd saves of the stages of a block, at most; a sweep takes a small multiple of it
 MUCH = 2**17  # bytes saved of one stage of one step: from here on its arithmetic, no longer its calls, is what takes time
@@ -112,8 +113,10 @@ def taped_block(
         return side_by_side(program.field, t, y, u)
 
     tableau = program.tableau
-    ks = derivatives(tableau, field, times, y, u, tableau.stages - tableau.first_same_as_last)
-    return moved(tableau, tableau.b, y, times[2], ks)
+    # A loop over few numbers costs as much as one over a hundred, and so does their sum when the tape is gone back.
+    h = times[2].expand_as(y).contiguous() if y.shape[2] <= NARROW else times[2]
+    ks = derivatives(tableau, field, times, y, u, tableau.stages - tableau.first_same_as_last, h)
+    return moved(tableau, tableau.b, y, h, ks)
 
 
 def evaluated(stored: Stored, t: Tensor, y: Tensor, u: Tensor | None) -> tuple[Tensor, list[Tensor]]:

@@ -88,8 +88,12 @@ class Inside:
         for weight, k in zip(_columns(arrays, weights, self.tableau, y.dtype, y.device), self.slopes, strict=True):
             if weight is not None:
                 share = weight * k
-                total = share if total is None else total + share
-        return arrays.widened(arrays.cast(self.span.length, y.dtype)[:, None], y.shape[1]) * total
+                if total is None:
+                    total = share
+                else:
+                    total += share
+        total *= arrays.widened(arrays.cast(self.span.length, y.dtype)[:, None], y.shape[1])
+        return total
 
     def _between(self, low: Any, high: Any) -> Any:
         """φ at the ends of PIECES parts between two fractions of the step, (B,): (P+1, B, G)."""

@@ -126,8 +126,7 @@ def _through(
     steps, fires = events.steps, events.fires
     of_end, guard = of_end[steps], stored.steps.event[block.first : block.stop][steps]
     speed = summed(events.slope * of_end, 2).unsqueeze(2) + events.slope_t
-    for k in reversed(range(len(steps))):
-        check_speed(fires[k], guard[k], speed[k], block.times[1][steps[k]])
+    check_speed(fires, guard, speed, block.times[1][steps])
     moved = summed(events.of_state * of_end.unsqueeze(2), 3) + events.of_time
     of_events = -torch.cat([moved, torch.ones_like(speed)], 2) / speed
     factor[steps] = torch.where(fires, of_events, 0.0)

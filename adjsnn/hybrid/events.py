@@ -33,6 +33,7 @@ class Found:
         levels: the guards before the jump, (B, G).
         plus: state after the jump, (B, D).
         leaving: dφ/dt after the jump and what rounding leaves of φ there, (B, 1); None where no jump ends near its own guard.
+        flow: the derivative of that state, (B, D), where it was asked for; None where it was not.
     """
 
     fires: Any
@@ -42,6 +43,7 @@ class Found:
     levels: Any
     plus: Float[Tensor, "B D"]
     leaving: tuple[Any, Any] | None
+    flow: Float[Tensor, "B D"] | None
 
 
 class Reached(NamedTuple):
@@ -156,14 +158,16 @@ class Watch:
         check_numbers(fires, t, before, after)
         self._check_reached(fires, guard, reached)
         self.slowest = xp.where(fires, xp.minimum(self.slowest, reached.speed), self.slowest)
-        leaving = None
+        leaving = flow = None
         if bool((fires[:, None] & ((after >= 0.0) | (own & (after >= -TIE)))).any()):
-            speed, of_y = there.speeds(which, self.field(t, plus, u))
-            leaving = array(speed)[:, None], array(rounding(of_y, plus, speed, t))[:, None]
+            flow = self.field(t, plus, u)
+            speed, of_y = there.speeds(which, flow)
+            speed = array(speed)
+            leaving = speed[:, None], rounding(array(of_y), array(plus), speed, array(t), self.eps)[:, None]
             self._check(fires, guard, t, before, after, leaving[1])
         self._count(fires, guard, span.begin, reached.length)
         time = xp.minimum(span.begin + reached.length, span.end)
-        return Found(fires, which, time, reached.length, before, plus, leaving)
+        return Found(fires, which, time, reached.length, before, plus, leaving, flow)
 
     def arrive(self, taken: Any, t: Tensor, y: Tensor, events: Found | None) -> None:
         """Note the guards at the state y from which the next step starts, for the samples (B,) whose step was taken.
@@ -234,7 +238,7 @@ class Watch:
         missed = fires & ~((abs(off) <= TIE) & (reached.speed > 0.0))
         if not bool(missed.any()):
             return
-        room = 64.0 * self.eps + array(rounding(reached.of_y, reached.minus, self.arrays.tensor(reached.speed), reached.t))
+        room = 64.0 * self.eps + rounding(array(reached.of_y), array(reached.minus), reached.speed, array(reached.t), self.eps)
         missed = missed & ~((abs(off) <= room) & (reached.speed > 0.0))
         if bool(missed.any()):
             sample = first_of(missed)[0]

@@ -52,19 +52,19 @@ def one_of(guard: Int[Tensor, "*B"], count: int) -> Bool[Tensor, "*B G"]:
     return guard.unsqueeze(-1) == torch.arange(count, device=guard.device)
 
 
-def rounding(of_y: Float[Tensor, "B D"], y: Float[Tensor, "B D"], speed: Tensor, t: Tensor) -> Float[Tensor, " B"]:
-    """What rounding of the state and of the time leaves of a guard, with some operations' room."""
-    return 64.0 * torch.finfo(y.dtype).eps * ((of_y * y).abs().sum(1) + speed.abs() * t.squeeze(1).abs())
+def rounding(of_y: Any, y: Any, speed: Any, t: Any, eps: float) -> Any:
+    """What rounding of states (B, D) and times (B, 1) leaves of a guard, with some operations' room, (B,); of arrays."""
+    return 64.0 * eps * (abs(of_y * y).sum(1) + abs(speed * t[:, 0]))
 
 
 def leaves_zero(
     system: HybridSystem, t: Float[Tensor, "B 1"], y: Float[Tensor, "B D"], flow: Float[Tensor, "B D"], levels: Tensor
 ) -> Bool[Tensor, "B G"]:
     """Where a guard is on zero, to rounding, and falls along the flow: like that of a ball thrown up from the floor."""
-    leaving = torch.zeros_like(levels, dtype=torch.bool)
+    leaving, eps = torch.zeros_like(levels, dtype=torch.bool), torch.finfo(y.dtype).eps
     for guard in (levels >= 0.0).any(0).nonzero().flatten():
         speed, of_y = Levels(system, t, y).speeds(guard.expand(len(y)), flow)
-        leaving[:, guard] = (levels[:, guard].abs() <= rounding(of_y, y, speed, t)) & (speed < 0.0)
+        leaving[:, guard] = (levels[:, guard].abs() <= rounding(of_y, y, speed, t, eps)) & (speed < 0.0)
     return leaving
 
 

@@ -128,15 +128,24 @@ def stage_derivatives(tableau: Tableau, field: Field, steps: Steps, k: int, y: T
 
 
 def derivatives(
-    tableau: Tableau, field: Field, times: tuple[Tensor, Tensor, Tensor], y: Tensor, u: Tensor | None, count: int
+    tableau: Tableau,
+    field: Field,
+    times: tuple[Tensor, Tensor, Tensor],
+    y: Tensor,
+    u: Tensor | None,
+    count: int,
+    wide: Tensor | None = None,
 ) -> list[Tensor]:
-    """The first `count` k_i of the step from t to t_end of length h, `times` = (t, t_end, h), each (B, 1)."""
+    """The first `count` k_i of the step from t to t_end of length h, `times` = (t, t_end, h), each (B, 1).
+
+    `wide`: h beside every entry of y, (B, D), where there is such a tensor.
+    """
     ks: list[Tensor] = []
-    when = times[0]
+    when, h = times[0], times[2] if wide is None else wide
     for i in range(count):
         if i and tableau.c[i] != tableau.c[i - 1]:
             when = stage_time(tableau, i, times)
-        ks.append(field(when, y if i == 0 else moved(tableau, tableau.a[i], y, times[2], ks), u))
+        ks.append(field(when, y if i == 0 else moved(tableau, tableau.a[i], y, h, ks), u))
     return ks
 
 

@@ -100,9 +100,12 @@ def pull_all(outs: Sequence[Tensor], wanted: Sequence[Tensor], cotangents: Seque
 
 
 def check_speed(fires: Tensor, guard: Tensor, speed: Tensor, t: Tensor) -> None:
-    """Raise EventError unless dφ/dt (B, 1) is positive where a guard `fires` (B, 1)."""
+    """Raise EventError unless dφ/dt (B, 1) is positive where a guard `fires` (B, 1), or in the last of E steps, (E, B, 1)."""
     wrong = fires & ~(speed > 0.0)
     if not bool(wrong.any()):
         return
+    if wrong.dim() == 3:
+        last = int(wrong.flatten(1).any(1).nonzero()[-1])
+        wrong, guard, speed, t = (x[last] for x in (wrong, guard, speed, t))
     sample = int(wrong.nonzero()[0, 0])
     raise not_rising(int(guard[sample]), sample, float(t[sample]), float(speed[sample]))

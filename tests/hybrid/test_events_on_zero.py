@@ -171,3 +171,19 @@ def test_a_guard_from_minus_infinity_fires():
     """φ = log y from y = 0, at y = 1 and then again from 0."""
     sol = _solve(Clock(lambda t, y: y.log()), torch.tensor([[0.0], [0.5]], dtype=F64), 1.75)
     torch.testing.assert_close(sol.event_times, torch.tensor([[1.0, math.inf], [0.5, 1.5]], dtype=F64), rtol=0, atol=1e-9)
+
+
+def test_what_leaves_its_guard_is_evaluated_once(monkeypatch):
+    """Where it falls off its guard has been found when the next step begins, which would ask for the same derivative again."""
+    asked, field = [], Ball.vector_field
+
+    def counted(self, t, y, u):
+        asked.append((float(t), *y[0].tolist()))
+        return field(self, t, y, u) + 0.01 * t
+
+    monkeypatch.setattr(Ball, "vector_field", counted)
+    with torch.no_grad():
+        sol = _solve(Ball(), torch.tensor([[1.0, 0.0]], dtype=F64), 1.6)
+    assert sol.event_index.shape[1] >= 2
+    asked = asked[1:]  # the first look at the system
+    assert len(set(asked)) == len(asked)
