@@ -305,10 +305,13 @@ def _sift(layer, tile, column, first, last):
     for j in range(np.uint64(first), np.uint64(last)):
         q = np.uint64(column.lane[j])
         tile.v[q], tile.i[q] = column.v_end[j], column.i_end[j]
-        put(column, j, count)
-        put_at(tile.column_mem, count, at(tile.column_mem, j))
-        put_at(tile.column_syn, count, at(tile.column_syn, j))
+        column.place[count] = j
         count += np.uint64(column.known[j])
+    for k in range(np.uint64(first), count):
+        j = np.uint64(column.place[k])
+        put(column, j, k)
+        put_at(tile.column_mem, k, at(tile.column_mem, j))
+        put_at(tile.column_syn, k, at(tile.column_syn, j))
     return np.int64(count)
 
 

@@ -15,7 +15,7 @@ from adjsnn.lif.cpu.elementary import decays, exponential, logarithm, rates_of
 from adjsnn.lif.cpu.flow import first_crossing, nearness
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
-NEVER, CROSSES, UNSURE = range(3)  # what is known of a neuron in a column
+NEVER, CROSSES, UNSURE, LATE = range(4)  # what is known of a neuron in a column; LATE crosses, but was not found at it
 TURNS = 2  # approximations after the first; each has about four times as many digits
 NEAR = 16.0  # roundings of v, within which it is at its threshold
 NUDGES = 4  # to the side of the threshold where it is reached
@@ -42,7 +42,8 @@ class Column(NamedTuple):
         high: no crossing comes later than this, ms: the time of the maximum, or the next stop.
         peak: the time of the maximum of v, ms.
         top: the maximum, or inf where there is none.
-        known: NEVER, CROSSES or UNSURE.
+        known: NEVER, CROSSES, UNSURE or LATE.
+        place: of those that stay in the column.
     """
 
     lane: np.ndarray
@@ -62,6 +63,7 @@ class Column(NamedTuple):
     peak: np.ndarray
     top: np.ndarray
     known: np.ndarray
+    place: np.ndarray
 
 
 @compiled(**EXACT_PIECE)
@@ -70,7 +72,7 @@ def column_memory(n):
     return Column(
         np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
         np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
-        np.empty(n, np.int64),
+        np.empty(n, np.int64), np.empty(n, np.int64),
     )  # fmt: skip
 
 
@@ -100,22 +102,21 @@ def search(column, count, tau_mem, tau_syn):
     """
     _sort_out(column, count, tau_mem, tau_syn)
     left = np.uint64(0)
-    for j in range(np.uint64(count)):  # whether one stays cannot be foretold, so all are copied
-        stays = column.known[j]
-        put(column, j, left)
-        put_at(tau_mem, left, at(tau_mem, j))
-        put_at(tau_syn, left, at(tau_syn, j))
-        column.known[left] = stays
-        left += np.uint64(stays != NEVER)
+    for j in range(np.uint64(count)):  # whether one stays cannot be foretold, so all are written down
+        column.place[left] = j
+        left += np.uint64(column.known[j] != NEVER)
+    for k in range(left):
+        j = np.uint64(column.place[k])
+        put(column, j, k)
+        put_at(tau_mem, k, at(tau_mem, j))
+        put_at(tau_syn, k, at(tau_syn, j))
+        column.high[k], column.peak[k], column.top[k] = column.high[j], column.peak[j], column.top[j]
+        column.known[k] = column.known[j]
     count = np.int64(left)
     _start(column, count, tau_mem, tau_syn)
     _carry(column, count, tau_mem, tau_syn)
     for _ in range(TURNS):
         _turn(column, count, tau_mem, tau_syn)
-        _carry(column, count, tau_mem, tau_syn)
-    for _ in range(NUDGES):
-        if not _nudge(column, count, tau_mem):
-            break
         _carry(column, count, tau_mem, tau_syn)
     if _settle(column, count):
         _one_by_one(column, count, tau_mem, tau_syn)
@@ -124,11 +125,10 @@ def search(column, count, tau_mem, tau_syn):
 
 @compiled(**EXACT_BARE_INLINE)
 def put(column, j, k):
-    """Copy the neuron in place j, as far as it has been looked at, to place k."""
+    """Copy the neuron in place j to place k, with where it is at its stop."""
     column.lane[k], column.v[k], column.i[k], column.bias[k] = column.lane[j], column.v[j], column.i[j], column.bias[j]
     column.v_th[k], column.begin[k], column.until[k] = column.v_th[j], column.begin[j], column.until[j]
     column.span[k], column.v_end[k], column.i_end[k] = column.span[j], column.v_end[j], column.i_end[j]
-    column.high[k], column.peak[k], column.top[k] = column.high[j], column.peak[j], column.top[j]
 
 
 @compiled(**EXACT_BARE)
@@ -204,37 +204,40 @@ def _turn(column, count, tau_mem, tau_syn):
 
 
 @compiled(**EXACT_BARE)
-def _nudge(column, count, tau_mem):
-    """Later by their rounding, those that are still below the threshold; returns whether there are any."""
-    v, bias, v_th, wait, high, v_cross, i_cross, some = (
-        column.v, column.bias, column.v_th, column.wait, column.high, column.v_cross, column.i_cross, np.int64(0),
-    )  # fmt: skip
-    for j in range(count):
-        gap, rise = v_cross[j] - v_th[j], i_cross[j] + bias[j] - v_cross[j]
-        near = (gap < 0.0) & (gap > -NEAR * _rounding(v[j], bias[j], v_th[j])) & (wait[j] < high[j]) & (rise > 0.0)
-        step, least = -gap * at(tau_mem, j) / rise, 2.0**-52 * wait[j]
-        t = wait[j] + (step if step > least else least)
-        wait[j] = (t if t < high[j] else high[j]) if near else wait[j]
-        some |= near
-    return some
-
-
-@compiled(**EXACT_BARE)
 def _settle(column, count):
-    """Whether some are left of which it is not known that they have come to their crossing, or that there is none."""
+    """Whether some are left of which it is not known that they have come to their crossing."""
     v, bias, v_th, known, v_cross, some = column.v, column.bias, column.v_th, column.known, column.v_cross, np.int64(0)
     for j in range(count):
         gap = v_cross[j] - v_th[j]
         there = (gap >= 0.0) & (gap <= NEAR * _rounding(v[j], bias[j], v_th[j]))
-        known[j] = known[j] if there else UNSURE
-        some |= known[j] == UNSURE
+        known[j] = known[j] if there | (known[j] == UNSURE) else LATE
+        some |= known[j] != CROSSES
     return some
+
+
+@compiled(**EXACT_BARE)
+def _nudged(column, j, tm, ts):
+    """Whether the neuron in a place comes to its threshold as it is moved on by the rounding that it is below by."""
+    v, i, bias, v_th, high = column.v[j], column.i[j], column.bias[j], column.v_th[j], column.high[j]
+    wait, v_cross, i_cross, room = column.wait[j], column.v_cross[j], column.i_cross[j], NEAR * _rounding(v, bias, v_th)
+    rates = rates_of(tm, ts)
+    for _ in range(NUDGES):
+        gap, rise = v_cross - v_th, i_cross + bias - v_cross
+        if not ((gap < 0.0) & (gap > -room) & (wait < high) & (rise > 0.0)):
+            break
+        wait = min(wait + max(-gap * tm / rise, 2.0**-52 * wait), high)
+        e_mem, e_syn, gain = decays(wait, rates)
+        v_cross, i_cross = bias + (v - bias) * e_mem + i * gain, i * e_syn
+    column.wait[j], column.v_cross[j], column.i_cross[j] = wait, v_cross, i_cross
+    return (v_cross >= v_th) & (v_cross - v_th <= room)
 
 
 @compiled(**EXACT_BARE)
 def _one_by_one(column, count, tau_mem, tau_syn):
     for j in range(count):
-        if column.known[j] == UNSURE:
+        if column.known[j] == LATE and _nudged(column, j, at(tau_mem, j), at(tau_syn, j)):
+            column.known[j] = CROSSES
+        if column.known[j] != CROSSES:
             v, i, bias, tm, ts = column.v[j], column.i[j], column.bias[j], at(tau_mem, j), at(tau_syn, j)
             wait = first_crossing(v, i, bias, tm, ts, column.v_th[j], column.span[j], column.v_end[j])
             column.wait[j] = wait
