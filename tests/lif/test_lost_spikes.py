@@ -214,7 +214,7 @@ def test_neurons_at_a_time_cross_when_one_does():
     _decisions(v, i, b, *same, t, may, alone)
     e_mem, e_syn = np.exp(-t / tau_mem), np.exp(-t / tau_syn)
     end = b + (v - b) * e_mem + i * (e_mem - e_syn) / (tau_mem / tau_syn - 1.0)
-    column = Column(*(np.empty(n, np.int64 if name in ("lane", "known") else float) for name in Column._fields))
+    column = Column(*(np.empty(n, np.int64 if name in ("lane", "known", "place") else float) for name in Column._fields))
     values = {"lane": np.arange(n), "v": v, "i": i, "bias": b, "v_th": 1.0, "begin": 0.0, "until": t, "span": t, "v_end": end}
     for name, x in (values | {"i_end": i * e_syn}).items():
         getattr(column, name)[:] = x

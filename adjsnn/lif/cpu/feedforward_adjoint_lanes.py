@@ -44,6 +44,7 @@ class Memory(NamedTuple):
         d_w_in_t: (M, N), a row per source.
         states: (K + 1, 2, N), v and i just after time 0 and every stop; empty where nobody asks.
         each: Each, of all neurons in the intervals to some stops, one after the other; None where neurons share constants.
+        rates: 1/τ_m and 1/τ_s of the first neuron, 1/ms.
     """
 
     time: np.ndarray
@@ -65,6 +66,7 @@ class Memory(NamedTuple):
     d_w_in_t: np.ndarray
     states: np.ndarray
     each: Each | None
+    rates: tuple[float, float]
 
 
 @compiled(**EXACT)
@@ -82,7 +84,7 @@ def backward(layer, inputs, start, trial, marks, own_first, spikes, cotangents, 
         np.empty(longest + 1, integers), np.empty(most, integers),
         np.empty(neurons, integers), np.empty(neurons, integers), np.empty(neurons), np.empty(neurons), np.empty(neurons),
         np.empty(neurons), np.empty(neurons, integers), np.empty((2, neurons)), np.zeros((sources, neurons)),
-        np.empty((longest + 1 if want_tau else 0, 2, neurons)), each,
+        np.empty((longest + 1 if want_tau else 0, 2, neurons)), each, (1.0 / layer.tau_mem[0], 1.0 / layer.tau_syn[0]),
     )  # fmt: skip
     w_in_t = np.ascontiguousarray(layer.w_in.T)
     for b in range(first, last):
@@ -198,17 +200,17 @@ weights_of = either(_weights_of_all, _weights_of_each)
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _rates_of_all(tau_mem, tau_syn, each):
-    return 1.0 / tau_mem[0], 1.0 / tau_syn[0]
+def _rates_of_all(rates, each):
+    return rates
 
 
 @compiled(**EXACT_BARE_INLINE)
-def _rates_of_each(tau_mem, tau_syn, each):
+def _rates_of_each(rates, each):
     return each.rates.mem, each.rate_syn
 
 
 rates_of_neurons = either(_rates_of_all, _rates_of_each)
-"""rates_of_neurons(tau_mem, tau_syn, each): 1/τ_m and 1/τ_s, to be read by `at`."""
+"""rates_of_neurons(rates, each): 1/τ_m and 1/τ_s, to be read by `at`."""
 
 
 @compiled(**EXACT_PIECE)
@@ -436,7 +438,7 @@ def _stop_back(layer, w_in_t, inputs, marks, cotangents, memory, b, k, step, int
     """
     ref, lam_v, lam_i, shift = memory.ref[k], memory.lam_v, memory.lam_i, memory.shift
     if ref >= 0:
-        source, (rate_mem, rate_syn) = inputs.neuron[ref], rates_of_neurons(layer.tau_mem, layer.tau_syn, memory.each)
+        source, (rate_mem, rate_syn) = inputs.neuron[ref], rates_of_neurons(memory.rates, memory.each)
         weights, d_weights = w_in_t[source], memory.d_w_in_t[source]
         for n in range(len(lam_v)):
             shift[n] = weights[n] * (lam_i[n] * at(rate_syn, n) - lam_v[n] * at(rate_mem, n))

@@ -5,18 +5,18 @@ vector instructions, for those that need it and for those that do not. What the 
 searched one by one by `flow.first_crossing`.
 """
 
-from math import inf
+from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
 
 from adjsnn.lif.cpu.each import at, put_at
-from adjsnn.lif.cpu.elementary import decays, exponential, logarithm, rates_of
+from adjsnn.lif.cpu.elementary import F3, decays, exponential, logarithm, rates_of
 from adjsnn.lif.cpu.flow import first_crossing, nearness
 from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE, compiled
 
 NEVER, CROSSES, UNSURE, LATE = range(4)  # what is known of a neuron in a column; LATE crosses, but was not found at it
-TURNS = 2  # approximations after the first; each has about four times as many digits
+SHORT = 2.0**-14  # of t/τ, up to which a flow is the first terms of its series, to rounding
 NEAR = 16.0  # roundings of v, within which it is at its threshold
 NUDGES = 4  # to the side of the threshold where it is reached
 DISTINCT = 2.0**-6  # |1 - τ_s/τ_m| from which on the time of a maximum is computed by a logarithm
@@ -115,9 +115,9 @@ def search(column, count, tau_mem, tau_syn):
     count = np.int64(left)
     _start(column, count, tau_mem, tau_syn)
     _carry(column, count, tau_mem, tau_syn)
-    for _ in range(TURNS):
-        _turn(column, count, tau_mem, tau_syn)
-        _carry(column, count, tau_mem, tau_syn)
+    _turn(column, count, tau_mem, tau_syn)
+    _carry(column, count, tau_mem, tau_syn)
+    _last_turn(column, count, tau_mem, tau_syn)
     if _settle(column, count):
         _one_by_one(column, count, tau_mem, tau_syn)
     return count
@@ -190,17 +190,34 @@ def _rounding(v, bias, v_th):
     return 2.0**-53 * (abs(v_th) + abs(bias) + abs(v))
 
 
+@compiled(**EXACT_BARE_INLINE)
+def _nearer(column, j, rate_mem, rate_syn):
+    """A step towards the crossing, or to where v is above the threshold by its rounding: of about four times as many digits."""
+    v, i, bias, v_th, high = column.v_cross[j], column.i_cross[j], column.bias[j], column.v_th[j], column.high[j]
+    way = v_th - v + _rounding(column.v[j], bias, v_th)
+    t = column.wait[j] + approach(way, i + bias - v, i, rate_mem, rate_syn)
+    return (t if t < high else high) if t > 0.0 else 0.0
+
+
 @compiled(**EXACT_BARE)
 def _turn(column, count, tau_mem, tau_syn):
-    """One step towards the crossing, or rather to where v is above the threshold by its rounding."""
-    v, bias, v_th, wait, high, v_cross, i_cross = (
-        column.v, column.bias, column.v_th, column.wait, column.high, column.v_cross, column.i_cross,
-    )  # fmt: skip
     for j in range(count):
-        rate_mem, rate_syn = 1.0 / at(tau_mem, j), 1.0 / at(tau_syn, j)
-        way = v_th[j] - v_cross[j] + _rounding(v[j], bias[j], v_th[j])
-        t = wait[j] + approach(way, i_cross[j] + bias[j] - v_cross[j], i_cross[j], rate_mem, rate_syn)
-        wait[j] = (t if t < high[j] else high[j]) if t > 0.0 else 0.0
+        column.wait[j] = _nearer(column, j, 1.0 / at(tau_mem, j), 1.0 / at(tau_syn, j))
+
+
+@compiled(**EXACT_BARE)
+def _last_turn(column, count, tau_mem, tau_syn):
+    """The same, and v and i there by a few terms of their series, since it is a small step; v is no number where it is not."""
+    bias, wait, v_cross, i_cross = column.bias, column.wait, column.v_cross, column.i_cross
+    for j in range(count):
+        rate_mem, rate_syn, v, i = 1.0 / at(tau_mem, j), 1.0 / at(tau_syn, j), v_cross[j], i_cross[j]
+        t = _nearer(column, j, rate_mem, rate_syn)
+        x, y = (t - wait[j]) * rate_syn, (t - wait[j]) * rate_mem
+        fed = y * (1.0 - 0.5 * (x + y) + F3 * (x * x + x * y + y * y))
+        lost = y * (1.0 - 0.5 * y + F3 * y * y)
+        small = (abs(x) < SHORT) & (abs(y) < SHORT)
+        wait[j], i_cross[j] = t, i - i * (x * (1.0 - 0.5 * x + F3 * x * x))
+        v_cross[j] = v + ((bias[j] - v) * lost + i * fed) if small else nan
 
 
 @compiled(**EXACT_BARE)
