@@ -16,7 +16,7 @@ from adjsnn.lif import flow as lif_flow
 from adjsnn.lif.cpu.cells import bound_without_end, crossing
 from adjsnn.lif.cpu.elementary import decay_soon, decays, rates_of
 from adjsnn.lif.cpu.flow import BLUR, decay, first_crossing, may_cross, quick_bound
-from adjsnn.lif.cpu.lanes import Column, column_memory, search
+from adjsnn.lif.cpu.lanes import LATE, Column, column_memory, search
 
 BODIES = ("fused", "plain")
 
@@ -224,6 +224,7 @@ def test_neurons_at_a_time_cross_when_one_does():
     crosses = alone < np.inf
     np.testing.assert_array_equal(wait < np.inf, crosses)
     assert crosses.sum() > 4_000
+    assert (column.known[:found] == LATE).sum() <= 1e-3 * found  # the rest need no search of their own
     in_cells = np.zeros(n)
     _decisions_in_cells(v, i, b, *same, t, may, in_cells)
     np.testing.assert_array_equal(in_cells < np.inf, crosses)

@@ -18,7 +18,7 @@ from adjsnn.numerics.compiled import EXACT_BARE, EXACT_BARE_INLINE, EXACT_PIECE,
 NEVER, CROSSES, UNSURE, LATE = range(4)  # what is known of a neuron in a column; LATE crosses, but was not found at it
 SHORT = 2.0**-14  # of t/τ, up to which a flow is the first terms of its series, to rounding
 NEAR = 16.0  # roundings of v, within which it is at its threshold
-NUDGES = 4  # to the side of the threshold where it is reached
+MORE = 4  # steps of one that is not at its crossing after those of all
 DISTINCT = 2.0**-6  # |1 - τ_s/τ_m| from which on the time of a maximum is computed by a logarithm
 
 
@@ -233,26 +233,23 @@ def _settle(column, count):
 
 
 @compiled(**EXACT_BARE)
-def _nudged(column, j, tm, ts):
-    """Whether the neuron in a place comes to its threshold as it is moved on by the rounding that it is below by."""
-    v, i, bias, v_th, high = column.v[j], column.i[j], column.bias[j], column.v_th[j], column.high[j]
-    wait, v_cross, i_cross, room = column.wait[j], column.v_cross[j], column.i_cross[j], NEAR * _rounding(v, bias, v_th)
-    rates = rates_of(tm, ts)
-    for _ in range(NUDGES):
-        gap, rise = v_cross - v_th, i_cross + bias - v_cross
-        if not ((gap < 0.0) & (gap > -room) & (wait < high) & (rise > 0.0)):
-            break
-        wait = min(wait + max(-gap * tm / rise, 2.0**-52 * wait), high)
-        e_mem, e_syn, gain = decays(wait, rates)
-        v_cross, i_cross = bias + (v - bias) * e_mem + i * gain, i * e_syn
-    column.wait[j], column.v_cross[j], column.i_cross[j] = wait, v_cross, i_cross
-    return (v_cross >= v_th) & (v_cross - v_th <= room)
+def _found(column, j, tm, ts):
+    """Whether the neuron in a place, whose last step was no small one, comes to its crossing in a few more."""
+    v, i, bias, v_th, rates = column.v[j], column.i[j], column.bias[j], column.v_th[j], rates_of(tm, ts)
+    for _ in range(MORE):
+        e_mem, e_syn, gain = decays(column.wait[j], rates)
+        column.v_cross[j], column.i_cross[j] = bias + (v - bias) * e_mem + i * gain, i * e_syn
+        gap = column.v_cross[j] - v_th
+        if (gap >= 0.0) & (gap <= NEAR * _rounding(v, bias, v_th)):
+            return True
+        column.wait[j] = _nearer(column, j, 1.0 / tm, 1.0 / ts)
+    return False
 
 
 @compiled(**EXACT_BARE)
 def _one_by_one(column, count, tau_mem, tau_syn):
     for j in range(count):
-        if column.known[j] == LATE and _nudged(column, j, at(tau_mem, j), at(tau_syn, j)):
+        if column.known[j] == LATE and _found(column, j, at(tau_mem, j), at(tau_syn, j)):
             column.known[j] = CROSSES
         if column.known[j] != CROSSES:
             v, i, bias, tm, ts = column.v[j], column.i[j], column.bias[j], at(tau_mem, j), at(tau_syn, j)
